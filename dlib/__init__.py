@@ -1,0 +1,15 @@
+"""dlib: every method of *Diffusion, Distilled*, once. Read it in the order of the imports below.
+
+Five nouns — `NoiseSchedule`, `NoiseLevel`, `Denoiser`, `Solver`, `Loss` — and one rule: state lives in arguments and
+return values. Time t is 1 at noise and 0 at data; x_t = α x₀ + σ ε; λ = log(α/σ); ω = 0 is no guidance.
+"""
+
+from dlib._util import Draw
+from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, scaled_linear, vp
+from dlib.grids import grid
+from dlib.mixtures import NULL, Mixture
+from dlib.denoiser import Denoiser, Prediction, counted, exact, frozen, guided
+from dlib.solvers import SOLVERS, reference, sample, transition, walk
+from dlib.losses import Batch, Loss, denoising
+from dlib.recipes import Phase
+from dlib.fit import Ema, fit

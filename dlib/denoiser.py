@@ -1,0 +1,195 @@
+"""Floor 2: one network call, five faces.
+
+A network predicts one of ε, x₀, v = αε − σx₀, the velocity dx/dt = α̇x₀ + σ̇ε or the score −ε/σ. Given x and the level,
+each is c·x₀ + d·ε with two known numbers, hence an affine function p·x + q·raw of every other. This module is that table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlib._util import require, tensors
+from dlib.mixtures import Mixture
+from dlib.schedule import NoiseLevel, NoiseSchedule
+
+FACES = ("eps", "x0", "v", "velocity", "score")
+Net = Callable[[Tensor, Tensor, Any], Tensor]
+
+
+def parts(face: str, level: NoiseLevel, schedule: NoiseSchedule) -> tuple:
+    """(a, b) such that `face = a·x₀ + b·ε`: what a network that predicts `face` is trained to output."""
+    if face == "eps":
+        return 0.0, 1.0
+    if face == "x0":
+        return 1.0, 0.0
+    if face == "v":
+        return -level.sigma, level.alpha
+    if face == "velocity":
+        return schedule.rates(level.t)
+    return 0.0, -1 / level.sigma  # the score
+
+
+class Prediction:
+    """What one network call says at (x, level), seen as `.eps`, `.x0`, `.v`, `.velocity` or `.score`; each (B, *shape)."""
+
+    __slots__ = ("x", "level", "raw", "model")
+
+    def __init__(self, x: Tensor, level: NoiseLevel, raw: Tensor, model: Denoiser):
+        self.x, self.level, self.raw, self.model = x, level, raw, model
+
+    def mix(self, c: float | Tensor, d: float | Tensor) -> Tensor:
+        """c·x₀ + d·ε as one fused p·x + q·raw. The faces, and every first-order step, are such mixtures.
+
+        raw = a·x₀ + b·ε and x = α·x₀ + σ·ε are two equations for x₀ and ε; their determinant is αb − σa.
+        """
+        alpha, sigma = self.level.alpha, self.level.sigma
+        try:
+            a, b = parts(self.model.predicts, self.level, self.model.schedule)
+            det = alpha * b - sigma * a
+            p, q = (c * b - d * a) / det, (d * alpha - c * sigma) / det
+        except ZeroDivisionError:
+            raise ValueError(
+                f"a network that predicts {self.model.predicts} does not determine x₀ and ε at t = {self.level.t:g}, where "
+                f"alpha = {alpha:g} and sigma = {sigma:g}: start at t_max=0.999, end at t_min=1e-3, or predict v or velocity"
+            ) from None
+        return _add(p, self.x, q, self.raw)
+
+    def _face(self, name: str) -> Tensor:
+        return self.raw if name == self.model.predicts else self.mix(*parts(name, self.level, self.model.schedule))
+
+    eps = property(lambda self: self._face("eps"), doc="the noise ε")
+    x0 = property(lambda self: self._face("x0"), doc="the clean data x₀")
+    v = property(lambda self: self._face("v"), doc="v = αε − σx₀ (Salimans & Ho 2022)")
+    velocity = property(lambda self: self._face("velocity"), doc="dx/dt of the PF-ODE on this schedule")
+    score = property(lambda self: self._face("score"), doc="∇ log p_t(x) = −ε/σ")
+
+
+def _add(p: float | Tensor, x: Tensor, q: float | Tensor, raw: Tensor) -> Tensor:
+    """p·x + q·raw in the dtype of x; host floats go into fused kernels."""
+    if isinstance(p, Tensor) or isinstance(q, Tensor):
+        return (p * x + q * raw).to(x.dtype)
+    return torch.add(raw * q, x, alpha=p) if p else raw * q
+
+
+def identity(t):
+    """The clock of a network that was trained on t ∈ [0, 1] itself."""
+    return t
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A network together with what it means. Calling it makes exactly one network call.
+
+    net: (x, time (B,), cond) ↦ raw (B, *shape); any callable. predicts: which face `raw` is. clock: t ∈ [0, 1] ↦ the
+    time the network was trained with (Stable Diffusion: `lambda t: 1000 * t - 1`). The prediction's dtype is x's,
+    promoted to at least float32; autocast is the caller's. cond: None, a tensor or a mapping of tensors, batch first.
+
+    >>> from dlib.schedule import vp
+    >>> model = Denoiser(net=lambda x, t, cond: torch.zeros_like(x), schedule=vp(), predicts="eps")
+    >>> level = model.schedule.at(0.5)
+    >>> bool(torch.allclose(model(torch.ones(3, 2), level).x0, torch.full((3, 2), 1 / level.alpha)))
+    True
+    """
+
+    net: Net
+    schedule: NoiseSchedule
+    predicts: str
+    clock: Callable[[Any], Any] = identity
+
+    def __post_init__(self):
+        require(self.predicts in FACES, f"Denoiser: predicts={self.predicts!r}; choose one of {', '.join(FACES)}")
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        time = self.clock(level.t)
+        if isinstance(time, Tensor):
+            require(time.numel() == len(x), f"Denoiser: {time.numel()} noise levels for x of batch {len(x)}: "
+                    "draw one t a sample and pass schedule.at(t, like=x)")
+            time = time.reshape(-1)
+        else:
+            time = torch.full((len(x),), time, device=x.device, dtype=x.dtype if x.dtype == torch.float64 else torch.float32)
+        if cond is not None:
+            _check_cond(cond, x)
+        raw = self.net(x, time, cond)
+        if raw.shape != x.shape:
+            raise ValueError(f"Denoiser: the network returned {tuple(raw.shape)} for x {tuple(x.shape)}: "
+                             "a network must return its input's shape (drop a learnt-variance half first)")
+        if raw.dtype != x.dtype or x.dtype in (torch.bfloat16, torch.float16):
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            x, raw = x.to(dtype), raw.to(dtype)
+        return Prediction(x, level, raw, self)
+
+
+def _check_cond(cond: Any, x: Tensor) -> None:
+    for name, value in tensors(cond).items():
+        require(value.shape[:1] == x.shape[:1], f"Denoiser: {name} has batch {tuple(value.shape[:1])}, x has batch {len(x)}: "
+                f"repeat_interleave {name} or pass x[:{value.shape[0] if value.ndim else 1}]")
+        require(value.device == x.device, f"Denoiser: {name} is on {value.device}, x on {x.device}: move one with .to(x.device)")
+
+
+def exact(mixture: Mixture, schedule: NoiseSchedule) -> Denoiser:
+    """The perfect denoiser of a Gaussian mixture. It predicts v*, the face that is well-conditioned at both ends."""
+    return Denoiser(mixture.net(schedule), schedule, "v")
+
+
+def guided(model: Denoiser, omega: float, null: Any) -> Denoiser:
+    """Classifier-free guidance, ε^ω = (1+ω) ε(x, c) − ω ε(x, ∅), in one batched call (Ho & Salimans 2022, eq. 6).
+
+    omega: 0 is no guidance; diffusers' `guidance_scale` is 1 + ω. null: the empty condition ∅, shaped like one
+    sample's condition (a tensor without batch axis, or a mapping of such). All faces are affine in the network's
+    output with the same x, so combining the raw outputs combines every face alike.
+    """
+
+    def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
+        require(cond is not None, "guided: no condition given: pass cond=… to sample, or use the unguided model")
+        both = model.net(torch.cat([x, x]), torch.cat([time, time]), _with_null(cond, null))
+        conditional, empty = both.chunk(2)
+        return torch.lerp(empty, conditional, 1.0 + omega)
+
+    return replace(model, net=net)
+
+
+def _with_null(cond: Any, null: Any) -> Any:
+    if isinstance(cond, Mapping):
+        require(isinstance(null, Mapping) and set(null) == set(cond),
+                f"guided: cond has keys {sorted(cond)}, null has {sorted(null) if isinstance(null, Mapping) else type(null).__name__}")
+        return {key: _with_null(cond[key], null[key]) for key in cond}
+    null = torch.as_tensor(null, dtype=cond.dtype, device=cond.device)
+    require(null.shape == cond.shape[1:], f"guided: null has shape {tuple(null.shape)}, one sample's condition has "
+            f"{tuple(cond.shape[1:])}: pass null without a batch axis")
+    return torch.cat([cond, null.expand_as(cond)])
+
+
+def frozen(model: Denoiser) -> Denoiser:
+    """The same denoiser as a constant: no gradient flows through it or into its parameters."""
+
+    def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
+        with torch.no_grad():
+            return model.net(x, time, cond)
+
+    return replace(model, net=net)
+
+
+class Counter:
+    """A network that counts: `calls` made, and `samples` evaluated (a guided call is one call of two samples each)."""
+
+    def __init__(self, net: Net):
+        self.net, self.calls, self.samples = net, 0, 0
+
+    def __call__(self, x: Tensor, time: Tensor, cond: Any) -> Tensor:
+        self.calls, self.samples = self.calls + 1, self.samples + len(x)
+        return self.net(x, time, cond)
+
+
+def counted(model: Denoiser) -> Denoiser:
+    """The same denoiser with `model.net.calls` and `model.net.samples` counting from zero."""
+    return replace(model, net=Counter(model.net))
+
+
+def parameters(net: Net) -> list[nn.Parameter]:
+    """The parameters of a network; none for a plain function."""
+    return list(net.parameters()) if isinstance(net, nn.Module) else []

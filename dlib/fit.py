@@ -1,0 +1,71 @@
+"""Floor 7: training in a notebook: a loop, and the averaged weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dlib._util import Draw, require
+from dlib.losses import Batch
+from dlib.recipes import Phase, Roles
+
+
+class Ema:
+    """Exponential moving average of a network's weights, in `ema.net`; buffers are copied.
+
+    After k updates the decay is min(decay, (1 + k)/(10 + k)), so that the first weights are forgotten quickly.
+    """
+
+    def __init__(self, net: nn.Module, decay: float = 0.999):
+        require(0 <= decay < 1, f"Ema: decay = {decay:g} is outside [0, 1)")
+        self.live, self.net, self.decay, self.count = net, copy.deepcopy(net).requires_grad_(False), decay, 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the live weights; call it after each optimiser step."""
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        torch._foreach_lerp_(list(self.net.parameters()), list(self.live.parameters()), 1 - decay)
+        for mean, live in zip(self.net.buffers(), self.live.buffers()):
+            mean.copy_(live)
+        self.count += 1
+
+
+History = dict[str, list[float]]
+
+
+def fit(
+    phases: Sequence[Phase], roles: Roles, optims: Mapping[str, torch.optim.Optimizer], data: Callable[[int], Batch],
+    steps: int, draw: Draw, ema: Ema | None = None, each: Callable[[int, dict[str, Tensor]], None] | None = None,
+) -> History:
+    """Run `steps` training steps and return every phase's metrics, named `role/metric`.
+
+    data: step ↦ Batch. optims: one optimiser for each role that is trained. ema: updated after each step. each: called
+    with (step, metrics), e.g. for a progress bar. Raises FloatingPointError, naming step and phase, if a loss is not
+    finite: the weights are still those of the step before.
+    """
+    for phase in phases:
+        require(phase.role in roles and phase.role in optims, f"fit: phase {phase.role!r} needs a role and an optimiser of that "
+                f"name; roles: {sorted(roles)}, optims: {sorted(optims)}")
+    kept: dict[str, list[Tensor]] = {}
+    for step in range(steps):
+        batch, metrics = data(step), {}
+        for phase in phases:
+            if step % phase.every:
+                continue
+            value, found = phase.loss(roles, batch, draw)
+            if not torch.isfinite(value):
+                raise FloatingPointError(f"fit: the loss of {phase.role!r} is {value.item()} at step {step}: lower the learning rate, or look at the batch")
+            optims[phase.role].zero_grad(set_to_none=True)
+            value.backward()
+            optims[phase.role].step()
+            metrics |= {f"{phase.role}/{name}": metric for name, metric in found.items()}
+        if ema is not None:
+            ema.update()
+        for name, metric in metrics.items():
+            kept.setdefault(name, []).append(metric)
+        if each is not None:
+            each(step, metrics)
+    return {name: torch.stack(values).tolist() for name, values in kept.items()}

@@ -1,0 +1,84 @@
+"""Floor 1: where a sampler stops on its way from noise to data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dlib._util import require
+
+if TYPE_CHECKING:
+    from dlib.schedule import NoiseSchedule
+
+
+def grid(schedule: NoiseSchedule, n: int, spacing: str = "lam", t_max: float = 1.0, t_min: float | None = None) -> Tensor:
+    """n + 1 times from `t_max` down to `t_min`, float64, on the CPU: n steps.
+
+    spacing: `lam` uniform in half-log-SNR · `time` uniform in t · `karras` uniform in κ^{1/7} (Karras et al. 2022,
+    eq. 5) · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's schedulers, ending at index 0 (they need
+    a `discrete` schedule and take no `t_max`/`t_min`). t_min defaults to the schedule's clean end, or 1e-3 where σ
+    would be 0 there; for a step to σ = 0 append `CLEAN` to the levels.
+
+    >>> from dlib.schedule import vp
+    >>> grid(vp(), 4, "time", t_min=0.2).tolist()
+    [1.0, 0.8, 0.6, 0.4, 0.2]
+    """
+    require(spacing in SPACINGS, f"grid: unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
+    require(isinstance(n, int) and n >= 1, f"grid: n = {n!r} steps, wanted a whole number ≥ 1")
+    if spacing.startswith("sd_"):
+        require(t_max == 1.0 and t_min is None, f"grid: {spacing} has fixed ends; leave t_max and t_min out, or use 'time'")
+    if t_min is None:
+        t_min = schedule.t_min if schedule.at(schedule.t_min).sigma > 0 else max(schedule.t_min, 1e-3)
+    require(t_max > t_min, f"grid: t_max = {t_max:g} is not above t_min = {t_min:g}; sampling goes from noise (1) to data (0)")
+    times = SPACINGS[spacing](schedule, n, t_max, t_min)
+    if spacing in ("lam", "karras"):  # these come back through λ: pin the ends that were asked for
+        times[0], times[-1] = t_max, t_min
+    return times
+
+
+def _uniform(start: float, stop: float, n: int) -> Tensor:
+    return torch.linspace(start, stop, n + 1, dtype=torch.float64)
+
+
+def _time(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
+    return _uniform(t_max, t_min, n)
+
+
+def _ends(schedule: NoiseSchedule, t_max: float, t_min: float) -> tuple[float, float]:
+    noisy, clean = schedule.at(t_max), schedule.at(t_min)
+    require(noisy.alpha > 0, f"grid: λ = −∞ at t_max = {t_max:g} on {schedule.name} (α = 0): use spacing='time' or t_max=0.999")
+    require(clean.sigma > 0, f"grid: λ = ∞ at t_min = {t_min:g} on {schedule.name} (σ = 0): use t_min=1e-3 and append CLEAN")
+    return noisy.lam, clean.lam
+
+
+def _lam(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
+    return schedule.time(_uniform(*_ends(schedule, t_max, t_min), n))
+
+
+def _karras(schedule: NoiseSchedule, n: int, t_max: float, t_min: float, rho: float = 7.0) -> Tensor:
+    high, low = (torch.tensor(-lam / rho, dtype=torch.float64).exp().item() for lam in _ends(schedule, t_max, t_min))
+    return schedule.time(-rho * _uniform(high, low, n).log())  # κ = e^{−λ}
+
+
+def _indices(schedule: NoiseSchedule, n: int, index: Callable[[Tensor, int], Tensor]) -> Tensor:
+    require(schedule.name == "discrete", f"grid: sd_* spacings need a discrete schedule, not {schedule.name}: use 'lam' or 'time'")
+    total = round(1 / schedule.t_min)
+    require(n < total, f"grid: {n} steps on a ladder of {total} levels: use n < {total}")
+    places = index(torch.arange(n, dtype=torch.float64), total)
+    return (torch.cat([places, torch.zeros(1, dtype=torch.float64)]) + 1) / total
+
+
+def _sd_trailing(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
+    """Index round(N − iN/n) − 1: visits the noisiest level (4 steps: 999, 749, 499, 249, then 0)."""
+    return _indices(schedule, n, lambda i, total: (total - i * total / n).round() - 1)
+
+
+def _sd_leading(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
+    """Index (n−1−i)·⌊N/n⌋ + 1: never visits the noisiest level (4 steps: 751, 501, 251, 1, then 0)."""
+    return _indices(schedule, n, lambda i, total: (n - 1 - i) * (total // n) + 1)
+
+
+SPACINGS = {"lam": _lam, "time": _time, "karras": _karras, "sd_trailing": _sd_trailing, "sd_leading": _sd_leading}

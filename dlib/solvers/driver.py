@@ -1,0 +1,142 @@
+"""Floor 3: what a solver is, and the loop that composes its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from dlib._util import Draw, require
+from dlib.denoiser import Denoiser, parameters
+from dlib.schedule import NoiseLevel
+
+
+class Solver(Protocol):
+    """A pure function from the noisier level `a` to the cleaner level `b`; all that a step remembers is `memory`.
+
+    `memory` is None at the first step. `noise` is standard normal like x for a solver that is `noisy`, else None:
+    solvers never draw. Use the decorator `solver` to state the four facts.
+    """
+
+    order: int
+    calls: int
+    memoryless: bool
+    noisy: bool
+
+    def __call__(
+        self, model: Denoiser, x: Tensor, a: NoiseLevel, b: NoiseLevel,
+        memory: Any = None, noise: Tensor | None = None, cond: Any = None,
+    ) -> tuple[Tensor, Any]: ...
+
+
+def solver(order: int, calls: int = 1, memoryless: bool = True, noisy: bool = False) -> Callable:
+    """Record a step's global order of convergence, network calls, memory and need for noise as attributes."""
+
+    def record(step: Callable) -> Solver:
+        step.order, step.calls, step.memoryless, step.noisy = order, calls, memoryless, noisy
+        return step
+
+    return record
+
+
+class State(NamedTuple):
+    """Where `walk` stands: x at `level` after `step` of `steps` steps."""
+
+    step: int
+    steps: int
+    level: NoiseLevel
+    x: Tensor
+
+
+def walk(
+    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver, cond: Any = None, draw: Draw | None = None
+) -> Iterator[State]:
+    """Yield the start and then the state after each step. Draws, for a noisy solver: one normal like x a step.
+
+    A last level with σ = 0 (`CLEAN`) is reached by denoising, whatever the solver: only order 1 is defined there.
+    """
+    levels = list(levels)
+    _check(model, x, levels, solver, draw)
+    return _walk(model, x, levels, solver, cond, draw)
+
+
+def _walk(model, x, levels, solver, cond, draw) -> Iterator[State]:
+    memory, steps = None, len(levels) - 1
+    yield State(0, steps, levels[0], x)
+    for i in range(steps):
+        a, b = levels[i], levels[i + 1]
+        if b.sigma == 0:
+            x = model(x, a, cond).mix(b.alpha, 0.0)
+        else:
+            noise = draw.normal(x) if solver.noisy else None
+            try:
+                x, memory = solver(model, x, a, b, memory, noise, cond)
+            except ZeroDivisionError:
+                raise ValueError(
+                    f"{_name(solver)}: step {i + 1} of {steps} starts at t = {a.t:g} with alpha = {a.alpha:g}, sigma = {a.sigma:g}, "
+                    "where its formula is singular: start at t_max=0.999, or use ddim or dpm_solver_pp_2m with a v or velocity network"
+                ) from None
+        yield State(i + 1, steps, b, x)
+
+
+def sample(
+    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver | None = None, cond: Any = None,
+    draw: Draw | None = None, each: Callable[[State], None] | None = None,
+) -> Tensor:
+    """Carry x from levels[0] (noise) to levels[-1] (data) and return it.
+
+    x: (B, *shape) at levels[0]; levels: `schedule.levels(grid(...))`; solver: `ddim` unless given; cond: batch first;
+    draw: needed by noisy solvers; each: called with every `State`, e.g. for a progress bar. Gradients flow through.
+    Raises ValueError for bad input and FloatingPointError, naming the step, when x stops being finite.
+
+    >>> from dlib import exact, grid, sample, vp, Draw, Mixture
+    >>> schedule, one = vp(), Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
+    >>> x = Draw(0).normal(torch.empty(3, 2, dtype=torch.float64))
+    >>> sample(exact(one, schedule), x, schedule.levels(grid(schedule, 10))).shape
+    torch.Size([3, 2])
+    """
+    if solver is None:
+        from dlib.solvers.first_order import ddim as solver
+    replay = draw.copy() if draw is not None else None
+    start = x
+    for state in walk(model, x, levels, solver, cond, draw):
+        if each is not None:
+            each(state)
+    if not torch.isfinite(state.x).all():
+        _name_the_step(walk(model, start, levels, solver, cond, replay))
+    return state.x
+
+
+def _name_the_step(states: Iterator[State]) -> None:
+    for state in states:
+        if not torch.isfinite(state.x).all():
+            where = f"after step {state.step} of {state.steps}" if state.step else "before the first step"
+            raise FloatingPointError(
+                f"sample: x is no longer finite {where} (t = {state.level.t:g}, lam = {state.level.lam:.3g}): "
+                "look at the network's output there; in half precision try float32, at high guidance try more steps"
+            )
+    raise FloatingPointError("sample: the result is not finite, but a replay was: the network is not deterministic")
+
+
+def _name(solver: Any) -> str:
+    return getattr(solver, "__name__", repr(solver))
+
+
+def _check(model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver, draw: Draw | None) -> None:
+    require(len(levels) >= 2, f"sample: {len(levels)} noise level(s) make no step: pass schedule.levels(grid(schedule, n)) with n ≥ 1")
+    require(all(isinstance(level.lam, float) for level in levels),
+            "sample: levels must hold floats, one level for the whole batch: use schedule.levels(grid)")
+    for i, (a, b) in enumerate(zip(levels, levels[1:])):
+        require(b.lam > a.lam, f"sample: levels must go from noise to data, but level {i + 1} (t = {b.t:g}) is not cleaner "
+                f"than level {i} (t = {a.t:g}): reverse the grid, e.g. grid.flip(0)")
+    require(not solver.noisy or draw is not None, f"sample: {_name(solver)} adds noise: pass draw=Draw(seed)")
+    steps = len(levels) - 1
+    require(solver.memoryless or solver.order <= steps,
+            f"sample: {_name(solver)} has order {solver.order} and {steps} step(s) of history at most: use n ≥ {solver.order} steps, or ddim")
+    require(x.is_floating_point(), f"sample: x has dtype {x.dtype}, wanted a floating dtype: x.float()")
+    for weight in parameters(model.net)[:1]:
+        require(weight.device == x.device, f"sample: x is on {x.device}, the network on {weight.device}: x.to({str(weight.device)!r})")
+        require((weight.dtype == torch.float64) == (x.dtype == torch.float64),
+                f"sample: x is {x.dtype}, the network's weights are {weight.dtype}: x.to({weight.dtype}) or net.to({x.dtype})")

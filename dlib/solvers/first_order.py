@@ -1,0 +1,59 @@
+"""Floor 3: one call, first order: Euler, DDIM and its stochastic family."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dlib._util import require
+from dlib.solvers.driver import Solver, solver
+from dlib.solvers.phi import expm1
+
+
+@solver(order=1)
+def euler(model, x, a, b, memory=None, noise=None, cond=None):
+    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline that ignores the linear part."""
+    return x + (b.t - a.t) * model(x, a, cond).velocity, memory
+
+
+@solver(order=1)
+def ddim(model, x, a, b, memory=None, noise=None, cond=None):
+    """DDIM, α_b x₀ + σ_b ε: keep what the network says and change only the level (Song et al. 2021, eq. 12; η = 0).
+
+    Exact when ε (or x₀) is constant along the path. The same step is DPM-Solver-1 and Euler's rule in (x/α, σ/α).
+    """
+    return model(x, a, cond).mix(b.alpha, b.sigma), memory
+
+
+class Transition(NamedTuple):
+    """The Gaussian N(mean, std² I) of one stochastic step; mean (B, *shape), std a float or a tensor (B, 1, …)."""
+
+    mean: Tensor
+    std: float | Tensor
+
+
+def transition(model, x, a, b, eta=1.0, cond=None) -> Transition:
+    """p(x_b | x_a) of the DDIM family: mean α_b x₀ + √(σ_b² − v) ε, variance v = η² σ_b² (1 − e^{−2h}).
+
+    η = 1 is DDPM's posterior q(x_b | x_a, x₀), η = 0 is DDIM (Song et al. 2021, eq. 12 and 16).
+    """
+    fresh = -(eta**2) * expm1(-2 * (b.lam - a.lam))  # share of σ_b² that is new noise
+    return Transition(model(x, a, cond).mix(b.alpha, b.sigma * (1 - fresh) ** 0.5), b.sigma * fresh**0.5)
+
+
+def ddim_eta(eta: float) -> Solver:
+    """The DDIM step with noise η: a solver for each η in [0, 1]."""
+    require(0 <= eta <= 1, f"ddim_eta: eta = {eta:g} is outside [0, 1] (0 is DDIM, 1 is ancestral sampling)")
+
+    @solver(order=1, noisy=True)
+    def step(model, x, a, b, memory=None, noise=None, cond=None):
+        mean, std = transition(model, x, a, b, eta, cond)
+        return mean + std * noise, memory
+
+    step.__name__ = f"ddim_eta({eta:g})"
+    return step
+
+
+ancestral = ddim_eta(1.0)
+ancestral.__name__ = "ancestral"

@@ -1,0 +1,67 @@
+"""Floor 3: the exact integrals behind every exponential integrator, and the two Taylor expansions made of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dlib.schedule import NoiseLevel
+
+
+def phi(k: int, h: float | Tensor) -> float | Tensor:
+    """ϕ_k(h) = Σ_n hⁿ/(n+k)!, so ϕ₁ = (eʰ−1)/h and ϕ_{k+1} = (ϕ_k − 1/k!)/h (Hochbruck & Ostermann 2010, eq. 2.10).
+
+    The recursion cancels for small h, where the series is used instead: full float64 precision for k ≤ 3.
+
+    >>> abs(phi(2, 1.0) - (math.e - 2)) < 1e-15, phi(3, 0.0) == 1 / 6
+    (True, True)
+    """
+    if isinstance(h, Tensor):
+        small = h.abs() < 1
+        return torch.where(small, _series(k, torch.where(small, h, 0.0)), _recursion(k, torch.where(small, 1.0, h)))
+    return _series(k, h) if abs(h) < 1 else _recursion(k, h)
+
+
+def _series(k: int, h: float | Tensor) -> float | Tensor:
+    total = 0.0
+    for n in range(17, -1, -1):  # Horner: hⁿ/(n+k)!, remainder below 1/18!
+        total = total * h + 1 / math.factorial(n + k)
+    return total
+
+
+def _recursion(k: int, h: float | Tensor) -> float | Tensor:
+    value = expm1(h) / h
+    for j in range(1, k):
+        value = (value - 1 / math.factorial(j)) / h
+    return value
+
+
+def expm1(h: float | Tensor) -> float | Tensor:
+    """eʰ − 1 for a float or a tensor."""
+    return torch.expm1(h) if isinstance(h, Tensor) else math.expm1(h)
+
+
+def expand_eps(x: Tensor, a: NoiseLevel, b: NoiseLevel, *eps: Tensor) -> Tensor:
+    """From a to b when ε(λ) is its Taylor polynomial at a: (α_b/α_a) x − σ_b Σ_k h^{k+1} ϕ_{k+1}(h) ε^{(k)}.
+
+    eps: ε and its derivatives in λ at level a (Lu et al. 2022a, eq. 3.4).
+    """
+    h = b.lam - a.lam
+    for k, derivative in enumerate(eps):
+        term = b.sigma * h ** (k + 1) * phi(k + 1, h) * derivative
+        total = term if k == 0 else total + term
+    return b.alpha / a.alpha * x - total
+
+
+def expand_x0(x: Tensor, a: NoiseLevel, b: NoiseLevel, *x0: Tensor) -> Tensor:
+    """From a to b when x₀(λ) is its Taylor polynomial at a: (σ_b/σ_a) x + α_b Σ_k h^{k+1} ϕ_{k+1}(−h) x₀^{(k)}.
+
+    x0: the data prediction and its derivatives in λ at level a (Lu et al. 2022b, eq. 9).
+    """
+    h = b.lam - a.lam
+    total = -b.alpha * expm1(-h) * x0[0]  # h ϕ₁(−h) = 1 − e^{−h}, finite also from α = 0, where h = ∞
+    for k, derivative in enumerate(x0[1:], start=1):
+        total = total + b.alpha * h ** (k + 1) * phi(k + 1, -h) * derivative
+    return b.sigma / a.sigma * x + total

@@ -1,0 +1,38 @@
+"""Floor 3: Runge–Kutta-like solvers: several calls inside a step, no memory between steps."""
+
+from __future__ import annotations
+
+from dlib.solvers.driver import solver
+from dlib.solvers.first_order import ddim
+from dlib.solvers.phi import expand_eps, expm1
+
+
+@solver(order=2, calls=2)
+def heun(model, x, a, b, memory=None, noise=None, cond=None):
+    """Heun's rule for dy/dκ = ε with y = x/α, κ = σ/α (Karras et al. 2022, alg. 1, without churn)."""
+    eps_a = model(x, a, cond)
+    eps_b = model(eps_a.mix(b.alpha, b.sigma), b, cond).eps
+    r = b.alpha / a.alpha
+    return r * x + 0.5 * (b.sigma - r * a.sigma) * (eps_a.eps + eps_b), memory
+
+
+@solver(order=2, calls=2)
+def dpm_solver_2(model, x, a, b, memory=None, noise=None, cond=None):
+    """DPM-Solver-2: one exponential Euler step with ε taken at the midpoint in λ (Lu et al. 2022a, alg. 1, r₁ = ½)."""
+    h = b.lam - a.lam
+    mid = model.schedule.at_lam(a.lam + 0.5 * h)
+    u, _ = ddim(model, x, a, mid, cond=cond)
+    return b.alpha / a.alpha * x - b.sigma * expm1(h) * model(u, mid, cond).eps, memory
+
+
+@solver(order=3, calls=3)
+def dpm_solver_3(model, x, a, b, memory=None, noise=None, cond=None):
+    """DPM-Solver-3: ε and its slope from nodes at ⅓ and ⅔ of the step in λ (Lu et al. 2022a, alg. 2; r₂ must be ⅔)."""
+    h = b.lam - a.lam
+    third, two_thirds = (model.schedule.at_lam(a.lam + r * h) for r in (1 / 3, 2 / 3))
+    first = model(x, a, cond)
+    eps = first.eps
+    eps_1 = model(first.mix(third.alpha, third.sigma), third, cond).eps
+    u = expand_eps(x, a, two_thirds, eps, (eps_1 - eps) / (h / 3))
+    eps_2 = model(u, two_thirds, cond).eps
+    return expand_eps(x, a, b, eps, (eps_2 - eps) / (2 * h / 3)), memory

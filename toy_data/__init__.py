@@ -1,0 +1,3 @@
+"""The data of the book: exact mixtures, small real pictures, and the small teachers trained on them."""
+
+from toy_data.mixtures import gmm5, labelled, ring8, three_far
