@@ -1,11 +1,12 @@
 """Floor 3: solvers. A new one is one file with one decorated function, and one line in `SOLVERS`."""
 
-from dlib.solvers.driver import Solver, State, sample, solver, walk
+from dlib.solvers.base import Solver, solver
+from dlib.solvers.driver import State, sample, walk
 from dlib.solvers.first_order import Transition, ancestral, ddim, ddim_eta, euler, transition
 from dlib.solvers.multistep import dpm_solver_pp_2m, dpm_solver_pp_3m, dpm_solver_pp_3m_released
 from dlib.solvers.phi import expand_eps, expand_x0, phi
 from dlib.solvers.reference import reference
-from dlib.solvers.singlestep import dpm_solver_2, dpm_solver_3, heun
+from dlib.solvers.singlestep import dpm_solver_2, dpm_solver_3, dpm_solver_pp_2s, heun
 
 dpm_solver_1 = ddim
 """DPM-Solver-1 is DDIM (Lu et al. 2022a, section 4.1)."""
@@ -18,6 +19,7 @@ SOLVERS: dict[str, Solver] = {
     "dpm_solver_1": dpm_solver_1,
     "dpm_solver_2": dpm_solver_2,
     "dpm_solver_3": dpm_solver_3,
+    "dpm_solver_pp_2s": dpm_solver_pp_2s,
     "dpm_solver_pp_2m": dpm_solver_pp_2m,
     "dpm_solver_pp_3m": dpm_solver_pp_3m,
     "dpm_solver_pp_3m_released": dpm_solver_pp_3m_released,

@@ -1,9 +1,9 @@
-"""Floor 3: what a solver is, and the loop that composes its steps."""
+"""Floor 3: the loop that composes a solver's steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,34 +11,8 @@ from torch import Tensor
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser, parameters
 from dlib.schedule import NoiseLevel
-
-
-class Solver(Protocol):
-    """A pure function from the noisier level `a` to the cleaner level `b`; all that a step remembers is `memory`.
-
-    `memory` is None at the first step. `noise` is standard normal like x for a solver that is `noisy`, else None:
-    solvers never draw. Use the decorator `solver` to state the four facts.
-    """
-
-    order: int
-    calls: int
-    memoryless: bool
-    noisy: bool
-
-    def __call__(
-        self, model: Denoiser, x: Tensor, a: NoiseLevel, b: NoiseLevel,
-        memory: Any = None, noise: Tensor | None = None, cond: Any = None,
-    ) -> tuple[Tensor, Any]: ...
-
-
-def solver(order: int, calls: int = 1, memoryless: bool = True, noisy: bool = False) -> Callable:
-    """Record a step's global order of convergence, network calls, memory and need for noise as attributes."""
-
-    def record(step: Callable) -> Solver:
-        step.order, step.calls, step.memoryless, step.noisy = order, calls, memoryless, noisy
-        return step
-
-    return record
+from dlib.solvers.base import Solver
+from dlib.solvers.first_order import ddim
 
 
 class State(NamedTuple):
@@ -51,7 +25,7 @@ class State(NamedTuple):
 
 
 def walk(
-    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver, cond: Any = None, draw: Draw | None = None
+    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, cond: Any = None, draw: Draw | None = None
 ) -> Iterator[State]:
     """Yield the start and then the state after each step. Draws, for a noisy solver: one normal like x a step.
 
@@ -82,12 +56,12 @@ def _walk(model, x, levels, solver, cond, draw) -> Iterator[State]:
 
 
 def sample(
-    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver | None = None, cond: Any = None,
+    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, cond: Any = None,
     draw: Draw | None = None, each: Callable[[State], None] | None = None,
 ) -> Tensor:
     """Carry x from levels[0] (noise) to levels[-1] (data) and return it.
 
-    x: (B, *shape) at levels[0]; levels: `schedule.levels(grid(...))`; solver: `ddim` unless given; cond: batch first;
+    x: (B, *shape) at levels[0]; levels: `schedule.levels(grid(...))`; cond: batch first;
     draw: needed by noisy solvers; each: called with every `State`, e.g. for a progress bar. Gradients flow through.
     Raises ValueError for bad input and FloatingPointError, naming the step, when x stops being finite.
 
@@ -97,8 +71,6 @@ def sample(
     >>> sample(exact(one, schedule), x, schedule.levels(grid(schedule, 10))).shape
     torch.Size([3, 2])
     """
-    if solver is None:
-        from dlib.solvers.first_order import ddim as solver
     replay = draw.copy() if draw is not None else None
     start = x
     for state in walk(model, x, levels, solver, cond, draw):

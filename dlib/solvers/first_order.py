@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dlib._util import require
-from dlib.solvers.driver import Solver, solver
+from dlib.solvers.base import Solver, solver
 from dlib.solvers.phi import expm1
 
 

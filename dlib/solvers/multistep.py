@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlib.solvers.driver import solver
+from dlib.solvers.base import solver
 from dlib.solvers.phi import expand_x0, expm1
 
 

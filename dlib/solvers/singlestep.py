@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dlib.solvers.driver import solver
+from dlib.solvers.base import solver
 from dlib.solvers.first_order import ddim
-from dlib.solvers.phi import expand_eps, expm1
+from dlib.solvers.phi import expand_eps, expand_x0
 
 
 @solver(order=2, calls=2)
@@ -19,10 +19,17 @@ def heun(model, x, a, b, memory=None, noise=None, cond=None):
 @solver(order=2, calls=2)
 def dpm_solver_2(model, x, a, b, memory=None, noise=None, cond=None):
     """DPM-Solver-2: one exponential Euler step with ε taken at the midpoint in λ (Lu et al. 2022a, alg. 1, r₁ = ½)."""
-    h = b.lam - a.lam
-    mid = model.schedule.at_lam(a.lam + 0.5 * h)
+    mid = model.schedule.at_lam(0.5 * (a.lam + b.lam))
     u, _ = ddim(model, x, a, mid, cond=cond)
-    return b.alpha / a.alpha * x - b.sigma * expm1(h) * model(u, mid, cond).eps, memory
+    return expand_eps(x, a, b, model(u, mid, cond).eps), memory
+
+
+@solver(order=2, calls=2)
+def dpm_solver_pp_2s(model, x, a, b, memory=None, noise=None, cond=None):
+    """DPM-Solver++(2S): the midpoint rule in the data form, whose factor 1 − e^{−h} stays bounded (Lu et al. 2022b, alg. 1)."""
+    mid = model.schedule.at_lam(0.5 * (a.lam + b.lam))
+    u, _ = ddim(model, x, a, mid, cond=cond)
+    return expand_x0(x, a, b, model(u, mid, cond).x0), memory
 
 
 @solver(order=3, calls=3)

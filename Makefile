@@ -1,0 +1,67 @@
+# Every target can be run twice: what is already there is not made again. `make help` lists them.
+VENV := .venv
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# Idle threads must sleep, not spin, and small tensors want one thread: both matter more than any other setting here.
+export OMP_WAIT_POLICY := PASSIVE
+export OMP_NUM_THREADS := 1
+export NO_MKDOCS_2_WARNING := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help book test test-unit test-notebooks lab run bench full-scale-tiny setup constraints clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 18
+
+book: $(VENV)/.docs  ## build the site from the committed notebooks and serve it on 127.0.0.1 (no torch)
+	$(PY) -m book serve
+
+test: $(VENV)/.all test-unit test-notebooks  ## install everything, run everything
+
+test-unit: $(VENV)/.all
+	$(PY) -m pytest tests -n 2 --dist loadfile --durations=8
+
+test-notebooks: $(VENV)/.all
+	$(PY) -m pytest --nbval-lax --nbval-cell-timeout 300 -n 2 --dist loadfile chapters
+
+lab: $(VENV)/.all  ## open the chapters in JupyterLab
+	$(PY) -m jupyterlab chapters
+
+run: $(VENV)/.all  ## execute chapters anew, e.g. make run CHAPTER=08
+	@test -n "$(CHAPTER)" || { echo "make run: which chapter? type e.g. make run CHAPTER=08 (or CHAPTER=all)"; exit 2; }
+	$(PY) -m book run $(CHAPTER)
+
+bench: $(VENV)/.all  ## measure, write bench/results/*.json (pages of the site)
+	$(PY) -m bench $(BENCH)
+
+full-scale-tiny: $(VENV)/.all  ## sample a random tiny pipeline of Stable Diffusion's classes, offline
+	$(PY) -m full_scale.sample --tiny --prompt "a red circle" --solver dpm_solver_pp_2m --steps 20 --grid sd_trailing --omega 6.5 --out build/tiny
+
+setup: $(VENV)/.all  ## only install
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is `$(PYTHON) -V 2>&1`. Try: make PYTHON=python3.12 …"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is not complete here. On Debian: apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the site needs (no torch) …"
+	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' > $(VENV)/docs.txt
+	$(PIP) -r $(VENV)/docs.txt
+	@touch $@
+
+$(VENV)/.all: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing everything into $(VENV): 2 to 4 minutes, 2 GB …"
+	$(PIP) -e '.[all]'
+	@touch $@ $(VENV)/.docs
+
+constraints:  ## resolve pyproject.toml anew in a fresh environment and write constraints.txt
+	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
+	build/resolve/bin/python -m pip install --quiet -e '.[all]'
+	build/resolve/bin/python -m pip freeze --exclude-editable | sed 's/+.*//' | sort -f > build/constraints.txt
+	mv build/constraints.txt constraints.txt && rm -rf build/resolve
+
+clean:  ## remove the environment and everything built (the committed notebooks stay)
+	rm -rf $(VENV) build site
