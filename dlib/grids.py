@@ -23,8 +23,8 @@ def grid(schedule: NoiseSchedule, n: int, spacing: str = "lam", t_max: float = 1
     would be 0 there; for a step to σ = 0 append `CLEAN` to the levels.
 
     >>> from dlib.schedule import vp
-    >>> grid(vp(), 4, "time", t_min=0.2).tolist()
-    [1.0, 0.8, 0.6, 0.4, 0.2]
+    >>> grid(vp(), 2, "time", t_min=0.5).tolist()
+    [1.0, 0.75, 0.5]
     """
     require(spacing in SPACINGS, f"grid: unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
     require(isinstance(n, int) and n >= 1, f"grid: n = {n!r} steps, wanted a whole number ≥ 1")
