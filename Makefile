@@ -37,7 +37,7 @@ bench: $(VENV)/.all  ## measure, write bench/results/*.json (pages of the site)
 	$(PY) -m bench $(BENCH)
 
 full-scale-tiny: $(VENV)/.all  ## sample a random tiny pipeline of Stable Diffusion's classes, offline
-	$(PY) -m full_scale.sample --tiny --prompt "a red circle" --solver dpm_solver_pp_2m --steps 20 --grid sd_trailing --omega 6.5 --out build/tiny
+	$(PY) -m full_scale.sample --tiny --prompt "a red circle" --solver dpm_solver_pp_2m --steps 20 --grid sd_trailing --omega 6.5
 
 setup: $(VENV)/.all  ## only install
 

@@ -19,9 +19,9 @@ def euler(model, x, a, b, memory=None, noise=None, cond=None):
 
 @solver(order=1)
 def ddim(model, x, a, b, memory=None, noise=None, cond=None):
-    """DDIM, α_b x₀ + σ_b ε: keep what the network says and change only the level (Song et al. 2021, eq. 12; η = 0).
+    """DDIM, α_b x₀ + σ_b ε: change the level, keep the rest (Song et al. 2021, eq. 12, η = 0).
 
-    Exact when ε (or x₀) is constant along the path. The same step is DPM-Solver-1 and Euler's rule in (x/α, σ/α).
+    Exact when ε, or x₀, is constant along the path. Also DPM-Solver-1, and Euler in (x/α, σ/α).
     """
     return model(x, a, cond).mix(b.alpha, b.sigma), memory
 

@@ -8,7 +8,7 @@ from dlib.solvers.phi import expand_x0, expm1
 
 @solver(order=2, memoryless=False)
 def dpm_solver_pp_2m(model, x, a, b, memory=None, noise=None, cond=None):
-    """DPM-Solver++(2M): x₀ extrapolated to the middle of the step from the last two (Lu et al. 2022b, alg. 2).
+    """DPM-Solver++(2M): x₀ extrapolated to the middle of the step (Lu et al. 2022b, alg. 2).
 
     memory: (λ, x₀) of the step before; the first step is DDIM.
     """
@@ -40,6 +40,7 @@ def dpm_solver_pp_3m_released(model, x, a, b, memory=None, noise=None, cond=None
 
 
 def _third_order(model, x, a, b, memory, cond, curvature):
+    """x₀(λ) as a parabola through three values; `curvature` scales its second derivative."""
     if not memory or len(memory) < 2:
         x_b, latest = dpm_solver_pp_2m(model, x, a, b, memory, cond=cond)
         return x_b, latest + tuple(memory or ())

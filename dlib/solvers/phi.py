@@ -44,9 +44,9 @@ def expm1(h: float | Tensor) -> float | Tensor:
 
 
 def expand_eps(x: Tensor, a: NoiseLevel, b: NoiseLevel, *eps: Tensor) -> Tensor:
-    """From a to b when ε(λ) is its Taylor polynomial at a: (α_b/α_a) x − σ_b Σ_k h^{k+1} ϕ_{k+1}(h) ε^{(k)}.
+    """From a to b with ε(λ) as its Taylor polynomial at a (Lu et al. 2022a, eq. 3.4).
 
-    eps: ε and its derivatives in λ at level a (Lu et al. 2022a, eq. 3.4).
+    (α_b/α_a) x − σ_b Σ_k h^{k+1} ϕ_{k+1}(h) ε^{(k)}; eps: ε, then its derivatives in λ, at a.
     """
     h = b.lam - a.lam
     for k, derivative in enumerate(eps):
@@ -56,9 +56,9 @@ def expand_eps(x: Tensor, a: NoiseLevel, b: NoiseLevel, *eps: Tensor) -> Tensor:
 
 
 def expand_x0(x: Tensor, a: NoiseLevel, b: NoiseLevel, *x0: Tensor) -> Tensor:
-    """From a to b when x₀(λ) is its Taylor polynomial at a: (σ_b/σ_a) x + α_b Σ_k h^{k+1} ϕ_{k+1}(−h) x₀^{(k)}.
+    """From a to b with x₀(λ) as its Taylor polynomial at a (Lu et al. 2022b, eq. 9).
 
-    x0: the data prediction and its derivatives in λ at level a (Lu et al. 2022b, eq. 9).
+    (σ_b/σ_a) x + α_b Σ_k h^{k+1} ϕ_{k+1}(−h) x₀^{(k)}; x0: x₀, then its derivatives in λ, at a.
     """
     h = b.lam - a.lam
     total = -b.alpha * expm1(-h) * x0[0]  # h ϕ₁(−h) = 1 − e^{−h}, finite also from α = 0, where h = ∞

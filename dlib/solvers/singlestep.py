@@ -18,7 +18,7 @@ def heun(model, x, a, b, memory=None, noise=None, cond=None):
 
 @solver(order=2, calls=2)
 def dpm_solver_2(model, x, a, b, memory=None, noise=None, cond=None):
-    """DPM-Solver-2: one exponential Euler step with ε taken at the midpoint in λ (Lu et al. 2022a, alg. 1, r₁ = ½)."""
+    """DPM-Solver-2: ε taken at the midpoint in λ (Lu et al. 2022a, alg. 1, r₁ = ½)."""
     mid = model.schedule.at_lam(0.5 * (a.lam + b.lam))
     u, _ = ddim(model, x, a, mid, cond=cond)
     return expand_eps(x, a, b, model(u, mid, cond).eps), memory
@@ -26,7 +26,7 @@ def dpm_solver_2(model, x, a, b, memory=None, noise=None, cond=None):
 
 @solver(order=2, calls=2)
 def dpm_solver_pp_2s(model, x, a, b, memory=None, noise=None, cond=None):
-    """DPM-Solver++(2S): the midpoint rule in the data form, whose factor 1 − e^{−h} stays bounded (Lu et al. 2022b, alg. 1)."""
+    """DPM-Solver++(2S): the midpoint rule in the data form (Lu et al. 2022b, alg. 1)."""
     mid = model.schedule.at_lam(0.5 * (a.lam + b.lam))
     u, _ = ddim(model, x, a, mid, cond=cond)
     return expand_x0(x, a, b, model(u, mid, cond).x0), memory
@@ -34,7 +34,7 @@ def dpm_solver_pp_2s(model, x, a, b, memory=None, noise=None, cond=None):
 
 @solver(order=3, calls=3)
 def dpm_solver_3(model, x, a, b, memory=None, noise=None, cond=None):
-    """DPM-Solver-3: ε and its slope from nodes at ⅓ and ⅔ of the step in λ (Lu et al. 2022a, alg. 2; r₂ must be ⅔)."""
+    """DPM-Solver-3: slope of ε from nodes at ⅓ and ⅔ in λ (Lu et al. 2022a, alg. 2; r₂ = ⅔)."""
     h = b.lam - a.lam
     third, two_thirds = (model.schedule.at_lam(a.lam + r * h) for r in (1 / 3, 2 / 3))
     first = model(x, a, cond)

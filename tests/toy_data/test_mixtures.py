@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+
+from dlib import Draw
+from toy_data import gmm5, labelled, ring8, three_far
+
+ALL = [gmm5, three_far, labelled, ring8]
+
+
+@pytest.mark.parametrize("named", ALL)
+def test_is_a_mixture_of_weights_that_sum_to_one_in_the_plane(named):
+    mixture = named()
+    assert mixture.dim == 2 and mixture.means.dtype == torch.float64
+    assert abs(float(mixture.weights.sum()) - 1) < 1e-12
+    x0, label = mixture.sample(50, Draw(0))
+    assert x0.shape == (50, 2) and set(label.tolist()) <= set(mixture.labels.tolist())
+
+
+def test_gmm5_is_the_book_s():
+    mixture = gmm5()
+    angles = [math.radians(90 + 72 * k) for k in range(5)]
+    wanted = torch.tensor([[1.5 * math.cos(a), 1.5 * math.sin(a)] for a in angles], dtype=torch.float64)
+    assert torch.allclose(mixture.means, wanted, atol=1e-12)
+    assert mixture.weights.tolist() == [0.30, 0.25, 0.20, 0.15, 0.10]
+    assert mixture.stds.tolist() == [0.20, 0.25, 0.30, 0.25, 0.20]
+    assert mixture.labels.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_three_far_modes_have_nothing_between_them():
+    mixture = three_far()
+    gaps = torch.pdist(mixture.means)
+    assert len(gaps) == 3 and float(gaps.min() / mixture.stds.max()) > 15  # halfway is more than 7 standard deviations out
+
+
+def test_labelled_has_two_equal_classes_left_and_right_that_overlap():
+    mixture = labelled()
+    assert mixture.labels.tolist() == [0, 0, 1, 1]
+    for label, side in ((0, -1), (1, 1)):
+        inside = mixture.labels == label
+        assert float(mixture.weights[inside].sum()) == pytest.approx(0.5)
+        assert bool((side * mixture.means[inside, 0] > 0).all())
+        assert bool((mixture.means[inside, 0].abs() < 3 * mixture.stds[inside]).all())  # both classes reach the border x = 0
+
+
+def test_ring8_is_card_11_s_eight_gaussians():
+    mixture = ring8()
+    assert torch.allclose(mixture.means.norm(dim=1), torch.full((8,), 2.0, dtype=torch.float64))
+    assert torch.allclose((mixture.means - mixture.means.roll(1, 0)).norm(dim=1), torch.full((8,), 4 * math.sin(math.pi / 8), dtype=torch.float64))
+    assert mixture.weights.tolist() == [0.125] * 8 and mixture.stds.tolist() == [0.15] * 8
