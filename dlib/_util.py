@@ -26,7 +26,8 @@ class Draw:
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal with the shape, dtype and device of `like`."""
-        return torch.randn(like.shape, generator=self.generator).to(like)
+        noise = torch.randn(like.shape, generator=self.generator, pin_memory=like.is_cuda)
+        return noise.to(like, non_blocking=True)  # from pinned memory: the copy does not stall the GPU
 
     def uniform(self, n: int) -> Tensor:
         """(n,) uniform on [0, 1), float32, on the CPU."""

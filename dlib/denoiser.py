@@ -53,14 +53,24 @@ class Prediction:
             det = alpha * b - sigma * a
             p, q = (c * b - d * a) / det, (d * alpha - c * sigma) / det
         except ZeroDivisionError:
-            raise ValueError(
-                f"a network that predicts {self.model.predicts} does not determine x₀ and ε at t = {self.level.t:g}, where "
-                f"alpha = {alpha:g} and sigma = {sigma:g}: start at t_max=0.999, end at t_min=1e-3, or predict v or velocity"
-            ) from None
+            raise self._undetermined("x₀ and ε") from None
         return _add(p, self.x, q, self.raw)
 
     def _face(self, name: str) -> Tensor:
-        return self.raw if name == self.model.predicts else self.mix(*parts(name, self.level, self.model.schedule))
+        if name == self.model.predicts:
+            return self.raw
+        try:
+            c, d = parts(name, self.level, self.model.schedule)
+        except ZeroDivisionError:
+            raise self._undetermined(f"the {name}") from None
+        return self.mix(c, d)
+
+    def _undetermined(self, wanted: str) -> ValueError:
+        return ValueError(
+            f"a network that predicts {self.model.predicts} does not determine {wanted} at t = {self.level.t:g}, where "
+            f"alpha = {self.level.alpha:g} and sigma = {self.level.sigma:g}: start at t_max=0.999, end at t_min=1e-3, "
+            "or predict v or velocity"
+        )
 
     eps = property(lambda self: self._face("eps"), doc="the noise ε")
     x0 = property(lambda self: self._face("x0"), doc="the clean data x₀")
@@ -105,13 +115,13 @@ class Denoiser:
         require(self.predicts in FACES, f"Denoiser: predicts={self.predicts!r}; choose one of {', '.join(FACES)}")
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        time = self.clock(level.t)
+        time, dtype = self.clock(level.t), torch.float64 if x.dtype == torch.float64 else torch.float32
         if isinstance(time, Tensor):
             require(time.numel() == len(x), f"Denoiser: {time.numel()} noise levels for x of batch {len(x)}: "
                     "draw one t a sample and pass schedule.at(t, like=x)")
-            time = time.reshape(-1)
+            time = time.reshape(-1).to(dtype)
         else:
-            time = torch.full((len(x),), time, device=x.device, dtype=x.dtype if x.dtype == torch.float64 else torch.float32)
+            time = torch.full((len(x),), time, device=x.device, dtype=dtype)
         if cond is not None:
             _check_cond(cond, x)
         raw = self.net(x, time, cond)
@@ -147,9 +157,11 @@ def guided(model: Denoiser, omega: float, null: Any) -> Denoiser:
     def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
         require(cond is not None, "guided: no condition given: pass cond=… to sample, or use the unguided model")
         both = model.net(torch.cat([x, x]), torch.cat([time, time]), _with_null(cond, null))
+        both = both.to(torch.promote_types(both.dtype, torch.float32))  # 1 + ω would magnify half precision's rounding
         conditional, empty = both.chunk(2)
         return torch.lerp(empty, conditional, 1.0 + omega)
 
+    net.inner = model.net
     return replace(model, net=net)
 
 
@@ -165,12 +177,16 @@ def _with_null(cond: Any, null: Any) -> Any:
 
 
 def frozen(model: Denoiser) -> Denoiser:
-    """The same denoiser as a constant: no gradient flows through it or into its parameters."""
+    """The same denoiser with a constant network: no gradient flows through it or into its parameters.
+
+    The faces still depend on x by the linear part of p·x + q·raw; detach x too where that is not wanted.
+    """
 
     def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
         with torch.no_grad():
             return model.net(x, time, cond)
 
+    net.inner = model.net
     return replace(model, net=net)
 
 
@@ -178,11 +194,11 @@ class Counter:
     """A network that counts: `calls` made, and `samples` evaluated (a guided call is one call of two samples each)."""
 
     def __init__(self, net: Net):
-        self.net, self.calls, self.samples = net, 0, 0
+        self.inner, self.calls, self.samples = net, 0, 0
 
     def __call__(self, x: Tensor, time: Tensor, cond: Any) -> Tensor:
         self.calls, self.samples = self.calls + 1, self.samples + len(x)
-        return self.net(x, time, cond)
+        return self.inner(x, time, cond)
 
 
 def counted(model: Denoiser) -> Denoiser:
@@ -191,5 +207,7 @@ def counted(model: Denoiser) -> Denoiser:
 
 
 def parameters(net: Net) -> list[nn.Parameter]:
-    """The parameters of a network; none for a plain function."""
+    """The parameters of a network, also inside `guided`, `frozen` and `counted`; none for a plain function."""
+    while not isinstance(net, nn.Module) and hasattr(net, "inner"):
+        net = net.inner
     return list(net.parameters()) if isinstance(net, nn.Module) else []

@@ -44,8 +44,9 @@ def fit(
 
     data: step ↦ Batch. optims: one optimiser for each role that is trained. ema: updated after each step. each: called
     with (step, metrics), e.g. for a progress bar. Raises FloatingPointError, naming step and phase, if a loss is not
-    finite: the weights are still those of the step before.
+    finite, before that phase changes any weight.
     """
+    require(steps >= 1, f"fit: steps = {steps}, wanted at least 1")
     for phase in phases:
         require(phase.role in roles and phase.role in optims, f"fit: phase {phase.role!r} needs a role and an optimiser of that "
                 f"name; roles: {sorted(roles)}, optims: {sorted(optims)}")

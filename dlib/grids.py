@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +28,8 @@ def grid(schedule: NoiseSchedule, n: int, spacing: str = "lam", t_max: float = 1
     [1.0, 0.75, 0.5]
     """
     require(spacing in SPACINGS, f"grid: unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
-    require(isinstance(n, int) and n >= 1, f"grid: n = {n!r} steps, wanted a whole number ≥ 1")
+    require(isinstance(n, Integral) and n >= 1, f"grid: n = {n!r} steps, wanted a whole number ≥ 1")
+    schedule.at(t_max)  # names a time outside [0, 1]
     if spacing.startswith("sd_"):
         require(t_max == 1.0 and t_min is None, f"grid: {spacing} has fixed ends; leave t_max and t_min out, or use 'time'")
     if t_min is None:
@@ -66,9 +68,10 @@ def _karras(schedule: NoiseSchedule, n: int, t_max: float, t_min: float, rho: fl
 def _indices(schedule: NoiseSchedule, n: int, index: Callable[[Tensor, int], Tensor]) -> Tensor:
     require(schedule.name == "discrete", f"grid: sd_* spacings need a discrete schedule, not {schedule.name}: use 'lam' or 'time'")
     total = round(1 / schedule.t_min)
-    require(n < total, f"grid: {n} steps on a ladder of {total} levels: use n < {total}")
-    places = index(torch.arange(n, dtype=torch.float64), total)
-    return (torch.cat([places, torch.zeros(1, dtype=torch.float64)]) + 1) / total
+    places = torch.cat([index(torch.arange(n, dtype=torch.float64), total), torch.zeros(1, dtype=torch.float64)])
+    require(places[0] < total and bool((places.diff() < 0).all()), f"grid: {n} steps do not fit on a ladder of {total} indices without visiting one "
+            f"twice: use n ≤ {total // 2}, or spacing='lam'")
+    return (places + 1) / total
 
 
 def _sd_trailing(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:

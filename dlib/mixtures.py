@@ -49,7 +49,9 @@ class Mixture:
         require(bool((self.weights > 0).all()) and abs(float(self.weights.sum()) - 1) < 1e-6 and bool((self.stds > 0).all()),
                 "Mixture: weights must be positive and sum to 1, stds must be positive: divide the weights by their sum")
         labels = torch.arange(k) if self.labels is None else self.labels
-        for name, value in (("weights", self.weights), ("means", self.means), ("stds", self.stds)):
+        require(labels.shape == (k,), f"Mixture: labels have shape {tuple(labels.shape)}, wanted ({k},): one for each component")
+        weights = self.weights.double()
+        for name, value in (("weights", weights / weights.sum()), ("means", self.means), ("stds", self.stds)):
             object.__setattr__(self, name, value.double())
         object.__setattr__(self, "labels", labels)
 
@@ -84,7 +86,7 @@ class Mixture:
         """One x₀ ~ p(x₀ | x_t = x) for each row: (B, d). Draws: a uniform a row for the component, then the normals."""
         joint, centred, variance, alpha, sigma = self._components(x, level, label)
         threshold = draw.uniform(len(x)).to(x)[:, None]
-        k = (torch.softmax(joint, 1).cumsum(1) < threshold).sum(1).clamp(max=len(self.weights) - 1)
+        k = (torch.softmax(joint, 1).cumsum(1) <= threshold).sum(1).clamp(max=len(self.weights) - 1)
         row, spread = torch.arange(len(x), device=x.device), self.stds.to(x)[k, None]
         var = variance.expand(len(x), -1)[row, k][:, None]
         mean = self.means.to(x)[k] + alpha * spread**2 / var * centred[row, k]
@@ -107,15 +109,17 @@ class Mixture:
         alpha, sigma = (torch.as_tensor(f, dtype=x.dtype, device=x.device).reshape(-1, 1) for f in (level.alpha, level.sigma))
         variance = (alpha * self.stds.to(x)) ** 2 + sigma**2
         centred = x[:, None, :] - alpha[:, :, None] * self.means.to(x)
-        log_weight = self._log_weights(label).to(x)
+        log_weight = self._log_weights(label, x.device).to(x)
         square = (centred**2).sum(2) / variance
         return log_weight - 0.5 * (square + self.dim * (2 * math.pi * variance).log()), centred, variance, alpha, sigma
 
-    def _log_weights(self, label: Tensor | None) -> Tensor:
+    def _log_weights(self, label: Tensor | None, device: torch.device) -> Tensor:
+        weights = self.weights.to(device)
         if label is None:
-            return self.weights.log()
-        inside = (label.cpu()[:, None] == self.labels) | (label.cpu()[:, None] == NULL)
-        require(bool(inside.any(1).all()), f"Mixture: label {label[~inside.any(1).to(label.device)][:1].tolist()} is none of "
-                f"{sorted(set(self.labels.tolist()))} (use {NULL} for the whole mixture)")
-        weight = inside * self.weights
+            return weights.log()
+        inside = (label[:, None] == self.labels.to(device)) | (label[:, None] == NULL)
+        if device.type == "cpu" and not inside.any(1).all():  # looking at values would stall an accelerator
+            raise ValueError(f"Mixture: label {label[~inside.any(1)][0].item()} is none of {sorted(set(self.labels.tolist()))} "
+                             f"(use {NULL} for the whole mixture)")
+        weight = inside * weights
         return (weight / weight.sum(1, keepdim=True)).log()

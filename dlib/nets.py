@@ -27,7 +27,7 @@ class MLP(nn.Module):
         self.classes = classes
         self.register_buffer("omega", 2 * math.pi * torch.logspace(-1, 2, frequencies, base=4.0), persistent=False)
         self.embed_time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
-        self.embed_label = nn.Embedding(classes + 1, width)
+        self.embed_label = nn.Embedding(classes + 1, width) if classes else None
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(
             nn.ModuleList([nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)]) for _ in range(depth)
@@ -41,8 +41,14 @@ class MLP(nn.Module):
         angle = t[:, None] * self.omega
         embedding = self.embed_time(torch.cat([angle.sin(), angle.cos()], 1))
         if label is not None:
+            self._check(label)
             embedding = embedding + self.embed_label(label % (self.classes + 1))  # −1 is the last row: ∅
         h = self.enter(x.flatten(1))
         for norm, inner, outer in self.blocks:
             h = h + outer(silu(inner(norm(h)) + embedding))
         return self.leave(silu(h)).view_as(x)
+
+    def _check(self, label: Tensor) -> None:
+        if label.device.type == "cpu":  # looking at values would stall an accelerator
+            require(bool(((label >= -1) & (label < self.classes)).all()), f"MLP: labels run from {int(label.min())} to "
+                    f"{int(label.max())}, wanted 0 … {self.classes - 1}, or −1 for none: pass classes={int(label.max()) + 1} to MLP")

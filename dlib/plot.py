@@ -110,7 +110,7 @@ def convergence(
     errors: Mapping[str, Mapping[int, float]], xlabel: str = "network calls (NFE)", ylabel: str = "RMS end-point error",
     floor: float | None = None, slopes: Sequence[int] = (),
 ):
-    """Error against steps or calls, log–log, one curve a solver; slope triangles for the given orders; floor shaded."""
+    """Error against steps or calls, log–log, one curve a solver; a fan of the given slopes to compare with; floor shaded."""
     require(bool(errors), "plot.convergence: no curves given")
     figure, (ax,) = _axes(size=(5.6, 4.4))
     for colour, marker, (name, curve) in zip(CYCLE, MARKERS, errors.items()):
@@ -121,19 +121,20 @@ def convergence(
         ax.axhspan(min(every) / 3, floor, color=FLOOR, alpha=0.6, lw=0)
         ax.text(min(calls), floor * 0.93, "sampling floor", va="top", fontsize=9.5, color=INK)
     ax.set_ylim(min(every) / 3, max(every) * 2)
-    for place, order in enumerate(slopes):
-        _triangle(ax, order, max(calls), min(every) * 3 ** (len(slopes) - place))
+    if slopes:
+        _fan(ax, slopes, min(calls) * 1.1, (floor or max(every)) / 4)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     _plain_ticks(ax, sorted(set(calls)))
     ax.legend(loc="lower left", ncols=2 if len(errors) > 4 else 1)
     return figure
 
 
-def _triangle(ax, order: int, right: float, low: float) -> None:
-    """A right triangle whose long side falls with the given slope."""
-    left = right / 1.7
-    ax.loglog([left, right, left, left], [low, low, low * 1.7**order, low], color=GREY, lw=1)
-    ax.text(left / 1.05, low * 1.7 ** (order / 2), str(order), ha="right", va="center", fontsize=9.5)
+def _fan(ax, orders: Sequence[int], left: float, top: float) -> None:
+    """Lines from one point that fall with the given slopes: what orders of convergence look like on these axes."""
+    for order in orders:
+        end = top * 2.0**-order
+        ax.loglog([left, 2 * left], [top, end], color=INK, lw=1)
+        ax.text(2.05 * left, end, f"slope {order}" if order == orders[0] else str(order), va="center", fontsize=9.5)
 
 
 def _plain_ticks(ax, values: list[int]) -> None:
@@ -144,12 +145,13 @@ def _plain_ticks(ax, values: list[int]) -> None:
 
 @_in_paper_style
 def pictures(rows: Mapping[str, Tensor]):
-    """Rows of small pictures (n, 1, H, W) in [−1, 1], one named row each, the same seeds in the same columns."""
-    first = next(iter(rows.values()))
-    figure, axes = _axes(len(rows), 1, (5.6, 5.0 / len(first) * len(rows) * 1.25))
+    """Named rows of small pictures (n, 1, H, W): −1 is paper, 1 is ink, beyond is cut; same seeds in the same columns."""
+    count, height = len(next(iter(rows.values()))), 5.6 / len(next(iter(rows.values())))
+    figure, axes = _axes(len(rows), 1, (5.6, len(rows) * (height + 0.3)))
     for ax, (name, images) in zip(axes, rows.items()):
-        strip = torch.nn.functional.pad(images[:, 0], (1, 1, 1, 1), value=1.0)
+        require(len(images) == count, f"plot.pictures: row {name!r} has {len(images)} pictures, the first row {count}")
+        strip = torch.nn.functional.pad(images[:, 0], (1, 1, 0, 0), value=-1.0)
         ax.imshow(-_numpy(torch.cat(list(strip), 1)), cmap="gray", vmin=-1, vmax=1)
-        ax.set_title(name, fontsize=9.5, pad=2)
+        ax.set_title(name, fontsize=10, pad=3)
         ax.axis("off")
     return figure

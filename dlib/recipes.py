@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from dlib._util import Draw
+from dlib._util import Draw, require
 from dlib.denoiser import Denoiser
 from dlib.losses import Batch, Loss
 
@@ -19,3 +19,6 @@ class Phase:
     role: str
     loss: Callable[[Roles, Batch, Draw], Loss]
     every: int = 1
+
+    def __post_init__(self):
+        require(self.every >= 1, f"Phase: every = {self.every}, wanted at least 1: the phase runs at every {self.every}-th step")

@@ -1,7 +1,7 @@
 """Floor 1: noise schedules. Every chapter's `alpha`, `sigma`, `lam` come from here.
 
 The forward marginal is x_t = α_t x₀ + σ_t ε with t = 0 data and t = 1 noise; λ = log(α/σ) is half the log-SNR and falls
-as t grows. A schedule is two functions, t ↦ (α, σ) and its inverse λ ↦ t; everything else is derived from them.
+as t grows. A schedule is three functions, t ↦ (α, σ), their time derivatives, and the inverse λ ↦ t; the rest is derived from them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ CLEAN = NoiseLevel(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf)
 class NoiseSchedule:
     """x_t = α_t x₀ + σ_t ε for t ∈ [t_min, 1].
 
-    coefficients: t ↦ (α, σ) on tensors of any shape. time: λ ↦ t, its inverse. Build one with `vp`, `cosine`, `flow`,
-    `edm` or `discrete`, or hand in two functions of your own.
+    coefficients: t ↦ (α, σ); derivatives: t ↦ (dα/dt, dσ/dt); time: λ ↦ t; each on tensors of any shape. Build one
+    with `vp`, `cosine`, `flow`, `edm` or `discrete`, or hand in functions of your own.
 
     >>> schedule = vp()
     >>> level = schedule.at(0.5)
@@ -49,6 +49,7 @@ class NoiseSchedule:
 
     name: str
     coefficients: Callable[[Tensor], tuple[Tensor, Tensor]]
+    derivatives: Callable[[Tensor], tuple[Tensor, Tensor]]
     time: Callable[[Tensor], Tensor]
     t_min: float = 0.0
 
@@ -74,21 +75,25 @@ class NoiseSchedule:
         return [NoiseLevel(*row) for row in rows]
 
     def rates(self, t: float | Tensor) -> tuple[float | Tensor, float | Tensor]:
-        """(dα/dt, dσ/dt), by forward-mode differentiation of `coefficients`: exact for every schedule."""
-        if isinstance(t, Tensor):
-            return torch.func.jvp(self.coefficients, (t,), (torch.ones_like(t),))[1]
-        return _float_rates(self, float(t))
+        """(dα/dt, dσ/dt) at time `t`: floats for a float, tensors for a tensor."""
+        return self.derivatives(t) if isinstance(t, Tensor) else _float_rates(self, float(t))
 
     def drift(self, t: float | Tensor) -> float | Tensor:
-        """f/x of the forward SDE dx = f dt + g dw: α̇/α, in 1/time (Song et al. 2021, table 1)."""
-        return self.rates(t)[0] / self.at(t).alpha
+        """f/x of the forward SDE dx = f dt + g dw: α̇/α, in 1/time (Song et al. 2021, table 1). Infinite where α = 0."""
+        return self.rates(t)[0] / self._positive_alpha(t)
 
     def diffusion(self, t: float | Tensor) -> float | Tensor:
-        """g² of the forward SDE: d(σ²)/dt − 2(α̇/α)σ² = −2σ²λ̇ (Kingma et al. 2021)."""
-        level, (d_alpha, d_sigma) = self.at(t), self.rates(t)
-        return 2 * level.sigma * (d_sigma - d_alpha / level.alpha * level.sigma)
+        """g² of the forward SDE: d(σ²)/dt − 2(α̇/α)σ² = −2σ²λ̇ (Kingma et al. 2021). Infinite where α = 0."""
+        (d_alpha, d_sigma), sigma = self.rates(t), self.at(t).sigma
+        return 2 * sigma * (d_sigma - d_alpha / self._positive_alpha(t) * sigma)
+
+    def _positive_alpha(self, t: float | Tensor) -> float | Tensor:
+        alpha = self.at(t).alpha
+        require(isinstance(alpha, Tensor) or alpha > 0, f"{self.name}: the forward SDE is singular at t = {t}, where alpha = 0: take t < 1")
+        return alpha
 
     def _level(self, t: Tensor) -> NoiseLevel:
+        t = t.clamp(self.t_min, 1)  # rounding may have carried a float32 time a little past an end
         alpha, sigma = self.coefficients(t)
         return NoiseLevel(t, alpha, sigma, alpha.log() - sigma.log())
 
@@ -97,7 +102,7 @@ class NoiseSchedule:
             return  # reading a value back from an accelerator would stall it; times are drawn on the CPU anyway
         low, high = (float(t.min()), float(t.max())) if isinstance(t, Tensor) else (t, t)
         require(
-            self.t_min - 1e-12 <= low and high <= 1 + 1e-12,  # also false for NaN
+            self.t_min - 1e-6 <= low and high <= 1 + 1e-6,  # also false for NaN
             f"{self.name}: time {low if not low >= self.t_min else high:g} is outside [{self.t_min:g}, 1] "
             "(t = 0 is data, t = 1 is noise): rescale the times, e.g. t = (index + 1) / 1000 for Stable Diffusion",
         )
@@ -109,7 +114,7 @@ def _floats(level: NoiseLevel) -> NoiseLevel:
 
 @lru_cache(maxsize=4096)
 def _float_rates(schedule: NoiseSchedule, t: float) -> tuple[float, float]:
-    d_alpha, d_sigma = schedule.rates(torch.tensor(t, dtype=torch.float64))
+    d_alpha, d_sigma = schedule.derivatives(torch.tensor(t, dtype=torch.float64))
     return d_alpha.item(), d_sigma.item()
 
 
@@ -120,11 +125,15 @@ def vp(beta_0: float = 0.1, beta_1: float = 20.0) -> NoiseSchedule:
         integral = beta_0 * t + 0.5 * (beta_1 - beta_0) * t**2  # B(t) = ∫β
         return (-0.5 * integral).exp(), (-torch.expm1(-integral)).sqrt()
 
+    def derivatives(t: Tensor) -> tuple[Tensor, Tensor]:
+        (alpha, sigma), beta = coefficients(t), beta_0 + (beta_1 - beta_0) * t
+        return -0.5 * beta * alpha, 0.5 * beta * alpha**2 / sigma
+
     def time(lam: Tensor) -> Tensor:
         integral = torch.nn.functional.softplus(-2 * lam)
         return 2 * integral / (beta_0 + (beta_0**2 + 2 * (beta_1 - beta_0) * integral).sqrt())
 
-    return NoiseSchedule("vp", coefficients, time)
+    return NoiseSchedule("vp", coefficients, derivatives, time)
 
 
 def cosine(s: float = 0.008) -> NoiseSchedule:
@@ -137,15 +146,22 @@ def cosine(s: float = 0.008) -> NoiseSchedule:
         # 1 − α² = sin(q t) sin(q (t + 2s)) / cos²(q s), free of the cancellation at t → 0
         return alpha, (torch.sin(quarter * t) * torch.sin(quarter * (t + 2 * s))).sqrt() / top
 
+    def derivatives(t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = coefficients(t)
+        d_alpha = -quarter * torch.cos(quarter * (1 - t)) / top
+        return d_alpha, -alpha * d_alpha / sigma  # from α² + σ² = 1
+
     def time(lam: Tensor) -> Tensor:
         return 1 - torch.asin(top * torch.sigmoid(2 * lam).sqrt()) / quarter
 
-    return NoiseSchedule("cosine", coefficients, time)
+    return NoiseSchedule("cosine", coefficients, derivatives, time)
 
 
 def flow() -> NoiseSchedule:
     """Straight paths, α = 1 − t and σ = t (Lipman et al. 2023; Liu et al. 2023), so dx/dt = ε − x₀."""
-    return NoiseSchedule("flow", lambda t: (1 - t, t), lambda lam: torch.sigmoid(-lam))
+    return NoiseSchedule(
+        "flow", lambda t: (1 - t, t), lambda t: (-torch.ones_like(t), torch.ones_like(t)), lambda lam: torch.sigmoid(-lam)
+    )
 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> NoiseSchedule:
@@ -155,7 +171,10 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     def coefficients(t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.ones_like(t), (low + t * (high - low)) ** rho
 
-    return NoiseSchedule("edm", coefficients, lambda lam: ((-lam / rho).exp() - low) / (high - low))
+    def derivatives(t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(t), rho * (high - low) * (low + t * (high - low)) ** (rho - 1)
+
+    return NoiseSchedule("edm", coefficients, derivatives, lambda lam: ((-lam / rho).exp() - low) / (high - low))
 
 
 def discrete(alphas_cumprod: Tensor) -> NoiseSchedule:
@@ -174,18 +193,27 @@ def discrete(alphas_cumprod: Tensor) -> NoiseSchedule:
     def on(device: torch.device, dtype: torch.dtype) -> Tensor:
         return lam_table.to(device, dtype)
 
-    def coefficients(t: Tensor) -> tuple[Tensor, Tensor]:
+    def line(t: Tensor) -> tuple[Tensor, Tensor]:
+        """λ at t and its slope in t."""
         lam, place = on(t.device, t.dtype), t * n - 1
         i = place.detach().floor().long().clamp(0, n - 2)
-        value = lam[i] + (place - i) * (lam[i + 1] - lam[i])
+        step = lam[i + 1] - lam[i]
+        return lam[i] + (place - i) * step, step * n
+
+    def coefficients(t: Tensor) -> tuple[Tensor, Tensor]:
+        value, _ = line(t)
         return torch.sigmoid(2 * value).sqrt(), torch.sigmoid(-2 * value).sqrt()
+
+    def derivatives(t: Tensor) -> tuple[Tensor, Tensor]:
+        (alpha, sigma), (_, slope) = coefficients(t), line(t)
+        return alpha * sigma**2 * slope, -sigma * alpha**2 * slope
 
     def time(value: Tensor) -> Tensor:
         lam = on(value.device, value.dtype)
         i = (torch.searchsorted(-lam, -value.detach().contiguous()) - 1).clamp(0, n - 2)
         return (i + (value - lam[i]) / (lam[i + 1] - lam[i]) + 1) / n
 
-    return NoiseSchedule("discrete", coefficients, time, t_min=1 / n)
+    return NoiseSchedule("discrete", coefficients, derivatives, time, t_min=1 / n)
 
 
 def scaled_linear(beta_0: float = 0.00085, beta_1: float = 0.012, n: int = 1000) -> Tensor:

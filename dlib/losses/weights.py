@@ -1,55 +1,80 @@
-"""Floor 5: weights of the denoising loss, all in one currency: w(t) multiplies ‖x₀ − x₀_θ‖².
+"""Floor 5: weights of the denoising loss: which face the error is measured on, and what multiplies it.
 
-Losses on ε, v, velocity or score are the x₀ loss under another weight, whichever face the network predicts
-(Salimans & Ho 2022, section 4; Kingma et al. 2021). Each weight is a function (level, schedule) ↦ tensor like level.t.
+Losses on ε, x₀, v, velocity or score are one loss under different weights, whichever face the network predicts, because
+for a given x all errors are proportional (Salimans & Ho 2022, section 4; Kingma et al. 2021). Calling a weight gives its
+value in one currency: what multiplies ‖x₀ − x₀_θ‖².
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from dlib.denoiser import parts
 from dlib.schedule import NoiseLevel, NoiseSchedule
 
-Weight = Callable[[NoiseLevel, NoiseSchedule], Tensor]
+
+def one(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
+    """1 at every level."""
+    return torch.ones_like(level.t)
 
 
-def snr(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
-    """α²/σ²: the loss on ε, ‖ε − ε_θ‖² (Ho et al. 2020, eq. 14), and σ² times the denoising score matching loss."""
+def exchange(face: str, other: str, level: NoiseLevel, schedule: NoiseSchedule) -> float | Tensor:
+    """(error of `face`) / (error of `other`) at the same x: exactly 1 for the same face.
+
+    With x = αx₀ + σε fixed, errors of x₀ and ε are σu and −αu, so that of c·x₀ + d·ε is (cσ − dα)u.
+    """
+    if face == other:
+        return 1.0
+    (c, d), (a, b) = parts(face, level, schedule), parts(other, level, schedule)
+    return (c * level.sigma - d * level.alpha) / (a * level.sigma - b * level.alpha)
+
+
+@dataclass(frozen=True)
+class Weight:
+    """factor(level, schedule) · ‖face − face_θ‖². The default factor is 1."""
+
+    face: str
+    factor: Callable[[NoiseLevel, NoiseSchedule], Tensor] = one
+
+    def __call__(self, level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
+        """The same weight as a multiple of ‖x₀ − x₀_θ‖², like level.t."""
+        return self.factor(level, schedule) * exchange(self.face, "x0", level, schedule) ** 2
+
+
+eps = Weight("eps")
+"""‖ε − ε_θ‖², SNR in x₀'s currency: DDPM's simple loss (Ho et al. 2020, eq. 14), σ² times denoising score matching."""
+
+x0 = Weight("x0")
+"""‖x₀ − x₀_θ‖²."""
+
+v = Weight("v")
+"""‖v − v_θ‖²; SNR + 1 in x₀'s currency where the schedule is variance preserving."""
+
+velocity = Weight("velocity")
+"""‖dx/dt − u_θ‖²: flow matching (Lipman et al. 2023); α²λ̇² in x₀'s currency."""
+
+
+def _snr(level: NoiseLevel) -> Tensor:
     return (level.alpha / level.sigma) ** 2
 
 
-eps = snr
-
-
-def x0(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
-    """1: the loss on x₀ itself."""
-    return level.alpha * 0 + 1
-
-
-def v(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
-    """(α² + σ²)²/σ², the loss on v; SNR + 1 where the schedule is variance preserving."""
-    return (level.alpha**2 + level.sigma**2) ** 2 / level.sigma**2
-
-
-def velocity(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
-    """(α̇ − σ̇α/σ)² = α²λ̇²: the loss on dx/dt, which is flow matching (Lipman et al. 2023)."""
-    d_alpha, d_sigma = schedule.rates(level.t)
-    return (d_alpha - d_sigma * level.alpha / level.sigma) ** 2
-
-
-def truncated_snr(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
-    """max(SNR, 1) (Salimans & Ho 2022, section 4)."""
-    return snr(level, schedule).clamp(min=1)
+truncated_snr = Weight("x0", lambda level, schedule: _snr(level).clamp(min=1))
+"""max(SNR, 1) in x₀'s currency (Salimans & Ho 2022, section 4)."""
 
 
 def min_snr(gamma: float = 5.0) -> Weight:
-    """min(SNR, γ) (Hang et al. 2023, eq. 7)."""
-    return lambda level, schedule: snr(level, schedule).clamp(max=gamma)
+    """min(SNR, γ) in x₀'s currency, min(1, γ/SNR) on ε (Hang et al. 2023, eq. 7)."""
+    return Weight("eps", lambda level, schedule: (gamma / _snr(level)).clamp(max=1))
 
 
-def elbo(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
-    """−½ dSNR/dt = −SNR·λ̇: with t uniform, the diffusion part of the variational bound, in nats (Kingma et al. 2021, eq. 17)."""
+def _falling_snr(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
     d_alpha, d_sigma = schedule.rates(level.t)
-    return -snr(level, schedule) * (d_alpha / level.alpha - d_sigma / level.sigma)
+    return level.alpha / level.sigma**2 * (level.alpha * d_sigma / level.sigma - d_alpha)
+
+
+elbo = Weight("x0", _falling_snr)
+"""−½ dSNR/dt in x₀'s currency: with t uniform, the diffusion part of the variational bound, in nats (Kingma et al. 2021, eq. 17)."""

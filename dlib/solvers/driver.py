@@ -47,11 +47,13 @@ def _walk(model, x, levels, solver, cond, draw) -> Iterator[State]:
             noise = draw.normal(x) if solver.noisy else None
             try:
                 x, memory = solver(model, x, a, b, memory, noise, cond)
-            except ZeroDivisionError:
+            except (ZeroDivisionError, ValueError) as error:
+                if a.alpha > 0:
+                    raise
                 raise ValueError(
                     f"{_name(solver)}: step {i + 1} of {steps} starts at t = {a.t:g} with alpha = {a.alpha:g}, sigma = {a.sigma:g}, "
-                    "where its formula is singular: start at t_max=0.999, or use ddim or dpm_solver_pp_2m with a v or velocity network"
-                ) from None
+                    f"where its formula is singular ({error}): start at t_max=0.999, or use ddim or dpm_solver_pp_2m with a v or velocity network"
+                ) from error
         yield State(i + 1, steps, b, x)
 
 
@@ -97,12 +99,19 @@ def _name(solver: Any) -> str:
 
 
 def _check(model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver, draw: Draw | None) -> None:
+    require(all(isinstance(level, NoiseLevel) for level in levels), f"sample: levels holds {type(levels[0] if levels else None).__name__}s: "
+            "use schedule.levels(grid) to turn a grid of times into noise levels")
+    require(hasattr(solver, "memoryless"), f"sample: {_name(solver)} is not a solver: pass a function like dlib.solvers.ddim, one "
+            "of dlib.SOLVERS by name, e.g. SOLVERS['ddim'], or decorate your step with @solver(order=…)")
     require(len(levels) >= 2, f"sample: {len(levels)} noise level(s) make no step: pass schedule.levels(grid(schedule, n)) with n ≥ 1")
     require(all(isinstance(level.lam, float) for level in levels),
             "sample: levels must hold floats, one level for the whole batch: use schedule.levels(grid)")
     for i, (a, b) in enumerate(zip(levels, levels[1:])):
         require(b.lam > a.lam, f"sample: levels must go from noise to data, but level {i + 1} (t = {b.t:g}) is not cleaner "
                 f"than level {i} (t = {a.t:g}): reverse the grid, e.g. grid.flip(0)")
+    home = model.schedule.at(levels[0].t).lam if levels[0].t >= model.schedule.t_min else levels[0].lam
+    require(home == levels[0].lam or abs(home - levels[0].lam) < 1e-5, f"sample: levels[0] has λ = {levels[0].lam:g}, but the model's "
+            f"schedule ({model.schedule.name}) has λ = {home:g} at that t: make the levels with model.schedule.levels(grid)")
     require(not solver.noisy or draw is not None, f"sample: {_name(solver)} adds noise: pass draw=Draw(seed)")
     steps = len(levels) - 1
     require(solver.memoryless or solver.order <= steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -38,8 +39,10 @@ def transition(model, x, a, b, eta=1.0, cond=None) -> Transition:
 
     η = 1 is DDPM's posterior q(x_b | x_a, x₀), η = 0 is DDIM (Song et al. 2021, eq. 12 and 16).
     """
-    fresh = -(eta**2) * expm1(-2 * (b.lam - a.lam))  # share of σ_b² that is new noise
-    return Transition(model(x, a, cond).mix(b.alpha, b.sigma * (1 - fresh) ** 0.5), b.sigma * fresh**0.5)
+    h = b.lam - a.lam
+    fresh = -(eta**2) * expm1(-2 * h)  # share of σ_b² that is new noise …
+    kept = (1 - eta) * (1 + eta) + eta**2 * math.e ** (-2 * h)  # … and 1 − fresh, without cancellation
+    return Transition(model(x, a, cond).mix(b.alpha, b.sigma * kept**0.5), b.sigma * fresh**0.5)
 
 
 def ddim_eta(eta: float) -> Solver:

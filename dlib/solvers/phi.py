@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from dlib._util import require
 from dlib.schedule import NoiseLevel
 
 
@@ -18,6 +19,7 @@ def phi(k: int, h: float | Tensor) -> float | Tensor:
     >>> abs(phi(2, 1.0) - (math.e - 2)) < 1e-15, phi(3, 0.0) == 1 / 6
     (True, True)
     """
+    require(k >= 1, f"phi: k = {k}, wanted k ≥ 1")
     if isinstance(h, Tensor):
         small = h.abs() < 1
         return torch.where(small, _series(k, torch.where(small, h, 0.0)), _recursion(k, torch.where(small, 1.0, h)))

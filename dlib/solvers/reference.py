@@ -17,7 +17,7 @@ def reference(model: Denoiser, x: Tensor, a: NoiseLevel, b: NoiseLevel, cond: An
     """The PF-ODE solved from level a to level b to about 1e-10, by DOP853 on dy/dλ = −e^{−λ} ε(αy, λ) with y = x/α.
 
     Meant for exact denoisers: a few thousand calls. x: (B, *shape) in float64; both levels with α > 0 and σ > 0.
-    Works in either direction, so it also encodes data into noise.
+    Works in either direction, so it also encodes data into noise. Works on the CPU.
     """
     from scipy.integrate import solve_ivp
 
@@ -25,6 +25,7 @@ def reference(model: Denoiser, x: Tensor, a: NoiseLevel, b: NoiseLevel, cond: An
     require(min(a.alpha, a.sigma, b.alpha, b.sigma) > 0,
             f"reference: λ runs from {a.lam:g} to {b.lam:g}; both must be finite: use t_max=0.999 or t_min=1e-3")
 
+    @torch.no_grad()
     def slope(lam: float, y: np.ndarray) -> np.ndarray:
         level = model.schedule.at_lam(float(lam))
         eps = model(level.alpha * torch.from_numpy(y).reshape(x.shape), level, cond).eps

@@ -1,0 +1,5 @@
+"""The book's functions on Stable Diffusion. Start at `python -m full_scale.sample --help`; the adapters are in `full_scale.sd`."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: on shared cores, idle threads sleep instead of spinning

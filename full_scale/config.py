@@ -1,0 +1,97 @@
+"""What `python -m full_scale.sample` can be asked, and what it answers to a bad request before any work is lost."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from dlib import SOLVERS
+from dlib._util import require
+from dlib.grids import SPACINGS
+from full_scale.output import check_free
+from full_scale.weights import SD15
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sample pictures from prompts with a solver of the book."""
+
+    prompt: tuple[str, ...]
+    """One or more prompts, each in quotes."""
+    weights: str | None = None
+    """A folder in diffusers' format or a hub id; SD 1.x (ε) or SD 2.1 (v)."""
+    tiny: bool = False
+    """A random tiny pipeline instead of weights: offline, in seconds, its pictures are noise."""
+    negative: str = ""
+    """The null prompt ∅, which guidance moves away from."""
+    solver: str = "dpm_solver_pp_2m"
+    """A name of dlib.SOLVERS."""
+    steps: int = 25
+    """Steps from noise to picture; network calls are steps times the solver's calls."""
+    grid: str = "karras"
+    """Where the steps stop: a name of dlib.grids.SPACINGS."""
+    end: Literal["clean", "grid"] = "clean"
+    """clean: the last step denoises to σ = 0. grid: it stops at the grid's end, index 0, as SD's own configurations do."""
+    omega: float = 6.5
+    """Guidance ω; 0 is none. diffusers' guidance_scale is 1 + ω."""
+    seed: int = 0
+    """Picture k (counted over all prompts) has seed + k."""
+    n: int = 1
+    """Pictures a prompt."""
+    batch: int = 4
+    """Pictures a network call; 1 is one by one. It changes memory and speed, not the pictures."""
+    height: int | None = None
+    """Pixels; the network's own size unless given."""
+    width: int | None = None
+    """Pixels; the network's own size unless given."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The U-Net's and text encoder's dtype; auto is bfloat16 on a GPU, else float32. Latents and VAE are float32."""
+    device: str = "auto"
+    """auto is cuda where there is one, else cpu."""
+    out: Path | None = None
+    """A new folder; the next free runs/sample-NNN unless given."""
+
+
+def check(config: Config) -> None:
+    """Raise ValueError for what can be wrong before any weights are read."""
+    require(len(config.prompt) > 0, '--prompt is empty: type --prompt "a lighthouse at dusk"')
+    require(bool(config.weights) != config.tiny, f"--weights {config.weights} and --tiny={config.tiny}: pass exactly one of them: "
+            f"--weights FOLDER_OR_HUB_ID (e.g. {SD15}) or --tiny")
+    for flag, name, known in (("solver", config.solver, SOLVERS), ("grid", config.grid, SPACINGS)):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        require(name in known, f"--{flag} {name}: no such {flag}; did you mean {near}? There are {', '.join(known)}")
+    for flag, count in (("steps", config.steps), ("n", config.n), ("batch", config.batch)):
+        require(count >= 1, f"--{flag} {count}: wanted at least 1")
+    require(0 <= config.omega < float("inf"), f"--omega {config.omega:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
+            "guidance_scale g is omega = g − 1")
+    if config.out:
+        check_free(config.out)
+
+
+def place(config: Config) -> tuple[torch.device, torch.dtype]:
+    """The device and the network's dtype that `auto` stands for."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; type auto, cpu or cuda") from None
+    require(device.type != "cuda" or torch.cuda.is_available(), f"--device {name}: torch {torch.__version__} sees no CUDA GPU: "
+            "look at nvidia-smi, install a CUDA build of torch, or use --device cpu")
+    auto = "bfloat16" if device.type == "cuda" else "float32"
+    return device, getattr(torch, auto if config.dtype == "auto" else config.dtype)
+
+
+def latent_shape(pipe: StableDiffusionPipeline, config: Config) -> tuple[int, int, int]:
+    """(channels, rows, columns) of one latent for the size that was asked for."""
+    factor, own = pipe.vae_scale_factor, pipe.unet.config.sample_size
+    rows, columns = (own if pixels is None else pixels / factor for pixels in (config.height, config.width))
+    require(all(side >= 1 and side == int(side) for side in (rows, columns)), f"--height {config.height} --width {config.width}: "
+            f"wanted positive multiples of {factor}; this network's own size is {own * factor}")
+    return pipe.unet.config.in_channels, int(rows), int(columns)

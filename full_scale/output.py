@@ -1,0 +1,83 @@
+"""What a sampling run leaves behind: a folder that is either complete or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dlib._util import require
+
+
+def next_free(stem: Path) -> Path:
+    """`stem-001`, or the first number after it that is not taken."""
+    number = 1
+    while (path := stem.with_name(f"{stem.name}-{number:03d}")).exists():
+        number += 1
+    return path
+
+
+def is_free(out: Path) -> bool:
+    """Whether writing to `out` touches nothing that exists."""
+    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+
+
+def check_free(out: Path) -> None:
+    """Raise ValueError, with a name to use instead, unless `out` is free."""
+    require(is_free(out), f"--out {out} exists and is not empty; nothing was overwritten. Pass --out {next_free(out)}")
+
+
+def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
+    """The pictures in reading order, `columns` a row, on white."""
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    for place, picture in enumerate(pictures):
+        sheet.paste(picture, (place % columns * (width + gap), place // columns * (height + gap)))
+    return sheet
+
+
+def write(out: Path, pictures: Mapping[str, Image.Image], columns: int, settings: Mapping[str, Any]) -> Path:
+    """Write pictures by file name, grid.png and settings.json into a folder beside `out`, then rename it to `out` at once.
+
+    Returns the folder: another one, if `out` was taken while the pictures were made.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        for name, picture in {**pictures, "grid.png": contact_sheet(list(pictures.values()), columns)}.items():
+            picture.save(half / name)
+        (half / "settings.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False, default=str) + "\n")
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise
+    half.chmod(0o755)  # mkdtemp makes it private
+    out = out if is_free(out) else next_free(out)
+    os.replace(half, out)
+    return out
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    names = ("diffusion-distilled", "torch", "diffusers", "transformers")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+class Laps(dict):
+    """Seconds by name: `mark` names the time since the mark before."""
+
+    def __init__(self):
+        self.last = time.perf_counter()
+
+    def mark(self, name: str) -> None:
+        now = time.perf_counter()
+        self[name], self.last = round(now - self.last, 3), now

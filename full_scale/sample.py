@@ -1,0 +1,137 @@
+"""Sample Stable Diffusion with the book's own functions: `dlib.grid`, `dlib.guided` and `dlib.sample` do the work.
+
+    python -m full_scale.sample --tiny --prompt "a lighthouse at dusk"
+    python -m full_scale.sample --weights weights/stable-diffusion-v1-5 --prompt "a lighthouse at dusk" "a bowl of lemons" \\
+        --solver dpm_solver_pp_2m --grid karras --steps 25 --omega 6.5 --n 4
+
+The first line needs no weights and takes seconds on a CPU; its pictures are noise. The second writes 2 × 4 pictures, a
+contact sheet grid.png (a row a prompt) and settings.json into runs/sample-001, the next free folder.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from dlib import CLEAN, SOLVERS, Denoiser, Draw, NoiseLevel, NoiseSchedule, counted, grid, guided, sample
+from dlib.solvers import Solver, State
+from full_scale import output, sd
+from full_scale.config import Config, check, latent_shape, place
+from full_scale.draws import Draws
+from full_scale.tiny import tiny_pipeline
+from full_scale.weights import load
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+
+def stops(schedule: NoiseSchedule, steps: int, spacing: str, end: str) -> list[NoiseLevel]:
+    """The `steps` + 1 levels from noise to picture. end `clean` replaces the grid's last level by σ = 0.
+
+    Both ends cost the same. `clean` leaves no noise in the picture, and where the grid's last step is long in λ (SD's
+    time grids with few steps) it takes it at first order, where multistep extrapolation would overshoot. diffusers'
+    DPM-Solver calls the two `final_sigmas_type` `zero` and `sigma_min`.
+    """
+    levels = schedule.levels(grid(schedule, steps, spacing))
+    return [*levels[:-1], CLEAN] if end == "clean" else levels
+
+
+def latents(
+    model: Denoiser, shape: Sequence[int], levels: Sequence[NoiseLevel], solver: Solver, cond: dict[str, Tensor],
+    seeds: Sequence[int], batch: int, each: Callable[[State], None] | None = None,
+) -> Tensor:
+    """Float32 latents (n, *shape) for n conditions and n seeds, `batch` at a time, on the conditions' device."""
+    parts = []
+    for i in range(0, len(seeds), batch):
+        draws = Draws(Draw(seed) for seed in seeds[i : i + batch])
+        part = {name: rows[i : i + batch] for name, rows in cond.items()}
+        x = draws.normal(torch.empty(len(draws.draws), *shape, device=part["text"].device))
+        parts.append(sample(model, x, levels, solver, part, draws, each))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def run(config: Config) -> Path:
+    """Sample what `config` asks for, write it, and return the folder."""
+    check(config)
+    device, dtype = place(config)
+    laps = output.Laps()
+    pipe, licence = opened(config, device, dtype)
+    shape, base = latent_shape(pipe, config), counted(sd.denoiser(pipe.unet, pipe.scheduler.config))
+    levels, solver = stops(base.schedule, config.steps, config.grid, config.end), SOLVERS[config.solver]
+    null = {name: rows[0] for name, rows in sd.encode(pipe, [config.negative]).items()}
+    model = guided(base, config.omega, null) if config.omega else base
+    prompts = [prompt for prompt in config.prompt for _ in range(config.n)]
+    seeds = range(config.seed, config.seed + len(prompts))
+    laps.mark("load")
+    with tqdm(total=config.steps * math.ceil(len(prompts) / config.batch), unit="step", desc=config.solver) as bar:
+        x = latents(model, shape, levels, solver, sd.encode(pipe, prompts), seeds, config.batch,
+                    each=lambda state: bar.update(state.step > 0))
+    laps.mark("sample")
+    pictures, flags = sd.censored(pipe, [sd.decode(pipe.vae, latent) for latent in x])
+    laps.mark("decode")
+    files = {f"{k:03d}.png": picture for k, picture in enumerate(pictures)}
+    return output.write(config.out or output.next_free(Path("runs/sample")), files, columns(config), {
+        "config": asdict(config), "device": str(device), "dtype": str(dtype), "licence": licence,
+        "safety_checker": pipe.safety_checker is not None,
+        "pictures": [{"file": name, "prompt": prompt, "seed": seed, "flagged": flag}
+                     for name, prompt, seed, flag in zip(files, prompts, seeds, flags)],
+        **facts(base, levels, solver), "seconds": laps, "versions": output.versions(),
+    })
+
+
+def opened(config: Config, device: torch.device, dtype: torch.dtype) -> tuple[StableDiffusionPipeline, str | None]:
+    """The pipeline and its weights' licence; says on stdout what was opened. The tiny one is saved and loaded likewise."""
+    _hush()
+    with tempfile.TemporaryDirectory() as folder:
+        if config.tiny:
+            tiny_pipeline().save_pretrained(folder)
+        pipe, licence = load(folder if config.tiny else config.weights, device, dtype)
+    print(f"{config.weights or 'random tiny weights'} on {device} in {dtype} · licence of the weights: {licence or 'not stated'} · "
+          f"safety checker: {'kept' if pipe.safety_checker else 'these weights have none'}")
+    return pipe, licence
+
+
+def _hush() -> None:
+    """Silence transformers' notices: its bars for single files, and that torchvision, which nothing here uses, is absent."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def facts(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver) -> dict[str, Any]:
+    """What settings.json says about the method; `network_samples` counts a guided picture twice a call."""
+    return {
+        "predicts": model.predicts, "times": [level.t for level in levels],
+        "solver": {fact: getattr(solver, fact) for fact in ("order", "calls", "memoryless", "noisy")},
+        "network_calls": model.net.calls, "network_samples": model.net.samples,
+    }
+
+
+def columns(config: Config) -> int:
+    """Of the contact sheet: a row a prompt; a single prompt's pictures make a square."""
+    return config.n if len(config.prompt) > 1 else math.ceil(config.n**0.5)
+
+
+def main() -> None:
+    """The command line: one line on stderr, and exit status 1, for what the reader can put right."""
+    config = tyro.cli(Config, prog="python -m full_scale.sample", description=__doc__)
+    try:
+        print(run(config))
+    except (ValueError, FloatingPointError) as error:
+        sys.exit(f"full_scale.sample: {error}")
+
+
+if __name__ == "__main__":
+    main()

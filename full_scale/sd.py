@@ -1,0 +1,90 @@
+"""Stable Diffusion as the book's nouns: its U-Net is a `Denoiser`, its prompts are conditions, its latents are x.
+
+For pipelines of the classes of SD 1.x (predicts ε) and SD 2.1 (predicts v). Everything that samples or trains is `dlib`'s.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dlib import Denoiser, NoiseSchedule, discrete
+from dlib._util import require
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+PREDICTS = {"epsilon": "eps", "v_prediction": "v"}
+
+
+class UNetCall(nn.Module):
+    """diffusers' U-Net as a net (x, time, cond) ↦ raw: the module that is wrapped, compiled and exported.
+
+    x (B, 4, h, w) in any dtype, time (B,), cond {"text": (B, L, D)}. The U-Net runs in its weights' dtype; time stays
+    float32 (bfloat16 cannot hold 999), and the output returns in x's dtype, so guidance is computed in x's precision.
+    """
+
+    def __init__(self, unet: nn.Module):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        dtype = self.unet.conv_in.weight.dtype
+        return self.unet(x.to(dtype), time, encoder_hidden_states=cond["text"].to(dtype)).sample.to(x.dtype)
+
+
+def denoiser(unet: nn.Module, scheduler_config: Mapping[str, Any]) -> Denoiser:
+    """The U-Net with the schedule it was trained on, what it predicts, and its clock t ↦ N·t − 1 (N = 1000).
+
+    scheduler_config: `pipeline.scheduler.config`. Index n of the trained ladder sits at t = (n + 1)/N; times between
+    indices reach the U-Net as fractions, which its sinusoidal embedding takes.
+    """
+    kind, steps = scheduler_config["prediction_type"], scheduler_config["num_train_timesteps"]
+    require(kind in PREDICTS, f"denoiser: prediction_type {kind!r} in the scheduler's config; this adapter knows "
+            f"{' and '.join(PREDICTS)} (SD 1.x and 2.x): use weights of one of these families")
+    return Denoiser(UNetCall(unet), trained_schedule(scheduler_config), PREDICTS[kind], clock=lambda t: steps * t - 1)
+
+
+def trained_schedule(scheduler_config: Mapping[str, Any]) -> NoiseSchedule:
+    """The ladder ᾱ_n that diffusers builds from this configuration, as a `discrete` schedule."""
+    from diffusers import DDPMScheduler
+
+    require(not scheduler_config.get("rescale_betas_zero_snr"), "denoiser: these weights were trained with zero terminal SNR "
+            "(rescale_betas_zero_snr is true), where λ = −∞ at t = 1 and a discrete schedule has no level: use other weights")
+    wanted = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+    return discrete(DDPMScheduler(**{key: scheduler_config[key] for key in wanted if key in scheduler_config}).alphas_cumprod)
+
+
+@torch.no_grad()
+def encode(pipe: StableDiffusionPipeline, texts: Sequence[str]) -> dict[str, Tensor]:
+    """The condition {"text": (B, L, D)} for a list of prompts: the text encoder's last hidden states, padded to L."""
+    length = pipe.tokenizer.model_max_length
+    for text in texts:
+        count = len(pipe.tokenizer(text).input_ids)
+        if count > length:
+            warnings.warn(f"prompt of {count} tokens: the text encoder reads {length}, the rest is cut off: {text!r}", stacklevel=2)
+    tokens = pipe.tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return {"text": pipe.text_encoder(tokens.input_ids.to(pipe.text_encoder.device))[0]}
+
+
+@torch.no_grad()
+def decode(vae: nn.Module, latent: Tensor) -> Image.Image:
+    """One latent (4, h, w) as a picture, in the VAE's dtype: x ↦ decoder(x / scaling_factor), then [−1, 1] to 8 bits."""
+    pixels = vae.decode((latent[None] / vae.config.scaling_factor).to(vae.dtype)).sample[0]
+    pixels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+
+def censored(pipe: StableDiffusionPipeline, pictures: Sequence[Image.Image]) -> tuple[list[Image.Image], list[bool]]:
+    """The pictures, those black that the weights' own safety checker flags, and which they are. No checker, no flag."""
+    if pipe.safety_checker is None:
+        return list(pictures), [False] * len(pictures)
+    checker = pipe.safety_checker
+    pixels = pipe.feature_extractor(list(pictures), return_tensors="pt").pixel_values.to(checker.device, checker.dtype)
+    _, flags = checker(clip_input=pixels, images=torch.zeros(len(pictures)))
+    return [Image.new("RGB", picture.size) if flag else picture for picture, flag in zip(pictures, flags)], flags

@@ -1,0 +1,78 @@
+"""The fixed shape of a result, the files that are committed, and writing them whole or not at all."""
+
+import datetime
+import json
+import os
+import re
+
+import pytest
+
+import dlib
+from bench.__main__ import BENCHMARKS
+from bench.report import RESULTS, Report, machine, write
+
+COMMITTED = sorted(RESULTS.glob("*.json"))
+REPORT = Report("A title", "A *note*.", ["name", "value"], [["one", 1.23456789], ["two", 2]])
+
+
+def test_what_every_machine_can_measure_is_committed():
+    assert {"step_overhead", "nfe", "ema", "imports"} <= {path.stem for path in COMMITTED} <= set(BENCHMARKS)
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_result_has_the_fixed_shape(path):
+    text = path.read_text(encoding="utf-8")
+    result = json.loads(text)
+    assert list(result) == ["title", "note", "columns", "rows", "machine", "date"]
+    assert all(isinstance(result[key], str) and result[key] for key in ("title", "note", "machine", "date"))
+    assert datetime.date.fromisoformat(result["date"])
+    assert result["rows"] and all(len(row) == len(result["columns"]) for row in result["rows"])
+    assert all(isinstance(cell, str | int | float) for row in result["rows"] for cell in row)
+    assert not re.search(r"(?:^|[\s`(])/\w+/|https?://", text), "a result names no path and no host"
+    assert "Python 3." in result["machine"] and "torch 2." in result["machine"]
+
+
+def test_gpu_figures_come_from_a_gpu():
+    path = RESULTS / "gpu_loop.json"
+    if not path.exists():
+        pytest.skip("gpu_loop has not been measured: it needs a GPU")
+    assert re.search("NVIDIA|AMD", json.loads(path.read_text())["machine"])
+
+
+def test_committed_orders_are_those_the_solvers_state():
+    rows = json.loads((RESULTS / "nfe.json").read_text())["rows"]
+    orders = {row[1]: float(row[-1]) for row in rows if row[0] == "dlib" and row[2] == "grid lam"}
+    del orders["euler"]  # in t on a grid uniform in λ it is not yet asymptotic at 640 steps
+    assert len(orders) >= 8
+    for name, slope in orders.items():
+        assert slope == pytest.approx(dlib.SOLVERS[name].order, abs=0.25), name
+
+
+def test_write_keeps_the_report_and_four_digits(tmp_path):
+    path = write(REPORT, "some", tmp_path)
+    result = json.loads(path.read_text())
+    assert path.name == "some.json" and os.listdir(tmp_path) == ["some.json"]
+    assert result["rows"] == [["one", 1.235], ["two", 2]] and result["machine"] == machine()
+
+
+@pytest.mark.parametrize("trouble", ["disk", "nan"])
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, trouble):
+    path = write(REPORT, "some", tmp_path)
+    before = path.read_text()
+    if trouble == "disk":
+        monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        report = REPORT
+    else:
+        report = Report("A title", "", ["value"], [[float("nan")]])
+    with pytest.raises((OSError, ValueError)):
+        write(report, "some", tmp_path)
+    assert path.read_text() == before and os.listdir(tmp_path) == ["some.json"]
+
+
+def test_a_row_of_the_wrong_length_is_refused():
+    with pytest.raises(ValueError, match="1 cells for 2 columns"):
+        Report("A title", "", ["a", "b"], [["only one"]])
+
+
+def test_table_is_aligned():
+    assert REPORT.table().splitlines() == ["name  value", "one   1.235", "two   2"]

@@ -1,0 +1,130 @@
+"""Each timing benchmark at a tiny size: it runs, compares like with like, and the ratios hold. No absolute time is asserted."""
+
+import nbformat
+import pytest
+import torch
+from nbclient.exceptions import CellExecutionError
+
+import dlib
+from bench import chapters, ema, gpu_loop, imports, step_overhead
+from bench.timing import Times, interleave
+
+
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def test_interleave_takes_turns_and_excludes_the_preparation():
+    now, order = [0.0], []
+
+    def competitor(name, seconds):
+        def work():
+            order.append(name)
+            now[0] += seconds
+
+        def prepare():
+            now[0] += 100
+            return work
+
+        return prepare
+
+    times = interleave({"a": competitor("a", 1), "b": competitor("b", 3)}, 3, unit=0.5, label="", clock=lambda: now[0])
+    assert order == list("ab") + list("abbaab")  # the warm-up, then the starter rotates
+    assert times["a"].values.tolist() == [2, 2, 2] and times["b"].values.tolist() == [6, 6, 6]
+
+
+def test_times_report_minimum_median_and_interquartile_range():
+    assert Times(torch.arange(1.0, 6.0).numpy()).cells() == [1.0, 3.0, 2.0]
+
+
+def test_step_overhead_competitors_do_the_same_work():
+    start = dlib.Draw(0).normal(torch.empty(1, 4, 8, 8))
+    rounds = step_overhead.rounds(start, lambda x, t: torch.tanh(0.7 * x + t / 1000))
+    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)"):
+        ours, theirs = rounds[step_overhead.PAIRS[method]]()(), rounds[f"diffusers {method}"]()()
+        assert (ours - theirs).abs().max() < 1e-4, method
+
+
+def test_a_dlib_step_is_no_slower_than_diffusers():
+    report = step_overhead.run(repeats=8)
+    ratios = {row[0]: row[-1] for row in report.rows}
+    assert len(ratios) == 8
+    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)"):
+        assert ratios[f"diffusers {method}"] > 1.2, method
+
+
+def test_ema_counts_sd15_tensors_and_beats_the_default_peer():
+    report = ema.run(repeats=3, updates=2)
+    assert "686 tensors with 8.6 M" in report.note
+    assert {row[0]: row[-1] for row in report.rows}["diffusers EMAModel"] > 1.2
+
+
+def test_importing_dlib_adds_little_to_torch(monkeypatch):
+    monkeypatch.setattr(imports, "CASES", {"import dlib": imports.CASES["import dlib"]})
+    seconds = {row[0]: row[1] for row in imports.run(repeats=2).rows}
+    assert seconds["import dlib"] < 0.2 * seconds["import torch"]
+
+
+def notebook(folder, name, *cells):
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A title"), *map(nbformat.v4.new_code_cell, cells)])
+    nbformat.write(node, folder / name)
+    return folder / name
+
+
+def test_chapters_are_executed_in_memory(tmp_path):
+    path = notebook(tmp_path, "08_some.ipynb", "import dlib", "assert dlib.vp().at(0.5).alpha > 0")
+    before = path.read_bytes()
+    report = chapters.run(tmp_path)
+    assert [row[:2] for row in report.rows] == [["08_some", 2]] and report.rows[0][2] > 0
+    assert path.read_bytes() == before
+
+
+def test_a_broken_chapter_is_an_error(tmp_path):
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        chapters.execute(notebook(tmp_path, "09_broken.ipynb", "1 / 0"))
+
+
+def test_no_chapters_is_a_polite_skip(tmp_path, capsys):
+    assert chapters.run(tmp_path) is None
+    assert "skipped" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def tiny_unet():
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=4, cross_attention_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    ).eval()
+
+
+def test_gpu_loop_eager_loops_agree_on_a_tiny_unet(tiny_unet):
+    job = gpu_loop.Job(tiny_unet, batch=2, steps=16, method="DPM-Solver++ 2M")
+    walked, sampled, theirs = gpu_loop.last(job.walk()), job.sample(), job.peer(tiny_unet)()()
+    assert torch.equal(walked, sampled)
+    assert (sampled - theirs).abs().max() < 1e-4 * sampled.abs().max()
+
+
+def test_gpu_loop_keeps_the_row_of_a_loop_that_fails(tiny_unet, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no graph here\nand a long story")
+
+    monkeypatch.setattr(gpu_loop, "graphed", refuse)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    rows = gpu_loop.compare(gpu_loop.Job(tiny_unet, 1, 4, "DDIM"), tiny_unet, repeats=1)
+    assert [row[3] for row in rows] == [gpu_loop.EAGER, "diffusers, compiled U-Net", "dlib, eager", "dlib, one CUDA graph"]
+    assert all(len(row) == len(gpu_loop.COLUMNS) for row in rows)
+    assert rows[-1][4] == "failed: no graph here" and rows[0][-1] == 1.0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_loop_captures_and_never_waits(tiny_unet):
+    from copy import deepcopy
+
+    job = gpu_loop.Job(deepcopy(tiny_unet).cuda(), batch=1, steps=4, method="DPM-Solver++ 2M")
+    assert gpu_loop.synchronises(job) == "none"
+    assert torch.allclose(gpu_loop.graphed(job)()(), job.sample(), rtol=1e-3, atol=1e-3)

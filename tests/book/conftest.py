@@ -1,0 +1,70 @@
+"""A tiny book (one chapter, one library function) that is executed once a session, and the sites built from it."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from book.library import Book
+from book.run import run
+from book.site import build
+
+sys.path.append(str(Path(__file__).parent))  # the tests share tinybook.py
+from tinybook import ROOT, STEM, lay_out  # noqa: E402
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Book:
+    """A tiny book that has not been executed."""
+    return lay_out(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory) -> Path:
+    """The root of a tiny book executed once. Do not change it: take `pressed`."""
+    book = lay_out(tmp_path_factory.mktemp("executed") / "tiny")
+    run(book, book.chapters[0], lambda line: None)
+    return book.root
+
+
+@pytest.fixture
+def pressed(executed, tiny) -> Book:
+    """A tiny book with its executed notebook, to be spoilt at will."""
+    shutil.copy(executed / "chapters" / f"{STEM}.ipynb", tiny.root / "chapters")
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def tiny_site(executed) -> Path:
+    build(Book(executed), executed / "site")
+    return executed / "site"
+
+
+@pytest.fixture(scope="session")
+def real_site(tmp_path_factory) -> Path:
+    """The site of this repository's book."""
+    out = tmp_path_factory.mktemp("real") / "site"
+    build(Book(ROOT), out)
+    return out
+
+
+@pytest.fixture(params=["tiny", "real"])
+def site(request) -> Path:
+    return request.getfixturevalue(f"{request.param}_site")
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium. Without one: skipped at a desk, an error under CI=true."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium")
+    if path is None:
+        reason = "no chromium for the browser test: apt-get install chromium"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet])
+        yield browser
+        browser.close()

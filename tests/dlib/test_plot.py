@@ -1,0 +1,63 @@
+"""The figure grammar: every verb returns a figure with named axes, and marks what it was asked to mark."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dlib import plot
+
+POINTS = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(20) % 5
+
+
+def test_endpoints_has_one_titled_panel_a_sampler_and_a_line_for_each_error():
+    figure = plot.endpoints({"exact": POINTS, "off": POINTS + 0.5}, POINTS, LABELS)
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title(loc="left") for ax in shown] == ["exact", "off"]
+    off_by = [max(abs(line.get_xdata()[1] - line.get_xdata()[0]) for line in ax.lines) for ax in shown]
+    assert off_by[0] == 0 and off_by[1] == pytest.approx(0.5)
+    assert figure.get_supxlabel() == "$x_1$" and figure.get_supylabel() == "$x_2$"
+
+
+def test_trajectories_start_and_end_where_the_paths_do():
+    ax = plot.trajectories(torch.stack([POINTS, POINTS + 1]), LABELS, "paths").axes[0]
+    start, end = (scatter.get_offsets().data for scatter in ax.collections)
+    assert torch.allclose(torch.tensor(start, dtype=torch.float32), POINTS)
+    assert torch.allclose(torch.tensor(end, dtype=torch.float32), POINTS + 1)
+
+
+def test_along_path_draws_the_truth_dashed_and_shades_the_step():
+    lam = torch.linspace(-1, 1, 30)
+    ax = plot.along_path(lam, lam**2, {"frozen": lam * 0}, "ε", step=(0.0, 0.5)).axes[0]
+    assert ax.lines[0].get_linestyle() == "--" and ax.lines[1].get_linestyle() == "-"
+    assert "λ" in ax.get_xlabel() and ax.get_ylabel() == "ε"
+    assert len(ax.patches) == 1
+
+
+def test_convergence_is_log_log_with_floor_slopes_and_its_own_marker_for_each_curve():
+    curves = {name: {6: 1.0, 12: 0.25, 24: 0.0625} for name in ("a", "b", "c")}
+    ax = plot.convergence(curves, floor=0.1, slopes=(1, 2)).axes[0]
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    markers = [line.get_marker() for line in ax.lines[:3]]
+    assert len(set(markers)) == 3
+    assert {text.get_text() for text in ax.texts} == {"sampling floor", "slope 1", "2"}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["6", "12", "24"]
+
+
+def test_convergence_refuses_nothing_to_draw():
+    with pytest.raises(ValueError, match="no curves"):
+        plot.convergence({})
+
+
+def test_pictures_put_ink_on_paper():
+    figure = plot.pictures({"first": torch.full((3, 1, 8, 8), -1.0), "second": torch.ones(3, 1, 8, 8)})
+    first, second = (ax.images[0].get_array() for ax in figure.axes)
+    assert first[4, 5] == 1 and second[4, 5] == -1  # −1 is paper, +1 is ink; the map is grey from black to white
+    assert first.shape == (8, 30)
+
+
+def test_the_library_itself_does_not_import_matplotlib():
+    code = "import sys, dlib; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,114 @@
+"""The floors of the library: a module imports only from floors below, and heavy packages only where they belong."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = {  # module or package of dlib → its floor; a package may import from itself
+    "_util": 0,
+    "schedule": 1, "grids": 1, "mixtures": 1, "nets": 1, "discrete": 1, "metrics": 1,
+    "denoiser": 2,
+    "solvers": 3,
+    "parallel": 4, "rollout": 4,
+    "losses": 5,
+    "recipes": 6,
+    "fit": 7, "plot": 7,
+    "": 9,  # dlib/__init__.py re-exports everything
+}
+ABOVE = {"book", "toy_data", "full_scale", "bench", "chapters", "tests"}
+LAZY = {"matplotlib": {"dlib/plot.py"}, "scipy": {"dlib/solvers/reference.py"}}  # inside functions of these files only
+ALLOWED = {"torch", "numpy", "dlib"} | set(sys.stdlib_module_names)
+FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "dlib").rglob("*.py"))
+
+
+def tree(name):
+    return ast.parse((ROOT / name).read_text())
+
+
+def imports(node, runtime_only=True):
+    """(module, at module level?) of every import, leaving out `if TYPE_CHECKING:` blocks."""
+
+    def visit(node, top):
+        for child in ast.iter_child_nodes(node):
+            if runtime_only and isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, top) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, "relative import"
+                yield child.module, top
+                if child.module == "dlib":  # `from dlib import x` may name a module
+                    yield from ((f"dlib.{alias.name}", top) for alias in child.names)
+            yield from visit(child, top and not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)))
+
+    return list(visit(node, True))
+
+
+def unit(name):
+    """'dlib/solvers/phi.py' → 'solvers'; 'dlib/grids.py' → 'grids'; 'dlib/__init__.py' → ''."""
+    first = Path(name).parts[1]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def violations(name, module):
+    """What is wrong with importing `module` in the file `name`; an empty list if nothing is."""
+    package, _, rest = module.partition(".")
+    if package == "dlib":
+        target, own = rest.split(".")[0], unit(name)
+        same = target == own and name.count("/") == 2  # inside one package
+        ok = target != "" and (same or own == "" or FLOORS.get(target, 99) < FLOORS[own])
+        return [] if ok else [f"{name} (floor {FLOORS[own]}) imports {module}"]
+    if package in LAZY:
+        return [] if name in LAZY[package] else [f"{name} imports {module}"]
+    return [] if package in ALLOWED and package not in ABOVE else [f"{name} imports {module}"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_only_from_floors_below(name):
+    assert unit(name) in FLOORS, f"{name}: give {unit(name)!r} a floor in this table and in the design"
+    found = imports(tree(name))
+    assert not [v for module, _ in found for v in violations(name, module)]
+    assert not [f"{name} imports {module} at module level" for module, top in found if top and module.split(".")[0] in LAZY]
+
+
+@pytest.mark.parametrize("name, module, wrong", [
+    ("dlib/schedule.py", "dlib.denoiser", True), ("dlib/denoiser.py", "dlib.schedule", False), ("dlib/grids.py", "dlib.schedule", True),
+    ("dlib/solvers/phi.py", "dlib.solvers.base", False), ("dlib/solvers/phi.py", "dlib.losses", True), ("dlib/fit.py", "diffusers", True),
+    ("dlib/fit.py", "tqdm", True), ("dlib/losses/weights.py", "scipy.integrate", True), ("dlib/solvers/reference.py", "scipy.integrate", False),
+    ("dlib/metrics.py", "toy_data.mixtures", True), ("dlib/nets.py", "dlib", True), ("dlib/fit.py", "dlib.plot", True),
+])
+def test_the_check_can_fail(name, module, wrong):
+    assert bool(violations(name, module)) == wrong
+
+
+def test_type_checking_blocks_and_depth_are_seen():
+    source = "import a\nif TYPE_CHECKING:\n    import b\ndef f():\n    from c import d\nclass K:\n    import e\n"
+    assert imports(ast.parse(source)) == [("a", True), ("c", False), ("e", True)]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_are_short(name):
+    assert len((ROOT / name).read_text().splitlines()) <= 250
+    long = [(node.name, node.end_lineno - node.lineno + 1) for node in ast.walk(tree(name)) if isinstance(node, ast.FunctionDef)]
+    assert not [entry for entry in long if entry[1] > 50]
+
+
+def test_the_library_stays_readable():
+    """The design's habits: the median file at most 150 lines; functions: median ≤ 15 lines, nine of ten ≤ 25."""
+    files = sorted(len((ROOT / name).read_text().splitlines()) for name in FILES)
+    spans = sorted(node.end_lineno - node.lineno + 1 for name in FILES for node in ast.walk(tree(name)) if isinstance(node, ast.FunctionDef))
+    assert files[len(files) // 2] <= 150
+    assert spans[len(spans) // 2] <= 15 and spans[int(0.9 * len(spans))] <= 25
+
+
+def public(name):
+    return [node for node in tree(name).body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_everything_public_says_what_it_is(name):
+    assert ast.get_docstring(tree(name)), f"{name} has no docstring"
+    assert not [node.name for node in public(name) if not ast.get_docstring(node)]
