@@ -31,7 +31,7 @@ PAPER = {
 def _axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.6, 3.9), **kwargs):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="compressed")
     return figure, np.atleast_1d(figure.subplots(rows, columns, **kwargs)).ravel()
 
 
@@ -70,8 +70,9 @@ def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor):
         ax.set(title=name, aspect="equal")
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    figure.supxlabel("$x_1$")
-    figure.supylabel("$x_2$")
+    for place, ax in enumerate(axes[: len(panels)]):
+        ax.set_xlabel("$x_1$" if place >= len(panels) - columns else "")
+        ax.set_ylabel("$x_2$" if place % columns == 0 else "")
     return figure
 
 

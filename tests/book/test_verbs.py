@@ -18,7 +18,7 @@ def displayed(monkeypatch):
     """What was displayed, as (data, metadata), with an empty list of claims."""
     shown = []
     monkeypatch.setattr(verbs, "_claimed", {})
-    monkeypatch.setattr(verbs, "_display", lambda data, **facts: shown.append((data, facts)))
+    monkeypatch.setattr(verbs, "_display", lambda data, jupyter=None, **facts: shown.append((data, facts)))
     return shown
 
 

@@ -18,7 +18,7 @@ def test_endpoints_has_one_titled_panel_a_sampler_and_a_line_for_each_error():
     assert [ax.get_title(loc="left") for ax in shown] == ["exact", "off"]
     off_by = [max(abs(line.get_xdata()[1] - line.get_xdata()[0]) for line in ax.lines) for ax in shown]
     assert off_by[0] == 0 and off_by[1] == pytest.approx(0.5)
-    assert figure.get_supxlabel() == "$x_1$" and figure.get_supylabel() == "$x_2$"
+    assert [ax.get_xlabel() for ax in shown] == ["$x_1$", "$x_1$"] and [ax.get_ylabel() for ax in shown] == ["$x_2$", ""]
 
 
 def test_trajectories_start_and_end_where_the_paths_do():
