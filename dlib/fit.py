@@ -21,14 +21,16 @@ class Ema:
 
     def __init__(self, net: nn.Module, decay: float = 0.999):
         require(0 <= decay < 1, f"Ema: decay = {decay:g} is outside [0, 1)")
-        self.live, self.net, self.decay, self.count = net, copy.deepcopy(net).requires_grad_(False), decay, 0
+        self.net, self.decay, self.count = copy.deepcopy(net).requires_grad_(False), decay, 0
+        self._weights = list(self.net.parameters()), list(net.parameters())  # listing a large network takes as long as the update
+        self._buffers = list(zip(self.net.buffers(), net.buffers()))
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the live weights; call it after each optimiser step."""
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(list(self.net.parameters()), list(self.live.parameters()), 1 - decay)
-        for mean, live in zip(self.net.buffers(), self.live.buffers()):
+        torch._foreach_lerp_(*self._weights, 1 - decay)
+        for mean, live in self._buffers:
             mean.copy_(live)
         self.count += 1
 
