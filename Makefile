@@ -9,6 +9,8 @@ export OMP_WAIT_POLICY := PASSIVE
 export OMP_NUM_THREADS := 1
 export NO_MKDOCS_2_WARNING := 1
 export PYTHONUNBUFFERED := 1
+# An unrelated package is called dlib too: from here, ours comes first.
+export PYTHONPATH := $(CURDIR)
 
 .PHONY: help book test test-unit test-notebooks lab run bench full-scale-tiny setup constraints clean
 
@@ -60,7 +62,7 @@ $(VENV)/.all: pyproject.toml constraints.txt | $(VENV)/bin/python
 constraints:  ## resolve pyproject.toml anew in a fresh environment and write constraints.txt
 	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
 	build/resolve/bin/python -m pip install --quiet -e '.[all]'
-	build/resolve/bin/python -m pip freeze --exclude-editable | sed 's/+.*//' | sort -f > build/constraints.txt
+	build/resolve/bin/python -m pip freeze --exclude-editable | sed 's/+.*//' | grep -vE '^(nvidia|cuda|triton)' | sort -f > build/constraints.txt
 	mv build/constraints.txt constraints.txt && rm -rf build/resolve
 
 clean:  ## remove the environment and everything built (the committed notebooks stay)

@@ -370,7 +370,7 @@ claim("C08.16", "with nodes at ¼ and ½, DPM-Solver-3 is second order",
 
 # %%
 # NBVAL_CHECK_OUTPUT
-@solvers.solver(order=2, memoryless=False)
+@solvers.solver(order=2, history=1)
 def eps_2m(model, x, a, b, memory=None, noise=None, cond=None):
     eps = middle = model(x, a, cond).eps
     if memory is not None:

@@ -1,7 +1,7 @@
-"""dlib: every method of *Diffusion, Distilled*, once. Read it in the order of the imports below.
+"""dlib: every method of Diffusion, Distilled, once. Read it in the order of the imports below.
 
-Five nouns — `NoiseSchedule`, `NoiseLevel`, `Denoiser`, `Solver`, `Loss` — and one rule: state lives in arguments and
-return values. Time t is 1 at noise and 0 at data; x_t = α x₀ + σ ε; λ = log(α/σ); ω = 0 is no guidance.
+Six nouns — `NoiseSchedule`, `NoiseLevel`, `Denoiser`, `Prediction`, `Solver`, `Loss` — and one rule: state lives in
+arguments and return values. Time t is 1 at noise and 0 at data; x_t = α x₀ + σ ε; λ = log(α/σ); ω = 0 is no guidance.
 """
 
 from dlib._util import Draw

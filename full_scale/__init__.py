@@ -2,4 +2,7 @@
 
 import os
 
+from book.right_dlib import require_our_dlib
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is imported: on shared cores, idle threads sleep instead of spinning
+require_our_dlib()

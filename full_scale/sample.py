@@ -114,7 +114,7 @@ def facts(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver) -> dict
     """What settings.json says about the method; `network_samples` counts a guided picture twice a call."""
     return {
         "predicts": model.predicts, "times": [level.t for level in levels],
-        "solver": {fact: getattr(solver, fact) for fact in ("order", "calls", "memoryless", "noisy")},
+        "solver": {fact: getattr(solver, fact) for fact in ("order", "calls", "history", "noisy")},
         "network_calls": model.net.calls, "network_samples": model.net.samples,
     }
 

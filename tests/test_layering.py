@@ -68,7 +68,7 @@ def violations(name, module):
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_only_from_floors_below(name):
-    assert unit(name) in FLOORS, f"{name}: give {unit(name)!r} a floor in this table and in the design"
+    assert unit(name) in FLOORS, f"{name}: give {unit(name)!r} a floor in this table and in CONTRIBUTING.md"
     found = imports(tree(name))
     assert not [v for module, _ in found for v in violations(name, module)]
     assert not [f"{name} imports {module} at module level" for module, top in found if top and module.split(".")[0] in LAZY]
@@ -97,7 +97,7 @@ def test_files_and_functions_are_short(name):
 
 
 def test_the_library_stays_readable():
-    """The design's habits: the median file at most 150 lines; functions: median ≤ 15 lines, nine of ten ≤ 25."""
+    """Habits: the median file at most 150 lines; functions: median ≤ 15 lines, nine of ten ≤ 25."""
     files = sorted(len((ROOT / name).read_text().splitlines()) for name in FILES)
     spans = sorted(node.end_lineno - node.lineno + 1 for name in FILES for node in ast.walk(tree(name)) if isinstance(node, ast.FunctionDef))
     assert files[len(files) // 2] <= 150

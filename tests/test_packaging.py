@@ -76,4 +76,4 @@ def test_packages_are_listed():
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     found = {str(path.parent.relative_to(ROOT)).replace("/", ".") for top in ("dlib", "book", "toy_data", "full_scale", "bench")
              for path in (ROOT / top).rglob("__init__.py")}
-    assert found <= listed
+    assert found == listed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,6 @@ class Batch:
     x0: Tensor
     cond: Any = None
     noise: Tensor | None = None
-    memo: dict = field(default_factory=dict)
 
 
 class Loss(NamedTuple):

@@ -79,14 +79,16 @@ def sample(
         if each is not None:
             each(state)
     if not torch.isfinite(state.x).all():
-        _name_the_step(walk(model, start, levels, solver, cond, replay))
+        _name_the_step(walk(model, start, levels, solver, cond, replay), levels[0])
     return state.x
 
 
-def _name_the_step(states: Iterator[State]) -> None:
+def _name_the_step(states: Iterator[State], start: NoiseLevel) -> None:
     for state in states:
         if not torch.isfinite(state.x).all():
             where = f"after step {state.step} of {state.steps}" if state.step else "before the first step"
+            if start.alpha == 0:
+                where += f", having started at t = {start.t:g} where alpha = 0 and λ = −∞: start at t_max=0.999, or"
             raise FloatingPointError(
                 f"sample: x is no longer finite {where} (t = {state.level.t:g}, lam = {state.level.lam:.3g}): "
                 "look at the network's output there; in half precision try float32, at high guidance try more steps"
@@ -114,8 +116,8 @@ def _check(model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver,
             f"schedule ({model.schedule.name}) has λ = {home:g} at that t: make the levels with model.schedule.levels(grid)")
     require(not solver.noisy or draw is not None, f"sample: {_name(solver)} adds noise: pass draw=Draw(seed)")
     steps = len(levels) - 1
-    require(solver.memoryless or solver.order <= steps,
-            f"sample: {_name(solver)} has order {solver.order} and {steps} step(s) of history at most: use n ≥ {solver.order} steps, or ddim")
+    require(solver.history < steps, f"sample: {_name(solver)} reaches order {solver.order} by looking back over {solver.history} step(s), "
+            f"but there are only {steps} in all: use n ≥ {solver.history + 1} steps, or ddim")
     require(x.is_floating_point(), f"sample: x has dtype {x.dtype}, wanted a floating dtype: x.float()")
     for weight in parameters(model.net)[:1]:
         require(weight.device == x.device, f"sample: x is on {x.device}, the network on {weight.device}: x.to({str(weight.device)!r})")

@@ -6,7 +6,7 @@ from dlib.solvers.base import solver
 from dlib.solvers.phi import expand_x0, expm1
 
 
-@solver(order=2, memoryless=False)
+@solver(order=2, history=1)
 def dpm_solver_pp_2m(model, x, a, b, memory=None, noise=None, cond=None):
     """DPM-Solver++(2M): x₀ extrapolated to the middle of the step (Lu et al. 2022b, alg. 2).
 
@@ -21,7 +21,7 @@ def dpm_solver_pp_2m(model, x, a, b, memory=None, noise=None, cond=None):
     return b.sigma / a.sigma * x - b.alpha * expm1(-h) * middle, ((a.lam, x0),)
 
 
-@solver(order=3, memoryless=False)
+@solver(order=3, history=2)
 def dpm_solver_pp_3m(model, x, a, b, memory=None, noise=None, cond=None):
     """DPM-Solver++(3M) at its true third order: slope and curvature of x₀(λ) by Newton's divided differences.
 
@@ -30,7 +30,7 @@ def dpm_solver_pp_3m(model, x, a, b, memory=None, noise=None, cond=None):
     return _third_order(model, x, a, b, memory, cond, curvature=1.0)
 
 
-@solver(order=2, memoryless=False)
+@solver(order=2, history=2)
 def dpm_solver_pp_3m_released(model, x, a, b, memory=None, noise=None, cond=None):
     """DPM-Solver++(3M) as its authors' repository, diffusers and k-diffusion ship it: second order, for comparison.
 

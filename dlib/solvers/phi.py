@@ -46,7 +46,7 @@ def expm1(h: float | Tensor) -> float | Tensor:
 
 
 def expand_eps(x: Tensor, a: NoiseLevel, b: NoiseLevel, *eps: Tensor) -> Tensor:
-    """From a to b with ε(λ) as its Taylor polynomial at a (Lu et al. 2022a, eq. 3.4).
+    """From a to b with ε(λ) as its Taylor polynomial at a (Lu et al. 2022a, section 3.2).
 
     (α_b/α_a) x − σ_b Σ_k h^{k+1} ϕ_{k+1}(h) ε^{(k)}; eps: ε, then its derivatives in λ, at a.
     """
@@ -58,7 +58,7 @@ def expand_eps(x: Tensor, a: NoiseLevel, b: NoiseLevel, *eps: Tensor) -> Tensor:
 
 
 def expand_x0(x: Tensor, a: NoiseLevel, b: NoiseLevel, *x0: Tensor) -> Tensor:
-    """From a to b with x₀(λ) as its Taylor polynomial at a (Lu et al. 2022b, eq. 9).
+    """From a to b with x₀(λ) as its Taylor polynomial at a (Lu et al. 2022b, section 4).
 
     (σ_b/σ_a) x + α_b Σ_k h^{k+1} ϕ_{k+1}(−h) x₀^{(k)}; x0: x₀, then its derivatives in λ, at a.
     """

@@ -9,7 +9,7 @@ from dlib.solvers.phi import expand_eps, expand_x0
 
 @solver(order=2, calls=2)
 def heun(model, x, a, b, memory=None, noise=None, cond=None):
-    """Heun's rule for dy/dκ = ε with y = x/α, κ = σ/α (Karras et al. 2022, alg. 1, without churn)."""
+    """Heun's rule for dy/dκ = ε with y = x/α, κ = σ/α (Karras et al. 2022, alg. 1)."""
     first, r = model(x, a, cond), b.alpha / a.alpha
     second = model(first.mix(b.alpha, b.sigma), b, cond)
     return r * x + 0.5 * (b.sigma - r * a.sigma) * (first.eps + second.eps), memory

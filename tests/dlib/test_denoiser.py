@@ -1,4 +1,4 @@
-"""One call, five faces: the conversion table of the cards, the exact mixture, and what a network sees and returns."""
+"""One call, five faces: the conversion table, the exact mixture, and what a network sees and returns."""
 
 import itertools
 

@@ -35,7 +35,7 @@ def test_edm_time_is_karras():
 
 
 def test_karras_reproduces_diffusers_indices():
-    # card 02, 6.6: 8 steps → 999, 890, 746, 549, 299, 90, 12, 0, found by interpolating n in log κ and rounding
+    # 8 steps → 999, 890, 746, 549, 299, 90, 12, 0, found by interpolating n in log κ and rounding
     places = grid(SD, 7, "karras") * 1000 - 1
     assert places.round().tolist() == [999, 890, 746, 549, 299, 90, 12, 0]
 

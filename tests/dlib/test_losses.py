@@ -39,7 +39,7 @@ def squared(error):
 @pytest.mark.parametrize("predicts", FACES)
 @pytest.mark.parametrize("face", ["eps", "x0", "v", "velocity"])
 def test_each_weight_is_the_error_of_its_face(face, predicts, schedule):
-    """One currency: w·‖x₀ − x₀_θ‖² is the squared error of the face, whatever the network predicts (card 01, 1)."""
+    """One currency: w·‖x₀ − x₀_θ‖² is the squared error of the face, whatever the network predicts."""
     model = predictor(schedule, predicts)
     level, noise = drawn(schedule)
     prediction = model(level.alpha * X0 + level.sigma * noise, level)
@@ -78,7 +78,7 @@ def test_one_function_seen_through_three_faces_has_one_loss(schedule):
 @EVERY
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
 def test_the_perfect_denoiser_scores_the_floor(schedule, t):
-    """Data N(0, c²I): x-MSE c²σ²/V, ε-MSE α²c²/V a dimension, V = α²c² + σ² (card 01, 1).
+    """Data N(0, c²I): x-MSE c²σ²/V, ε-MSE α²c²/V a dimension, V = α²c² + σ².
 
     40 000 χ² values: standard error √(2/40000) = 0.7%; five of them; 15 cases: false alarms below 1e-5.
     """
@@ -144,7 +144,7 @@ def test_named_weights():
 
 @EVERY
 def test_elbo_is_the_limit_of_half_the_fall_of_snr(schedule):
-    """L_{n−1} = ½(SNR_{n−1} − SNR_n)‖x₀ − x₀_θ‖² (card 01, 1), a step of 2e-5; away from the kinks of the ladder."""
+    """L_{n−1} = ½(SNR_{n−1} − SNR_n)‖x₀ − x₀_θ‖², a step of 2e-5; away from the kinks of the ladder."""
     t, step = torch.tensor([0.1005, 0.3005, 0.7005, 0.9005], dtype=F64), 2e-5
     fall = weights.eps(schedule.at(t - step / 2), schedule) - weights.eps(schedule.at(t + step / 2), schedule)
     assert torch.allclose(weights.elbo(schedule.at(t), schedule), fall / (2 * step), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Metrics: closed forms, invariances, bias laws and noise floors (card 11)."""
+"""Metrics: closed forms, invariances, bias laws and noise floors."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from truth import F64, normals
 
 from dlib import Draw
-from dlib.metrics import frechet, noise_floor, order, rms, sliced_w2
+from dlib.metrics import frechet, noise_floor, order, rms, sliced_w2, typical
 from toy_data.mixtures import ring8
 
 
@@ -66,12 +66,12 @@ def test_sliced_w2_floor_falls_as_one_over_root_n():
     draws = iter(range(100, 1000))
     real = lambda n: lambda: normals(n, 64, seed=next(draws))  # noqa: E731
     (small, spread), (large, _) = noise_floor(sliced_w2, real(1000)), noise_floor(sliced_w2, real(4000), repeats=3)
-    assert small == pytest.approx(0.0789, abs=5 * 0.0029) and spread < 0.01  # card 11, N64, n = 1000: .0789 ± .0029
+    assert small == pytest.approx(0.0789, abs=5 * 0.0029) and spread < 0.01  # measured before, independently: .0789 ± .0029
     assert small / large == pytest.approx(2, rel=0.1)
 
 
 def test_sliced_w2_floor_of_eight_gaussians():
-    """Card 11: .111 ± .026 at n = 2000; the mean of 8 repeats lies within four of its standard errors (.009)."""
+    """Measured before, independently: .111 ± .026 at n = 2000; the mean of 8 repeats lies within four of its standard errors (.009)."""
     draw = Draw(0)
     mean, spread = noise_floor(sliced_w2, lambda: ring8().sample(2000, draw)[0])
     assert mean == pytest.approx(0.111, abs=0.037) and 0.005 < spread < 0.08
@@ -102,7 +102,7 @@ def test_frechet_with_known_moments():
 
 
 def test_frechet_bias_law():
-    """E[FD] ≈ d(d+5)/(2n) between two draws of N(0, I_d): d = 64, n = 1000 → 2.208 (card 11: 2.198 ± .060), within 5%."""
+    """E[FD] ≈ d(d+5)/(2n) between two draws of N(0, I_d): d = 64, n = 1000 → 2.208 (measured before: 2.198 ± .060), within 5%."""
     draws = iter(range(200, 1000))
     mean, _ = noise_floor(frechet, lambda: normals(1000, 64, seed=next(draws)))
     assert mean == pytest.approx(64 * 69 / 2000, rel=0.05)
@@ -134,3 +134,9 @@ def test_noise_floor_is_mean_and_standard_deviation():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_typical_is_the_geometric_mean_of_the_distances():
+    x = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
+    y = torch.tensor([[0.6, 0.8], [3.0, 4.0]])  # distances 1 and 4
+    assert typical(x, y) == pytest.approx(2.0, rel=1e-6) and rms(x, y) == pytest.approx((17 / 2) ** 0.5, rel=1e-6)

@@ -84,7 +84,7 @@ def test_samples_have_the_mixture_s_moments(mixture):
 
 @pytest.mark.parametrize("t", [0.15, 0.5])
 def test_posterior_samples_have_the_posterior_s_moments(t):
-    """Mean and covariance against Tweedie's two identities (card 01, 2); 5 standard errors, false alarms below 1e-5."""
+    """Mean and covariance against Tweedie's two identities; 5 standard errors, false alarms below 1e-5."""
     mixture, level, n = appendix_a(), vp().at(t), 20000
     x = torch.tensor([0.3, 0.1], dtype=F64)
     hessian = torch.autograd.functional.hessian(lambda z: mixture.log_prob(z[None], level)[0], x)

@@ -1,15 +1,15 @@
 """Against diffusers where it is right, with its own classes in float32; and what it does where it is not.
 
-Recipe of card 02 ("Equality tests"): Stable Diffusion's ladder, f(x, n) = tanh(0.7x + n/1000) as ε, a unit start.
+Recipe: Stable Diffusion's ladder, f(x, n) = tanh(0.7x + n/1000) as ε, a unit start.
 """
 
 import math
 
 import pytest
 import torch
-from truth import SCHEDULES, appendix_a, exact_flow, levels, normals, typical_error
+from truth import SCHEDULES, appendix_a, exact_flow, levels, normals
 
-from dlib import SOLVERS, Denoiser, discrete, exact, grid, sample, scaled_linear, transition
+from dlib import SOLVERS, Denoiser, discrete, exact, grid, metrics, sample, scaled_linear, transition
 from dlib.metrics import order
 
 diffusers = pytest.importorskip("diffusers")
@@ -80,7 +80,7 @@ def test_2m(n):
 
 @pytest.mark.parametrize("n, apart", [(10, 0.12), (25, 0.04)])
 def test_released_3m_is_theirs_and_the_corrected_one_is_not(n, apart):
-    """The card measured 0.12 and 0.04 between the two for its own start; a factor of three is left for another."""
+    """An independent implementation measured 0.12 and 0.04 between the two for its own start; a factor of three is left for another."""
     peer = theirs(dpm_peer(3), n)
     assert gap(ours("dpm_solver_pp_3m_released", n), peer) <= 1e-4
     assert apart / 3 < gap(ours("dpm_solver_pp_3m", n), peer) < apart * 3
@@ -101,7 +101,7 @@ def test_transition_is_ddpm_s_step_with_the_same_noise():
 def test_diffusers_third_order_multistep_is_second_order():
     """On the exact mixture, both uniform in λ (their `use_lu_lambdas`, whose κ are exact; their indices are rounded: unused).
 
-    Card 02, 6.2: the released class has slopes 1.92–2.31, the corrected formula 2.86–2.95 (float32 costs them nothing here).
+    Measured before, independently: the released class has slopes 1.92–2.31, the corrected formula 2.86–2.95 (float32 costs them nothing here).
     """
     model, x = exact(appendix_a(), SD), normals(64, 2)
     truth = exact_flow(model, x, 1.0, 1 / 1000)  # smooth in λ, whatever the ladder does between its indices
@@ -114,8 +114,8 @@ def test_diffusers_third_order_multistep_is_second_order():
         for step, kappa in zip(peer.timesteps[:n], peer.sigmas):
             level = SD.at_lam(max(-math.log(kappa), SD.at(1.0).lam))  # their first κ is float32: just outside the ladder
             y = peer.step(model(y.double(), level).eps.float(), step, y).prev_sample
-        released[n] = typical_error(y.double(), truth)
-        corrected[n] = typical_error(sample(model, x, levels(SD, n), SOLVERS["dpm_solver_pp_3m"]), truth)
+        released[n] = metrics.typical(y.double(), truth)
+        corrected[n] = metrics.typical(sample(model, x, levels(SD, n), SOLVERS["dpm_solver_pp_3m"]), truth)
     assert order(released) < 2.5 < order(corrected)
     assert corrected[160] < released[160] / 4
 
@@ -130,7 +130,7 @@ def constant_noise_error(scheduler, n):
 
 
 def test_diffusers_ddim_steps_to_the_wrong_index_unless_the_grid_is_even():
-    """`prev = t − 1000 // n` whatever the grid (card 01, 5): right for 50 trailing steps, wrong for 30 and for linspace."""
+    """`prev = t − 1000 // n` whatever the grid: right for 50 trailing steps, wrong for 30 and for linspace."""
     assert constant_noise_error(ddim_peer(), 50) < 1e-4
     assert constant_noise_error(ddim_peer(), 30) > 1e-2
     assert constant_noise_error(ddim_peer("linspace"), 4) > 1e-1

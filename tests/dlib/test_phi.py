@@ -55,7 +55,7 @@ def test_a_truncated_series_is_caught():
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
 def test_expansions_integrate_polynomials(name):
-    """∫ e^{∓λ} (λ − λ_a)^k / k! dλ by quadrature at 30 digits (card 01, 5: the two semi-linear forms)."""
+    """∫ e^{∓λ} (λ − λ_a)^k / k! dλ by quadrature at 30 digits (the two semi-linear forms)."""
     schedule = SCHEDULES[name]
     a, b = schedule.levels([0.7, 0.35])
     x, derivatives = normals(3, 2), [normals(3, 2, seed=k) for k in (1, 2, 3)]

@@ -15,7 +15,7 @@ ENDS = {"vp": (1.0, 0.01), "cosine": (0.99, 0.01), "flow": (0.99, 0.01), "edm": 
 
 @pytest.mark.parametrize("name", list(ENDS))
 def test_gaussian_data_has_a_closed_form(name):
-    """x_b = x_a √(V_b/V_a) with V = α²c² + σ² (card 01, 4), in both directions."""
+    """x_b = x_a √(V_b/V_a) with V = α²c² + σ², in both directions."""
     schedule, c = SCHEDULES[name], 0.7
     a, b = schedule.levels(ENDS[name])
     ratio = math.sqrt((b.alpha**2 * c**2 + b.sigma**2) / (a.alpha**2 * c**2 + a.sigma**2))
@@ -38,7 +38,7 @@ def test_there_and_back():
 
 
 def test_all_schedules_share_one_ode_in_kappa():
-    """The path in (x/α, σ/α) does not depend on the schedule (card 01, 4)."""
+    """The path in (x/α, σ/α) does not depend on the schedule."""
     kappa, ends = (20.0, 0.05), []
     y = 20 * normals(8, 2)
     for name in ("vp", "flow", "edm", "cosine"):

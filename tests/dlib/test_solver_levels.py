@@ -94,7 +94,7 @@ FROM_NOISE = {"euler", "ddim", "ancestral", "dpm_solver_1", "dpm_solver_pp_2s", 
 @EVERY_SOLVER
 @pytest.mark.parametrize("schedule", [flow(), cosine()], ids=["flow", "cosine"])
 def test_start_from_alpha_zero(name, schedule):
-    """λ = −∞ at t = 1: the data forms step off it with a v-network; the ε forms say where to start (card 02, 6.8)."""
+    """λ = −∞ at t = 1: the data forms step off it with a v-network; the ε forms say where to start."""
     run = lambda: sample(exact(appendix_a(), schedule), normals(4, 2), schedule.levels([1.0, 0.8, 0.5, 0.3, 0.1]),  # noqa: E731
                          SOLVERS[name], draw=Draw(0))
     if name in FROM_NOISE:
@@ -112,7 +112,7 @@ def test_an_eps_network_cannot_start_from_alpha_zero(name):
 
 
 def test_2m_is_second_order_from_exactly_one():
-    """Card 02, 6.8: flow, uniform t from exactly 1 to 0.02; slope 2.03–2.13 for N = 20 … 320. Truth: 2M has no say in it,
+    """Flow, uniform t from exactly 1 to 0.02; slope 2.03–2.13 for N = 20 … 320. Truth: 2M has no say in it,
     x(1) = ε and DOP853 starts at 1 − 1e-9, where x has moved by 1e-9 times the velocity."""
     model, x = exact(appendix_a(), flow()), normals(32, 2)
     velocity = model(x, flow().at(1.0)).velocity

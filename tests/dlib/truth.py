@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlib import Mixture, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, grid, reference, sample, scaled_linear, vp
+from dlib import Mixture, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, grid, metrics, reference, sample, scaled_linear, vp
 from toy_data.mixtures import gmm5
 
 F64 = torch.float64
@@ -17,7 +17,7 @@ SCHEDULES = {"vp": vp(), "cosine": cosine(), "flow": flow(), "edm": edm(), "disc
 
 
 def appendix_a() -> Mixture:
-    """The analytic fixture of the method cards: three modes of unequal weight and width in the plane."""
+    """A fixture: three modes of unequal weight and width in the plane."""
     means = torch.tensor([[1.0, 0.5], [-1.2, 0.3], [0.2, -1.0]], dtype=F64)
     return Mixture(torch.tensor([0.5, 0.3, 0.2], dtype=F64), means, torch.tensor([0.35, 0.5, 0.4], dtype=F64))
 
@@ -52,19 +52,10 @@ def per_row(level: NoiseLevel, like: Tensor) -> NoiseLevel:
     return NoiseLevel(*(torch.full(shape, field, dtype=like.dtype) for field in level))
 
 
-def typical_error(x: Tensor, truth: Tensor) -> float:
-    """Geometric mean over the starts of the distance to the truth.
-
-    Order is a statement about each path. The mean square is ruled by the few paths that pass near the border between two
-    modes, which are pre-asymptotic long after the others (on GMM5 it moves the slope of DDIM from 1.0 to 0.8 … 1.5).
-    """
-    return (x - truth).norm(dim=1).log().mean().exp().item()
-
-
 def errors(model, x: Tensor, truth: Tensor, solver, steps=(160, 320, 640), spacing: str = "lam", **ends) -> dict[int, float]:
     """{steps: typical error} of a solver."""
     run = lambda n: sample(model, x, levels(model.schedule, n, spacing, **ends), solver)  # noqa: E731
-    return {n: typical_error(run(n), truth) for n in steps}
+    return {n: metrics.typical(run(n), truth) for n in steps}
 
 
 def exact_flow(model, x: Tensor, t_max: float, t_min: float) -> Tensor:

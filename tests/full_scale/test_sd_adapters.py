@@ -111,7 +111,7 @@ def test_tiny_is_reproducible_and_leaves_the_callers_randomness_alone(v_pipe):
 
 
 def test_dlib_knows_nothing_of_full_scale():
-    """Layering (DESIGN §3): full_scale imports dlib; dlib imports neither it nor what only it needs."""
+    """Layering: full_scale imports dlib; dlib imports neither it nor what only it needs."""
     above = {"full_scale", "diffusers", "transformers", "PIL", "tqdm", "tyro"}
     files = [*(ROOT / "dlib").rglob("*.py")]
     assert len(files) > 10

@@ -71,7 +71,7 @@ def test_multistep(pipe, order, solver, final, end):
 
 
 def test_correct_3m_differs_from_the_released_one(pipe):
-    """Card 6.2: the released 3M halves the second difference. It is the released one that diffusers equals (above)."""
+    """The released 3M halves the second difference. It is the released one that diffusers equals (above)."""
     peer = theirs(pipe, multistep(pipe, 3, "sigma_min"), 12, start())
     assert gap(ours(pipe, "dpm_solver_pp_3m", 12, "sd_trailing", "grid"), peer) > 50 * TOLERANCE
 
@@ -114,7 +114,7 @@ def test_lambda_grids_differ_only_by_the_rounding_of_time(pipe, spacing, flag):
 
 
 def test_released_ddim_leaves_its_own_grid_when_steps_do_not_divide(eps_pipe):
-    """DDIMScheduler steps to t − ⌊1000/n⌋ whatever its grid (card 5, pitfall 1); with 7 trailing steps it lands beside it.
+    """DDIMScheduler steps to t − ⌊1000/n⌋ whatever its grid; with 7 trailing steps it lands beside it.
 
     So there our latents differ, and the cause is shown: its previous index is not its next one.
     """

@@ -43,7 +43,7 @@ def test_command_line_end_to_end(tmp_path):
     assert Image.open(tmp_path / "out" / "grid.png").size == (2 * 96 + 4, 2 * 64 + 4)
     said = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert [picture["seed"] for picture in said["pictures"]] == [5, 6, 7, 8] and said["pictures"][2]["prompt"] == "a bowl"
-    assert said["solver"] == {"order": 2, "calls": 1, "memoryless": False, "noisy": False}
+    assert said["solver"] == {"order": 2, "calls": 1, "history": 1, "noisy": False}
     assert (said["network_calls"], said["network_samples"]) == (3, 3 * 4 * 2) and said["times"][0] == 1.0 and said["times"][-1] == 0.0
     assert said["config"]["omega"] == 6.5 and said["versions"]["torch"] == torch.__version__ and said["safety_checker"] is False
 

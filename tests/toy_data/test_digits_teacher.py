@@ -58,7 +58,7 @@ def test_the_classifier_states_its_accuracy_and_it_is_good(classifier, scores):
 
 
 def test_samples_are_as_close_to_unseen_digits_as_other_real_digits_are(scores):
-    assert scores["omega 0"]["frechet"] < 2 * scores["real"]["frechet"]  # card 11: the pass mark of a sampler
+    assert scores["omega 0"]["frechet"] < 2 * scores["real"]["frechet"]  # twice the floor: the pass mark of a sampler
     assert scores["omega 0"]["accuracy"] > scores["real"]["accuracy"]
 
 

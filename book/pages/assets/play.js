@@ -49,8 +49,8 @@
   const box = document.getElementById("play");
   box.innerHTML = `
     <div class="panels">${names.map((name) => `
-      <figure class="panel"><canvas role="img" aria-label="${box.dataset.alt}"></canvas>
-      <figcaption><b>${name}</b><span aria-live="polite"></span></figcaption></figure>`).join("")}
+      <figure class="panel"><canvas role="img" aria-label="${name}: ${box.dataset.alt}"></canvas>
+      <figcaption><b>${name}</b><span></span></figcaption></figure>`).join("")}
     </div>
     <div class="controls"><label for="steps">network calls</label><input id="steps" type="range" min="0" max="${counts.length - 1}" value="2">
     <output for="steps"></output><button type="button">again</button></div>`;
@@ -77,6 +77,10 @@
 
   slider.addEventListener("input", play);
   button.addEventListener("click", play);
-  addEventListener("resize", play);
+  let width = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth !== width) play(); // a phone's address bar changes only the height
+    width = innerWidth;
+  });
   play();
 })();

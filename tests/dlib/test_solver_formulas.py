@@ -1,4 +1,4 @@
-"""Each step against the formulas of card 02, 6.1–6.5, written out a second time with ψ and φ in plain floats."""
+"""Each step against its published formula, written out a second time with ψ and φ in plain floats."""
 
 from math import expm1, sqrt
 

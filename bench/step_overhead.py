@@ -1,0 +1,88 @@
+"""What a step costs besides the network: driver and solver on a network that does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import dlib
+from bench.report import Report, peer
+from bench.timing import Round, interleave
+
+STEPS = 50
+PAIRS = {
+    "DDIM": "dlib ddim",
+    "DPM-Solver++ 2M": "dlib dpm_solver_pp_2m",
+    "DPM-Solver++ 3M (as released)": "dlib dpm_solver_pp_3m_released",
+    "Euler": "dlib euler",
+}
+NOTE = """Microseconds a step with a network that returns a fixed tensor: latents (1, 4, 64, 64), float32, CPU, one thread, no gradient,
+rounds of {steps} steps. What remains is the sampler's own work: checks, coefficients and tensor arithmetic.
+
+`dlib` runs `sample` with every check on, the final one for finiteness included, on Stable Diffusion's schedule. {peer} runs its documented loop,
+`scale_model_input`, network, `step(..., return_dict=False)`; `set_timesteps` and the list of levels are prepared outside the clock.
+One round of each competitor in turn, {repeats} turns, the starter rotating. Read the minimum: it is the work; median and IQR show what
+else the machine was doing. The ratio is that of the minima, diffusers ÷ dlib. On a real U-Net a step takes far longer than any figure here;
+the overhead counts for small networks, for few-step students and because the GPU waits for it.
+All visit the same levels, so with a real network DDIM, 2M and 3M agree; `dlib euler` steps dx/dt itself, diffusers' Euler steps in σ/α, which is DDIM."""
+
+
+def run(repeats: int = 200) -> Report:
+    """µs a step: minimum, median, IQR and ratio of minima."""
+    start = dlib.Draw(0).normal(torch.empty(1, 4, 64, 64))
+    still = torch.zeros_like(start)
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        times = interleave(rounds(start, lambda x, t: still), repeats, unit=1e-6 * STEPS, label="step_overhead")
+    rows = []
+    for method, ours in PAIRS.items():
+        theirs = f"diffusers {method}"
+        rows += [[ours, *times[ours].cells(), 1.0], [theirs, *times[theirs].cells(), times[theirs].low / times[ours].low]]
+    note = NOTE.format(steps=STEPS, repeats=repeats, peer=peer())
+    return Report("Overhead of a step", note, ["sampler", "min µs", "median µs", "IQR µs", "ratio of minima"], rows)
+
+
+def rounds(start: Tensor, net: Callable[[Tensor, Tensor], Tensor]) -> dict[str, Round]:
+    """Every competitor by name, ready for `interleave`, with ε from `net(x, t)`."""
+    ours = {name: _dlib(dlib.SOLVERS[name.split()[1]], start, net) for name in PAIRS.values()}
+    theirs = {f"diffusers {method}": _diffusers(make, start, net) for method, make in schedulers().items()}
+    return ours | theirs
+
+
+def schedulers() -> dict[str, Callable]:
+    """diffusers' schedulers on Stable Diffusion 1.5's ladder and dlib's `sd_trailing` levels, by the names of `PAIRS`."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+
+    sd = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "trailing"}
+    end = {"final_sigmas_type": "sigma_min"}
+    return {
+        "DDIM": lambda: DDIMScheduler(**sd, clip_sample=False, set_alpha_to_one=False),
+        "DPM-Solver++ 2M": lambda: DPMSolverMultistepScheduler(**sd, **end),
+        "DPM-Solver++ 3M (as released)": lambda: DPMSolverMultistepScheduler(**sd, **end, solver_order=3),
+        "Euler": lambda: EulerDiscreteScheduler(**sd, **end),
+    }
+
+
+def _dlib(solver: dlib.solvers.Solver, start: Tensor, net: Callable) -> Round:
+    schedule = dlib.discrete(dlib.scaled_linear())
+    model = dlib.Denoiser(lambda x, t, cond: net(x, t), schedule, "eps", clock=lambda t: 1000 * t - 1)
+    levels = schedule.levels(dlib.grid(schedule, STEPS, "sd_trailing"))
+    return lambda: lambda: dlib.sample(model, start, levels, solver)
+
+
+def _diffusers(make: Callable, start: Tensor, net: Callable) -> Round:
+    scheduler = make()
+
+    def prepare() -> Callable[[], Tensor]:
+        scheduler.set_timesteps(STEPS)
+        return loop
+
+    def loop() -> Tensor:
+        x = start * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            x = scheduler.step(net(scheduler.scale_model_input(x, t), t), t, x, return_dict=False)[0]
+        return x
+
+    return prepare
