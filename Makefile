@@ -28,8 +28,9 @@ test-unit: $(VENV)/.all
 test-notebooks: $(VENV)/.all
 	$(PY) -m pytest --nbval-lax --nbval-cell-timeout 300 -n 2 --dist loadfile chapters
 
-lab: $(VENV)/.all  ## open the chapters in JupyterLab
-	$(PY) -m jupyterlab chapters
+lab: $(VENV)/.all  ## open copies of the chapters, in lab/, in JupyterLab; options: make lab LAB="--no-browser --allow-root"
+	@mkdir -p lab && cp -n chapters/*.ipynb lab/ && echo "Copies of the chapters are in lab/; delete one to start it afresh."
+	$(PY) -m jupyterlab $(LAB) lab
 
 run: $(VENV)/.all  ## execute chapters anew, e.g. make run CHAPTER=08
 	@test -n "$(CHAPTER)" || { echo "make run: which chapter? type e.g. make run CHAPTER=08 (or CHAPTER=all)"; exit 2; }

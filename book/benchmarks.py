@@ -5,6 +5,7 @@ from pathlib import Path
 
 from book.errors import BookError
 
+LONG, BEST = 40, 8  # a longer table shows the best rows of each kind and folds the whole
 _KEYS = ("title", "note", "machine", "date", "columns", "rows")
 
 
@@ -27,10 +28,17 @@ def _section(path: Path) -> list[str]:
     missing = [key for key in _KEYS if key not in result]
     if missing:
         raise BookError(f"bench/results/{path.name} lacks {', '.join(missing)}: make bench")
-    rows = [_row(row) for row in result["rows"]]
-    rule = "|" + "---|" * len(result["columns"])
-    where = f"*{result['machine']}, {result['date']}.*"
-    return [f"## {result['title']}", "", result["note"], "", _row(result["columns"]), rule, *rows, "", where, ""]
+    rows, where = result["rows"], f"*{result['machine']}, {result['date']}.*"
+    if len(rows) <= LONG:
+        return [f"## {result['title']}", "", result["note"], "", *_table(result["columns"], rows), "", where, ""]
+    best = [row for kind in dict.fromkeys(row[0] for row in rows) for row in [row for row in rows if row[0] == kind][:BEST]]
+    fold = ["<details markdown=\"1\">", f"<summary>All {len(rows)} rows, losing ones too</summary>", "", *_table(result["columns"], rows), "", "</details>"]
+    return [f"## {result['title']}", "", result["note"], "", f"The first {BEST} rows of each {result['columns'][0]}:", "",
+            *_table(result["columns"], best), "", *fold, "", where, ""]
+
+
+def _table(columns: list, rows: list) -> list[str]:
+    return [_row(columns), "|" + "---|" * len(columns), *map(_row, rows)]
 
 
 def _row(cells: list) -> str:

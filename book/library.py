@@ -42,10 +42,10 @@ class Book:
         return chapters
 
     def chosen(self, names: list[str]) -> list[Chapter]:
-        """Chapters by number ("08") or stem; "all" for all. An unknown name is answered with the known ones."""
+        """Chapters by number ("08" or "8") or stem; "all" for all. An unknown name is answered with the known ones."""
         if names == ["all"]:
             return self.chapters
-        by_name = {key: chapter for chapter in self.chapters for key in (chapter.stem[:2], chapter.stem)}
+        by_name = {key: chapter for chapter in self.chapters for key in (chapter.stem[:2], chapter.stem[:2].lstrip("0"), chapter.stem)}
         for name in names:
             if name not in by_name:
                 known = ", ".join(chapter.stem[:2] for chapter in self.chapters) or "none yet"

@@ -27,7 +27,7 @@ def read_notebook(book: Book, chapter: Chapter):
 
 
 def _remedy(chapter: Chapter) -> str:
-    return f"python -m book run {chapter.stem[:2]}"
+    return f"make run CHAPTER={chapter.stem[:2]}"
 
 
 def _read(chapter: Chapter):

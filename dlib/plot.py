@@ -120,7 +120,7 @@ def convergence(
     calls = [n for curve in errors.values() for n in curve]
     if floor is not None:
         ax.axhspan(min(every) / 3, floor, color=FLOOR, alpha=0.6, lw=0)
-        ax.text(max(calls), floor * 0.93, "sampling floor", ha="right", va="top", fontsize=9.5, color=INK)
+        ax.text(max(calls), min(every) / 2.7, "sampling floor", ha="right", va="bottom", fontsize=9.5, color=INK)
     ax.set_ylim(min(every) / 3, max(every) * 2)
     if slopes:
         _fan(ax, slopes, min(calls) * 1.1, (floor or max(every)) / 4)

@@ -62,7 +62,7 @@ class Config:
 def check(config: Config) -> None:
     """Raise ValueError for what can be wrong before any weights are read."""
     require(len(config.prompt) > 0, '--prompt is empty: type --prompt "a lighthouse at dusk"')
-    require(bool(config.weights) != config.tiny, f"--weights {config.weights} and --tiny={config.tiny}: pass exactly one of them: "
+    require(bool(config.weights) != config.tiny, f"{'both --weights and --tiny' if config.tiny else 'neither --weights nor --tiny'} given: pass exactly one of them: "
             f"--weights FOLDER_OR_HUB_ID (e.g. {SD15}) or --tiny")
     for flag, name, known in (("solver", config.solver, SOLVERS), ("grid", config.grid, SPACINGS)):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

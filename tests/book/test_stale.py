@@ -16,7 +16,7 @@ def complaint(book: Book) -> str:
     book = Book(book.root)
     with pytest.raises(BookError) as error:
         read_notebook(book, book.chapters[0])
-    assert "python -m book run 08" in str(error.value)
+    assert "make run CHAPTER=08" in str(error.value)
     return str(error.value)
 
 

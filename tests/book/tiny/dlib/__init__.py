@@ -1,1 +1,1 @@
-"""A tiny library."""
+"""A tiny library for the tests of Diffusion, Distilled's press."""
