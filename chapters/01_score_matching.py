@@ -131,12 +131,12 @@ def mean(value, level, h=0.125):
     """E_p value(Batch(x)) by the trapezoid rule."""
     grid = torch.arange(-7, 7, h, dtype=torch.float64)[:, None]
     mass = line.log_prob(grid, level).exp() * h
-    return sum(w * float(value(Batch(x[None]))) for w, x in zip(mass, grid)).item()
+    return sum(w * value(Batch(x[None])) for w, x in zip(mass.tolist(), grid))
 
 slope = lambda level: energy_score(lambda x: -line.log_prob(x, level))
 two = (lambda x: -torch.tanh(x), lambda x: torch.sin(2 * x) - x / 3)
-esm = lambda s, level: mean(lambda b: explicit(s, b, slope(level)).value, level)
-gaps = [mean(lambda b: implicit(s, b).value, CLEAN) - esm(s, CLEAN) for s in two]
+esm = lambda s, level: mean(lambda b: explicit(s, b, slope(level)).value.item(), level)
+gaps = [mean(lambda b: implicit(s, b).value.item(), CLEAN) - esm(s, CLEAN) for s in two]
 information = esm(lambda x: 0 * x, CLEAN)
 claim("C01.2", "ISM − ESM is the same for two different scores (difference)",
       abs(gaps[0] - gaps[1]), below=1e-9)
@@ -164,7 +164,7 @@ S = torch.tensor([[0.9, 0.5, -0.2], [0.5, -1.1, 0.7], [-0.2, 0.7, 0.6]])
 origin, draw = Batch(torch.zeros(50, 3)), Draw(3)
 def variance(directions):
     value = lambda: sliced_vr(lambda x: x @ S, origin, draw, directions).value
-    return 50 * torch.stack([value() for _ in range(800)]).var()    # each a mean of 50
+    return 50 * torch.stack([value() for _ in range(800)]).var().item()  # means of 50
 
 everything, diagonal = 2 * S.square().sum(), 2 * S.diagonal().square().sum()
 claim("C01.4", "Gaussian directions: variance over 2 Σ S_ij²",
@@ -173,8 +173,8 @@ claim("C01.5", "random signs: variance over 2 Σ_{i≠j} S_ij²",
       variance(score_matching.rademacher) / (everything - diagonal), between=(0.75, 1.25))
 batch = Batch(x)                                   # s = sin has a diagonal Jacobian
 claim("C01.6", "random signs are exact for a diagonal Jacobian: SSM-VR − ISM",
-      abs(sliced_vr(torch.sin, batch, draw).value - implicit(torch.sin, batch).value),
-      below=1e-12)
+      abs(sliced_vr(torch.sin, batch, draw).value.item()
+          - implicit(torch.sin, batch).value.item()), below=1e-12)
 
 # %% [markdown]
 # (A variance from 800 draws has a standard error of 5 %; the bounds allow five.)
@@ -228,7 +228,7 @@ tweedie = lambda x: (exact(line, edm())(x, half).x0 - x) / 0.5**2
 g = two[0]
 cost = total(lambda x: tweedie(x) + g(x)) - total(tweedie)
 claim("C01.8", "DSM(Tweedie + g) − DSM(Tweedie) is ½E‖g‖² (difference)",
-      abs(cost - mean(lambda b: 0.5 * g(b.x0).square().sum(), half)), below=1e-9)
+      abs(cost - mean(lambda b: 0.5 * g(b.x0).square().item(), half)), below=1e-9)
 x = line.sample(1000, Draw(4))[0]
 claim("C01.9", "and Tweedie's score is ∇log p_σ (RMS distance)",
       metrics.rms(tweedie(x), slope(half)(x)), below=1e-12)
@@ -255,7 +255,7 @@ some = mixture.sample(100, Draw(5))[0]
 def spikes(h):
     kernels = Mixture(torch.ones(100) / 100, some, torch.full((100,), h))
     score = energy_score(lambda x: -kernels.log_prob(x, CLEAN))
-    return implicit(score, Batch(some)).value
+    return implicit(score, Batch(some)).value.item()
 
 def relative(net, level, x):
     with torch.no_grad():
@@ -383,8 +383,8 @@ right, wrong = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
 train(right, lambda b, draw: implicit(right, b), gauss, steps=300, lr=0.05)
 train(wrong, lambda b, draw: flipped(wrong, b), gauss, steps=300, lr=0.05)
 claim("C01.19", "Gaussian data: −c² tr W / 2, learnt with the right sign",
-      -(c**2) * right.weight.trace() / 2, between=(0.95, 1.05))
-claim("C01.20", "and with the wrong sign", -(c**2) * wrong.weight.trace() / 2,
+      -(c**2) * right.weight.trace().item() / 2, between=(0.95, 1.05))
+claim("C01.20", "and with the wrong sign", -(c**2) * wrong.weight.trace().item() / 2,
       between=(-1.05, -0.95))
 
 # %% [markdown]
@@ -447,7 +447,7 @@ descent = energy_score(lambda x: energy(x).squeeze(1))
 train(energy, lambda b, draw: dsm(descent, b, draw, SIGMA), fresh, steps=300)
 def curl(score):
     rows = torch.autograd.functional.jacobian(lambda x: score(x).sum(0), square[::37])
-    return (rows[0, :, 1] - rows[1, :, 0]).abs().max() / rows.abs().max()
+    return ((rows[0, :, 1] - rows[1, :, 0]).abs().max() / rows.abs().max()).item()
 
 claim("C01.21", "an energy's score has a symmetric Jacobian (relative asymmetry)",
       curl(descent), below=1e-5)
