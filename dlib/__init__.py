@@ -9,7 +9,7 @@ from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule, cosine, discrete, ed
 from dlib.grids import grid
 from dlib.mixtures import NULL, Mixture
 from dlib.denoiser import Denoiser, Prediction, counted, exact, frozen, guided
-from dlib.solvers import SOLVERS, reference, sample, transition, walk
-from dlib.losses import Batch, Loss, denoising
+from dlib.solvers import SOLVERS, langevin, reference, sample, transition, walk
+from dlib.losses import Batch, Loss, denoising, denoising_score_matching, energy_score
 from dlib.recipes import Phase
 from dlib.fit import Ema, fit

@@ -156,3 +156,28 @@ def pictures(rows: Mapping[str, Tensor]):
         ax.set_title(name, fontsize=10, pad=3)
         ax.axis("off")
     return figure
+
+
+@_in_paper_style
+def score_error(panels: Mapping[str, tuple[Tensor, Tensor]], axis: Tensor, depths: Sequence[float] = (-5, -20, -80)):
+    """Heat maps of ‖s − ∇ log p‖ (log scale, dark is small) with contours of log p, one panel a method.
+
+    panels: name ↦ (error, log-density), each (n²,) on `torch.cartesian_prod(axis, axis)`; axis (n,). One colour scale, which
+    spans a factor of 1000. depths: the values of log p that get a contour.
+    """
+    from matplotlib.colors import LogNorm
+
+    figure, axes = _axes(1, len(panels), (2.8 * len(panels), 3.9), sharex=True, sharey=True)
+    top = max(error.max().item() for error, _ in panels.values())
+    for ax, (name, (error, log_density)) in zip(axes, panels.items()):
+        require(error.shape == log_density.shape == (len(axis) ** 2,), f"plot.score_error: panel {name!r} has errors {tuple(error.shape)} and "
+                f"log-densities {tuple(log_density.shape)}, wanted ({len(axis) ** 2},) each: one value a point of cartesian_prod(axis, axis)")
+        across, heat, density = _numpy(axis), *(_numpy(values).reshape(len(axis), -1).T for values in (error, log_density))
+        image = ax.pcolormesh(across, across, heat, norm=LogNorm(top / 1000, top), cmap="cividis", rasterized=True)
+        lines = ax.contour(across, across, density, levels=sorted(depths), colors="white", linewidths=1, linestyles="solid")
+        ax.clabel(lines, fmt="%g", fontsize=9)
+        ax.set(title=name, aspect="equal", xlabel="$x_1$")
+        ax.locator_params(nbins=4)
+    axes[0].set_ylabel("$x_2$")
+    figure.colorbar(image, ax=list(axes), location="bottom", shrink=0.9, label=r"score error  $\Vert s - \nabla\log p\,\Vert$  (white: $\log p$)")
+    return figure

@@ -3,6 +3,7 @@
 from dlib.solvers.base import Solver, solver
 from dlib.solvers.driver import State, sample, walk
 from dlib.solvers.first_order import Transition, ancestral, ddim, ddim_eta, euler, transition
+from dlib.solvers.langevin import langevin
 from dlib.solvers.multistep import dpm_solver_pp_2m, dpm_solver_pp_3m, dpm_solver_pp_3m_released
 from dlib.solvers.phi import expand_eps, expand_x0, phi
 from dlib.solvers.reference import reference

@@ -58,6 +58,22 @@ def test_pictures_put_ink_on_paper():
     assert first.shape == (8, 30)
 
 
+def test_score_error_puts_the_first_coordinate_across_and_one_scale_on_every_panel():
+    axis = torch.linspace(-2, 2, 9)
+    x = torch.cartesian_prod(axis, axis)
+    wrong_on_the_right, density = 1 + x[:, 0].clamp(min=0), -10 * x.square().sum(1)
+    figure = plot.score_error({"first": (wrong_on_the_right, density), "second": (wrong_on_the_right / 2, density)}, axis, depths=(-5, -20))
+    first, second, bar = figure.axes
+    heat = first.collections[0].get_array().reshape(9, 9)
+    assert heat[4, 8] == 3 and heat[4, 0] == heat[8, 4] == 1
+    assert first.collections[0].get_clim() == second.collections[0].get_clim() == pytest.approx((0.003, 3))
+    assert list(first.collections[1].levels) == [-20, -5]
+    assert [ax.get_title(loc="left") for ax in (first, second)] == ["first", "second"]
+    assert (first.get_xlabel(), first.get_ylabel()) == ("$x_1$", "$x_2$") and "score error" in bar.get_xlabel()
+    with pytest.raises(ValueError, match="panel 'short'.*wanted \\(81,\\)"):
+        plot.score_error({"short": (density[:9], density[:9])}, axis)
+
+
 def test_the_library_itself_does_not_import_matplotlib():
     code = "import sys, dlib; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
