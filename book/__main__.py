@@ -1,4 +1,4 @@
-"""`python -m book run|build|serve|ledger`. Building, serving and the ledger need neither torch nor the library installed."""
+"""`python -m book run|build|serve|ledger|release`. Only running needs torch and the library installed."""
 
 import argparse
 import sys
@@ -26,9 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m book", description="The press: chapters become notebooks, notebooks become a site.")
-    verbs = parser.add_subparsers(required=True, metavar="run | build | serve | ledger")
+    verbs = parser.add_subparsers(required=True, metavar="run | build | serve | ledger | release")
     verb = verbs.add_parser("run", help="execute chapters: chapters/NN_name.py becomes NN_name.ipynb")
-    verb.add_argument("chapters", nargs="+", metavar="NN", help="chapter numbers like 08, or all")
+    verb.add_argument("chapters", nargs="+", metavar="NN", help="chapter numbers like 08, assignments like assignments/08, or all")
     verb.set_defaults(act=_run)
     verb = verbs.add_parser("build", help="build the site from the executed notebooks")
     verb.add_argument("--out", type=Path, default=ROOT / "site", metavar="DIR", help="where to write it (default: site)")
@@ -38,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(act=_serve)
     verb = verbs.add_parser("ledger", help="print every claim, its bound and its measured value")
     verb.set_defaults(act=_ledger)
+    verb = verbs.add_parser("release", help="write an assignment's notebook for students: the answers are taken out")
+    verb.add_argument("assignment", metavar="NN", help="the assignment's number, like 08")
+    verb.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write it into")
+    verb.set_defaults(act=_release)
     return parser
 
 
@@ -66,6 +70,12 @@ def _serve(book: Book, options) -> None:
 def _ledger(book: Book, options) -> None:
     notebooks = {chapter.stem: read_notebook(book, chapter) for chapter in book.chapters}
     _say(ledger_text(read_ledger(book, notebooks)))
+
+
+def _release(book: Book, options) -> None:
+    from book.release import release
+
+    _say(f"for students: {release(book, options.assignment, options.to)}")
 
 
 if __name__ == "__main__":
