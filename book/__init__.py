@@ -1,4 +1,4 @@
-"""The press and the course. A chapter writes `from book import claim, figure, show`; a maintainer types `python -m book`."""
+"""The press and the course. A chapter writes `from book import claim, figure, show`, an assignment `from book import check`."""
 
 import os
 
@@ -6,9 +6,10 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from book.check import check  # noqa: E402
 from book.right_dlib import require_our_dlib  # noqa: E402
 from book.verbs import claim, figure, show  # noqa: E402
 
 require_our_dlib()
 
-__all__ = ["claim", "figure", "show"]
+__all__ = ["check", "claim", "figure", "show"]

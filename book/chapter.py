@@ -54,7 +54,16 @@ class Chapter:
         return self.path.with_suffix(".ipynb")
 
     def where(self, cell: Cell) -> str:
-        return f"chapters/{self.path.name}, cell {cell.id} ({cell.first_line})"
+        return f"{self.place}, cell {cell.id} ({cell.first_line})"
+
+    @property
+    def place(self) -> str:
+        """The file as messages name it: from the repository's root."""
+        return place(self.path)
+
+
+def place(path: Path) -> str:
+    return f"chapters/assignments/{path.name}" if path.parent.name == "assignments" else f"chapters/{path.name}"
 
 
 def read_chapter(path: Path) -> Chapter:
@@ -65,30 +74,31 @@ def read_chapter(path: Path) -> Chapter:
 
     match = _NAME.fullmatch(path.stem)
     if not match:
-        raise BookError(f"chapters/{path.name}: a chapter's file is named like 08_dpm_solver.py (two digits, then lower case)")
+        raise BookError(f"{place(path)}: a chapter's file is named like 08_dpm_solver.py (two digits, then lower case)")
     try:
         node = jupytext.read(path, fmt="py:percent")
     except (nbformat.ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BookError(f"chapters/{path.name}: not a Jupytext percent file: {str(error).splitlines()[0]}") from None
+        raise BookError(f"{place(path)}: not a Jupytext percent file: {str(error).splitlines()[0]}") from None
     header = _header(path, node.metadata)
-    cells = tuple(_cell(match[1], i, cell) for i, cell in enumerate(node.cells, start=1))
+    prefix = ("as" if path.parent.name == "assignments" else "ch") + match[1]
+    cells = tuple(_cell(prefix, i, cell) for i, cell in enumerate(node.cells, start=1))
     if not (cells and cells[0].kind == "markdown" and cells[0].source.startswith("# ")):
-        raise BookError(f"chapters/{path.name}: the first cell must be Markdown and start with the chapter's heading, '# …'")
+        raise BookError(f"{place(path)}: the first cell must be Markdown and start with the chapter's heading, '# …'")
     return Chapter(path=path, cells=cells, **header)
 
 
-def _cell(number: str, index: int, cell) -> Cell:
-    return Cell(f"ch{number}-{index:03d}", cell.cell_type, cell.source, tuple(cell.metadata.get("tags", ())))
+def _cell(prefix: str, index: int, cell) -> Cell:
+    return Cell(f"{prefix}-{index:03d}", cell.cell_type, cell.source, tuple(cell.metadata.get("tags", ())))
 
 
 def _header(path: Path, metadata) -> dict:
     if metadata.get("kernelspec", {}).get("name") != "python3":
-        raise BookError(f"chapters/{path.name}: the header needs a kernelspec named python3 (see book/pages/for/engineer.md)")
+        raise BookError(f"{place(path)}: the header needs a kernelspec named python3 (see book/pages/for/engineer.md)")
     header = dict(metadata.get("book") or {})
     wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key), kind) or not header[key]]
     unknown = sorted(set(header) - set(_HEADER))
     if wrong or unknown:
         wanted = ", ".join(f"{key} ({kind.__name__})" for key, kind in _HEADER.items())
-        raise BookError(f"chapters/{path.name}: header `book:` wants {wanted}; missing or wrong: {wrong}; unknown: {unknown}")
+        raise BookError(f"{place(path)}: header `book:` wants {wanted}; missing or wrong: {wrong}; unknown: {unknown}")
     header["needs"] = tuple(map(str, header["needs"]))
     return header

@@ -41,16 +41,29 @@ class Book:
                 raise BookError(f"chapters/{chapter.path.name} is not in book/outline.toml: add it to its part, or rename it")
         return chapters
 
+    @cached_property
+    def assignments(self) -> list[Chapter]:
+        """The assignments that exist, in order: chapters/assignments/NN_name.py, written like chapters."""
+        return [read_chapter(path) for path in sorted((self.root / "chapters" / "assignments").glob("*.py"))]
+
+    def assignment(self, number: str) -> Chapter:
+        """An assignment by its number ("08")."""
+        for assignment in self.assignments:
+            if number in (assignment.stem[:2], assignment.stem):
+                return assignment
+        known = ", ".join(assignment.stem[:2] for assignment in self.assignments) or "none yet"
+        raise BookError(f"there is no assignment {number!r}: the assignments are {known}")
+
     def chosen(self, names: list[str]) -> list[Chapter]:
-        """Chapters by number ("08" or "8") or stem; "all" for all. An unknown name is answered with the known ones."""
+        """Chapters by number ("08" or "8") or stem, assignments as "assignments/08"; "all" for all. Unknown names are answered with the known."""
         if names == ["all"]:
-            return self.chapters
+            return self.chapters + self.assignments
         by_name = {key: chapter for chapter in self.chapters for key in (chapter.stem[:2], chapter.stem[:2].lstrip("0"), chapter.stem)}
         for name in names:
-            if name not in by_name:
+            if name not in by_name and not name.startswith("assignments/"):
                 known = ", ".join(chapter.stem[:2] for chapter in self.chapters) or "none yet"
                 raise BookError(f"there is no chapter {name!r}: the chapters are {known}; or say all")
-        return [by_name[name] for name in names]
+        return [by_name[name] if name in by_name else self.assignment(name.removeprefix("assignments/")) for name in names]
 
     @cached_property
     def entries(self) -> dict[str, Entry]:

@@ -64,7 +64,7 @@ class _Progress:
 
     def __init__(self, chapter: Chapter, total: int, say: Callable[[str], None]):
         self.chapter, self.total, self.say = chapter, total, say
-        self.where = f"chapters/{chapter.path.name}, before its first cell"
+        self.where = f"{chapter.place}, before its first cell"
 
     def start(self, cell, cell_index) -> None:
         self.where = self.chapter.where(self.chapter.cells[cell_index])

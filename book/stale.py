@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from book.chapter import Cell, Chapter
+from book.chapter import Cell, Chapter, place
 from book.convert import notebook_cells
 from book.errors import BookError, Complaints
 from book.library import Book
@@ -27,20 +27,20 @@ def read_notebook(book: Book, chapter: Chapter):
 
 
 def _remedy(chapter: Chapter) -> str:
-    return f"make run CHAPTER={chapter.stem[:2]}"
+    return f"make run CHAPTER={'assignments/' * (chapter.path.parent.name == 'assignments')}{chapter.stem[:2]}"
 
 
 def _read(chapter: Chapter):
     import nbformat
 
     if not chapter.notebook.exists():
-        raise BookError(f"chapters/{chapter.notebook.name} does not exist yet: {_remedy(chapter)}")
+        raise BookError(f"{place(chapter.notebook)} does not exist yet: {_remedy(chapter)}")
     try:
         node = nbformat.reads(chapter.notebook.read_text(encoding="utf-8"), as_version=4)
         nbformat.validate(node)
     except (nbformat.ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise BookError(f"chapters/{chapter.notebook.name} is not a notebook ({reason}): {_remedy(chapter)}") from None
+        raise BookError(f"{place(chapter.notebook)} is not a notebook ({reason}): {_remedy(chapter)}") from None
     return node
 
 
@@ -50,7 +50,7 @@ def _compare(chapter: Chapter, wanted: list[Cell], have: list, complaints: Compl
         if same != (cell.id, cell.kind, cell.source, cell.tags):
             complaints.add(chapter.where(cell), "the source has changed since the notebook was executed")
     if len(wanted) != len(have):
-        complaints.add(f"chapters/{chapter.path.name}", f"the source has {len(wanted)} cells, the notebook {len(have)}")
+        complaints.add(chapter.place, f"the source has {len(wanted)} cells, the notebook {len(have)}")
 
 
 def _check_executed(chapter: Chapter, cell: Cell, done, complaints: Complaints) -> None:

@@ -1,0 +1,108 @@
+"""What one answer may see and use: its own user, processes, network and files, and bounded time and memory.
+
+The child's root directory is a small file system in memory with Python, its packages and `dlib`, all read-only; /scratch is
+the only place to write. There is no /proc, no network, and nobody else's file. Run as root, the child becomes a user that
+exists nowhere else; run as an ordinary user, it lives in a user namespace of its own.
+"""
+
+import os
+import resource
+import signal
+import sys
+import sysconfig
+from pathlib import Path
+
+from book.grading import kernel
+
+_SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+_WORLD = kernel.NEWNS | kernel.NEWPID | kernel.NEWNET | kernel.NEWIPC | kernel.NEWUTS
+_SCRATCH = "/scratch"
+_NOBODY = 65534
+_FIRST_UID = 1_000_000_000
+MEMORY = 1 << 30  # bytes an answer may take beyond what the imported libraries have
+PROCESSES, FILES, WRITTEN = 12, 64, 64 << 20
+WAYS = ("root", "user", "none")
+
+
+def visible() -> list[str]:
+    """The files and folders that a child can read: the interpreter, its packages, the library and the questions."""
+    import book
+    import dlib
+
+    packages = [str(Path(package.__file__).resolve().parent) for package in (book, dlib)]
+    paths = [*_SYSTEM, sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *packages]
+    paths = sorted({os.path.abspath(path) for path in paths if os.path.exists(path)})
+    kept: list[str] = []
+    for path in paths:
+        if not any(path.startswith(other + "/") for other in kept):
+            kept.append(path)
+    return kept
+
+
+def unshare(way: str) -> None:
+    """Leave the grader's namespaces. OSError where the kernel or a container forbids it."""
+    uid, gid = os.getuid(), os.getgid()
+    if way == "root":
+        kernel.unshare(_WORLD)
+    elif way == "user":
+        kernel.unshare(_WORLD | kernel.NEWUSER)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{_NOBODY} {uid} 1"), ("gid_map", f"{_NOBODY} {gid} 1")):
+            Path(f"/proc/self/{name}").write_text(text)
+
+
+def enter(way: str, stage: str, seconds: int, number: int) -> None:
+    """Complete the sandbox, as the first process of the new namespaces. `stage` is an empty folder to build the root in; `number` makes the user unique."""
+    os.setsid()
+    memory = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if way != "none" else None
+    if way != "none":
+        Path("/proc/self/oom_score_adj").write_text("1000")
+        _build_root(stage)
+        if way == "root":
+            kernel.drop_bounding_set()
+            _become(_FIRST_UID + number)
+        kernel.drop_capabilities()
+        kernel.die_with_parent(signal.SIGKILL)
+        os.environ.update(HOME=_SCRATCH, TMPDIR=_SCRATCH)
+    _limit(seconds, memory)
+
+
+def _build_root(stage: str) -> None:
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("none", stage, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
+    for path in (*visible(), *_DEVICES):
+        _show(path, stage + path)
+    os.mkdir(stage + _SCRATCH)
+    kernel.read_only(stage)
+    kernel.mount("none", stage + _SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={WRITTEN},nr_inodes=1000,mode=777")
+    kernel.pivot(stage)
+    os.chdir(_SCRATCH)
+
+
+def _show(path: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.islink(path):
+        os.symlink(os.readlink(path), target)
+        return
+    if os.path.isdir(path):
+        os.makedirs(target, exist_ok=True)
+    else:
+        open(target, "x").close()
+    kernel.mount(path, target, None, kernel.MS_BIND | kernel.MS_REC)
+
+
+def _become(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _limit(seconds: int, memory: int | None) -> None:
+    limits = {"CPU": seconds + 1, "NOFILE": FILES, "FSIZE": WRITTEN, "CORE": 0}
+    if memory is not None:  # elsewhere the size of the process is unknown, and others of this user count as its processes
+        limits |= {"AS": memory + MEMORY, "NPROC": PROCESSES}
+    for name, value in limits.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(kind)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))

@@ -1,0 +1,41 @@
+"""What judges share: shapes, numbers that are not finite, and the recognition of known mistakes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from book.questions import Verdict
+
+RIGHT = Verdict(1.0, "right")
+
+
+def wrong(feedback: str, share: float = 0.0) -> Verdict:
+    return Verdict(share, feedback)
+
+
+def malformed(outputs: Sequence, names: Sequence[str], shapes: Sequence[tuple]) -> Verdict | None:
+    """A verdict if the answer returned the wrong number of arrays, wrong shapes or numbers that are not finite; else None."""
+    if len(outputs) != len(shapes):
+        return wrong(f"got {len(outputs)} arrays, wanted {len(shapes)}")
+    for value, name, shape in zip(outputs, names, shapes):
+        if value.shape != shape:
+            return wrong(f"{name} has shape {value.shape}, wanted {shape}: does the answer return what its docstring says?")
+        if not np.isfinite(value).all():
+            return wrong(f"{name} is not finite everywhere: look for a division by zero, or a logarithm or exponential that overflows")
+    return None
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference relative to the largest entry of b."""
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-300))
+
+
+def recognise(value: np.ndarray, mistakes: dict[str, np.ndarray], tolerance: float = 1e-8) -> str | None:
+    """The explanation whose array the value agrees with, if there is one."""
+    return next((why for why, array in mistakes.items() if distance(value, array) < tolerance), None)
+
+
+def slope(errors: dict[int, float]) -> float:
+    """Order of convergence from {steps: error}: minus the least-squares slope of log error on log steps."""
+    n, e = np.log(list(errors)), np.log(np.maximum(list(errors.values()), 1e-300))
+    return float(-np.polyfit(n, e, 1)[0])

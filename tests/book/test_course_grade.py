@@ -1,0 +1,226 @@
+"""A whole class, hostile ones included: every file ends as a row with points and feedback, and nothing is left behind."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from course import BOOK, ROOT, SOLUTION, WRONG, cell, notebook, only, right
+from hostile import HOSTILE, MARK, SECRET
+
+from book.__main__ import main
+from book.errors import BookError
+from book.grading import grade as grading
+from book.grading import worker as workers
+from book.questions import questions
+from book.release import release
+
+IDS = [f"Q08.{k}" for k in range(1, 6)]
+
+
+def running(mark: str) -> list[str]:
+    """Command lines of this machine's processes that contain `mark`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [path.read_bytes().decode(errors="replace")] if mark.encode() in path.read_bytes() else []
+        except OSError:
+            pass
+    return found
+
+
+def save(path: Path, node) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(node))
+
+
+def hand_in(folder: Path, port: int) -> None:
+    """The class's folder: right, blank, wrong, hostile and broken."""
+    save(folder / "right.ipynb", notebook(right()))
+    save(folder / "ann" / "renamed (1).ipynb", notebook(SOLUTION))
+    release(BOOK, "08", folder).rename(folder / "blank.ipynb")
+    save(folder / "=secret.ipynb", notebook({}) | {"metadata": {"name": SECRET}})
+    for name, (body, _) in HOSTILE.items():
+        body = body.replace("PORT", str(port)).replace("OTHER", repr(str(folder / "=secret.ipynb"))).replace("FOLDER", repr(str(folder)))
+        source = cell("Q08.5", body)
+        source = source.replace("def slope_and_curvature", "def my_slope") if name == "no_such_name" else source
+        save(folder / f"{name}.ipynb", only("Q08.2", "Q08.5", answers=SOLUTION | {"Q08.5": source}))
+    broken(folder)
+
+
+def broken(folder: Path) -> None:
+    """Files that are not what they should be."""
+    doubled, missing, tampered, rerun = (only("Q08.1", "Q08.2", "Q08.5", answers=SOLUTION) for _ in range(4))
+    doubled["cells"].append(doubled["cells"][3])
+    missing["cells"] = [c for c in missing["cells"] if "# ANSWER Q08.2" not in c["source"]]
+    tampered["cells"][4]["source"] = 'print("Q08.1 PASS")'
+    tampered["cells"][3]["source"] = cell("Q08.1", "return h, h")
+    rerun["cells"][4]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "whatever"}]
+    for name, node in {"doubled": doubled, "missing": missing, "tampered": tampered, "rerun": rerun}.items():
+        save(folder / f"{name}.ipynb", node)
+    (folder / "empty.ipynb").write_text("")
+    (folder / "essay.pdf").write_bytes(b"%PDF-1.4 \xff\xfe")
+    (folder / "deep.ipynb").write_text("[" * 200_000)
+    (folder / "list.ipynb").write_text("[1, 2]")
+    save(folder / "cells.ipynb", {"cells": [1, None, {"cell_type": "code", "source": [3, {}]}, {"cell_type": "code"}, []]})
+    save(folder / "surrogate.ipynb", notebook({"Q08.1": "# ANSWER Q08.1\n\ud800 = 1"}))
+    (folder / "copied.ipynb").symlink_to(folder / "right.ipynb")
+    os.mkfifo(folder / "pipe.ipynb")
+
+
+needs_sandbox = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """{file without ending: row} of the grades of the whole class."""
+    folder, out = tmp_path_factory.mktemp("class") / "handed in", tmp_path_factory.mktemp("grades") / "grades.csv"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(grading, "questions", lambda number: [replace(q, seconds=8) for q in questions(number)])
+    with socket.create_server(("127.0.0.1", 0)) as server, patch.context():
+        hand_in(folder, server.getsockname()[1])
+        try:
+            grading.grade(BOOK, folder, "08", out, lambda line: None)
+        except BookError as error:
+            if "offers no sandbox" in str(error):
+                pytest.skip(str(error))
+            raise
+    patch.undo()
+    rows = list(csv.DictReader(out.open(encoding="utf-8-sig")))
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    assert [row["file"].removeprefix("'") for row in rows] == names
+    return {Path(row["file"]).stem.removeprefix("'"): row for row in rows} | {"OUT": out}
+
+
+def points(row) -> list[str]:
+    return [row[f"{q.id} (of {q.points})"] for q in questions("08")]
+
+
+@needs_sandbox
+def test_right_answers_get_all_points(table):
+    for name in ("right", "renamed (1)"):
+        assert points(table[name]) == ["3", "3", "6", "5", "3"] and table[name]["total (of 20)"] == "20"
+        assert {table[name][f"{id} feedback"] for id in IDS} == {"right"}
+    assert table["rerun"]["total (of 20)"] == "9"  # all that it answers
+    assert table["right"]["notes"] == "" and "letter for letter" in table["renamed (1)"]["notes"]
+
+
+@needs_sandbox
+def test_blank_gets_none_and_is_told_so(table):
+    assert points(table["blank"]) == ["0"] * 5
+    assert all("not answered yet" in table["blank"][f"{id} feedback"] for id in IDS)
+
+
+@needs_sandbox
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_answers_get_no_points_and_cost_the_others_nothing(table, name):
+    row = table[name]
+    assert (row["Q08.5 (of 3)"], row["Q08.2 (of 3)"], row["total (of 20)"]) == ("0", "3", "3")
+    assert HOSTILE[name][1] in row["Q08.5 feedback"] and row["Q08.5 feedback"] not in ("", "right")
+    assert SECRET not in row["Q08.5 feedback"] and "NOT GRADED" not in row["Q08.5 feedback"]
+
+
+@needs_sandbox
+@pytest.mark.parametrize(("name", "id", "says"), [
+    ("doubled", "Q08.1", "doubled: 2 cells"), ("missing", "Q08.2", "missing: no cell starts with the line '# ANSWER Q08.2'"),
+    ("tampered", "Q08.1", "ϕ₁"), ("empty", "Q08.3", "not a notebook"), ("essay", "Q08.3", "not a notebook"), ("deep", "Q08.3", "not a notebook"),
+    ("list", "Q08.3", "no list of cells"), ("cells", "Q08.3", "missing"), ("copied", "Q08.1", "a link"), ("pipe", "Q08.1", "a device"),
+    ("surrogate", "Q08.1", "UnicodeEncodeError"),
+])
+def test_broken_files_are_named(table, name, id, says):
+    row = table[name]
+    assert says in row[f"{id} feedback"] and row[next(k for k in row if k.startswith(f"{id} (of"))] == "0"
+    if name in ("doubled", "missing", "tampered"):
+        assert row["total (of 20)"] == "6"  # the other questions count
+
+
+@needs_sandbox
+def test_a_tampered_check_is_noted_and_ignored(table):
+    assert "check cell changed or missing (ignored): Q08.1" in table["tampered"]["notes"]
+
+
+@needs_sandbox
+def test_nothing_is_left_behind(table):
+    assert not running(MARK) and not running("book.grading.zygote")
+
+
+@needs_sandbox
+def test_the_tables_open_in_a_spreadsheet(table):
+    text = table["OUT"].read_text(encoding="utf-8-sig")
+    rows = list(csv.reader(text.splitlines()))
+    assert not [value for row in rows for value in row if value.startswith(("=", "+", "@", "-"))]
+    assert len({table[name]["seed"] for name in HOSTILE}) == 1 and table["right"]["seed"].isdigit()
+    beside = list(csv.DictReader(table["OUT"].with_name("grades_nbgrader.csv").open(encoding="utf-8-sig")))
+    assert [row["score"] for row in beside if row["student_id"] == "ann"] == ["20"] and beside[0]["max_score"] == "20"
+
+
+@needs_sandbox
+def test_wrong_answers_fail_in_the_grader_as_in_the_notebook(tmp_path):
+    for k, (id, body, _) in enumerate(WRONG):
+        if id not in ("Q08.3", "Q08.4"):  # their walks take a second each and are judged in test_course_questions
+            save(tmp_path / "in" / f"{k}.ipynb", only(id, answers={id: cell(id, body)}))
+    grades = grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lambda line: None, seed=5)
+    for grade in grades:
+        id, _, says = WRONG[int(grade.submission.student)]
+        assert grade.verdicts[id].share < 1 and says in grade.verdicts[id].feedback
+
+
+def test_without_a_sandbox_it_refuses_unless_told(tmp_path, monkeypatch):
+    save(tmp_path / "in" / "ann.ipynb", only("Q08.2", answers=right()))
+    monkeypatch.setattr(workers.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "not there"))  # no root can be built there
+    with pytest.raises(BookError, match="offers no sandbox.*--unsafe"):
+        grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lambda line: None)
+    assert not (tmp_path / "grades.csv").exists()
+    lines = []
+    grades = grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lines.append, unsafe=True)
+    assert "NO SANDBOX" in lines[0] and grades[0].total(questions("08")) == 3
+
+
+def test_other_systems_have_no_sandbox(monkeypatch):
+    monkeypatch.setattr(grading.sys, "platform", "darwin")
+    assert grading._ways(unsafe=False) == [] and grading._ways(unsafe=True) == ["none"]
+
+
+@pytest.mark.parametrize(("folder", "out", "says"), [("nowhere", "g.csv", "is not a folder"), ("", "no/g.csv", "there is no folder"), (None, "g.csv", "every answer can read")])
+def test_mistakes_of_the_instructor_are_named_before_the_work(tmp_path, capsys, folder, out, says):
+    save(tmp_path / "ann.ipynb", notebook({}))
+    where = ROOT / "dlib" if folder is None else tmp_path / folder
+    assert main(["grade", str(where), "--assignment", "08", "--out", str(tmp_path / out)]) == 1
+    assert says in capsys.readouterr().err
+
+
+@needs_sandbox
+def test_an_interrupted_grader_leaves_no_process(tmp_path):
+    endings = (signal.SIGKILL, signal.SIGINT)
+    graders = {ending: _start_with_an_answer_that_stays(tmp_path / ending.name, f"{MARK}-{ending.name}") for ending in endings}
+    for ending, process in graders.items():
+        _wait(lambda: running(f"{MARK}-{ending.name}\0") or process.poll() is not None)
+        if process.poll() is not None:
+            pytest.skip("this machine offers no sandbox")
+        process.send_signal(ending)
+        process.wait(20)
+        _wait(lambda: not running(f"{MARK}-{ending.name}\0"))
+    assert process.returncode and not (tmp_path / "SIGINT" / "g.csv").exists()
+
+
+def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Popen:
+    """A grader at work on an answer that leaves its parent, its session and its parent's death signal behind."""
+    body = (f"import ctypes, os, time\nif os.fork() == 0:\n    os.setsid()\n    os.execv('/bin/sleep', ['{mark}', '300'])\n"
+            "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\ntime.sleep(300)")
+    save(folder / "ann.ipynb", only("Q08.5", answers={"Q08.5": cell("Q08.5", body)}))
+    command = [sys.executable, "-m", "book", "grade", str(folder), "--assignment", "08", "--out", str(folder / "g.csv")]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+def _wait(true, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
