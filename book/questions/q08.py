@@ -8,10 +8,10 @@ from book.questions import Case, Question, Verdict, q08_mistakes
 from book.questions.judging import RIGHT, distance, malformed, recognise, slope, wrong
 from book.questions.problems import STEPS, array, draw_problem, even, model_of, network_of, typical, uneven, walk
 
-PRELUDE = """import math
+PRELUDE = """from book import check                             # first: it also tells torch not to spin
+import math
 
 import torch
-from book import check
 from dlib import vp"""
 ORDER_2 = (1.85, 2.15)
 

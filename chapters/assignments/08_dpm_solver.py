@@ -36,10 +36,10 @@
 # `model.schedule.at_lam(lam)` is the level with that λ. The schedule and the network change from check to check.
 
 # %%
+from book import check                             # first: it also tells torch not to spin
 import math
 
 import torch
-from book import check
 from dlib import vp
 
 # %% [markdown]

@@ -1,6 +1,8 @@
 """Answers that attack the grader: body of question 8.5 → what its feedback must say. MARK names processes left running."""
 
-MARK = "left-behind-by-an-answer"
+import os
+
+MARK = f"left-behind-by-an-answer-of-{os.getpid()}"  # test runs side by side must not see each other's
 SECRET = "SECRET-OF-ANOTHER-STUDENT"
 
 HOSTILE = {
