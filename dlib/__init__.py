@@ -8,8 +8,11 @@ from dlib._util import Draw
 from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, scaled_linear, vp
 from dlib.grids import grid
 from dlib.mixtures import NULL, Mixture
+from dlib.lora import adapters, load_adapters, merged, twin
 from dlib.denoiser import Denoiser, Prediction, counted, exact, frozen, guided
+from dlib.boundary import boundary, edm_boundary, lcm_scalings
 from dlib.solvers import SOLVERS, langevin, reference, sample, transition, walk
-from dlib.losses import Batch, Loss, denoising, denoising_score_matching, energy_score
-from dlib.recipes import Phase
+from dlib.rollout import generate
+from dlib.losses import Batch, Loss, consistency, denoising, denoising_score_matching, energy_score, fake_score, sds, vsd
+from dlib.recipes import Phase, Recipe
 from dlib.fit import Ema, fit

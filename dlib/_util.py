@@ -66,3 +66,9 @@ def tensors(cond: Any) -> dict[str, Tensor]:
     if isinstance(cond, Mapping):
         return {f"cond[{key!r}]": value for key, value in cond.items() if isinstance(value, Tensor)}
     return {}
+
+
+def sent(values: Tensor, like: Tensor) -> Tensor:
+    """Numbers drawn or computed on the CPU, on the device of `like` and in its dtype, at least float32; the CPU does not wait."""
+    values = values.to(torch.promote_types(like.dtype, torch.float32))
+    return values.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else values.to(like.device)

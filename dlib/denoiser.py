@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlib._util import require, tensors
+from dlib._util import per_sample, require, tensors
 from dlib.mixtures import Mixture
 from dlib.schedule import NoiseLevel, NoiseSchedule
 
@@ -146,32 +146,34 @@ def exact(mixture: Mixture, schedule: NoiseSchedule) -> Denoiser:
     return Denoiser(mixture.net(schedule), schedule, "v")
 
 
-def guided(model: Denoiser, omega: float, null: Any) -> Denoiser:
+def guided(model: Denoiser, omega: float | Tensor, null: Any) -> Denoiser:
     """Classifier-free guidance, ε^ω = (1+ω) ε(x, c) − ω ε(x, ∅), in one batched call (Ho & Salimans 2022, eq. 6).
 
-    omega: 0 is no guidance; diffusers' `guidance_scale` is 1 + ω. null: the empty condition ∅, shaped like one
-    sample's condition (a tensor without batch axis, or a mapping of such). All faces are affine in the network's
-    output with the same x, so combining the raw outputs combines every face alike.
+    omega: 0 is no guidance; diffusers' `guidance_scale` is 1 + ω; a tensor (B,) is one ω a sample. null: the empty
+    condition ∅, shaped like one sample's condition (a tensor without batch axis, or a mapping of such). All faces are
+    affine in the network's output with the same x, so combining the raw outputs combines every face alike.
     """
 
     def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
         require(cond is not None, "guided: no condition given: pass cond=… to sample, or use the unguided model")
-        both = model.net(torch.cat([x, x]), torch.cat([time, time]), _with_null(cond, null))
+        both = model.net(torch.cat([x, x]), torch.cat([time, time]), with_null(cond, null))
         both = both.to(torch.promote_types(both.dtype, torch.float32))  # 1 + ω would magnify half precision's rounding
         conditional, empty = both.chunk(2)
-        return torch.lerp(empty, conditional, 1.0 + omega)
+        scale = per_sample(1 + omega.to(x), x) if isinstance(omega, Tensor) else 1.0 + omega
+        return torch.lerp(empty, conditional, scale)
 
     net.inner = model.net
     return replace(model, net=net)
 
 
-def _with_null(cond: Any, null: Any) -> Any:
+def with_null(cond: Any, null: Any) -> Any:
+    """The condition of 2B samples: those of `cond`, then B times the empty condition."""
     if isinstance(cond, Mapping):
         require(isinstance(null, Mapping) and set(null) == set(cond),
-                f"guided: cond has keys {sorted(cond)}, null has {sorted(null) if isinstance(null, Mapping) else type(null).__name__}")
-        return {key: _with_null(cond[key], null[key]) for key in cond}
+                f"condition: cond has keys {sorted(cond)}, null has {sorted(null) if isinstance(null, Mapping) else type(null).__name__}")
+        return {key: with_null(cond[key], null[key]) for key in cond}
     null = torch.as_tensor(null, dtype=cond.dtype, device=cond.device)
-    require(null.shape == cond.shape[1:], f"guided: null has shape {tuple(null.shape)}, one sample's condition has "
+    require(null.shape == cond.shape[1:], f"condition: null has shape {tuple(null.shape)}, one sample's condition has "
             f"{tuple(cond.shape[1:])}: pass null without a batch axis")
     return torch.cat([cond, null.expand_as(cond)])
 

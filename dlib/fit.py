@@ -13,11 +13,17 @@ from dlib.losses import Batch
 from dlib.recipes import Phase, Roles
 
 
-class Ema:
-    """Exponential moving average of a network's weights, in `ema.net`; buffers are copied.
+@torch.no_grad()
+def average(mean: Sequence[Tensor], live: Sequence[Tensor], decay: float, count: int) -> None:
+    """Move `mean` towards `live` in place, by one step of an exponential moving average that was made `count` times before.
 
-    After k updates the decay is min(decay, (1 + k)/(10 + k)), so that the first weights are forgotten quickly.
+    The decay is min(decay, (1 + count)/(10 + count)), so that the first weights are forgotten quickly.
     """
+    torch._foreach_lerp_(mean, live, 1 - min(decay, (1 + count) / (10 + count)))
+
+
+class Ema:
+    """Exponential moving average of a network's weights, in `ema.net`, by `average`; buffers are copied."""
 
     def __init__(self, net: nn.Module, decay: float = 0.999):
         require(0 <= decay < 1, f"Ema: decay = {decay:g} is outside [0, 1)")
@@ -28,8 +34,7 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the live weights; call it after each optimiser step."""
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        torch._foreach_lerp_(*self._weights, 1 - decay)
+        average(*self._weights, self.decay, self.count)
         for mean, live in self._buffers:
             mean.copy_(live)
         self.count += 1
@@ -40,12 +45,13 @@ History = dict[str, list[float]]
 
 def fit(
     phases: Sequence[Phase], roles: Roles, optims: Mapping[str, torch.optim.Optimizer], data: Callable[[int], Batch],
-    steps: int, draw: Draw, ema: Ema | None = None, each: Callable[[int, dict[str, Tensor]], None] | None = None,
+    steps: int, draw: Draw | Callable[[int], Draw], ema: Ema | None = None, each: Callable[[int, dict[str, Tensor]], None] | None = None,
 ) -> History:
     """Run `steps` training steps and return every phase's metrics, named `role/metric`.
 
-    data: step ↦ Batch. optims: one optimiser for each role that is trained. ema: updated after each step. each: called
-    with (step, metrics), e.g. for a progress bar. Raises FloatingPointError, naming step and phase, if a loss is not
+    data: step ↦ Batch. optims: one optimiser for each role that is trained. draw: one stream for the whole run, or
+    step ↦ draws, which makes a step repeatable by itself. ema: updated after each step. each: called with
+    (step, metrics), e.g. for a progress bar. Raises FloatingPointError, naming step and phase, if a loss is not
     finite, before that phase changes any weight.
     """
     require(steps >= 1, f"fit: steps = {steps}, wanted at least 1")
@@ -55,10 +61,11 @@ def fit(
     kept: dict[str, list[Tensor]] = {}
     for step in range(steps):
         batch, metrics = data(step), {}
+        random = draw if isinstance(draw, Draw) else draw(step)
         for phase in phases:
             if step % phase.every:
                 continue
-            value, found = phase.loss(roles, batch, draw)
+            value, found = phase.loss(roles, batch, random)
             if not torch.isfinite(value):
                 raise FloatingPointError(f"fit: the loss of {phase.role!r} is {value.item()} at step {step}: lower the learning rate, or look at the batch")
             optims[phase.role].zero_grad(set_to_none=True)

@@ -19,9 +19,10 @@ def grid(schedule: NoiseSchedule, n: int, spacing: str = "lam", t_max: float = 1
     """n + 1 times from `t_max` down to `t_min`, float64, on the CPU: n steps.
 
     spacing: `lam` uniform in half-log-SNR · `time` uniform in t · `karras` uniform in κ^{1/7} (Karras et al. 2022,
-    eq. 5) · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's schedulers, ending at index 0 (they need
-    a `discrete` schedule and take no `t_max`/`t_min`). t_min defaults to the schedule's clean end, or 1e-3 where σ
-    would be 0 there; for a step to σ = 0 append `CLEAN` to the levels.
+    eq. 5) · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's schedulers, `lcm` that of latent consistency
+    models, `pcm` the edges of n phases, all ending at index 0 (they need a `discrete` schedule and take no `t_max`/`t_min`).
+    t_min defaults to the schedule's clean end, or 1e-3 where σ would be 0 there; for a step to σ = 0 append `CLEAN` to the
+    levels.
 
     >>> from dlib.schedule import vp
     >>> grid(vp(), 2, "time", t_min=0.5).tolist()
@@ -30,7 +31,7 @@ def grid(schedule: NoiseSchedule, n: int, spacing: str = "lam", t_max: float = 1
     require(spacing in SPACINGS, f"grid: unknown spacing {spacing!r}; choose one of {', '.join(SPACINGS)}")
     require(isinstance(n, Integral) and n >= 1, f"grid: n = {n!r} steps, wanted a whole number ≥ 1")
     schedule.at(t_max)  # names a time outside [0, 1]
-    if spacing.startswith("sd_"):
+    if spacing in LADDER:
         require(t_max == 1.0 and t_min is None, f"grid: {spacing} has fixed ends; leave t_max and t_min out, or use 'time'")
     if t_min is None:
         t_min = schedule.t_min if schedule.at(schedule.t_min).sigma > 0 else max(schedule.t_min, 1e-3)
@@ -66,7 +67,7 @@ def _karras(schedule: NoiseSchedule, n: int, t_max: float, t_min: float, rho: fl
 
 
 def _indices(schedule: NoiseSchedule, n: int, index: Callable[[Tensor, int], Tensor]) -> Tensor:
-    require(schedule.name == "discrete", f"grid: sd_* spacings need a discrete schedule, not {schedule.name}: use 'lam' or 'time'")
+    require(schedule.name == "discrete", f"grid: {', '.join(LADDER)} need a discrete schedule, not {schedule.name}: use 'lam' or 'time'")
     total = round(1 / schedule.t_min)
     places = torch.cat([index(torch.arange(n, dtype=torch.float64), total), torch.zeros(1, dtype=torch.float64)])
     require(places[0] < total and bool((places.diff() < 0).all()), f"grid: {n} steps do not fit on a ladder of {total} indices without visiting one "
@@ -84,4 +85,36 @@ def _sd_leading(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> 
     return _indices(schedule, n, lambda i, total: (n - 1 - i) * (total // n) + 1)
 
 
-SPACINGS = {"lam": _lam, "time": _time, "karras": _karras, "sd_trailing": _sd_trailing, "sd_leading": _sd_leading}
+def _lcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
+    """n of the 50 trained indices 19, 39 … 999, evenly from the noisiest (4 steps: 999, 759, 499, 259, then 0; Luo et al. 2023)."""
+    require(n <= 50, f"grid: {n} steps, but latent consistency models are trained on 50 indices: use n ≤ 50")
+    total = round(1 / schedule.t_min) if schedule.name == "discrete" else 50
+    require(total >= 50, f"grid: lcm wants a ladder of at least 50 indices, not {total}: use sd_trailing")
+    return _indices(schedule, n, lambda i, total: total // 50 * (50 - (50 * i / n).floor()) - 1)
+
+
+def _pcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
+    """The noisiest index and the clean edges of n phases of the 50 trained ones (4: 999, 739, 499, 239, 0; Wang et al. 2024)."""
+    times = grid(schedule, 50, "sd_trailing")
+    return torch.cat([times[:1], pcm_edges(times, n)])
+
+
+SPACINGS = {"lam": _lam, "time": _time, "karras": _karras, "sd_trailing": _sd_trailing, "sd_leading": _sd_leading, "lcm": _lcm, "pcm": _pcm}
+LADDER = ("sd_trailing", "sd_leading", "lcm", "pcm")
+"""The spacings of a trained ladder's indices, which need a `discrete` schedule."""
+
+
+def pcm_edges(times: Tensor, phases: int) -> Tensor:
+    """The clean edges s_{M−1} > … > s_0 of `phases` phases, (M,), a subset of `times`, whose last is the last of `times`.
+
+    times: (N+1,) descending, as `grid` returns; edge m is ⌊mN/M⌋ steps above the clean end (Wang et al. 2024, phased
+    consistency models, as released). Sample with `ddim` on `[times[0], *pcm_edges(times, phases)]`.
+
+    >>> from dlib.schedule import discrete, scaled_linear
+    >>> times = grid(discrete(scaled_linear()), 50, "sd_trailing")
+    >>> (pcm_edges(times, 4) * 1000 - 1).round().tolist()
+    [739.0, 499.0, 239.0, 0.0]
+    """
+    steps = len(times) - 1
+    require(1 <= phases <= steps, f"pcm_edges: {phases} phases of a grid with {steps} steps: wanted 1 … {steps}")
+    return times[[steps - m * steps // phases for m in reversed(range(phases))]]

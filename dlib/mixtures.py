@@ -92,6 +92,15 @@ class Mixture:
         mean = self.means.to(x)[k] + alpha * spread**2 / var * centred[row, k]
         return mean + spread * sigma / var.sqrt() * draw.normal(x)
 
+    def modes_of(self, x: Tensor, within: float = 3.0) -> Tensor:
+        """The component in which each point lies, (B,) int64: the nearest in its standard deviations, −1 beyond `within` of them.
+
+        Of the components' own samples, a share that depends on d and `within` alone is inside: 1 − e^{−within²/2} in two dimensions.
+        """
+        apart = (x[:, None] - self.means.to(x)).norm(dim=2) / self.stds.to(x)
+        nearest, k = apart.min(1)
+        return k.where(nearest <= within, -1)
+
     def net(self, schedule: NoiseSchedule):
         """The perfect network for this data: (x, t, label) ↦ v* = α E[ε|x] − σ E[x₀|x], t (B,), label (B,) or None."""
 

@@ -1,4 +1,4 @@
-"""Floor 1: the small network of the toys."""
+"""Floor 1: the small networks of the toys: an MLP for points and digits, a transformer for captioned pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import layer_norm, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
 
 from dlib._util import require
 
@@ -52,3 +52,83 @@ class MLP(nn.Module):
         if label.device.type == "cpu":  # looking at values would stall an accelerator
             require(bool(((label >= -1) & (label < self.classes)).all()), f"MLP: labels run from {int(label.min())} to "
                     f"{int(label.max())}, wanted 0 … {self.classes - 1}, or −1 for none: pass classes={int(label.max()) + 1} to MLP")
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x (B, N, width) to seen (B, M, width). Its layers have the field's names, by which LoRA finds them."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        q, k, v = (h.unflatten(-1, (self.heads, -1)).transpose(1, 2) for h in (self.to_q(x), self.to_k(seen), self.to_v(seen)))
+        return self.to_out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """A transformer block whose two layer norms are scaled, shifted and gated by an embedding; at first it is the identity
+    (Peebles & Xie 2023, adaLN-Zero)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attention, self.modulate = Attention(width, heads), nn.Linear(width, 6 * width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor, text: Tensor | None = None) -> Tensor:
+        """x (B, N, width) and embedding (B, width) ↦ like x; text (B, L, width): tokens that x sees beside itself."""
+        scale, shift, gate, scale_2, shift_2, gate_2 = self.modulate(embedding)[:, None].chunk(6, -1)
+        h = torch.addcmul(shift, layer_norm(x, x.shape[-1:]), 1 + scale)
+        x = torch.addcmul(x, gate, self.attention(h, h if text is None else torch.cat([h, text], 1)))
+        h = torch.addcmul(shift_2, layer_norm(x, x.shape[-1:]), 1 + scale_2)
+        return torch.addcmul(x, gate_2, self.mlp(h))
+
+
+class DiT(nn.Module):
+    """A small diffusion transformer (x, time, tokens) ↦ a tensor like x: square patches are its words (Peebles & Xie 2023).
+
+    x (B, channels, side, side); time (B,) on a scale of 1000, as Stable Diffusion's indices; tokens (B, length) int64 in
+    0 … words−1. A block reads the caption; the others see its words beside the patches (as in Saharia et al. 2022), and its mean
+    beside the time. Padding, 0, is a word like others, so the empty caption is a row of it. x enters the output itself, each
+    channel times what the embedding says: then the patches need not carry the noise. The last layers start at zero.
+
+    >>> net = DiT(side=8, channels=3, words=5, length=4, width=32, depth=1)
+    >>> net(torch.zeros(2, 3, 8, 8), torch.tensor([999.0, 0.0]), torch.tensor([[1, 4, 2, 0], [0, 0, 0, 0]])).shape
+    torch.Size([2, 3, 8, 8])
+    """
+
+    def __init__(self, side: int, channels: int, words: int, length: int, width: int = 64, depth: int = 3, heads: int = 4, patch: int = 4):
+        super().__init__()
+        require(side % patch == 0, f"DiT: side {side} is not made of patches of {patch}")
+        self.patch, self.length, self.across = patch, length, side // patch
+        self.register_buffer("omega", torch.logspace(0, -4, 32), persistent=False)  # radians per index, as Vaswani et al. 2017
+        self.embed_time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
+        self.embed_word = nn.Embedding(words, width)
+        self.word_place = nn.Parameter(0.2 * torch.randn(length, width))
+        self.patch_place = nn.Parameter(0.2 * torch.randn(self.across**2, width))
+        self.reader = Block(width, heads)
+        self.enter = nn.Linear(channels * patch**2, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.leave = nn.Linear(width, channels * patch**2)
+        self.keep = nn.Linear(width, channels)
+        for last in (self.leave, self.keep):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor, time: Tensor, tokens: Tensor | None = None) -> Tensor:
+        given = None if tokens is None else tuple(tokens.shape)
+        require(given is not None and given[1:] == (self.length,), f"DiT: tokens of shape {given}, wanted (B, {self.length}); "
+                "the empty caption is a row of zeros")
+        angle = time[:, None] * self.omega
+        embedding = self.embed_time(torch.cat([angle.sin(), angle.cos()], 1))
+        text = self.reader(self.embed_word(tokens) + self.word_place, silu(embedding))
+        embedding = silu(embedding + text.mean(1))
+        h = self.enter(pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.patch_place
+        for block in self.blocks:
+            h = block(h, embedding, text)
+        h = self.leave(layer_norm(h, h.shape[-1:])).transpose(1, 2)
+        drawn = pixel_shuffle(h.unflatten(2, (self.across, self.across)), self.patch)
+        return torch.addcmul(drawn, self.keep(embedding)[..., None, None], x)

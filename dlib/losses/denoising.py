@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlib._util import Draw, require
-from dlib.denoiser import Denoiser, parts
+from dlib._util import Draw, require, tensors
+from dlib.denoiser import Denoiser, parts, with_null
 from dlib.losses.weights import Weight, exchange
+from dlib.schedule import NoiseSchedule
 
 
 @dataclass(frozen=True)
 class Batch:
-    """x0 (B, *shape); cond: None, a tensor or a mapping of tensors, batch first; noise: fixed ε for given pairs, else drawn."""
+    """x0 (B, *shape); cond: None, a tensor or a mapping of tensors, batch first; noise: fixed ε for given pairs, else drawn.
+
+    memo: what one phase of a step hands to the next, by name: the student's samples, on which the fake score then trains.
+    """
 
     x0: Tensor
     cond: Any = None
     noise: Tensor | None = None
+    memo: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
 
 class Loss(NamedTuple):
@@ -37,6 +42,28 @@ def uniform_times(t_min: float = 1e-3, t_max: float = 1.0) -> Times:
     """t uniform on [t_min, t_max), one a sample."""
     require(0 <= t_min < t_max <= 1, f"uniform_times: [{t_min:g}, {t_max:g}] is not an interval inside [0, 1]")
     return lambda draw, n: t_min + (t_max - t_min) * draw.uniform(n)
+
+
+def lognormal_times(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) -> Times:
+    """Times at which log(σ/α) is normal (Karras et al. 2022, table 1), one a sample; outside the schedule, its nearer end."""
+    return lambda draw, n: schedule.at_lam(-(mean + std * draw.normal(torch.empty(n)))).t
+
+
+def drop(cond: Any, null: Any, p: float, draw: Draw) -> Any:
+    """The condition with each sample's replaced by the empty one with probability p (Ho & Salimans 2022, algorithm 1).
+
+    null: shaped like one sample's condition, as for `guided`. Draws: one uniform a sample, if there is a condition.
+
+    >>> drop(torch.arange(6), torch.tensor(-1), 0.5, Draw(0)).tolist()
+    [-1, 1, -1, -1, -1, 5]
+    """
+    require(0 <= p <= 1, f"drop: p = {p:g} is not a probability")
+    if cond is None:
+        return None
+    both, some = with_null(cond, null), next(iter(tensors(cond).values()))
+    rows = torch.arange(len(some)) + len(some) * (draw.uniform(len(some)) < p)
+    rows = rows.to(some.device)
+    return {name: value[rows] for name, value in both.items()} if isinstance(both, Mapping) else both[rows]
 
 
 def denoising(model: Denoiser, batch: Batch, draw: Draw, weight: Weight, times: Times) -> Loss:

@@ -71,6 +71,14 @@ def min_snr(gamma: float = 5.0) -> Weight:
     return Weight("eps", lambda level, schedule: (gamma / _snr(level)).clamp(max=1))
 
 
+def edm(sigma_data: float = 0.5) -> Weight:
+    """(κ² + σ_d²)/(κσ_d)² in x₀'s currency, κ = σ/α (Karras et al. 2022, table 1).
+
+    For data of standard deviation σ_d a value's loss is then 1 at every level for the best linear denoiser, κ²σ_d²/(κ² + σ_d²).
+    """
+    return Weight("x0", lambda level, schedule: _snr(level) + sigma_data**-2)
+
+
 def _falling_snr(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
     d_alpha, d_sigma = schedule.rates(level.t)
     return level.alpha / level.sigma**2 * (level.alpha * d_sigma / level.sigma - d_alpha)

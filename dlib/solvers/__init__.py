@@ -1,6 +1,7 @@
 """Floor 3: solvers. A new one is one file with one decorated function, and one line in `SOLVERS`."""
 
 from dlib.solvers.base import Solver, solver
+from dlib.solvers.consistency import consistency, lcm, tcd, tcd_default, travel
 from dlib.solvers.driver import State, sample, walk
 from dlib.solvers.first_order import Transition, ancestral, ddim, ddim_eta, euler, transition
 from dlib.solvers.langevin import langevin
@@ -24,5 +25,8 @@ SOLVERS: dict[str, Solver] = {
     "dpm_solver_pp_2m": dpm_solver_pp_2m,
     "dpm_solver_pp_3m": dpm_solver_pp_3m,
     "dpm_solver_pp_3m_released": dpm_solver_pp_3m_released,
+    "consistency": consistency,
+    "lcm": lcm,
+    "tcd": tcd_default,
 }
 """Every solver by name: what the tests of order loop over, and what `full_scale.sample --solver` takes."""

@@ -20,7 +20,7 @@ def langevin(
     score: x (B, *shape) ↦ ∇ log p (B, *shape); step: η > 0 in units of x², the coefficient of the score (Song & Ermon 2019
     write α/2); each: called with (k, x), k = 0 … n. Returns x after n steps; no gradient flows through. The bias is O(η): on
     N(0, V) the variance tends to V/(1 − η/2V). Draws: one normal like x a step. Raises FloatingPointError when x stops
-    being finite, as it does on N(0, V) once η > 2V.
+    being finite, as it does on N(0, V) in the end if η > 2V.
 
     >>> x = langevin(lambda x: -x, torch.zeros(20_000, 1), step=0.5, n=30, draw=Draw(0))
     >>> round(x.var().item(), 1)  # 1/(1 − ¼), not 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from truth import F64, line, mutant, normals
 
-from dlib import Batch, Denoiser, Draw, Ema, Loss, Phase, denoising, exact, fit, flow
+from dlib import Batch, Denoiser, Draw, Ema, Loss, Phase, denoising, exact, fit, flow, vp
 from dlib.losses import uniform_times, weights
 from dlib.nets import MLP
 
@@ -181,3 +181,16 @@ def test_mlp_refuses_a_label_that_it_does_not_know(label):
     """Were labels taken modulo the number of rows, 3 would be ∅ and 7 would be another class, in silence."""
     with pytest.raises((ValueError, IndexError)):
         MLP(4, classes=3)(torch.zeros(5, 4), torch.zeros(5), torch.full((5,), label))
+
+
+def test_a_draw_for_each_step_makes_steps_repeatable_by_themselves():
+    seen = []
+
+    def loss(roles, batch, draw):
+        seen.append(draw.uniform(2))
+        return denoising(roles["net"], batch, draw, weights.v, uniform_times())
+
+    net = MLP(2, width=8)
+    phases, roles, optims = [Phase("net", loss)], {"net": Denoiser(net, vp(), "v")}, {"net": torch.optim.SGD(net.parameters(), 0.0)}
+    fit(phases, roles, optims, lambda step: Batch(torch.zeros(2, 2)), 3, lambda step: Draw(step % 2))
+    assert (seen[0] == seen[2]).all() and (seen[0] != seen[1]).any()

@@ -4,8 +4,8 @@ import pytest
 import torch
 from truth import F64, SCHEDULES
 
-from dlib import cosine, edm, flow, grid, vp
-from dlib.grids import SPACINGS
+from dlib import cosine, discrete, edm, flow, grid, scaled_linear, vp
+from dlib.grids import SPACINGS, pcm_edges
 
 SD = SCHEDULES["discrete"]
 
@@ -45,7 +45,14 @@ def test_karras_reproduces_diffusers_indices():
     ("sd_leading", 4, [751, 501, 251, 1, 0]),
     ("sd_trailing", 1, [999, 0]),
     ("sd_trailing", 3, [999, 666, 332, 0]),
+    ("pcm", 4, [999, 739, 499, 239, 0]),
+    ("pcm", 2, [999, 499, 0]),
     ("sd_leading", 3, [667, 334, 1, 0]),
+    ("lcm", 1, [999, 0]),
+    ("lcm", 2, [999, 499, 0]),
+    ("lcm", 4, [999, 759, 499, 259, 0]),
+    ("lcm", 8, [999, 879, 759, 639, 499, 379, 259, 139, 0]),
+    ("lcm", 50, [*range(999, 0, -20), 0]),
 ])
 def test_index_grids(spacing, n, indices):
     assert (grid(SD, n, spacing) * 1000 - 1).round(decimals=9).tolist() == indices
@@ -54,6 +61,7 @@ def test_index_grids(spacing, n, indices):
 @pytest.mark.parametrize("spacing", list(SPACINGS))
 @pytest.mark.parametrize("n", [1, 2, 10, 50, 333])
 def test_n_plus_one_falling_float64_times(spacing, n):
+    n = min(n, 50) if spacing in ("lcm", "pcm") else n  # they have 50 indices, and refuse more: see test_bad_input
     times = grid(SD, n, spacing)
     assert times.shape == (n + 1,) and times.dtype == F64 and times.device.type == "cpu"
     assert (times.diff() < 0).all() and times[-1] == 1 / 1000
@@ -68,6 +76,24 @@ def test_long_index_grids_fall_or_are_refused(spacing, n):
         assert "grid:" in str(error)
     else:
         assert (times.diff() < 0).all()
+
+
+@pytest.mark.parametrize("phases, indices", [
+    (1, [0]), (2, [499, 0]), (4, [739, 499, 239, 0]), (8, [859, 739, 619, 499, 359, 239, 119, 0]),
+])
+def test_edges_of_phases_on_the_trained_ladder(phases, indices):
+    """The released code's: index 20·⌊50m/M⌋ − 1, or 0; the starts of the four phases are 999, 739, 499, 239."""
+    times = grid(SD, 50, "sd_trailing")
+    assert (pcm_edges(times, phases) * 1000 - 1).round(decimals=9).tolist() == indices
+
+
+@pytest.mark.parametrize("n", [4, 7, 50])
+def test_edges_are_times_of_the_grid_and_end_with_it(n):
+    times = grid(vp(), n)
+    for phases in range(1, n + 1):
+        edges = pcm_edges(times, phases)
+        assert edges.shape == (phases,) and edges[-1] == times[-1] and set(edges.tolist()) <= set(times[1:].tolist())
+    assert torch.equal(edges, times[1:]), "as many phases as steps: every time is an edge"
 
 
 @pytest.mark.parametrize("spacing", ["lam", "time", "karras"])
@@ -91,6 +117,12 @@ def test_default_clean_end():
     (lambda: grid(cosine(), 4, "karras"), "α = 0"),
     (lambda: grid(vp(), 4, t_min=0.0), "σ = 0.*append CLEAN"),
     (lambda: grid(vp(), 4, "sd_trailing"), "need a discrete schedule, not vp"),
+    (lambda: grid(vp(), 4, "lcm"), "need a discrete schedule, not vp"),
+    (lambda: grid(SD, 51, "pcm"), "51 phases of a grid with 50 steps"),
+    (lambda: grid(SD, 51, "lcm"), "51 steps, but latent consistency models are trained on 50 indices"),
+    (lambda: grid(discrete(scaled_linear(n=30)), 4, "lcm"), "wants a ladder of at least 50 indices, not 30"),
+    (lambda: pcm_edges(grid(vp(), 4), 0), "0 phases of a grid with 4 steps: wanted 1 … 4"),
+    (lambda: pcm_edges(grid(vp(), 4), 5), "5 phases of a grid with 4 steps"),
     (lambda: grid(SD, 4, "sd_leading", t_min=0.1), "has fixed ends"),
     (lambda: grid(SD, 1000, "sd_leading"), "1000 steps do not fit on a ladder of 1000 indices"),
     (lambda: vp().levels(grid(vp(), 4, "time", t_max=1.5)), "time 1.5 is outside"),

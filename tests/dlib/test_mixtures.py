@@ -150,3 +150,17 @@ BAD = {
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_point_lies_in_the_nearest_mode_counted_in_its_own_standard_deviations():
+    mixture = Mixture(torch.tensor([0.5, 0.5]), torch.tensor([[0.0, 0.0], [4.0, 0.0]]), torch.tensor([0.5, 2.0]))
+    x = torch.tensor([[1.4, 0.0], [0.5, 0.0], [-1.4, 0.0], [-2.5, 0.0], [9.9, 0.0], [10.1, 0.0]])
+    assert mixture.modes_of(x).tolist() == [1, 0, 1, -1, 1, -1]
+    assert mixture.modes_of(x, within=1.0).tolist() == [-1, 0, -1, -1, -1, -1]
+
+
+def test_the_share_of_its_own_samples_that_lie_in_a_mode():
+    """1 − e^{−9/2} = 0.98889 of 40 000, within five standard errors; the modes of three_far are too far apart to mix."""
+    k = three_far().modes_of(three_far().sample(40_000, Draw(3))[0])
+    assert (k >= 0).double().mean().item() == pytest.approx(1 - math.exp(-4.5), abs=5 * (0.989 * 0.011 / 40_000) ** 0.5)
+    assert torch.bincount(k[k >= 0]) / 40_000 == pytest.approx(three_far().weights * 0.98889, abs=5 * 0.5 / 200)

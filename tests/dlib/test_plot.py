@@ -5,8 +5,10 @@ import sys
 
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 from dlib import plot
+from toy_data import gmm5
 
 POINTS = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(20) % 5
@@ -58,6 +60,16 @@ def test_pictures_put_ink_on_paper():
     assert first.shape == (8, 30)
 
 
+def test_pictures_in_colour_keep_their_channels_and_their_paper_white():
+    x = torch.ones(2, 3, 4, 4)
+    x[0, 1:] = -1.5  # red, and beyond the scale
+    row = plot.pictures({"one": x}).axes[0].images[0].get_array()
+    assert row.shape == (4, 12, 3)
+    assert row[0, 1].tolist() == [1, 0, 0] and row[0, 7].tolist() == [1, 1, 1] and row[0, 5].tolist() == [0.5] * 3
+    with pytest.raises(ValueError, match="row 'two' has shape"):
+        plot.pictures({"two": torch.ones(2, 2, 4, 4)})
+
+
 def test_score_error_puts_the_first_coordinate_across_and_one_scale_on_every_panel():
     axis = torch.linspace(-2, 2, 9)
     x = torch.cartesian_prod(axis, axis)
@@ -72,6 +84,47 @@ def test_score_error_puts_the_first_coordinate_across_and_one_scale_on_every_pan
     assert (first.get_xlabel(), first.get_ylabel()) == ("$x_1$", "$x_2$") and "score error" in bar.get_xlabel()
     with pytest.raises(ValueError, match="panel 'short'.*wanted \\(81,\\)"):
         plot.score_error({"short": (density[:9], density[:9])}, axis)
+
+
+def test_modes_colours_what_lies_in_a_mode_and_greys_the_rest():
+    mixture = gmm5()
+    points = torch.cat([mixture.means, torch.zeros(1, 2, dtype=torch.float64)])
+    figure = plot.modes({"first": points, "second": points[:5]}, mixture)
+    colours = figure.axes[0].collections[0].get_facecolors()
+    assert [to_hex(colour, keep_alpha=False).upper() for colour in colours] == [c.upper() for c in (*plot.MODES, plot.GREY)]
+    circle = figure.axes[1].lines[2].get_xydata() - mixture.means[2].numpy()
+    assert (circle**2).sum(1) == pytest.approx((3 * 0.3) ** 2)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["first", "second"] and len(figure.axes[0].lines) == 5
+
+
+def test_ledger_shows_each_share_the_truth_and_what_is_in_no_mode():
+    ax = plot.ledger({"data": torch.tensor([0.5, 0.5]), "student": torch.tensor([0.7, 0.1])}, torch.tensor([0.6, 0.4])).axes[0]
+    heights = [[bar.get_height() for bar in bars] for bars in ax.containers]
+    assert heights == [pytest.approx([0.5, 0.5, 0.0]), pytest.approx([0.7, 0.1, 0.2])]
+    assert [segment[0][1] for segment in ax.collections[0].get_segments()] == pytest.approx([0.6, 0.4])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "none"]
+
+
+def test_audit_draws_the_exact_derivative_dashed_and_the_loss_s_as_markers():
+    x = torch.linspace(0, 1, 5)
+    ax = plot.audit(x, {"exact": x**2}, {"loss": x}, "$s$", "$\\partial$").axes[0]
+    zero, exact, found = ax.lines
+    assert exact.get_linestyle() == "--" and found.get_linestyle() == "None" and found.get_marker() == "o"
+    assert list(exact.get_ydata()) == pytest.approx((x**2).tolist()) and set(zero.get_ydata()) == {0}
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$s$", "$\\partial$")
+
+
+def test_commutator_shows_what_lies_above_the_diagonal_on_one_scale():
+    matrix = torch.arange(1.0, 17).view(4, 4)
+    figure = plot.commutator({"first": matrix, "second": matrix / 3}, torch.tensor([-2.0, -1.0, 0.0, 3.5]))
+    first, second, bar = figure.axes
+    heat = first.images[0].get_array()
+    assert heat[0, 3] == 4 and heat[2, 3] == 12 and heat.mask[3, 0] and heat.mask[1, 1]
+    assert first.images[0].get_clim() == second.images[0].get_clim() == pytest.approx((0.12, 12))
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["-2.0", "0.0", "3.5"]
+    assert "distance" in bar.get_xlabel() and first.get_ylabel() == "start at $\\lambda_i$"
+    with pytest.raises(ValueError, match="panel 'small'.*wanted \\(4, 4\\)"):
+        plot.commutator({"small": matrix[:3, :3]}, torch.zeros(4))
 
 
 def test_the_library_itself_does_not_import_matplotlib():

@@ -88,7 +88,7 @@ def test_gradients_flow_through_sampling(name):
 
 
 FROM_NOISE = {"euler", "ddim", "ancestral", "dpm_solver_1", "dpm_solver_pp_2s", "dpm_solver_pp_2m", "dpm_solver_pp_3m",
-              "dpm_solver_pp_3m_released"}
+              "dpm_solver_pp_3m_released", "consistency", "lcm", "tcd"}
 
 
 @EVERY_SOLVER

@@ -103,3 +103,12 @@ def test_exact_with_labels_is_the_conditional_mixture():
     z = x.clone().requires_grad_()
     (score,) = torch.autograd.grad(mixture.log_prob(z, level, label).sum(), z)
     assert (exact(mixture, schedule)(x, level, label).score - score).abs().max() < 1e-11
+
+
+def test_guidance_may_differ_from_sample_to_sample():
+    model, cond = exact(labelled(), vp()), torch.tensor([0, 1, 0])
+    x, level, omega = normals(3, 2), vp().at(0.6), torch.tensor([0.0, 2.0, 5.0])
+    together = guided(model, omega, torch.tensor(NULL))(x, level, cond).eps
+    for i in range(3):
+        alone = guided(model, omega[i].item(), torch.tensor(NULL))(x[i : i + 1], level, cond[i : i + 1]).eps
+        assert torch.allclose(together[i : i + 1], alone, atol=1e-14)

@@ -1,69 +1,30 @@
-"""Floor 7: the figure grammar, and the only file that knows matplotlib (imported when a figure is drawn).
-
-The same object has the same axes and colours in every chapter: noise left and data right, five fixed colours for modes,
-truth dashed and black, teacher grey, the sampling floor a shaded band, error against network calls on log–log axes. Colours are Okabe and
-Ito's, which colour-blind readers can tell apart, and every curve has a marker of its own. Each verb returns a figure.
-"""
+"""Floor 7: figures of schedules, samplers and scores."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlib._util import require
-
-INK, GREY, FLOOR = "#1b1b1b", "#8a8a8a", "#d9d3c3"
-MODES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
-CYCLE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8a8a8a", "#1b1b1b")
-MARKERS = "osD^vPX*"
-PAPER = {
-    "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "axes.labelcolor": INK,
-    "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlesize": 11, "axes.titlelocation": "left",
-    "legend.frameon": False, "legend.fontsize": 9.5, "lines.linewidth": 1.8, "figure.facecolor": "white", "mathtext.fontset": "cm",
-    "svg.hashsalt": "dlib",
-}
+from dlib.plot.grammar import CYCLE, FLOOR, GREY, INK, MARKERS, MODES, in_paper_style, numpy
+from dlib.plot.grammar import axes as make_axes
 
 
-def _axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.6, 3.9), **kwargs):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="compressed")
-    return figure, np.atleast_1d(figure.subplots(rows, columns, **kwargs)).ravel()
-
-
-def _numpy(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().double().numpy()
-
-
-def _in_paper_style(draw: Callable) -> Callable:
-    """Draw a verb's figure under the book's settings."""
-
-    @functools.wraps(draw)
-    def verb(*args, **kwargs):
-        import matplotlib
-
-        with matplotlib.rc_context(PAPER):
-            return draw(*args, **kwargs)
-
-    return verb
-
-
-@_in_paper_style
+@in_paper_style
 def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor):
     """Where samplers end, one panel each: points (n, 2) coloured by the mode whose truth they should have reached.
 
     A thin line ties each point to its exact end point; no visible line means no visible error.
     """
     columns = 2 if len(panels) > 1 else 1
-    figure, axes = _axes(-(-len(panels) // columns), columns, (5.6, 2.75 * -(-len(panels) // columns)), sharex=True, sharey=True)
+    figure, axes = make_axes(-(-len(panels) // columns), columns, (5.6, 2.75 * -(-len(panels) // columns)), sharex=True, sharey=True)
     colours = np.array(MODES)[labels.numpy() % len(MODES)]
-    goal = _numpy(truth)
+    goal = numpy(truth)
     for ax, (name, points) in zip(axes, panels.items()):
-        here = _numpy(points)
+        here = numpy(points)
         for (x0, y0), (x1, y1) in zip(goal, here):
             ax.plot([x0, x1], [y0, y1], color=GREY, lw=0.6, zorder=1)
         ax.scatter(*here.T, s=7, c=colours, linewidths=0, zorder=2)
@@ -76,11 +37,11 @@ def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor):
     return figure
 
 
-@_in_paper_style
+@in_paper_style
 def trajectories(paths: Tensor, labels: Tensor, title: str = ""):
     """Paths (steps + 1, n, 2) from noise (grey dots) to data (coloured by mode)."""
-    figure, (ax,) = _axes(size=(4.6, 4.4))
-    line = _numpy(paths)
+    figure, (ax,) = make_axes(size=(4.6, 4.4))
+    line = numpy(paths)
     for i in range(line.shape[1]):
         ax.plot(*line[:, i].T, color=MODES[int(labels[i]) % len(MODES)], lw=0.8, alpha=0.7)
     ax.scatter(*line[0].T, s=8, color=GREY, zorder=3)
@@ -89,16 +50,16 @@ def trajectories(paths: Tensor, labels: Tensor, title: str = ""):
     return figure
 
 
-@_in_paper_style
+@in_paper_style
 def along_path(lam: Tensor, truth: Tensor, fits: Mapping[str, Tensor], symbol: str, step: tuple[float, float] | None = None):
     """A quantity along one trajectory against λ (noise left, data right): the truth dashed, its approximations coloured.
 
     step: the interval of λ that one solver step covers, shaded.
     """
-    figure, (ax,) = _axes(size=(5.6, 3.4))
-    ax.plot(_numpy(lam), _numpy(truth), "--", color=INK, label="exact", zorder=5)
+    figure, (ax,) = make_axes(size=(5.6, 3.4))
+    ax.plot(numpy(lam), numpy(truth), "--", color=INK, label="exact", zorder=5)
     for colour, (name, values) in zip(CYCLE, fits.items()):
-        ax.plot(_numpy(lam), _numpy(values), color=colour, label=name)
+        ax.plot(numpy(lam), numpy(values), color=colour, label=name)
     if step is not None:
         ax.axvspan(*step, color=FLOOR, alpha=0.5, lw=0)
     ax.set(xlabel="half-log-SNR λ  (noise → data)", ylabel=symbol)
@@ -106,14 +67,14 @@ def along_path(lam: Tensor, truth: Tensor, fits: Mapping[str, Tensor], symbol: s
     return figure
 
 
-@_in_paper_style
+@in_paper_style
 def convergence(
     errors: Mapping[str, Mapping[int, float]], xlabel: str = "network calls (NFE)", ylabel: str = "RMS end-point error",
     floor: float | None = None, slopes: Sequence[int] = (),
 ):
     """Error against steps or calls, log–log, one curve a solver; a fan of the given slopes to compare with; floor shaded."""
     require(bool(errors), "plot.convergence: no curves given")
-    figure, (ax,) = _axes(size=(5.6, 4.4))
+    figure, (ax,) = make_axes(size=(5.6, 4.4))
     for colour, marker, (name, curve) in zip(CYCLE, MARKERS, errors.items()):
         ax.loglog(list(curve), list(curve.values()), color=colour, marker=marker, ms=4.5, label=name)
     every = [e for curve in errors.values() for e in curve.values()]
@@ -144,21 +105,27 @@ def _plain_ticks(ax, values: list[int]) -> None:
     ax.set_xticks([], minor=True)
 
 
-@_in_paper_style
+@in_paper_style
 def pictures(rows: Mapping[str, Tensor]):
-    """Named rows of small pictures (n, 1, H, W): −1 is paper, 1 is ink, beyond is cut; same seeds in the same columns."""
+    """Named rows of small pictures, same seeds in the same columns; what lies beyond −1 and 1 is cut.
+
+    (n, 1, H, W): −1 is paper, 1 is ink. (n, 3, H, W): red, green and blue, 1 is white; grey lines stand between them.
+    """
     count, height = len(next(iter(rows.values()))), 5.6 / len(next(iter(rows.values())))
-    figure, axes = _axes(len(rows), 1, (5.6, len(rows) * (height + 0.3)))
+    figure, axes = make_axes(len(rows), 1, (5.6, len(rows) * (height + 0.3)))
     for ax, (name, images) in zip(axes, rows.items()):
         require(len(images) == count, f"plot.pictures: row {name!r} has {len(images)} pictures, the first row {count}")
-        strip = torch.nn.functional.pad(images[:, 0], (1, 1, 0, 0), value=-1.0)
-        ax.imshow(-_numpy(torch.cat(list(strip), 1)), cmap="gray", vmin=-1, vmax=1)
+        require(images.ndim == 4 and images.shape[1] in (1, 3), f"plot.pictures: row {name!r} has shape {tuple(images.shape)}, wanted (n, 1 or 3, H, W)")
+        coloured = images.shape[1] == 3
+        strip = torch.nn.functional.pad(images, (1, 1, 0, 0), value=0.0 if coloured else -1.0)
+        row = numpy(torch.cat(list(strip), 2).permute(1, 2, 0))
+        ax.imshow(np.clip((row + 1) / 2, 0, 1) if coloured else -row[..., 0], cmap="gray", vmin=-1, vmax=1)
         ax.set_title(name, fontsize=10, pad=3)
         ax.axis("off")
     return figure
 
 
-@_in_paper_style
+@in_paper_style
 def score_error(panels: Mapping[str, tuple[Tensor, Tensor]], axis: Tensor, depths: Sequence[float] = (-5, -20, -80)):
     """Heat maps of ‖s − ∇ log p‖ (log scale, dark is small) with contours of log p, one panel a method.
 
@@ -167,12 +134,12 @@ def score_error(panels: Mapping[str, tuple[Tensor, Tensor]], axis: Tensor, depth
     """
     from matplotlib.colors import LogNorm
 
-    figure, axes = _axes(1, len(panels), (2.8 * len(panels), 3.9), sharex=True, sharey=True)
+    figure, axes = make_axes(1, len(panels), (2.8 * len(panels), 3.9), sharex=True, sharey=True)
     top = max(error.max().item() for error, _ in panels.values())
     for ax, (name, (error, log_density)) in zip(axes, panels.items()):
         require(error.shape == log_density.shape == (len(axis) ** 2,), f"plot.score_error: panel {name!r} has errors {tuple(error.shape)} and "
                 f"log-densities {tuple(log_density.shape)}, wanted ({len(axis) ** 2},) each: one value a point of cartesian_prod(axis, axis)")
-        across, heat, density = _numpy(axis), *(_numpy(values).reshape(len(axis), -1).T for values in (error, log_density))
+        across, heat, density = numpy(axis), *(numpy(values).reshape(len(axis), -1).T for values in (error, log_density))
         image = ax.pcolormesh(across, across, heat, norm=LogNorm(top / 1000, top), cmap="cividis", rasterized=True)
         lines = ax.contour(across, across, density, levels=sorted(depths), colors="white", linewidths=1, linestyles="solid")
         ax.clabel(lines, fmt="%g", fontsize=9)

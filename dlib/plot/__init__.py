@@ -1,0 +1,13 @@
+"""Floor 7: the figure grammar, and the only package that knows matplotlib (imported when a figure is drawn).
+
+The same object has the same axes and colours in every chapter: noise left and data right, five fixed colours for modes,
+truth dashed and black, teacher grey, the sampling floor a shaded band, error against network calls on log–log axes. Colours are Okabe and
+Ito's, which colour-blind readers can tell apart, and every curve has a marker of its own. Each verb returns a figure.
+"""
+
+from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, PAPER
+from dlib.plot.paths import along_path, convergence, endpoints, pictures, score_error, trajectories
+from dlib.plot.students import audit, commutator, ledger, modes
+
+__all__ = ["CYCLE", "GREY", "INK", "MARKERS", "MODES", "PAPER", "along_path", "audit", "commutator", "convergence", "endpoints", "ledger",
+           "modes", "pictures", "score_error", "trajectories"]
