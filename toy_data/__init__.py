@@ -2,3 +2,4 @@
 
 from toy_data.digits import digit_batches, digits_classifier, digits_split, digits_teacher
 from toy_data.mixtures import gmm5, labelled, ring8, three_far
+from toy_data.shapes import captioned, shape_batches, shapes_teacher

@@ -33,7 +33,7 @@ CLASSIFIER_STEPS, TEACHER_STEPS = 1_500, 16_000
 
 def train_classifier(steps: int, seed: int) -> Classifier:
     """Cross-entropy on the training pictures."""
-    net = _seeded(Classifier, seed)
+    net = seeded(Classifier, seed)
     optim = _adamw(net)
     phase = Phase("classifier", lambda roles, batch, draw: cross_entropy(roles["classifier"], batch))
     with tqdm(total=steps, desc="classifier") as bar:
@@ -50,7 +50,7 @@ def cross_entropy(net: nn.Module, batch: Batch) -> Loss:
 
 def train_teacher(steps: int, seed: int) -> Denoiser:
     """The denoising loss on v with a warm-up and a cosine to zero. Returns the averaged weights, frozen."""
-    live = _seeded(new_teacher, seed)
+    live = seeded(new_teacher, seed)
     ema, optim = Ema(live.net), _adamw(live.net)
     mean = replace(live, net=ema.net)
     rate = torch.optim.lr_scheduler.LambdaLR(optim, lambda step: warm_cosine(step, steps))
@@ -77,7 +77,8 @@ def _adamw(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=0.05)
 
 
-def _seeded(build: Callable, seed: int):
+def seeded(build: Callable, seed: int):
+    """What `build` returns under torch's random state `seed`, which is put back."""
     with torch.random.fork_rng(devices=[]):  # leave the caller's random state alone
         torch.manual_seed(seed)
         return build()
