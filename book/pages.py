@@ -67,7 +67,8 @@ class Pages:
             {"Chapters": [{"Contents": "contents.md"}, *chapters]},
             {"Reference": [{"Notation": "notation.md"}, {"Claims ledger": "ledger.md"}, {"Benchmarks": "benchmarks.md"}, {"Bibliography": "bibliography.md"}]},
             {"Library": library},
-            {"Using the book": [{who.capitalize(): f"for/{who}.md"} for who in ("reader", "student", "instructor", "engineer")]},
+            {"Using the book": [*({who.capitalize(): f"for/{who}.md"} for who in ("reader", "student", "instructor", "engineer")),
+                                {"Full scale": "for/full-scale.md"}]},
         ]
 
     def fill(self, markdown: str, uri: str) -> str:

@@ -29,14 +29,18 @@ def release(book: Book, number: str, to: Path) -> Path:
 
 
 def student_notebook(book: Book, assignment: Chapter) -> str:
-    """The student's notebook as text. Check cells keep outputs and execution counts: without a count nbval compares nothing."""
+    """The student's notebook as text. It looks unsolved, but check cells keep their outputs, which nbval compares.
+
+    nbval wants a count beside an output: Jupyter shows the count 0 as `[ ]`, like none.
+    """
     import nbformat
 
     _complete(assignment)
     node = deepcopy(read_notebook(book, assignment))
     for cell in node.cells:
-        if cell.cell_type == "code" and marked(cell.source):
-            cell.source = blank(cell.source, marked(cell.source))
+        if cell.cell_type == "code":
+            cell.execution_count = 0 if cell.outputs else None
+            cell.source = blank(cell.source, marked(cell.source)) if marked(cell.source) else cell.source
     return nbformat.writes(node) + "\n"
 
 
@@ -48,7 +52,7 @@ def blank(source: str, id: str) -> str:
         if text == BEGIN:
             inside = True
             indent = line[: len(line) - len(line.lstrip())]
-            lines.append(f'{indent}raise NotImplementedError("{id}: not answered yet. Put your code in the place of this line and run the cell.")')
+            lines.append(f'{indent}raise NotImplementedError("{id}: not answered yet")')
         if not inside:
             lines.append(line)
         inside = inside and text != END

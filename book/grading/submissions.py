@@ -13,7 +13,7 @@ from book.release import answer_cells, check_cells
 
 LARGEST = 20_000_000  # bytes of a notebook
 _LONGEST = 100_000  # characters of an answer
-_LIBRARY = re.compile(r"\b(solvers|SOLVERS)\b")
+_LIBRARY = re.compile(r"\bdlib\b")
 
 
 @dataclass
@@ -92,7 +92,7 @@ def _take(submission: Submission, id: str, found: list[str], reference: str) -> 
         if found[0].split() == reference.split():
             submission.notes.append(f"{id}: letter for letter the published solution")
         elif _LIBRARY.search(found[0]):
-            submission.notes.append(f"{id}: mentions the library's solvers")
+            submission.notes.append(f"{id}: mentions the book's library, dlib")
 
 
 def _look_at_checks(submission: Submission, cells: list[str], assignment: Chapter) -> None:

@@ -3,6 +3,7 @@
 import builtins
 import re
 
+_NOTEBOOK = ("get_ipython", "display")  # a notebook adds them to Python; the grader has none
 MARK = re.compile(r"#[ \t]*ANSWER[ \t]+(Q\d\d\.\d+)[ \t]*")
 
 
@@ -19,7 +20,8 @@ def marked(source: str) -> str | None:
 
 def define(id: str, function: str, prelude: str, source: str, filename: str = "<answer>"):
     """Execute the first code cell of the assignment, then this answer cell, in a namespace of their own; return the function."""
-    namespace = {"__name__": "__main__", "__builtins__": builtins}
+    builtin = {name: value for name, value in vars(builtins).items() if name not in _NOTEBOOK}
+    namespace = {"__name__": "__main__", "__builtins__": builtin}
     exec(compile(prelude, "<first cell>", "exec"), namespace)
     exec(compile(source, filename, "exec"), namespace)
     if not callable(namespace.get(function)):
@@ -37,8 +39,12 @@ def explain(error: BaseException) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     where = f" at line {line} of the answer" if line else ""
-    hint = ""
-    if isinstance(error, NameError):
-        hint = ". An answer may use the notebook's first code cell and its own cell, nothing else: move helpers into it"
     message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}{where}: {message}{hint}"
+    return f"{type(error).__name__}{where}: {message}{leaning(error)}"
+
+
+def leaning(error: BaseException) -> str:
+    """What to add to the message of an unknown name: it may well be known to the notebook."""
+    if not isinstance(error, NameError) or isinstance(error, UnboundLocalError):
+        return ""
+    return ". An answer may use the notebook's first code cell and its own cell, nothing else: move what it needs into its cell"

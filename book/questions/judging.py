@@ -14,7 +14,9 @@ def wrong(feedback: str, share: float = 0.0) -> Verdict:
 
 
 def malformed(outputs: Sequence, names: Sequence[str], shapes: Sequence[tuple]) -> Verdict | None:
-    """A verdict if the answer returned the wrong number of arrays, wrong shapes or numbers that are not finite; else None."""
+    """A verdict if the answer returned None, the wrong number of arrays, wrong shapes or numbers that are not finite; else None."""
+    if not outputs:
+        return wrong("the answer returned None: is there a return at its end?")
     if len(outputs) != len(shapes):
         return wrong(f"got {len(outputs)} arrays, wanted {len(shapes)}")
     for value, name, shape in zip(outputs, names, shapes):

@@ -50,10 +50,13 @@ def model_of(inputs: dict, network: Callable) -> Denoiser:
 
 
 def walk(step: Callable, model: Denoiser, x, lams: np.ndarray):
-    """x after a walk through the levels with these λ; `step(model, x, a, b, memory)` returns (x, memory)."""
+    """x after a walk through the levels with these λ; `step(model, x, a, b, memory)` returns (x, memory). None if a step returns it."""
     levels, memory = [model.schedule.at_lam(float(lam)) for lam in lams], None
     for a, b in zip(levels, levels[1:]):
-        x, memory = step(model, x, a, b, memory)
+        returned = step(model, x, a, b, memory)
+        if returned is None or returned[0] is None:
+            return None
+        x, memory = returned
     return x
 
 
@@ -72,8 +75,12 @@ def typical(x: np.ndarray, truth: np.ndarray) -> float:
     return float(np.exp(np.log(np.maximum(np.linalg.norm(x - truth, axis=1), 1e-300)).mean()))
 
 
+def arrays(*values) -> list[np.ndarray]:
+    """What an answer returned, as float64 arrays; none at all if something is None, which judges know as a lacking `return`."""
+    return [] if any(value is None for value in values) else [array(value) for value in values]
+
+
 def array(value) -> np.ndarray:
-    """What an answer returned, as a float64 array."""
     if isinstance(value, torch.Tensor):
         value = value.detach().numpy()
     return np.array(value, dtype=np.float64)

@@ -6,7 +6,7 @@ from dlib.solvers import ddim, dpm_solver_3, dpm_solver_pp_2m, phi
 
 from book.questions import Case, Question, Verdict, q08_mistakes
 from book.questions.judging import RIGHT, distance, malformed, recognise, slope, wrong
-from book.questions.problems import STEPS, array, draw_problem, even, model_of, network_of, typical, uneven, walk
+from book.questions.problems import STEPS, arrays, draw_problem, even, model_of, network_of, typical, uneven, walk
 
 PRELUDE = """from book import check                             # first: it also tells torch not to spin
 import math
@@ -27,7 +27,12 @@ def draw_phi(seed: int) -> Case:
 
 
 def run_phi(answer, inputs, network) -> list:
-    return [array(value) for value in answer(torch.tensor(inputs["h"]))]
+    return _both(answer(torch.tensor(inputs["h"])))
+
+
+def _both(returned) -> list:
+    """The arrays of an answer that returns a pair."""
+    return arrays(None) if returned is None else arrays(*returned)
 
 
 def judge_phi(case: Case, outputs: list, calls: float) -> Verdict:
@@ -77,7 +82,7 @@ def draw_step(seed: int) -> Case:
 
 def run_step(answer, inputs, network) -> list:
     model, x = model_of(inputs, network), torch.tensor(inputs["x"])
-    return [array(answer(model, x, *map(model.schedule.at_lam, map(float, inputs["lams"]))))]
+    return arrays(answer(model, x, *map(model.schedule.at_lam, map(float, inputs["lams"]))))
 
 
 def judge_step(case: Case, outputs: list, calls: float) -> Verdict:
@@ -107,7 +112,7 @@ def run_midpoint(answer, inputs, network) -> list:
     def step(model, x, a, b, memory):
         return answer(model, x, a, b), None
 
-    return [array(walk(step, model, x.clone(), even(n))) for n in (4, *STEPS)]
+    return arrays(*(walk(step, model, x.clone(), even(n)) for n in (4, *STEPS)))
 
 
 def judge_midpoint(case: Case, outputs: list, calls: float) -> Verdict:
@@ -145,7 +150,7 @@ def draw_multistep(seed: int) -> Case:
 
 def run_multistep(answer, inputs, network) -> list:
     model, x = model_of(inputs, network), torch.tensor(inputs["x"])
-    return [array(walk(answer, model, x.clone(), uneven(n))) for n in (4, *STEPS)]
+    return arrays(*(walk(answer, model, x.clone(), uneven(n)) for n in (4, *STEPS)))
 
 
 def judge_multistep(case: Case, outputs: list, calls: float) -> Verdict:
@@ -175,7 +180,7 @@ def draw_newton(seed: int) -> Case:
 
 
 def run_newton(answer, inputs, network) -> list:
-    return [array(value) for value in answer(torch.tensor(inputs["lam"]), torch.tensor(inputs["f"]))]
+    return _both(answer(torch.tensor(inputs["lam"]), torch.tensor(inputs["f"])))
 
 
 def judge_newton(case: Case, outputs: list, calls: float) -> Verdict:

@@ -26,9 +26,10 @@
 #
 # - Put each answer into its cell, instead of the line `raise NotImplementedError`. Keep the first line, `# ANSWER …`, and
 #   the function's name.
-# - An answer may use the next cell and its own cell, nothing else. Helpers go into the answer's cell; more cells for trying
-#   things out may go anywhere, they are not graded.
-# - A `PASS` that you see before you have run a cell is what it will print when the answer is right.
+# - An answer may use the first code cell and its own cell, nothing else: copy what it needs into its cell. More cells for
+#   trying things out may go anywhere, they are not graded.
+# - A `PASS` that you see before you have run a cell is what it will print when the answer is right. "Run All" stops at the
+#   first question that has no right answer yet.
 # - The point is to write the formulas yourself: `dlib.solvers` has them all, and a person sees when an answer calls it.
 #
 # `x` is a tensor of shape (32, 2) in float64. A level `a` has the numbers `a.t`, `a.alpha`, `a.sigma` and `a.lam`, where
@@ -150,7 +151,7 @@ check("Q08.4", two_m_step)
 # %%
 # ANSWER Q08.5
 def slope_and_curvature(lam, f):
-    """(f', f'') at lam[0], each of shape f[0]. lam: (3,), the newest first, unequally spaced; f: (3, …), the values there."""
+    """(f', f'') at lam[0], of f[0]'s shape. lam: (3,), newest first, uneven; f: (3, …), values."""
     ### BEGIN SOLUTION
     d1 = (f[0] - f[1]) / (lam[0] - lam[1])
     d1_before = (f[1] - f[2]) / (lam[1] - lam[2])
@@ -166,8 +167,9 @@ check("Q08.5", slope_and_curvature)
 # %% [markdown]
 # ## Before you hand it in
 #
-# Restart the kernel, run all cells, and see five times `PASS`. Or, in a terminal, in the folder of this notebook:
+# Restart the kernel, run all cells, and see five times `PASS`. Or test the saved notebook, wherever it is, in a terminal in
+# the folder where `make setup` was run; `.venv/bin/python` is the Python that has torch and this book:
 #
 # ```bash
-# python -m pytest --nbval-lax --nbval-cell-timeout 120 08_dpm_solver.ipynb
+# .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout 120 my-assignments/08_dpm_solver.ipynb
 # ```

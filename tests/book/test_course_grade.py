@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from course import BOOK, ROOT, SOLUTION, WRONG, cell, notebook, only, right
+from course import BOOK, ROOT, every_course
+from course08 import COURSE
 from hostile import HOSTILE, MARK, SECRET
 
 from book.__main__ import main
@@ -52,25 +53,25 @@ def save(path: Path, node) -> None:
 
 def hand_in(folder: Path, port: int) -> None:
     """The class's folder: right, blank, wrong, hostile and broken."""
-    save(folder / "right.ipynb", notebook(right()))
-    save(folder / "ann" / "renamed (1).ipynb", notebook(SOLUTION))
+    save(folder / "right.ipynb", COURSE.notebook(COURSE.right()))
+    save(folder / "ann" / "renamed (1).ipynb", COURSE.notebook(COURSE.solution))
     release(BOOK, "08", folder).rename(folder / "blank.ipynb")
-    save(folder / "=secret.ipynb", notebook({}) | {"metadata": {"name": SECRET}})
+    save(folder / "=secret.ipynb", COURSE.notebook({}) | {"metadata": {"name": SECRET}})
     for name, (body, _) in HOSTILE.items():
         body = body.replace("PORT", str(port)).replace("OTHER", repr(str(folder / "=secret.ipynb"))).replace("FOLDER", repr(str(folder)))
-        source = cell("Q08.5", body)
+        source = COURSE.cell("Q08.5", body)
         source = source.replace("def slope_and_curvature", "def my_slope") if name == "no_such_name" else source
-        save(folder / f"{name}.ipynb", only("Q08.2", "Q08.5", answers=SOLUTION | {"Q08.5": source}))
+        save(folder / f"{name}.ipynb", COURSE.only("Q08.2", "Q08.5", answers=COURSE.solution | {"Q08.5": source}))
     broken(folder)
 
 
 def broken(folder: Path) -> None:
     """Files that are not what they should be."""
-    doubled, missing, tampered, rerun = (only("Q08.1", "Q08.2", "Q08.5", answers=SOLUTION) for _ in range(4))
+    doubled, missing, tampered, rerun = (COURSE.only("Q08.1", "Q08.2", "Q08.5", answers=COURSE.solution) for _ in range(4))
     doubled["cells"].append(doubled["cells"][3])
     missing["cells"] = [c for c in missing["cells"] if "# ANSWER Q08.2" not in c["source"]]
     tampered["cells"][4]["source"] = 'print("Q08.1 PASS")'
-    tampered["cells"][3]["source"] = cell("Q08.1", "return h, h")
+    tampered["cells"][3]["source"] = COURSE.cell("Q08.1", "return h, h")
     rerun["cells"][4]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "whatever"}]
     for name, node in {"doubled": doubled, "missing": missing, "tampered": tampered, "rerun": rerun}.items():
         save(folder / f"{name}.ipynb", node)
@@ -79,7 +80,7 @@ def broken(folder: Path) -> None:
     (folder / "deep.ipynb").write_text("[" * 200_000)
     (folder / "list.ipynb").write_text("[1, 2]")
     save(folder / "cells.ipynb", {"cells": [1, None, {"cell_type": "code", "source": [3, {}]}, {"cell_type": "code"}, []]})
-    save(folder / "surrogate.ipynb", notebook({"Q08.1": "# ANSWER Q08.1\n\ud800 = 1"}))
+    save(folder / "surrogate.ipynb", COURSE.notebook({"Q08.1": "# ANSWER Q08.1\n\ud800 = 1"}))
     (folder / "copied.ipynb").symlink_to(folder / "right.ipynb")
     os.mkfifo(folder / "pipe.ipynb")
 
@@ -172,18 +173,21 @@ def test_the_tables_open_in_a_spreadsheet(table):
 
 
 @needs_sandbox
-def test_wrong_answers_fail_in_the_grader_as_in_the_notebook(tmp_path):
-    for k, (id, body, _) in enumerate(WRONG):
+@pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
+def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
+    save(tmp_path / "in" / "right.ipynb", course.notebook(course.right()))
+    for k, (id, body, _) in enumerate(course.wrong):
         if id not in ("Q08.3", "Q08.4"):  # their walks take a second each and are judged in test_course_questions
-            save(tmp_path / "in" / f"{k}.ipynb", only(id, answers={id: cell(id, body)}))
-    grades = grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lambda line: None, seed=5)
-    for grade in grades:
-        id, _, says = WRONG[int(grade.submission.student)]
+            save(tmp_path / "in" / f"{k}.ipynb", course.only(id, answers={id: course.cell(id, body)}))
+    grades = {g.submission.student: g for g in grading.grade(BOOK, tmp_path / "in", course.number, tmp_path / "grades.csv", lambda line: None, seed=5)}
+    assert grades.pop("right").total(course.module.QUESTIONS) == 20 and len(grades) >= 15
+    for student, grade in grades.items():
+        id, _, says = course.wrong[int(student)]
         assert grade.verdicts[id].share < 1 and says in grade.verdicts[id].feedback
 
 
 def test_without_a_sandbox_it_refuses_unless_told(tmp_path, monkeypatch):
-    save(tmp_path / "in" / "ann.ipynb", only("Q08.2", answers=right()))
+    save(tmp_path / "in" / "ann.ipynb", COURSE.only("Q08.2", answers=COURSE.right()))
     monkeypatch.setattr(workers.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "not there"))  # no root can be built there
     with pytest.raises(BookError, match="offers no sandbox.*--unsafe"):
         grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lambda line: None)
@@ -200,7 +204,7 @@ def test_other_systems_have_no_sandbox(monkeypatch):
 
 @pytest.mark.parametrize(("folder", "out", "says"), [("nowhere", "g.csv", "is not a folder"), ("", "no/g.csv", "there is no folder"), (None, "g.csv", "every answer can read")])
 def test_mistakes_of_the_instructor_are_named_before_the_work(tmp_path, capsys, folder, out, says):
-    save(tmp_path / "ann.ipynb", notebook({}))
+    save(tmp_path / "ann.ipynb", COURSE.notebook({}))
     where = ROOT / "dlib" if folder is None else tmp_path / folder
     assert main(["grade", str(where), "--assignment", "08", "--out", str(tmp_path / out)]) == 1
     assert says in capsys.readouterr().err
@@ -213,6 +217,8 @@ def test_an_interrupted_grader_leaves_no_process(tmp_path):
     for ending, process in graders.items():
         _wait(lambda: running(f"{MARK}-{ending.name}\0") or process.poll() is not None)
         if process.poll() is not None:
+            message = process.stderr.read()
+            assert "offers no sandbox" in message, f"the grader ended early: {message}"
             pytest.skip("this machine offers no sandbox")
         process.send_signal(ending)
         process.wait(20)
@@ -224,9 +230,9 @@ def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Pope
     """A grader at work on an answer that leaves its parent, its session and its parent's death signal behind."""
     body = (f"import ctypes, os, time\nif os.fork() == 0:\n    os.setsid()\n    os.execv('/bin/sleep', ['{mark}', '300'])\n"
             "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\ntime.sleep(300)")
-    save(folder / "ann.ipynb", only("Q08.5", answers={"Q08.5": cell("Q08.5", body)}))
+    save(folder / "ann.ipynb", COURSE.only("Q08.5", answers={"Q08.5": COURSE.cell("Q08.5", body)}))
     command = [sys.executable, "-m", "book", "grade", str(folder), "--assignment", "08", "--out", str(folder / "g.csv")]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
 def _wait(true, seconds: float = 90) -> None:

@@ -1,28 +1,72 @@
-"""The questions of assignment 08: right answers pass however they are spelled, wrong ones are told why."""
+"""The questions of every assignment: right answers pass however they are spelled, wrong ones are told why."""
 
 import pytest
-from course import FUNCTION, OTHERWISE, SOLUTION, WRONG, cell
+from course import BOOK, every_course
 
 from book.questions import ask, question
-from book.questions.answers import define
-from book.questions.q08 import PRELUDE
+from book.questions.answers import define, explain
+from book.stale import read_notebook
+
+COURSES = every_course()
+EACH = [(course, id) for course in COURSES for id in course.heads]
+WRONG = [(course, *wrong) for course in COURSES for wrong in course.wrong]
 
 
-def judged(id, source, seed=3):
+def judged(course, id, source, seed=3):
     q = question(id)
-    return ask(q, define(id, q.function, PRELUDE, source), seed)
+    return ask(q, define(id, q.function, course.module.PRELUDE, source), seed)
 
 
-@pytest.mark.parametrize("id", FUNCTION)
+@pytest.mark.parametrize("course", COURSES, ids=lambda course: course.number)
+class TestTheAssignment:
+    def test_is_fresh_and_its_first_cell_is_the_prelude(self, course):
+        node = read_notebook(BOOK, course.assignment)
+        assert next(c for c in node.cells if c.cell_type == "code").source == course.module.PRELUDE
+        questions = course.module.QUESTIONS
+        assert [q.id for q in questions] == list(course.solution) and sum(q.points for q in questions) == 20 and len(questions) <= 5
+
+    def test_states_the_points_in_its_text(self, course):
+        text = "\n".join(c.source for c in course.assignment.cells if c.kind == "markdown")
+        for q in course.module.QUESTIONS:
+            head = f"## Question {int(course.number)}.{q.id[-1]}"
+            assert head in text and f"({q.points} points)" in text.split(head)[1]
+
+    def test_foresees_plausible_wrong_answers(self, course):
+        count = {id: sum(wrong[0] == id for wrong in course.wrong) for id in course.heads}
+        assert min(count.values()) >= 4
+
+
+@pytest.mark.parametrize(("course", "id"), EACH, ids=[id for _, id in EACH])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_right_answers_pass_however_they_are_spelled(id, seed):
-    assert judged(id, SOLUTION[id], seed).share == 1
-    assert judged(id, cell(id, OTHERWISE[id]), seed).share == 1
+def test_right_answers_pass_however_they_are_spelled(course, id, seed):
+    assert judged(course, id, course.solution[id], seed).share == 1
+    assert judged(course, id, course.cell(id, course.otherwise[id]), seed).share == 1
 
 
-@pytest.mark.parametrize(("id", "body", "says"), WRONG, ids=[f"{id}-{says}" for id, _, says in WRONG])
-def test_wrong_answers_are_rejected_and_told_why(id, body, says):
-    share, feedback = judged(id, cell(id, body))
+@pytest.mark.parametrize(("course", "id"), EACH, ids=[id for _, id in EACH])
+def test_an_answer_without_a_return_is_told_so(course, id):
+    assert judged(course, id, course.cell(id, "pass")) == (0, "the answer returned None: is there a return at its end?")
+
+
+def test_a_loss_that_cannot_train_loses_a_part_and_hears_nothing_of_a_trace_it_lacks():
+    course = next(course for course in COURSES if course.number == "01")
+    share, feedback = judged(course, "Q01.4", course.solution["Q01.4"].replace("def ", "@torch.no_grad()\ndef "))
+    assert share == pytest.approx(2 / 3) and "trace" not in feedback
+    cut = course.solution["Q01.3"].replace("x.clone()", "x.detach()")
+    assert cut != course.solution["Q01.3"] and judged(course, "Q01.3", cut).share == 1
+
+
+@pytest.mark.parametrize(("body", "leans"), [("return elsewhere", True), ("display(x)", True), ("y += 1\ny = 0", False)])
+def test_only_an_unknown_name_is_looked_for_in_other_cells(monkeypatch, body, leans):
+    monkeypatch.setattr("builtins.display", print, raising=False)  # as in a notebook, but not in the grader
+    with pytest.raises(NameError) as error:
+        judged(COURSES[0], "Q01.4", COURSES[0].cell("Q01.4", body.replace("x", "x0")))
+    assert ("its own cell, nothing else" in explain(error.value)) is leans
+
+
+@pytest.mark.parametrize(("course", "id", "body", "says"), WRONG, ids=[f"{id}-{says}" for _, id, _, says in WRONG])
+def test_wrong_answers_are_rejected_and_told_why(course, id, body, says):
+    share, feedback = judged(course, id, course.cell(id, body))
     assert share < 1 and says in feedback
     if id in ("Q08.3", "Q08.4"):
         assert "slope" in feedback

@@ -7,7 +7,9 @@ import sys
 
 import nbformat
 import pytest
-from course import ASSIGNMENT, BOOK, FUNCTION, OTHERWISE, ROOT, SOLUTION, cell, notebook, right
+import course01
+from course import BOOK, ROOT, every_course
+from course08 import COURSE
 from nbclient import NotebookClient
 
 from book import check
@@ -15,23 +17,10 @@ from book.chapter import read_chapter
 from book.check import Unsolved, Wrong
 from book.errors import BookError
 from book.questions import question
-from book.questions.q08 import PRELUDE, QUESTIONS
 from book.release import _complete, blank, release, student_notebook
 from book.run import _THREADS
-from book.stale import read_notebook
 
-RELEASED = nbformat.reads(student_notebook(BOOK, ASSIGNMENT), 4)
-
-
-def test_the_committed_solution_is_fresh_and_its_first_cell_is_the_prelude():
-    node = read_notebook(BOOK, ASSIGNMENT)
-    assert next(c for c in node.cells if c.cell_type == "code").source == PRELUDE
-    assert [q.id for q in QUESTIONS] == list(SOLUTION) and sum(q.points for q in QUESTIONS) == 20 and len(QUESTIONS) <= 5
-
-
-def test_the_text_of_the_assignment_states_the_points():
-    text = "\n".join(c.source for c in ASSIGNMENT.cells if c.kind == "markdown")
-    assert all(f"## Question 8.{q.id[-1]}" in text and f"({q.points} points)" in text.split(f"## Question 8.{q.id[-1]}")[1] for q in QUESTIONS)
+RELEASED = nbformat.reads(student_notebook(BOOK, COURSE.assignment), 4)
 
 
 def test_a_release_has_no_answer_and_keeps_what_nbval_compares():
@@ -40,16 +29,24 @@ def test_a_release_has_no_answer_and_keeps_what_nbval_compares():
         if entry.source.startswith("# ANSWER"):
             id = entry.source.split()[2]
             assert entry.source.rstrip().splitlines()[-1].startswith(f'    raise NotImplementedError("{id}: ')
-            assert FUNCTION[id] in entry.source
+            assert COURSE.heads[id] in entry.source
         if "check(" in entry.source:
             id = entry.source.split('"')[1]
-            assert entry.execution_count and [dict(o) for o in entry.outputs] == [{"name": "stdout", "output_type": "stream", "text": f"{id} PASS\n"}]
+            assert entry.execution_count == 0 and [dict(o) for o in entry.outputs] == [{"name": "stdout", "output_type": "stream", "text": f"{id} PASS\n"}]
+        elif entry.cell_type == "code":
+            assert entry.execution_count is None
     assert [c.id for c in RELEASED.cells] == [f"as08-{k:03d}" for k in range(1, len(RELEASED.cells) + 1)]
+
+
+@pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
+def test_the_code_of_a_release_fits_on_a_small_screen(course):
+    code = [c.source for c in nbformat.reads(student_notebook(BOOK, course.assignment), 4).cells if c.cell_type == "code"]
+    assert not [line for source in code for line in source.splitlines() if len(line) > 100]
 
 
 def test_a_release_is_the_same_twice_and_never_overwrites_work(tmp_path):
     path = release(BOOK, "08", tmp_path / "new")
-    assert path.read_text() == student_notebook(BOOK, ASSIGNMENT)
+    assert path.read_text() == student_notebook(BOOK, COURSE.assignment)
     path.write_text("my work")
     with pytest.raises(BookError, match="may hold somebody's work"):
         release(BOOK, "08", tmp_path / "new")
@@ -65,11 +62,11 @@ def test_a_release_is_the_same_twice_and_never_overwrites_work(tmp_path):
 def test_an_incomplete_assignment_is_not_released(tmp_path, old, new, says):
     folder = tmp_path / "assignments"
     folder.mkdir()
-    text = ASSIGNMENT.path.read_text()
+    text = COURSE.assignment.path.read_text()
     assert old in text
-    (folder / ASSIGNMENT.path.name).write_text(text.replace(old, new, 1))
+    (folder / COURSE.assignment.path.name).write_text(text.replace(old, new, 1))
     with pytest.raises(BookError) as error:
-        _complete(read_chapter(folder / ASSIGNMENT.path.name))
+        _complete(read_chapter(folder / COURSE.assignment.path.name))
     assert says in str(error.value) and "chapters/assignments/08_dpm_solver.py" in str(error.value)
 
 
@@ -80,7 +77,7 @@ def test_blank_keeps_what_is_outside_the_marks():
 
 
 def test_an_unknown_assignment_or_question_is_answered_with_the_known():
-    with pytest.raises(BookError, match="no assignment '31': the assignments are 08"):
+    with pytest.raises(BookError, match="no assignment '31': the assignments are 01, 08"):
         BOOK.chosen(["assignments/31"])
     with pytest.raises(BookError, match="no Q08.7: the questions are Q08.1, "):
         question("Q08.7")
@@ -102,26 +99,31 @@ def test_check_prints_pass_and_raises_a_diagnosis(capsys):
 def define_right(id):
     from book.questions.answers import define
 
-    return define(id, question(id).function, PRELUDE, cell(id, OTHERWISE[id]))
+    return define(id, question(id).function, COURSE.module.PRELUDE, COURSE.cell(id, COURSE.otherwise[id]))
 
 
 @pytest.fixture(scope="module")
 def executed():
     """A student's notebook after all its cells were run: one right, one blank, one leaning on another cell, one wrong, one unmarked."""
-    node = notebook({
-        "Q08.1": right()["Q08.1"],
-        "Q08.3": cell("Q08.3", "return helper(model, x, a, b)"),
-        "Q08.4": cell("Q08.4", "x0 = model(x, a).x0\nreturn b.alpha * x0 + b.sigma * model(x, a).eps, None"),
-        "Q08.5": right()["Q08.5"].replace("# ANSWER Q08.5\n", ""),
+    node = COURSE.notebook({
+        "Q08.1": COURSE.right()["Q08.1"],
+        "Q08.3": COURSE.cell("Q08.3", "return helper(model, x, a, b)"),
+        "Q08.4": COURSE.cell("Q08.4", "x0 = model(x, a).x0\nreturn b.alpha * x0 + b.sigma * model(x, a).eps, None"),
+        "Q08.5": COURSE.right()["Q08.5"].replace("# ANSWER Q08.5\n", ""),
     })
     node["cells"][1]["source"] += "\ndef helper(model, x, a, b):\n    return x"
+    return outputs(node)
+
+
+def outputs(node: dict) -> dict:
+    """{question: what its check cell shows} after the notebook was run to its end."""
     node = nbformat.from_dict(node)
     NotebookClient(node, allow_errors=True, kernel_name="python3", timeout=120).execute(env={**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)})
     return {c.source.split('"')[1]: c.outputs for c in node.cells if "check(" in c.source}
 
 
 @pytest.mark.parametrize(("id", "says"), [
-    ("Q08.2", "Q08.2: not answered yet. Put your code in the place of this line"),
+    ("Q08.2", "Q08.2: not answered yet. In the cell above, put your code in the place of the line"),
     ("Q08.3", "name 'helper' is not defined"),
     ("Q08.4", "this is DDIM: is the memory returned"),
     ("Q08.5", "the first line of the answer's cell must be '# ANSWER Q08.5'"),
@@ -129,13 +131,45 @@ def executed():
 def test_what_a_student_sees(executed, id, says):
     assert executed["Q08.1"][0].text == "Q08.1 PASS\n"
     (output,) = executed[id]
-    shown = "\n".join(output.traceback)
-    assert says in shown and (id == "Q08.3" or len(shown) < 300)
+    assert says in words(output) and len(words(output)) < 330
 
 
-@pytest.mark.parametrize(("answers", "failed"), [(right(), 0), ({}, 5)], ids=["right", "blank"])
+def words(output) -> str:
+    """An error as a notebook shows it, in one line. Each of its lines fits into the box of an error."""
+    assert max(map(len, "\n".join(output.traceback).splitlines())) <= 100
+    return " ".join("\n".join(output.traceback).split())
+
+
+@pytest.fixture(scope="module")
+def troubled():
+    """Assignment 1 with answers that raise errors, and with magics: around a cell, and a decorator that does no harm."""
+    course = course01.COURSE
+    right = course.right()
+    return outputs(course.notebook({
+        "Q01.1": right["Q01.1"].replace("def mixture_score", "@torch.no_grad()\ndef mixture_score"),
+        "Q01.2": course.cell("Q01.2", "return x + sigma**2 * mixture_score(x, weights, means, stds)"),
+        "Q01.3": course.cell("Q01.3", "s = score(x)\n(g,) = torch.autograd.grad(s.sum(), x)\nreturn g"),
+        "Q01.4": "%%time\n" + right["Q01.4"],
+        "Q01.5": "%%capture\n" + right["Q01.5"],
+    }))
+
+
+@pytest.mark.parametrize(("id", "says"), [
+    ("Q01.2", "line 3, in denoise: return x + sigma**2 * mixture_score(x, weights, means, stds) NameError: name 'mixture_score' is not defined. "
+              "An answer may use the notebook's first code cell and its own cell"),
+    ("Q01.3", "Q01.3: the answer raised an error line 4, in implicit_loss: (g,) = torch.autograd.grad(s.sum(), x) RuntimeError: One of the"),
+    ("Q01.4", "the first line of the answer's cell must be '# ANSWER Q01.4', with nothing above it, no %%time"),
+    ("Q01.5", "the first line of the answer's cell must be '# ANSWER Q01.5', with nothing above it, no %%time"),
+])
+def test_errors_and_magics_are_told_in_a_few_lines(troubled, id, says):
+    assert troubled["Q01.1"][0].text == "Q01.1 PASS\n"
+    (output,) = troubled[id]
+    assert says in words(output) and "check.py" not in words(output) and len(words(output)) < 400
+
+
+@pytest.mark.parametrize(("answers", "failed"), [(COURSE.right(), 0), ({}, 5)], ids=["right", "blank"])
 def test_the_student_s_own_test(tmp_path, answers, failed):
-    (tmp_path / "mine.ipynb").write_text(json.dumps(notebook(answers)))
+    (tmp_path / "mine.ipynb").write_text(json.dumps(COURSE.notebook(answers)))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-cell-timeout", "120", "mine.ipynb"]
     environment = {**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from course import SOLUTION
+from course08 import COURSE
 
 from book.grading import frames, sandbox
 from book.grading.worker import Refused, Worker
 from book.questions import questions
-from book.questions.q08 import PRELUDE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 
@@ -25,15 +24,15 @@ def run(request):
     case = q.draw(0)
     with Worker("08", request.param) as worker:
         try:
-            worker.ask(q, case, PRELUDE, "")
+            worker.ask(q, case, COURSE.module.PRELUDE, "")
         except Refused as error:
             pytest.skip(f"this machine forbids the way of {request.param}: {error}")
-        yield lambda source: worker.ask(q, case, PRELUDE, source)
+        yield lambda source: worker.ask(q, case, COURSE.module.PRELUDE, source)
     assert worker.process.poll() is not None and not os.path.exists(worker.stage)
 
 
 def test_an_answer_returns_its_arrays(run):
-    outcome = run(SOLUTION["Q08.5"])
+    outcome = run(COURSE.solution["Q08.5"])
     assert [value.shape for value in outcome.arrays] == [(8,), (8,)] and outcome.trouble == ""
 
 
@@ -78,7 +77,7 @@ def test_a_server_that_died_is_started_again():
     with Worker("08", "none") as worker:
         worker.process.kill()
         worker.process.wait()
-        assert worker.ask(q, q.draw(0), PRELUDE, SOLUTION["Q08.5"]).arrays is not None
+        assert worker.ask(q, q.draw(0), COURSE.module.PRELUDE, COURSE.solution["Q08.5"]).arrays is not None
 
 
 def test_the_sandbox_shows_python_and_the_library_and_no_more():
