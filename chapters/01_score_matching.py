@@ -27,6 +27,10 @@
 #
 # The data are three narrow Gaussian modes, far apart, so the true score is a formula. A small network is trained by
 # score matching in its oldest form, with fresh samples at every step: it never runs out of data.
+#
+# Five words of the library: `Draw(seed)` is a random generator, `Batch` holds the data `x0`, `Phase` and `fit` are a
+# training loop. `edm()` is the family of noise levels $x=x_0+\sigma z$; a level is found by $\lambda=-\log\sigma$, and
+# `CLEAN` is $\sigma=0$.
 
 # %%
 from book import claim, figure, show                # first: it also tells torch not to spin
@@ -73,8 +77,8 @@ def panel(net, level):
 
 figure(plot.score_error({"score matching": panel(vanilla, CLEAN),
                          "with noise σ = 2": panel(noised, smooth)}, axis),
-       "Score matching is right inside three small discs of data and wrong by 1 to 30 "
-       "everywhere else; with noise on the data the error is small on the whole square.",
+       "Score matching is right inside three small discs of data and wrong by up to 30 "
+       "elsewhere; with noise on the data the error is small on the whole square.",
        "How wrong the learnt score is, over contours of the density it was learnt from.")
 
 # %% [markdown]
@@ -93,7 +97,8 @@ figure(plot.score_error({"score matching": panel(vanilla, CLEAN),
 # $$\nabla\log p_\theta(x) = -\nabla f_\theta(x) - \nabla\log Z_\theta = -\nabla f_\theta(x). \label{eq:score}$$
 #
 # All derivatives here are in $x$. In code, with $f=7-\log p$ for the three modes plus noise: whatever the 7, the score
-# is exact.
+# is exact. (`_pullback(f, x)` is $\nabla f$ of each sample by automatic differentiation. `exact(mixture, edm())` is the
+# perfect network of a mixture; at a level it gives `.score`, and `.x0`, the mean of the clean data given $x$.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -121,6 +126,7 @@ claim("C01.1", "an energy gives the exact score, whatever its constant (RMS dist
 #
 # The last term does not contain $s$: two very different scores must show the same gap. In one dimension the expectation
 # is a sum over a grid (exact to rounding for functions that fall off this fast), so you can check it to nine digits.
+# (`_with_slope` gives $x$, ready to be differentiated by, and $s(x)$; `_loss` is the mean over the batch.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -152,10 +158,22 @@ claim("C01.3", "and equals −½ E‖∇log p‖² (difference)",
 # $$\mathrm{SSM}(s)=\mathbb E_p\mathbb E_v\big[v^\top\nabla s\,v+\tfrac12(v^\top s)^2\big],\qquad
 # \mathbb E_v\,v^\top\nabla s\,v=\operatorname{tr}\nabla s. \label{eq:ssm}$$
 #
-# One backward pass, whatever $d$. Since $\mathbb E_v(v^\top s)^2=\lVert s\rVert^2$ is known, SSM-VR writes it out and
-# has less noise. What is left has a variance one can compute: with $S$ the symmetric part of $\nabla s$, it is
-# $2\sum_{ij}S_{ij}^2$ for Gaussian $v$. Random signs drop the diagonal, $2\sum_{i\ne j}S_{ij}^2$, because their squares
-# are always 1.
+# One backward pass, whatever $d$. Since $\mathbb E_v(v^\top s)^2=\lVert s\rVert^2$ is known, SSM-VR writes it out: one
+# source of noise less. (Usually less noise in all, but not always: the two sources can cancel, as they partly do for
+# $s=-x$ on $\mathcal N(0,1)$ with Gaussian $v$.) What is left has, at one $x$, a variance one can compute: with $S$ the
+# symmetric part of $\nabla s$, it is $2\sum_{ij}S_{ij}^2$ for Gaussian $v$. Random signs drop the diagonal,
+# $2\sum_{i\ne j}S_{ij}^2$, because their squares are always 1.
+#
+# <details><summary>Both variances</summary>
+#
+# $v^\top\nabla s\,v=v^\top Sv$. In the eigenbasis of $S$ a Gaussian $v$ is still Gaussian, so this is
+# $\sum_i\lambda_iv_i^2$ with $\operatorname{Var}v_i^2=2$: together $2\sum_i\lambda_i^2=2\sum_{ij}S_{ij}^2$. With signs it
+# is $\operatorname{tr}S+2\sum_{i<j}S_{ij}v_iv_j$; the products $v_iv_j$ are uncorrelated signs, so the variance is
+# $4\sum_{i<j}S_{ij}^2=2\sum_{i\ne j}S_{ij}^2$.
+#
+# </details>
+#
+# All sign vectors together have a mean $vv^\top$ of exactly $I$: averaged over the four of the plane, SSM must *be* ISM.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -175,6 +193,12 @@ batch = Batch(x)                                   # s = sin has a diagonal Jaco
 claim("C01.6", "random signs are exact for a diagonal Jacobian: SSM-VR − ISM",
       abs(sliced_vr(torch.sin, batch, draw).value.item()
           - implicit(torch.sin, batch).value.item()), below=1e-12)
+wave = lambda x: torch.sin(x @ S[:2, :2].to(x))    # s = wave has not
+fixed = lambda v: sliced(wave, batch, draw, lambda draw, like: v.to(like).expand_as(like))
+signs = torch.cartesian_prod(torch.tensor([-1, 1]), torch.tensor([-1, 1]))
+claim("C01.24", "SSM averaged over all sign vectors − ISM",
+      abs(sum(fixed(v).value.item() for v in signs) / 4
+          - implicit(wave, batch).value.item()), below=1e-12)
 
 # %% [markdown]
 # (A variance from 800 draws has a standard error of 5 %; the bounds allow five.)
@@ -201,7 +225,15 @@ claim("C01.6", "random signs are exact for a diagonal Jacobian: SSM-VR − ISM",
 #
 # </details>
 #
-# The function is five lines, because the book's one denoising loss already does it (you will meet its other weights in
+# The same fact proves \eqref{eq:dsm}. Expand both squares. Both have $\tfrac12\mathbb E_{p_\sigma}\lVert s\rVert^2$, and the
+# cross terms agree:
+#
+# $$\mathbb E\,s(x)\cdot\frac z\sigma=\mathbb E\,s(x)\cdot\frac{\mathbb E[z\mid x]}\sigma=-\mathbb
+# E_{p_\sigma}\,s\cdot\nabla\log p_\sigma.$$
+#
+# What is left is the constant, $\tfrac12d/\sigma^2-\tfrac12\mathbb E_{p_\sigma}\lVert\nabla\log p_\sigma\rVert^2$.
+#
+# The function is three lines, because the book's one denoising loss already does it (you will meet its other weights in
 # every chapter):
 
 # %%
@@ -217,6 +249,8 @@ def total(s):                                      # the same rule, over x₀ an
 gaps = [total(s) - esm(s, half) for s in two]
 claim("C01.7", "DSM − ESM of p_σ is the same for two different scores (difference)",
       abs(gaps[0] - gaps[1]), below=1e-9)
+claim("C01.25", "and equals ½/σ² − ½ E‖∇log p_σ‖² (difference)",
+      abs(gaps[0] - (0.5 / 0.5**2 - esm(lambda x: 0 * x, half))), below=1e-9)
 
 # %% [markdown]
 # Now the minimiser. What $x$ leaves unknown of the target, $s^\star(x)+z/\sigma$, is uncorrelated with every function of
@@ -241,13 +275,15 @@ claim("C01.9", "and Tweedie's score is ∇log p_σ (RMS distance)",
 #
 # Real data are *sparse* and *disconnected*: thin sets with nothing between them. Three things go wrong.
 #
-# **It is not even defined.** On a finite data set \eqref{eq:ism} has no minimum. Put a Gaussian of width $h$ on each
-# point: at the points $s=0$ and $\operatorname{tr}\nabla s=-d/h^2$, so halving $h$ makes the loss four times as
-# negative, for ever.
+# **It is not even defined.** On a finite data set \eqref{eq:ism} has no minimum over all functions. Put a Gaussian of
+# width $h$ on each point: at the points $s=0$ and $\operatorname{tr}\nabla s=-d/h^2$, so ISM is $-d/h^2$. Halve $h$ and
+# it is four times as negative, for ever.
 #
-# **No data, no answer.** Every objective above is an average over $p$: errors where $p\approx0$ cost nothing, and
-# nothing corrects them. That is the left panel. On data we ask for an error below a fifth of the score's size; over the
-# square it should be of the score's own order, so we ask for more than half.
+# **No data, no answer.** ISM and SSM are averages over $p$: errors where $p\approx0$ cost nothing, and nothing corrects
+# them. That is the left panel. On data we ask for an error below a fifth of the score's size; over the square it should
+# be of the score's own order, so we ask for more than half. DSM averages over $p_\sigma$, which at $\sigma=2$ reaches
+# all of the square: again a fifth. Is it the noise that helps, or the other objective? The control keeps ISM and adds
+# the noise.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -255,21 +291,27 @@ some = mixture.sample(100, Draw(5))[0]
 def spikes(h):
     kernels = Mixture(torch.ones(100) / 100, some, torch.full((100,), h))
     score = energy_score(lambda x: -kernels.log_prob(x, CLEAN))
-    return implicit(score, Batch(some)).value.item()
+    return implicit(score, Batch(some)).value.item() / (-2 / h**2)
 
 def relative(net, level, x):
     with torch.no_grad():
         return metrics.rms(net(x), truth(level)(x)) / metrics.rms(truth(level)(x), 0 * x)
 
 data = mixture.sample(4000, Draw(6))[0].float()
-claim("C01.10", "100 points: halving the spikes' width multiplies ISM by 4",
-      spikes(5e-5) / spikes(1e-4), between=(3.99, 4.01))
+claim("C01.10", "100 points: the spikes' ISM over −d/h², the worst of four widths",
+      max(map(spikes, (2e-4, 1e-4, 5e-5, 2.5e-5)), key=lambda r: abs(r - 1)),
+      between=(0.99, 1.01))
 claim("C01.11", "score matching, on data: relative error",
       relative(vanilla, CLEAN, data), below=0.2)
 claim("C01.12", "score matching, over the square: relative error",
       relative(vanilla, CLEAN, square), above=0.5)
 claim("C01.13", "DSM at σ = 2, over the square: relative error",
       relative(noised, smooth, square), below=0.2)
+control, more = mlp(2), Draw(15)
+blurred = lambda x0: Batch(x0 + SIGMA * more.normal(x0))
+train(control, lambda b, draw: implicit(control, blurred(b.x0)), fresh, steps=600)
+claim("C01.26", "the control, ISM on data plus noise, over the square: relative error",
+      relative(control, smooth, square), below=0.2)
 
 # %% [markdown]
 # **The weights do not enter.** Inside mode $k$, $p\approx w_k\,\mathcal N_k$ and $\nabla\log p\approx\nabla\log\mathcal
@@ -286,6 +328,14 @@ claim("C01.13", "DSM at σ = 2, over the square: relative error",
 # As $\eta\to0$ and the number of steps grows, $x$ follows $p$. For finite $\eta$ this *unadjusted* algorithm (ULA)
 # follows something else: on $\mathcal N(0,c^2)$ a step maps the variance $V$ to $(1-\eta/c^2)^2V+2\eta$, with fixed
 # point $c^2/(1-\eta/2c^2)$. (We write $\eta$ where NCSN writes $\alpha/2$.)
+#
+# <details><summary>Why x follows p</summary>
+#
+# For a smooth test function $f$ one step changes $\mathbb E f(x)$ by $\eta\,\mathbb E[s\cdot\nabla f+\Delta
+# f]+O(\eta^2)$. If $x\sim p$ and $s=\nabla\log p$, the bracket is $\int(\nabla p\cdot\nabla f+p\,\Delta f)\,dx=0$, by
+# parts: $p$ stays.
+#
+# </details>
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -301,35 +351,54 @@ start = mixture.means.repeat_interleave(200, 0)     # 200 chains in each mode
 end = langevin(exact_score, start, 0.02, 500, Draw(8))
 equal = Mixture(torch.ones(3) / 3, mixture.means, mixture.stds)
 equal_score = energy_score(lambda x: -equal.log_prob(x, CLEAN))
+exactly = data.double()
 claim("C01.15", "equal weights give the same score on data (RMS distance)",
-      metrics.rms(exact_score(data), equal_score(data)), below=1e-6)
+      metrics.rms(exact_score(exactly), equal_score(exactly)), below=1e-12)
 claim("C01.16", "exact score, 500 steps: share of chains that left their first mode",
       (mode(start) != mode(end)).double().mean(), between=(0, 0))
 
 # %% [markdown]
 # Started in equal shares, the chains keep equal shares: a total variation of $\tfrac16$ from the true weights, for ever
-# in practice. Between two modes, $p$ falls by at least $3.8^2/(2\cdot0.4^2)=45$ nats: to cross takes some $e^{45}$
+# in practice. Between two modes, $p$ falls by some $3.8^2/(2\cdot0.4^2)=45$ nats or more: to cross takes some $e^{45}$
 # steps. And this is the *exact* score.
 
 # %%
 paths, spread = [], 12 * Draw(9).uniform(120).view(60, 2) - 6
 langevin(exact_score, spread, 0.01, 300, Draw(10), each=lambda k, x: paths.append(x))
 figure(plot.trajectories(torch.stack(paths[::4]), mode(paths[-1])),
-       "Each chain climbs to the nearest mode and stays; the modes get the shares of the "
+       "Each chain climbs to a mode close by and stays; the modes get the shares of the "
        "square's three sectors, not their weights of one half, 0.3 and 0.2.",
        "Sixty Langevin chains, exact score. Grey: the start, uniform on the square.")
 
 # %% [markdown]
-# Noise cures both panels' disease: with $\sigma=2$ the modes overlap, the empty regions fill, and the weights enter the
-# score. But then you sample $p_\sigma$. Use *many* $\sigma$, from large to small: that is the next chapter's idea, and
+# Noise cures both diseases: with $\sigma=2$ the empty regions fill, the modes overlap, and the weights enter the score.
+# Start again in equal shares, now with the score of $p_\sigma$. Noise does not move the mean, $\sum_kw_k\mu_k$, so the
+# chains' mean tells their weights. They should forget the start: we ask for a quarter of $\tfrac16$, which is
+# four standard errors of a weight found from 3000 chains.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def off(x):
+    """Total variation between the true weights and those that have the mean of x."""
+    means = torch.cat([mixture.means.T, torch.ones(1, 3)])       # and they sum to 1
+    found = torch.linalg.solve(means, torch.cat([x.mean(0), torch.ones(1)]))
+    return (found - mixture.weights).abs().sum() / 2
+
+many = mixture.means.repeat_interleave(1000, 0)
+claim("C01.27", "exact score of p_σ, σ = 2, 500 steps: the weights' total variation",
+      off(langevin(truth(smooth), many, 0.2, 500, Draw(16))), below=1 / 24)
+claim("C01.28", "without noise", off(end), between=(0.9 / 6, 1.1 / 6))
+
+# %% [markdown]
+# But now you sample $p_\sigma$. Use *many* $\sigma$, from large to small: that is the next chapter's idea, and
 # diffusion's.
 #
 # ## 1.7 Rung 2: real pictures
 #
 # Scikit-learn's digits, 1501 training pictures with 64 pixels in $[-1,1]$, at one noise level, $\sigma=\tfrac12$. On a
 # finite data set DSM does have a minimum, and we know it: Tweedie's score of the *training set itself*, a mixture of
-# 1501 spikes. It is the best score possible on training pictures, and it denoises everything to the nearest training
-# picture. Against it, a small MLP, trained for 500 steps.
+# 1501 spikes. It is the best score possible on training pictures, and it denoises everything to a training picture or
+# the mean of a few near ones. Against it, a small MLP, trained for 500 steps.
 
 # %%
 (train_set, _), (held_out, _) = digits_split()
@@ -347,8 +416,8 @@ figure(plot.pictures({"held out": held_out[:10], "with noise σ = ½": noisy,
                       "Tweedie, learnt score": denoise(learnt),
                       "Tweedie, exact score of the training set": denoise(memory)}),
        "The learnt score removes most noise and blurs a little; the training set's own "
-       "score returns crisp digits that are other pictures.",
-       "Denoising with $x+\\sigma^2 s(x)$. The last row consists of training pictures.")
+       "score returns crisper digits: training pictures, or blends of a few.",
+       "Denoising with $x+\\sigma^2 s(x)$. Last row: training pictures or their means.")
 
 # %%
 # NBVAL_CHECK_OUTPUT
