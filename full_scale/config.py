@@ -29,6 +29,8 @@ class Config:
     """A folder in diffusers' format or a hub id; SD 1.x (ε) or SD 2.1 (v)."""
     tiny: bool = False
     """A random tiny pipeline instead of weights: offline, in seconds, its pictures are noise."""
+    lora: Path | None = None
+    """A LoRA file to put on the weights: what `full_scale.export` wrote, or another one that diffusers reads."""
     negative: str = ""
     """The null prompt ∅, which guidance moves away from."""
     solver: str = "dpm_solver_pp_2m"
@@ -40,7 +42,7 @@ class Config:
     end: Literal["clean", "grid"] = "clean"
     """clean: the last step denoises to σ = 0. grid: it stops at the grid's end, index 0, as SD's own configurations do."""
     omega: float = 6.5
-    """Guidance ω; 0 is none. diffusers' guidance_scale is 1 + ω."""
+    """Guidance ω; 0 is none. diffusers' guidance_scale is 1 + ω. A distilled network that takes ω as an input is told it."""
     seed: int = 0
     """Picture k (counted over all prompts) has seed + k."""
     n: int = 1
@@ -62,8 +64,7 @@ class Config:
 def check(config: Config) -> None:
     """Raise ValueError for what can be wrong before any weights are read."""
     require(len(config.prompt) > 0, '--prompt is empty: type --prompt "a lighthouse at dusk"')
-    require(bool(config.weights) != config.tiny, f"{'both --weights and --tiny' if config.tiny else 'neither --weights nor --tiny'} given: pass exactly one of them: "
-            f"--weights FOLDER_OR_HUB_ID (e.g. {SD15}) or --tiny")
+    check_model(config.weights, config.tiny)
     for flag, name, known in (("solver", config.solver, SOLVERS), ("grid", config.grid, SPACINGS)):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         require(name in known, f"--{flag} {name}: no such {flag}; did you mean {near}? There are {', '.join(known)}")
@@ -73,6 +74,12 @@ def check(config: Config) -> None:
             "guidance_scale g is omega = g − 1")
     if config.out:
         check_free(config.out)
+
+
+def check_model(weights: str | None, tiny: bool) -> None:
+    """Raise ValueError unless exactly one of --weights and --tiny is given."""
+    require(bool(weights) != tiny, f"{'both --weights and --tiny' if tiny else 'neither --weights nor --tiny'} given: pass exactly one of them: "
+            f"--weights FOLDER_OR_HUB_ID (e.g. {SD15}) or --tiny")
 
 
 def place(config: Config) -> tuple[torch.device, torch.dtype]:

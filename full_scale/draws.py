@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlib import Draw
+from dlib._util import require
 
 
-class Draws:
+class Draws(Draw):
     """One `Draw` a picture. Row i of every value comes from the i-th, so a picture does not depend on its batch mates.
 
     The order for each picture is: its initial latent, then one normal a step if the solver is noisy. It is also the
@@ -28,6 +30,35 @@ class Draws:
         """Standard normal with the shape, dtype and device of `like`, whose first axis runs over the pictures."""
         return torch.stack([draw.normal(row) for draw, row in zip(self.draws, like, strict=True)])
 
+    def uniform(self, n: int) -> Tensor:
+        """(n,) uniform on [0, 1), float32, on the CPU; n must be the number of rows."""
+        return torch.cat([draw.uniform(1) for draw in self._rows(n)])
+
+    def integers(self, high: int, n: int) -> Tensor:
+        """(n,) integers uniform on 0 … high−1, int64, on the CPU."""
+        return torch.cat([draw.integers(high, 1) for draw in self._rows(n)])
+
+    def choice(self, weights: Tensor, n: int) -> Tensor:
+        """(n,) indices drawn with the given probabilities, int64, on the CPU."""
+        return torch.cat([draw.choice(weights, 1) for draw in self._rows(n)])
+
+    def _rows(self, n: int) -> list[Draw]:
+        require(n == len(self.draws), f"Draws: {n} values asked of {len(self.draws)} rows: one a row")
+        return self.draws
+
     def copy(self) -> Draws:
         """A second `Draws` that will repeat what this one draws from here on."""
         return Draws(draw.copy() for draw in self.draws)
+
+
+def step_draws(seed: int, step: int, rows: Iterable[int]) -> Draws:
+    """The draws of a training step for these rows of its *global* batch.
+
+    Row r's numbers depend on (seed, step, r) alone, not on how the batch is cut into ranks and micro-batches: 1 × 8,
+    4 × 2 and two ranks of 4 see the same noise, and a resumed step sees what the lost one saw.
+
+    >>> whole, half = step_draws(0, 7, range(4)), step_draws(0, 7, range(2, 4))
+    >>> bool((whole.uniform(4)[2:] == half.uniform(2)).all())
+    True
+    """
+    return Draws(Draw(int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0] >> 1)) for row in rows)

@@ -1,4 +1,4 @@
-"""What a sampling run leaves behind: a folder that is either complete or absent."""
+"""What sampling and exporting leave behind: a folder that is either complete or absent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ def is_free(out: Path) -> bool:
     return not out.exists() or (out.is_dir() and not any(out.iterdir()))
 
 
-def check_free(out: Path) -> None:
+def check_free(out: Path, flag: str = "--out") -> None:
     """Raise ValueError, with a name to use instead, unless `out` is free."""
-    require(is_free(out), f"--out {out} exists and is not empty; nothing was overwritten. Pass --out {next_free(out)}")
+    require(is_free(out), f"{flag} {out} exists and is not empty; nothing was overwritten. Pass {flag} {next_free(out)}")
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
@@ -47,16 +47,25 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = 4) -
 
 
 def write(out: Path, pictures: Mapping[str, Image.Image], columns: int, settings: Mapping[str, Any]) -> Path:
-    """Write pictures by file name, grid.png and settings.json into a folder beside `out`, then rename it to `out` at once.
+    """Pictures by file name, grid.png and settings.json as the folder `out`; returns the folder, as `whole` does."""
 
-    Returns the folder: another one, if `out` was taken while the pictures were made.
+    def fill(half: Path) -> None:
+        for name, picture in {**pictures, "grid.png": contact_sheet(list(pictures.values()), columns)}.items():
+            picture.save(half / name)
+        (half / "settings.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    return whole(out, fill)
+
+
+def whole(out: Path, fill: Callable[[Path], None]) -> Path:
+    """Call `fill` with a new folder beside `out`, then rename it to `out` at once; if `fill` fails, nothing is left.
+
+    Returns the folder: another one, if `out` was taken while it was being filled.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        for name, picture in {**pictures, "grid.png": contact_sheet(list(pictures.values()), columns)}.items():
-            picture.save(half / name)
-        (half / "settings.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False, default=str) + "\n")
+        fill(half)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)
         raise

@@ -29,7 +29,7 @@ from full_scale import output, sd
 from full_scale.config import Config, check, latent_shape, place
 from full_scale.draws import Draws
 from full_scale.tiny import tiny_pipeline
-from full_scale.weights import load
+from full_scale.weights import add_lora, load
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -67,15 +67,20 @@ def run(config: Config) -> Path:
     device, dtype = place(config)
     laps = output.Laps()
     pipe, licence = opened(config, device, dtype)
+    if config.lora:
+        add_lora(pipe, config.lora)
     shape, base = latent_shape(pipe, config), counted(sd.denoiser(pipe.unet, pipe.scheduler.config))
     levels, solver = stops(base.schedule, config.steps, config.grid, config.end), SOLVERS[config.solver]
     null = {name: rows[0] for name, rows in sd.encode(pipe, [config.negative]).items()}
-    model = guided(base, config.omega, null) if config.omega else base
     prompts = [prompt for prompt in config.prompt for _ in range(config.n)]
+    cond, told = sd.encode(pipe, prompts), pipe.unet.config.time_cond_proj_dim is not None
+    if told:  # a distilled network that takes ω as an input
+        cond["omega"] = torch.full((len(prompts),), config.omega, device=device)
+    model = guided(base, config.omega, null) if config.omega and not told else base
     seeds = range(config.seed, config.seed + len(prompts))
     laps.mark("load")
     with tqdm(total=config.steps * math.ceil(len(prompts) / config.batch), unit="step", desc=config.solver) as bar:
-        x = latents(model, shape, levels, solver, sd.encode(pipe, prompts), seeds, config.batch,
+        x = latents(model, shape, levels, solver, cond, seeds, config.batch,
                     each=lambda state: bar.update(state.step > 0))
     laps.mark("sample")
     pictures, flags = sd.censored(pipe, [sd.decode(pipe.vae, latent) for latent in x])

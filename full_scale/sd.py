@@ -5,6 +5,8 @@ For pipelines of the classes of SD 1.x (predicts ε) and SD 2.1 (predicts v). Ev
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,8 +27,9 @@ PREDICTS = {"epsilon": "eps", "v_prediction": "v"}
 class UNetCall(nn.Module):
     """diffusers' U-Net as a net (x, time, cond) ↦ raw: the module that is wrapped, compiled and exported.
 
-    x (B, 4, h, w) in any dtype, time (B,), cond {"text": (B, L, D)}. The U-Net runs in its weights' dtype; time stays
-    float32 (bfloat16 cannot hold 999), and the output returns in x's dtype, so guidance is computed in x's precision.
+    x (B, 4, h, w) in any dtype, time (B,), cond {"text": (B, L, D)}, and "omega" (B,) for a network that is told ω. The
+    U-Net runs in its weights' dtype; time stays float32 (bfloat16 cannot hold 999), and the output returns in x's dtype,
+    so guidance is computed in x's precision.
     """
 
     def __init__(self, unet: nn.Module):
@@ -35,7 +38,26 @@ class UNetCall(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         dtype = self.unet.conv_in.weight.dtype
-        return self.unet(x.to(dtype), time, encoder_hidden_states=cond["text"].to(dtype)).sample.to(x.dtype)
+        told = embedded(cond["omega"], self.unet.config.time_cond_proj_dim).to(dtype) if "omega" in cond else None
+        return self.unet(x.to(dtype), time, encoder_hidden_states=cond["text"].to(dtype), timestep_cond=told).sample.to(x.dtype)
+
+
+def embedded(omega: Tensor, dim: int) -> Tensor:
+    """ω (B,) as sines and cosines (B, dim) of 1000 ω, at the frequencies 10000^{−k/(dim/2−1)}: what diffusers' pipelines feed."""
+    half = dim // 2
+    rates = torch.exp(torch.arange(half, device=omega.device) * (-math.log(10000.0) / (half - 1)))
+    angle = 1000.0 * omega[:, None].float() * rates
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+def told_omega(call: UNetCall, dim: int = 256) -> UNetCall:
+    """A copy whose U-Net takes ω: `time_cond_proj_dim` in diffusers' words. Its new weights are 0, so at first ω changes nothing."""
+    new = copy.deepcopy(call)
+    unet = new.unet
+    unet.time_embedding.cond_proj = nn.Linear(dim, unet.conv_in.out_channels, bias=False).to(unet.conv_in.weight)
+    nn.init.zeros_(unet.time_embedding.cond_proj.weight)
+    unet.register_to_config(time_cond_proj_dim=dim)
+    return new
 
 
 def denoiser(unet: nn.Module, scheduler_config: Mapping[str, Any]) -> Denoiser:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from dlib._util import require
 
@@ -38,10 +39,27 @@ def load(weights: str, device: torch.device, dtype: torch.dtype) -> tuple[Stable
         raise ValueError(f"weights in {folder} are incomplete, or not safetensors (pickled weights can run code and are not "
                          f"loaded): {error}\nTo fetch them again:\n{how_to_download(SD15)}") from error
     config = pipe.unet.config
-    require(config.in_channels == pipe.vae.config.latent_channels and config.time_cond_proj_dim is None,
-            f"{folder} holds a U-Net with {config.in_channels} input channels and time_cond_proj_dim="
-            f"{config.time_cond_proj_dim}: an inpainting or distilled model, not text to image; see `hf download {SD15}`")
+    require(config.in_channels == pipe.vae.config.latent_channels, f"{folder} holds a U-Net with {config.in_channels} input channels: "
+            f"an inpainting model, not text to image; see `hf download {SD15}`")
     return pipe.to(device), licence(folder)
+
+
+def add_lora(pipe: StableDiffusionPipeline, file: Path) -> None:
+    """Put the LoRA of a safetensors file, in diffusers' or kohya's names, on the pipeline's networks, through peft.
+
+    Raises ValueError unless every tensor of the file finds its layer.
+    """
+    require(file.is_file() and file.suffix == ".safetensors", f"--lora {file}: wanted a .safetensors file, such as "
+            "RUN/export/pytorch_lora_weights.safetensors from full_scale.export")
+    try:
+        with safe_open(file, "pt") as opened:
+            wanted = sum(name.endswith((".lora_A.weight", ".lora_down.weight", "lora.down.weight")) for name in opened.keys())
+        pipe.load_lora_weights(str(file.parent), weight_name=file.name)
+    except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise ValueError(f"--lora {file} does not fit these weights, or is no LoRA: {str(error).splitlines()[0]}. "
+                         "Name the weights that it was trained on") from error
+    found = sum(".lora_A." in name for net in (pipe.unet, pipe.text_encoder) for name, _ in net.named_parameters())
+    require(found == wanted > 0, f"--lora {file}: {found} of its {wanted} layers exist in these weights: name those it was trained on")
 
 
 def find(weights: str) -> Path:

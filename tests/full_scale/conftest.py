@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import datasets
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
 
+from full_scale import families, prepare
 from full_scale.tiny import tiny_pipeline
+
+sys.path.append(str(Path(__file__).parent))  # for the tests of data
+import datafolders  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +54,48 @@ def flagging(eps_pipe) -> StableDiffusionPipeline:
     torch.nn.init.constant_(checker.special_care_embeds_weights, 2.0)
     processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     return StableDiffusionPipeline(**{**eps_pipe.components, "safety_checker": checker, "feature_extractor": processor})
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Forty captioned shapes as PNG files, prepared with the tiny pipeline: what the training tests read."""
+    from toy_data.shapes import write_folder
+
+    root = tmp_path_factory.mktemp("data")
+    write_folder(root / "pictures", 40, seed=0)
+    prepare.run(prepare.Config(source=(str(root / "pictures"),), out=root / "prepared", tiny=True))
+    return root / "prepared"
+
+
+@pytest.fixture(scope="session")
+def family(eps_pipe):
+    """The tiny pipeline as a family; never changed."""
+    return families.StableDiffusion(eps_pipe)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, family):
+    """A folder of pictures, and what an unbroken run makes of it; never changed."""
+    path = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "open_family", lambda *given: family)
+        return datafolders.beside(path / "pictures"), datafolders.prepared(path / "pictures", path / "out")
+
+
+@pytest.fixture
+def preparing(monkeypatch, tmp_path, family):
+    """A folder of one's own, and the shared tiny model instead of one that is opened anew."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(prepare, "open_family", lambda *given: family)
+
+
+@pytest.fixture(scope="session")
+def shapes_data(tmp_path_factory):
+    """The same forty pictures, prepared for the family of the captioned shapes."""
+    from toy_data.shapes import write_folder
+
+    root = tmp_path_factory.mktemp("shapes")
+    write_folder(root / "pictures", 40, seed=0)
+    prepare.run(prepare.Config(source=(str(root / "pictures"),), out=root / "prepared", family="shapes", tiny=True))
+    return root / "prepared"

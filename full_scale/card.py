@@ -1,0 +1,127 @@
+"""What an export says of itself: the scheduler that suits its method, and a model card with a licence and a way to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlib.recipes import TOLD_OMEGA
+from full_scale.lora_files import DIFFUSERS, KOHYA
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
+
+TRAILING = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
+"""Start at the last trained index and end at σ = 0, as `full_scale.sample` does with `--grid sd_trailing`."""
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "finetune": ("", {}),
+    "lcm": ("LCMScheduler", {}),
+    "lcm_with_omega": ("LCMScheduler", {}),
+}
+"""By method: a class of diffusers and what to set in its configuration. "" keeps the weights' own; others get DDIM."""
+
+
+def choice(method: str) -> tuple[str, dict[str, Any]]:
+    """The entry of a method, DDIM from the last trained index to σ = 0 unless the table says otherwise."""
+    return SCHEDULERS.get(method, ("DDIMScheduler", TRAILING))
+
+
+def scheduler(method: str, own: SchedulerMixin) -> SchedulerMixin:
+    """diffusers' scheduler for a method's student, on the noise levels of `own`, the scheduler of its weights."""
+    import diffusers
+
+    name, more = choice(method)
+    return getattr(diffusers, name).from_config(own.config, **more) if name else own
+
+
+def text(about: Mapping[str, Any], lora: bool) -> str:
+    """README.md. about: what `full_scale.export` writes into settings.json."""
+    s, licence = about["settings"], about["licence"]
+    base = s["weights"] or "random tiny weights"
+    hub = bool(s["weights"]) and not Path(s["weights"]).expanduser().exists()
+    front = {"license": licence, "library_name": "diffusers", "pipeline_tag": "text-to-image", "base_model": base if hub else None,
+             "tags": "[lora]" if lora else None}
+    head = "".join(f"{name}: {value}\n" for name, value in front.items() if value)
+    form = "LoRA" if lora else "all weights"
+    return f"""---
+{head}---
+# {s['method']}, {form}
+
+The {about['what']} after {about['step']} steps of `{s['method']}` on {base}.
+
+{_files(s) if lora else _pipeline(s)}
+## Settings
+
+| setting | value |
+|---|---|
+{_rows(s)}
+`settings.json` has all of them, and the versions of the packages.
+
+## Licence
+
+{_licence(licence, base)}
+"""
+
+
+def _files(s: Mapping[str, Any]) -> str:
+    name, more = choice(s["method"])
+    extra = "".join(f", {key}={value!r}" for key, value in more.items())
+    swap = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{extra})\n" if name else ""
+    return f"""- `{DIFFUSERS}` for diffusers: `alpha / rank` is inside the factors, so the scale is 1.
+- `{KOHYA}` for ComfyUI and other readers of kohya's names (put it into `models/loras`): `alpha` is stated layer by layer.
+
+Both are float32 and hold the same update of the U-Net; strength 1 is what was trained.
+
+```python
+from diffusers import {name + ", " if name else ""}StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained("{s['weights'] or 'WEIGHTS'}")
+pipe.load_lora_weights(FOLDER, weight_name="{DIFFUSERS}")
+{swap}{_call(s)}
+```
+
+    python -m full_scale.sample --weights {s['weights'] or 'WEIGHTS'} --lora FOLDER/{DIFFUSERS} {_flags(s)}
+"""
+
+
+def _pipeline(s: Mapping[str, Any]) -> str:
+    return f"""A folder in diffusers' format, float32, with the scheduler that suits it.
+
+```python
+from diffusers import StableDiffusionPipeline
+
+pipe = StableDiffusionPipeline.from_pretrained(FOLDER)
+{_call(s)}
+```
+
+    python -m full_scale.sample --weights FOLDER {_flags(s)}
+"""
+
+
+def _call(s: Mapping[str, Any]) -> str:
+    return f'picture = pipe("{s["prompts"][0]}", num_inference_steps={s["sampler_steps"]}, guidance_scale={1 + _omega(s):g}).images[0]'
+
+
+def _flags(s: Mapping[str, Any]) -> str:
+    return (f'--prompt "{s["prompts"][0]}" --solver {s["sampler"]} --grid {s["sampler_grid"]} --steps {s["sampler_steps"]} '
+            f"--omega {_omega(s):g}")
+
+
+def _omega(s: Mapping[str, Any]) -> float:
+    """What to sample with: the guidance, or what a student is told who takes ω as an input."""
+    return s["told_omega"] if s["method"] in TOLD_OMEGA else s["sampler_omega"]
+
+
+def _rows(s: Mapping[str, Any]) -> str:
+    shown = ("batch", "lr", "schedule", "warmup", "clip", "ema", "target_decay", "drop", "seed")
+    values = {name: s[name] for name in shown} | {f"hyper.{name}": value for name, value in s["hyper"].items()}
+    if s["lora_rank"]:
+        values |= {name: s[name] for name in ("lora_rank", "lora_alpha", "lora_targets")}
+    return "".join(f"| {name} | `{value}` |\n" for name, value in values.items())
+
+
+def _licence(licence: str | None, base: str) -> str:
+    if licence is None:
+        return f"The card of the weights that this was trained from ({base}) states no licence: look for it before you pass this on."
+    return f"The weights that this was trained from ({base}) are under `{licence}`. This is derived from them: read there what that asks of you."

@@ -1,0 +1,127 @@
+"""From rows to columns: reading ahead in threads, telling good rows from bad ones, and a family's encoders on batches."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from full_scale.families import Family
+from full_scale.folders import Row
+from full_scale.pictures import decoded, fitted
+from full_scale.shards import Columns
+
+A, B = TypeVar("A"), TypeVar("B")
+Bad = tuple[str, str, str, str]
+"""(key, where, reason, detail), as the report names it."""
+
+
+class Found(NamedTuple):
+    """A row that was read. small: the picture had to be enlarged; fault: (reason, detail) of a bad one."""
+
+    row: Row
+    caption: str = ""
+    picture: Image.Image | None = None
+    small: bool = False
+    fault: tuple[str, str] | None = None
+
+
+def examine(row: Row, size: int, pictures: bool) -> Found:
+    """Read a row's caption and picture, or say what is wrong with it; runs in threads."""
+    if row.fault:
+        return Found(row, fault=("broken source", row.fault))
+    try:
+        caption = _text(row.caption)
+    except (OSError, UnicodeDecodeError) as error:
+        return Found(row, fault=("caption does not read as UTF-8", str(error)))
+    if not isinstance(caption, str) or not caption:
+        return Found(row, fault=("empty caption", "") if caption == "" else ("no caption", "" if caption is None else repr(caption)[:80]))
+    if not pictures:
+        return Found(row, caption)
+    if row.picture is None:
+        return Found(row, fault=("no picture", ""))
+    try:
+        picture = decoded(row.picture)
+    except ValueError as error:
+        return Found(row, fault=("picture does not decode", str(error)))
+    return Found(row, caption, fitted(picture, size), min(picture.size) < size)
+
+
+def _text(caption: str | bytes | Path | None) -> Any:
+    caption = caption.read_bytes() if isinstance(caption, Path) else caption
+    caption = caption.decode() if isinstance(caption, bytes) else caption
+    return caption.strip() if isinstance(caption, str) else caption
+
+
+def ahead(work: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:
+    """work(item) for every item, in order, computed by threads up to `depth` items ahead of the reader.
+
+    >>> list(ahead(abs, [-1, -2, 3], 2))
+    [1, 2, 3]
+    """
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def screened(rows: Iterable[Found], seen: set[str], bad: list[Bad]) -> Iterator[Found]:
+    """The good rows; the others go to `bad`. A key is a duplicate if a row that was not bad had it; `seen` is kept up."""
+    for found in rows:
+        fault = found.fault or (("duplicate key", "an earlier row has it") if found.row.key in seen else None)
+        if fault:
+            bad.append((found.row.key, found.row.where, *fault))
+        else:
+            seen.add(found.row.key)
+            yield found
+
+
+def encoded(family: Family, found: list[Found], size: int, dtype: str) -> dict[str, np.ndarray]:
+    """One batch's arrays: the conditions by name and, where there are pictures, the latents; floats as `dtype`."""
+    arrays = dict(family.encode_texts([each.caption for each in found]))
+    if found[0].picture is not None:
+        arrays["latent"] = family.encode_pictures([each.picture for each in found], size)
+
+    def stored(values: Tensor) -> np.ndarray:
+        return values.to(getattr(torch, dtype) if values.is_floating_point() else values.dtype).cpu().numpy()
+
+    return {name: stored(values) for name, values in arrays.items()}
+
+
+def one_shard(
+    family: Family, rows: Iterable[Found], seen: set[str], batch: int, size: int, dtype: str, each: Callable[[int], Any],
+) -> tuple[Columns, dict[str, Any]]:
+    """The columns of one shard, and its record: how many rows were read and kept, and which are bad, cut or enlarged.
+
+    each: called with the number of rows as they are done. A row whose numbers are not finite in `dtype` is bad.
+    """
+    bad: list[Bad] = []
+    kept, parts, good = [], [], screened(rows, seen, bad)
+    while found := list(islice(good, batch)):
+        arrays = encoded(family, found, size, dtype)
+        finite = [all(np.isfinite(values[i]).all() for values in arrays.values()) for i in range(len(found))]
+        parts.append({name: values[finite] for name, values in arrays.items()})
+        kept += [one._replace(picture=None) for one, ok in zip(found, finite) if ok]
+        lost = [one.row for one, ok in zip(found, finite) if not ok]
+        bad += [(row.key, row.where, "not finite", f"after encoding, in {dtype}") for row in lost]
+        seen.difference_update(row.key for row in lost)
+        each(sum(finite))
+    each(len(bad))
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+    return {"key": [one.row.key for one in kept], "caption": [one.caption for one in kept], **columns}, {
+        "read": len(kept) + len(bad), "kept": len(kept), "bad": bad, "enlarged": [one.row.key for one in kept if one.small],
+        "truncated": [one.row.key for one in kept if family.truncated(one.caption)],
+    }

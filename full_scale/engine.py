@@ -1,0 +1,154 @@
+"""The training loop of every recipe: phases, micro-batches, processes, checkpoints. The losses are `dlib`'s.
+
+For each step and phase: the loss of every micro-batch, one backward pass each, gradients summed over processes at the last,
+clipped, one step of the optimiser; then the averages. A step depends on (seed, step) and the weights alone, so a run that was
+killed goes on from its last checkpoint with the numbers it would have had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dlib import Batch, Phase
+from dlib.losses import drop
+from full_scale import checkpoint, world as processes
+from full_scale.draws import Draws, step_draws
+from full_scale.families import Family
+from full_scale.guard import Alarms, Stop, gradient_norm, moved, refuse
+from full_scale.log import open_loggers
+from full_scale.roles import Trained, build
+from full_scale.rows import Rows, indices
+from full_scale.settings import Settings, as_table, learning_rate, recipe_of
+from full_scale.world import World
+
+BOUND = ("method", "hyper", "batch", "seed", "family", "weights", "tiny", "lora_rank", "lora_alpha", "lora_targets", "fake_rank", "target_decay", "ema", "drop")
+"""Settings that a resumed run must not change: the others change its speed, its logs or its length."""
+
+
+class Engine:
+    """One run: what it trains, what it reads, where it stands. `step` is the next step."""
+
+    def __init__(self, s: Settings, world: World, family: Family, rows: Rows, dtype: torch.dtype):
+        self.s, self.world, self.rows, self.dtype = s, world, rows, dtype
+        self.family = family
+        self.null = {name: value.to(world.device) for name, value in family.null().items()}
+        self.recipe = recipe_of(s, family.denoiser().schedule, self.null)
+        self.cast = build(family, self.recipe, s, world, dtype)
+        self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, world), Alarms()
+        self.step = self.resume()
+
+    def resume(self) -> int:
+        """Take over the last checkpoint of the run's folder, if there is one; the step to go on with."""
+        found = checkpoint.complete(self.s.out)
+        if not found:
+            return 0
+        facts, now = checkpoint.described(found[-1]), self._facts()
+        changed = [f"{name}: {facts['settings'].get(name)!r} → {now[name]!r}" for name in (*BOUND, "rows") if facts["settings"].get(name) != now[name]]
+        if changed:
+            raise ValueError(f"--out {self.s.out} holds a run with other settings: {'; '.join(changed)}. Type them again as they were, or use a new --out")
+        state = self.cast.state()
+        self.checkpoints.load(found[-1], state)
+        self.cast.restore(state)
+        return facts["step"]
+
+    def save(self, wait: bool = False) -> None:
+        """A checkpoint of where the run stands."""
+        self.checkpoints.save(self.step, self.cast.state(), {"settings": self._facts()}, wait)
+
+    def _facts(self) -> dict[str, Any]:
+        """What a resumed run is compared with."""
+        return as_table(self.s) | {"rows": [len(self.rows), self.rows.info["family"]]}
+
+    def micro_batches(self, step: int) -> list[tuple[Batch, Draws]]:
+        """This process's share of a step's rows, cut into micro-batches, each row with the draws of its place in the global batch."""
+        s, chosen = self.s, indices(self.s.seed, step, self.s.batch, len(self.rows))
+        share = s.batch // self.world.size
+        places = range(self.world.rank * share, (self.world.rank + 1) * share)
+        return [self._micro(step, [(place, chosen[place]) for place in places[k : k + s.micro]]) for k in range(0, share, s.micro)]
+
+    def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
+        draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
+        batch = _to(self.rows[[row for _, row in pairs]], self.world.device)
+        return replace(batch, cond=drop(batch.cond, self.null, self.s.drop, draw)), draw
+
+    def advance(self) -> dict[str, Tensor]:
+        """One step of every phase that is due; the metrics of this process by `role/name`."""
+        micro, metrics = self.micro_batches(self.step), {}
+        for phase in self.recipe.phases:
+            if self.step % phase.every == 0:
+                metrics |= self._run(phase, micro)
+        for mean in self.cast.averages.values():
+            mean.update()
+        self.step += 1
+        return metrics
+
+    def _run(self, phase: Phase, micro: list[tuple[Batch, Draws]]) -> dict[str, Tensor]:
+        net, found = self.cast.trained[phase.role], []
+        net.optim.zero_grad(set_to_none=True)
+        for k, (batch, draw) in enumerate(micro):
+            net.synchronise(k == len(micro) - 1)
+            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                value, parts = phase.loss(self.cast.roles, batch, draw)
+            (value / len(micro)).backward()
+            found.append(parts)
+        norm = self._update(net, phase.role, micro[-1][0])
+        mean = {name: torch.stack([parts[name].float() for parts in found]).mean() for name in found[0]}
+        return {f"{phase.role}/{name}": value for name, value in {**mean, "gradient_norm": torch.tensor(norm)}.items()}
+
+    def _update(self, net: Trained, role: str, batch: Batch) -> float:
+        """Clip and step; the gradient's norm."""
+        norm = gradient_norm(net.weights, self.s.clip)
+        if not math.isfinite(norm):
+            refuse(self.step, role, batch, self.s.out, self.world)
+        for group in net.optim.param_groups:
+            group["lr"] = learning_rate(self.s, role, self.step)
+        net.optim.step()
+        return norm
+
+    def run(self, show: Callable[[Engine], Any]) -> bool:
+        """Train to the end, or until a signal; whether it is the end. `show` makes this step's pictures."""
+        s, stop, start = self.s, Stop(), self.step
+        logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.world.leads else []
+        with tqdm(total=s.steps, initial=start, unit="step", desc=s.method, disable=not self.world.leads) as bar:
+            while self.step < s.steps:
+                metrics = self.advance()
+                if (self.step - 1) % s.log_every == 0:
+                    self._log(logs, metrics, bar)
+                if s.show_every and (self.step % s.show_every == 0 or self.step == s.steps):
+                    picture = show(self)
+                    for log in logs:
+                        log.picture(self.step, "samples", picture)
+                bar.update()
+                self.checkpoints.poll()
+                stopped = processes.agree(bool(stop.asked), self.world)
+                if stopped or self.step % s.save_every == 0 or self.step == s.steps:
+                    self.save(wait=stopped)
+                if stopped:
+                    bar.write(f"{stop.asked or 'another process was asked to stop'}: saved at step {self.step}; start the same command again to go on")
+                    return False
+        self.checkpoints.finish()
+        return True
+
+    def _log(self, logs: list, metrics: dict[str, Tensor], bar: tqdm) -> None:
+        if "teacher" in self.cast.roles:
+            metrics["moved"], metrics["size"] = moved(self.cast.trained["student"].inner, self.cast.roles["teacher"].net)
+        values = processes.average(metrics, self.world)
+        if "moved" in values:
+            values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5
+        for log in logs:
+            log.scalars(self.step - 1, values)
+        for alarm in self.alarms(values):
+            bar.write(f"ALARM at step {self.step - 1}: {alarm}")
+        bar.set_postfix({name: f"{value:.3g}" for name, value in values.items() if name.endswith("/loss")})
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    cond = {name: value.to(device, non_blocking=True) for name, value in batch.cond.items()}
+    return Batch(batch.x0.to(device, non_blocking=True), cond)

@@ -1,0 +1,109 @@
+"""What watches a long run: numbers that are not finite, signals that end it, and signs that a student collapses."""
+
+from __future__ import annotations
+
+import signal
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dlib import Batch
+from dlib._util import tensors
+from dlib.lora import LowRank, adapters
+from full_scale.world import World
+
+
+class Stop:
+    """Raised flags: SIGTERM (the machine wants its processors back) and SIGUSR1 (SLURM's warning before the time limit)."""
+
+    def __init__(self):
+        self.asked = ""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame) -> None:
+        self.asked = signal.Signals(number).name
+
+
+def gradient_norm(weights: Mapping[str, nn.Parameter], clip: float) -> float:
+    """The norm of all gradients over all processes; scales them down to `clip` if it is larger, and clip is not 0."""
+    gradients = [p.grad for p in weights.values() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    if clip:
+        nn.utils.clip_grads_with_norm_(weights.values(), clip, norm)
+    return norm.item()
+
+
+def refuse(step: int, role: str, batch: Batch, out: Path, world: World) -> None:
+    """Save the batch that gave a loss or gradient that is not finite, and raise FloatingPointError. No weight was changed."""
+    path = out / f"nonfinite-step-{step:08d}-{role}-rank-{world.rank}.safetensors"
+    found = {"x0": batch.x0, **tensors(batch.cond), **{f"memo[{key!r}]": value for key, value in batch.memo.items()}}
+    save_file({name: value.detach().contiguous().cpu() for name, value in found.items()}, path)
+    raise FloatingPointError(f"the gradient of {role!r} is not finite at step {step}. No weight was changed, and this process's last micro-batch is in {path}. "
+                             "Start the same command again to go on from the last checkpoint, with a lower --lr, a --clip, or --dtype float32")
+
+
+class Rule(NamedTuple):
+    """An alarm: `metric` leaves [low, high] times the median of its first values."""
+
+    metric: str
+    low: float
+    high: float
+    meaning: str
+
+
+RULES = (
+    Rule("student/spread", 0.3, 3.0, "the student's samples lose their variety, or blow up: look at the pictures, lower --lr"),
+    Rule("fake/loss", 0.0, 5.0, "the fake score no longer follows the student: raise its learning rate or its steps"),
+    Rule("student/drift", 0.0, 50.0, "the student leaves its teacher fast: lower --lr, or --clip"),
+)
+
+
+class Alarms:
+    """Compares metrics with what they were at first; a rule speaks once, until its metric is back inside."""
+
+    def __init__(self, first: int = 20):
+        self.first, self.start, self.loud = first, defaultdict(list), set()
+
+    def __call__(self, metrics: Mapping[str, float]) -> list[str]:
+        """The alarms that these metrics raise, in words."""
+        found = []
+        for rule in RULES:
+            value, start = metrics.get(rule.metric), self.start[rule.metric]
+            if value is None:
+                continue
+            if len(start) < self.first:
+                start.append(value)
+                continue
+            usual = median(start)
+            if not usual:
+                continue  # a micro-batch of one has no spread
+            out = not rule.low * usual <= value <= rule.high * usual
+            if out and rule not in self.loud:
+                found.append(f"{rule.metric} is {value:.3g}, at first it was {usual:.3g}: {rule.meaning}")
+            (self.loud.add if out else self.loud.discard)(rule)
+        return found
+
+
+@torch.no_grad()
+def moved(student: nn.Module, teacher: nn.Module) -> tuple[Tensor, Tensor]:
+    """(‖θ − θ₀‖², ‖θ₀‖²) on this process: of a twin its adapters' products, of a full student all that it trains."""
+    if adapters(student):
+        layers = [layer for layer in student.modules() if isinstance(layer, LowRank)]
+        pairs = [(layer.lora_A.flatten(1), layer.lora_B.flatten(1), layer.lora_scale) for layer in layers]
+        parts = [scale**2 * ((b.T @ b) * (a @ a.T)).sum() for a, b, scale in pairs]  # ‖BA‖² without the product
+        return torch.stack(parts).sum(), torch.stack([layer.weight.float().square().sum() for layer in layers]).sum()
+    start = dict(teacher.named_parameters())
+    both = [(_local(p).float(), _local(start[name]).float()) for name, p in student.named_parameters() if name in start]
+    return torch.stack([(p - q).square().sum() for p, q in both]).sum(), torch.stack([q.square().sum() for _, q in both]).sum()
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

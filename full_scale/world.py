@@ -1,0 +1,79 @@
+"""The processes of a run: started by torchrun, by srun, or alone."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from dlib._util import require
+
+
+class World(NamedTuple):
+    """This process among all. `saving` is a group for checkpoints alone, so that they are written while training goes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+    saving: dist.ProcessGroup
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the logs and the pictures."""
+        return self.rank == 0
+
+
+def start(device: str = "auto") -> World:
+    """Join the processes. gloo on CPUs, NCCL on GPUs; a single process needs no launcher."""
+    _from_slurm()
+    kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    require(kind in ("cpu", "cuda"), f"--device {device}: wanted auto, cpu or cuda")
+    require(kind == "cpu" or torch.cuda.is_available(), f"--device cuda: torch {torch.__version__} sees no CUDA GPU: look at nvidia-smi, or use --device cpu")
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if kind == "cuda":
+        require(local < torch.cuda.device_count(), f"process {local} of this node has no GPU: {torch.cuda.device_count()} are visible; start as many processes as GPUs")
+        torch.cuda.set_device(local)
+    backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    saving = dist.new_group(backend="gloo")
+    return World(dist.get_rank(), dist.get_world_size(), torch.device(kind, local) if kind == "cuda" else torch.device(kind), saving)
+
+
+def _from_slurm() -> None:
+    """Under `srun --ntasks-per-node=GPUS`, SLURM's variables say what torchrun's would; MASTER_ADDR comes from the script."""
+    if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        os.environ |= {"RANK": os.environ["SLURM_PROCID"], "WORLD_SIZE": os.environ["SLURM_NTASKS"], "LOCAL_RANK": os.environ["SLURM_LOCALID"]}
+        require("MASTER_ADDR" in os.environ, "srun without MASTER_ADDR: export MASTER_ADDR=$(scontrol show hostnames $SLURM_NODELIST | head -1) "
+                "and MASTER_PORT, as full_scale/launch/slurm.sh does")
+
+
+def stop() -> None:
+    """Leave the processes' group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def agree(flag: bool, world: World) -> bool:
+    """Whether any process raised the flag: a decision that all take alike."""
+    if world.size == 1:
+        return flag
+    votes = torch.tensor([int(flag)])
+    dist.all_reduce(votes, dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+def average(metrics: dict[str, torch.Tensor], world: World) -> dict[str, float]:
+    """The mean over processes of each named number, in one message."""
+    if not metrics:
+        return {}
+    values = torch.stack([value.detach().float().cpu().reshape(()) for value in metrics.values()])
+    if world.size > 1:
+        dist.all_reduce(values)
+        values /= world.size
+    return dict(zip(metrics, values.tolist()))

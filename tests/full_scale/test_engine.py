@@ -1,0 +1,244 @@
+"""The engine in one process: the same numbers however a batch is cut, whenever a run was stopped, and as the chapters' `fit`."""
+
+import errno
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed.checkpoint import filesystem
+
+from dlib import Batch, fit
+from full_scale import world as processes
+from full_scale.checkpoint import complete
+from full_scale.families import open_family
+from full_scale.guard import Alarms, gradient_norm, moved
+from full_scale.roles import build
+from full_scale.settings import learning_rate, read, recipe_of
+from full_scale.train import open_engine, pictures
+
+
+@pytest.fixture(scope="module")
+def world():
+    found = processes.start("cpu")
+    yield found
+    processes.stop()
+
+
+@pytest.fixture
+def settings(data, tmp_path):
+    """The settings of a short run, after these flags."""
+
+    def make(*flags, out="run"):
+        short = ["--steps", "4", "--batch", "8", "--micro", "4", "--warmup", "0", "--log-every", "1", "--save-every", "2", "--show-every", "0", "--ema", "0"]
+        method = [] if "--method" in flags else ["finetune"]
+        return read([*method, "--tiny", "--data", str(data), "--out", str(tmp_path / out), "--lr", "1e-3", *short, *flags])
+
+    return make
+
+
+def losses(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def finish(s, world):
+    """Run to the end; the engine."""
+    engine = open_engine(s, world)
+    engine.run(pictures)
+    return engine
+
+
+def weights(engine):
+    return {name: p.detach().clone() for name, p in engine.cast.trained["student"].weights.items()}
+
+
+@pytest.mark.parametrize("flags", [[], ["--lora-rank", "2"]], ids=["full", "lora"])
+def test_the_cut_of_a_batch_does_not_matter(settings, world, flags):
+    """One backward pass of 8 rows, two of 4, four of 2: the same gradient, to rounding."""
+    found = []
+    for micro in ("8", "4", "2"):
+        engine = open_engine(settings("--micro", micro, *flags, out=micro), world)
+        net = engine.cast.trained["student"]
+        net.optim.step = lambda: None  # keep the gradient that the step would have used
+        net.optim.zero_grad = lambda set_to_none=True: None
+        engine.advance()
+        found.append(torch.cat([p.grad.flatten() for p in net.weights.values()]))
+    for gradient in found[1:]:
+        assert (gradient - found[0]).norm() < 1e-6 * found[0].norm()
+
+
+@pytest.mark.parametrize("flags", [["--ema", "0.9"], ["--lora-rank", "2", "--ema", "0.9"]], ids=["full", "lora"])
+def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, world, flags):
+    whole, first = settings(*flags, out="whole"), settings(*flags, "--steps", "2", out="parts")
+    unbroken = finish(whole, world)
+    finish(first, world)
+    engine = open_engine(settings(*flags, out="parts"), world)
+    assert engine.step == 2
+    engine.run(pictures)
+    assert losses(whole.out) == losses(first.out)
+    for name, value in weights(unbroken).items():
+        assert (value == weights(engine)[name]).all()
+    for name, value in unbroken.cast.averages["ema"].weights.items():
+        assert (value == engine.cast.averages["ema"].weights[name]).all()
+    assert engine.cast.averages["ema"].count == 4
+
+
+def test_the_average_is_not_the_student_and_not_its_start(settings, world):
+    engine = finish(settings("--ema", "0.9", "--lora-rank", "2"), world)
+    mean, live = engine.cast.averages["ema"].weights, engine.cast.trained["student"].weights
+    assert any((mean[name] != live[name]).any() for name in live) and all(mean[name].abs().max() > 0 for name in live)
+    frozen = dict(engine.cast.averages["ema"].inner.named_parameters())
+    shared = dict(engine.cast.trained["student"].inner.named_parameters())
+    assert all(frozen[name].data_ptr() == shared[name].data_ptr() for name in frozen if name not in live)  # one base for all
+
+
+def by_fit(s, world, family):
+    """(history, the student's weights) of the notebooks' `fit` on the engine's own batches and draws."""
+    fresh = open_engine(replace(s, out=s.out / "fresh"), world)
+    cast = build(family, fresh.recipe, s, world, torch.float32)
+    own = cast.trained["student"].weights
+    optim = torch.optim.AdamW(own.values(), lr=s.lr, betas=s.betas, weight_decay=0.0)
+    history = fit(fresh.recipe.phases, cast.roles, {"student": optim}, lambda step: fresh.micro_batches(step)[0][0], s.steps,
+                  lambda step: fresh.micro_batches(step)[0][1])
+    return history["student/loss"], own
+
+
+@pytest.mark.parametrize("name", ["sd", "shapes"])
+def test_the_notebooks_fit_gives_the_same_weights_bitwise(settings, world, name, request):
+    """Denoising on the tiny Stable Diffusion, and LCM on the very network and pictures of the chapters."""
+    flags = {"sd": [], "shapes": ["--method", "lcm", "--family", "shapes", "--data", str(request.getfixturevalue("shapes_data"))]}[name]
+    s = settings("--micro", "8", "--clip", "0", "--drop", "0", *flags, out=name)
+    engine = finish(s, world)
+    loss, own = by_fit(s, world, open_family(name, None, torch.device("cpu")))
+    assert loss == [line["student/loss"] for line in losses(s.out)] and len(set(loss)) == 4
+    assert all((own[key] == value).all() for key, value in weights(engine).items())
+
+
+def test_a_changed_setting_is_named_when_a_run_is_resumed(settings, world):
+    finish(settings("--steps", "2"), world)
+    with pytest.raises(ValueError, match="other settings: batch: 8 → 4.*use a new --out"):
+        open_engine(settings("--batch", "4"), world)
+    with pytest.raises(ValueError, match="hyper: .*eps.* → .*'v'"):
+        open_engine(settings("--hyper.weight", "v"), world)
+    assert open_engine(settings("--lr", "1", "--micro", "2"), world).step == 2  # speed and length may change
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(settings, world):
+    s = settings()
+    engine = open_engine(s, world)
+    engine.advance()
+    engine.save(wait=True)
+    before, batches = weights(engine), engine.micro_batches(1)
+    broken = [(Batch(batch.x0 * float("nan"), batch.cond), draw) for batch, draw in batches]
+    engine.micro_batches = lambda step: broken
+    with pytest.raises(FloatingPointError, match="'student' is not finite at step 1. No weight was changed"):
+        engine.advance()
+    assert all((value == before[name]).all() for name, value in weights(engine).items())
+    saved = load_file(next(s.out.glob("nonfinite-*.safetensors")))
+    assert saved["x0"].isnan().all() and (saved["cond['text']"] == batches[-1][0].cond["text"]).all()
+    assert open_engine(s, world).step == 1
+
+
+def test_a_full_disk_costs_the_new_checkpoint_only(settings, world, monkeypatch):
+    s = settings()
+    engine = open_engine(s, world)
+    engine.advance()
+    engine.save(wait=True)
+
+    @contextmanager
+    def full(self, path, mode):
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    monkeypatch.setattr(filesystem.FileSystem, "create_stream", full)
+    engine.advance()
+    with pytest.raises(OSError, match="step-00000002 could not be written .*No space left.*last good one is .*step-00000001"):
+        engine.save(wait=True)
+    assert [path.name for path in complete(s.out)] == ["step-00000001"] and not list(s.out.glob("*.part"))
+
+
+def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(settings, world):
+    s = settings("--keep", "2")
+    engine = open_engine(s, world)
+    for step in range(3):
+        engine.advance()
+        before = weights(engine)
+        engine.save()
+        with torch.no_grad():
+            for p in engine.cast.trained["student"].weights.values():
+                p.add_(1e-3)  # training goes on while the checkpoint is written
+        engine.checkpoints.finish()
+        again = open_engine(s, world)
+        assert again.step == step + 1 and all((value == before[name]).all() for name, value in weights(again).items())
+    assert [path.name for path in complete(s.out)] == ["step-00000002", "step-00000003"]
+
+
+def test_half_a_checkpoint_is_not_one(settings, world):
+    s = settings("--steps", "2")
+    finish(s, world)
+    half = s.out / "step-00000009.part"
+    half.mkdir()
+    (half / "run.json").write_text('{"step": 9}')
+    assert open_engine(s, world).step == 2 and not half.exists()
+
+
+def test_a_torn_line_of_the_log_is_written_again(settings, world):
+    s = settings("--steps", "2")
+    finish(s, world)
+    with (s.out / "log.jsonl").open("a") as file:
+        file.write('{"step": 3, "stud')
+    finish(settings(), world)
+    assert [line["step"] for line in losses(s.out)] == [0, 1, 2, 3]
+
+
+def test_clipping_scales_the_gradient_to_the_norm_that_was_asked(settings, world):
+    net = torch.nn.Linear(3, 2)
+    net(torch.ones(1, 3)).sum().backward()
+    named = dict(net.named_parameters())
+    norm = gradient_norm(named, 0.0)
+    assert norm == pytest.approx(8**0.5) and gradient_norm(named, 1.0) == pytest.approx(norm)
+    assert gradient_norm(named, 0.0) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_drift_is_the_relative_distance_to_the_teacher(settings, world):
+    for flags in ([], ["--lora-rank", "3", "--lora-alpha", "6"]):
+        engine = open_engine(settings(*flags, out=f"drift{len(flags)}"), world)
+        student = engine.cast.trained["student"].inner
+        base = open_family("sd", None, torch.device("cpu")).net
+        with torch.no_grad():
+            for p in engine.cast.trained["student"].weights.values():
+                p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+        teacher = engine.cast.roles["teacher"].net if flags else open_family("sd", None, torch.device("cpu")).denoiser().net
+        change, size = moved(student, teacher)
+        from dlib.lora import merged
+
+        after = dict((merged(student) if flags else student).unet.named_parameters())
+        pairs = [(after[name], p) for name, p in base.named_parameters() if not flags or (after[name] != p).any()]
+        assert change.item() == pytest.approx(sum((a - p).square().sum().item() for a, p in pairs), rel=1e-3)
+        assert size.item() == pytest.approx(sum(p.square().sum().item() for _, p in pairs), rel=1e-3)
+
+
+def test_alarms_compare_with_the_start_and_speak_once():
+    alarms = Alarms(first=3)
+    for _ in range(3):
+        assert alarms({"student/spread": 1.0, "other": 0.0}) == []
+    assert alarms({"student/spread": 0.5}) == []
+    (found,) = alarms({"student/spread": 0.2})
+    assert "student/spread is 0.2, at first it was 1" in found and "pictures" in found
+    assert alarms({"student/spread": 0.2}) == [] and alarms({"student/spread": 1.0}) == [] and len(alarms({"student/spread": 0.1})) == 1
+
+
+def test_chapters_and_recipes_hold_the_same_function_objects(settings):
+    import dlib
+    from dlib import recipes
+    from full_scale import settings as asked
+
+    assert asked.recipes is recipes
+    for method, name in {"finetune": "denoising", "consistency_distillation": "consistency", "lcm": "consistency", "pcm": "consistency",
+                         "swiftbrush": "vsd", "diff_instruct": "vsd"}.items():
+        loss = recipes.METHODS[method].__globals__[name]
+        assert loss is getattr(dlib, name) and loss.__module__.startswith("dlib.losses.")
+    assert recipe_of(settings(), None, None).phases[0].loss.__globals__["denoising"] is dlib.denoising
+    assert learning_rate(settings(), "student", 3) == settings().lr
