@@ -63,7 +63,7 @@ $(VENV)/.all: pyproject.toml constraints.txt | $(VENV)/bin/python
 constraints:  ## resolve pyproject.toml anew in a fresh environment and write constraints.txt
 	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
 	build/resolve/bin/python -m pip install --quiet -e '.[all]'
-	build/resolve/bin/python -m pip freeze --exclude-editable | sed 's/+.*//' | grep -vE '^(nvidia|cuda|triton)' | sort -f > build/constraints.txt
+	build/resolve/bin/python -m pip freeze --exclude-editable | sed 's/+.*//' | grep -vE '^(diffusion-distilled|nvidia|cuda|triton)' | sort -f > build/constraints.txt
 	mv build/constraints.txt constraints.txt && rm -rf build/resolve
 
 clean:  ## remove the environment and everything built (the committed notebooks stay)

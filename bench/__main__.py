@@ -11,6 +11,8 @@ BENCHMARKS = {
     "step_overhead": "µs a step on a network that does nothing, against diffusers' schedulers",
     "nfe": "network calls to a given error on GMM5, against diffusers' schedulers",
     "ema": "ms an update of averaged weights, against diffusers' EMAModel",
+    "loss_overhead": "ms of a consistency loss, against its bare network calls",
+    "training": "seconds and ratios of saving, resuming and a second process",
     "imports": "seconds of a cold import",
     "chapters": "seconds to execute each chapter",
     "gpu_loop": "seconds of a sampling loop on an SD1.5-size U-Net; needs a GPU",

@@ -14,7 +14,7 @@ from torch import Tensor
 import dlib
 from bench.report import Cell, Report, peer
 from bench.timing import progress
-from dlib.grids import SPACINGS
+from dlib.grids import LADDER, SPACINGS
 from dlib.metrics import order, rms
 from toy_data.mixtures import gmm5
 
@@ -147,7 +147,7 @@ def ours(problem: Problem) -> Iterable[Sampler]:
     for name, solver in dlib.SOLVERS.items():
         if solver.noisy or name == "dpm_solver_1":  # which is ddim
             continue
-        for spacing in (spacing for spacing in SPACINGS if not spacing.startswith("sd_")):
+        for spacing in (spacing for spacing in SPACINGS if spacing not in LADDER):
             yield Sampler("dlib", name, f"grid {spacing}", _run(problem, solver, spacing, end), floor=1e-10)
 
 

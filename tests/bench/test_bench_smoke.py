@@ -6,7 +6,7 @@ import torch
 from nbclient.exceptions import CellExecutionError
 
 import dlib
-from bench import chapters, ema, gpu_loop, imports, step_overhead
+from bench import chapters, ema, gpu_loop, imports, loss_overhead, step_overhead
 from bench.timing import Times, interleave
 
 
@@ -59,6 +59,21 @@ def test_ema_counts_sd15_tensors_and_beats_the_default_peer():
     report = ema.run(repeats=3, updates=2)
     assert "686 tensors with 8.6 M" in report.note
     assert {row[0]: row[-1] for row in report.rows}["diffusers EMAModel"] > 1.2
+
+
+def test_loss_overhead_competitors_make_the_same_calls(tiny_unet):
+    """Calls, samples and gradients: a guided teacher on 2B, a target and a student on B each."""
+    from full_scale.sd import UNetCall
+
+    model = dlib.Denoiser(UNetCall(tiny_unet), dlib.discrete(dlib.scaled_linear()), "eps", clock=lambda t: 1000 * t - 1)
+    work = {}
+    for name in loss_overhead.rounds(model, 2, width=8):
+        counter = dlib.counted(model)
+        counter.net.parameters = tiny_unet.parameters
+        with torch.enable_grad():
+            loss_overhead.rounds(counter, 2, width=8)[name]()()
+        work[name] = counter.net.calls, counter.net.samples, sum(weight.grad is not None for weight in tiny_unet.parameters())
+    assert len(work) == 3 and len(set(work.values())) == 1 and work["bare calls"][:2] == (3, 8), work
 
 
 def test_importing_dlib_adds_little_to_torch(monkeypatch):
