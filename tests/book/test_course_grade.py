@@ -232,7 +232,8 @@ def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Pope
             "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\ntime.sleep(300)")
     save(folder / "ann.ipynb", COURSE.only("Q08.5", answers={"Q08.5": COURSE.cell("Q08.5", body)}))
     command = [sys.executable, "-m", "book", "grade", str(folder), "--assignment", "08", "--out", str(folder / "g.csv")]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  a shell's background jobs inherit it ignored
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heard)
 
 
 def _wait(true, seconds: float = 90) -> None:
