@@ -17,10 +17,10 @@ from bench.report import Report
 NOTE = """The recipe `finetune` on the random tiny Stable Diffusion (0.9 M parameters), float32, CPU, one thread a process, {rows} prepared captioned shapes.
 
 *Efficiency* is weak scaling: rows a second of two processes with a core each, over twice those of one process, each with micro-batches of {micro}. The
-time of a step is (wall time of {long} steps − that of {short} steps)/{difference}, the least of {repeats} runs: starting Python is not in it.
+time of a step is the median of {steps} after two to warm up, the least of {repeats} runs, one and two processes in turn.
 *Save* is how long `Engine.save` keeps training from going on: the checkpoint itself is written meanwhile. *Written* is until it has its name.
 *Resume* is `open_engine` with a checkpoint to load, less without; medians of {saves}."""
-SHORT, LONG, MICRO, ROWS = 4, 24, 8, 64
+STEPS, MICRO, ROWS = 30, 8, 64
 
 
 def run(repeats: int = 3, saves: int = 9) -> Report:
@@ -28,13 +28,13 @@ def run(repeats: int = 3, saves: int = 9) -> Report:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _prepare(root)
-        one, two = (min(_step(root, processes) for _ in range(repeats)) for processes in (1, 2))
+        one, two = (min(times) for times in zip(*([_step(root, processes) for processes in (1, 2)] for _ in range(repeats))))
         stall, written, resume = _survive(root, saves)
     rows = [
         ["a step, one process", one, "s"], ["a step of twice the rows, two processes", two, "s"], ["efficiency of two processes", one / two, "ratio"],
         ["save: training waits", stall, "s"], ["save: written after", written, "s"], ["resume", resume, "s"],
     ]
-    note = NOTE.format(rows=ROWS, micro=MICRO, long=LONG, short=SHORT, difference=LONG - SHORT, repeats=repeats, saves=saves)
+    note = NOTE.format(rows=ROWS, micro=MICRO, steps=STEPS, repeats=repeats, saves=saves)
     return Report("Training that survives", note, ["what", "value", "unit"], rows)
 
 
@@ -47,21 +47,27 @@ def _prepare(root: Path) -> None:
 
 
 def _step(root: Path, processes: int) -> float:
-    """Seconds a step, from the difference of two runs."""
-    short, long = (_wall(root, processes, steps) for steps in (SHORT, LONG))
-    return (long - short) / (LONG - SHORT)
-
-
-def _wall(root: Path, processes: int, steps: int) -> float:
-    out = tempfile.mkdtemp(dir=root)
+    """Seconds a step, measured by the first of `processes` processes: the median of `STEPS`, after two to warm up."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    flags = ["--tiny", "--data", root / "data", "--out", out, "--batch", MICRO * processes, "--micro", MICRO, "--steps", steps,
-             "--show-every", 0, "--save-every", 10_000, "--ema", 0]
-    command = [sys.executable, *launch, "-m", "full_scale.train", "finetune", *map(str, flags)]
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    start = time.perf_counter()
-    subprocess.run(command, check=True, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    out = tempfile.mkdtemp(dir=root)
+    command = [sys.executable, *launch, "-m", "bench.training", str(root / "data"), out, str(MICRO * processes), f"{out}/seconds"]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}, stderr=subprocess.DEVNULL)
+    return float(Path(out, "seconds").read_text())
+
+
+def _time_steps(data: str, out: str, batch: str, result: str) -> None:
+    """What a process of `_step` does."""
+    from full_scale import world as processes
+    from full_scale.settings import read
+    from full_scale.train import open_engine
+
+    torch.set_num_threads(1)
+    world = processes.start("cpu")
+    engine = open_engine(read(["finetune", "--tiny", "--data", data, "--out", out, "--batch", batch, "--micro", str(MICRO), "--ema", "0"]), world)
+    times = [_timed(engine.advance) for _ in range(2 + STEPS)]
+    if world.leads:
+        Path(result).write_text(str(statistics.median(times[2:])))
+    processes.stop()
 
 
 def _survive(root: Path, saves: int) -> tuple[float, float, float]:
@@ -93,3 +99,7 @@ def _timed(work) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    _time_steps(*sys.argv[1:])
