@@ -6,7 +6,7 @@ import pytest
 import torch
 from truth import F64, SCHEDULES
 
-from dlib import NoiseSchedule, cosine, discrete, edm, flow, scaled_linear, vp
+from dlib import NoiseSchedule, cosine, discrete, edm, flow, scaled_linear, sub_vp, ve, vp
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
 TIMES = torch.linspace(0.002, 0.998, 83, dtype=F64)
@@ -162,3 +162,15 @@ def test_discrete_rejects_what_is_no_ladder(table):
 def test_levels_wants_one_axis():
     with pytest.raises(ValueError, match="levels: the grid has shape"):
         vp().levels(torch.ones(2, 2))
+
+
+def test_sub_vp_and_ve_are_the_papers():
+    """Song et al. 2021, eq. 29 and 30: g² = β(1 − e^{−2B}) for sub-VP, κ_t² · 2 log(κ_max/κ_min) for VE."""
+    for t in (0.05, 0.4, 0.9):
+        integral, beta = 0.1 * t + 0.5 * 19.9 * t**2, 0.1 + 19.9 * t
+        level = sub_vp().at(t)
+        assert level.alpha == pytest.approx(math.exp(-0.5 * integral), rel=1e-14) and level.sigma == pytest.approx(1 - math.exp(-integral), rel=1e-14)
+        assert sub_vp().diffusion(t) == pytest.approx(beta * (1 - math.exp(-2 * integral)), rel=1e-12)
+        assert sub_vp().drift(t) == pytest.approx(-0.5 * beta, rel=1e-12) and level.sigma < vp().at(t).sigma
+        assert ve().at(t).sigma == pytest.approx(0.01 * 5000**t, rel=1e-13) and ve().drift(t) == 0
+        assert ve().diffusion(t) == pytest.approx(2 * math.log(5000) * ve().at(t).sigma ** 2, rel=1e-12)

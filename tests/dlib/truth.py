@@ -9,11 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlib import Mixture, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, grid, metrics, reference, sample, scaled_linear, vp
+from dlib import Mixture, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, grid, metrics, reference, sample, scaled_linear, sub_vp, ve, vp
 from toy_data.mixtures import gmm5
 
 F64 = torch.float64
-SCHEDULES = {"vp": vp(), "cosine": cosine(), "flow": flow(), "edm": edm(), "discrete": discrete(scaled_linear())}
+SCHEDULES = {"vp": vp(), "cosine": cosine(), "flow": flow(), "edm": edm(), "discrete": discrete(scaled_linear()),
+             "sub_vp": sub_vp(), "ve": ve()}
 
 
 def appendix_a() -> Mixture:
