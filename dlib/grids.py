@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Integral
 from typing import TYPE_CHECKING
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 def grid(schedule: NoiseSchedule, n: int, spacing: str = "lam", t_max: float = 1.0, t_min: float | None = None) -> Tensor:
     """n + 1 times from `t_max` down to `t_min`, float64, on the CPU: n steps.
 
-    spacing: `lam` uniform in half-log-SNR · `time` uniform in t · `karras` uniform in κ^{1/7} (Karras et al. 2022,
-    eq. 5) · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's schedulers, `lcm` that of latent consistency
-    models, `pcm` the edges of n phases, all ending at index 0 (they need a `discrete` schedule and take no `t_max`/`t_min`).
+    spacing: `lam` uniform in half-log-SNR · `time` uniform in t · `karras` uniform in κ^{1/7} (Karras et al. 2022, eq. 5) ·
+    `arctan` uniform in arctan √(κ/½), which is finest where modes are decided · `sd_trailing`, `sd_leading` the index grids
+    of Stable Diffusion's schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases, all ending at
+    index 0 (they need a `discrete` schedule and take no `t_max`/`t_min`).
     t_min defaults to the schedule's clean end, or 1e-3 where σ would be 0 there; for a step to σ = 0 append `CLEAN` to the
     levels.
 
@@ -37,7 +39,7 @@ def grid(schedule: NoiseSchedule, n: int, spacing: str = "lam", t_max: float = 1
         t_min = schedule.t_min if schedule.at(schedule.t_min).sigma > 0 else max(schedule.t_min, 1e-3)
     require(t_max > t_min, f"grid: t_max = {t_max:g} is not above t_min = {t_min:g}; sampling goes from noise (1) to data (0)")
     times = SPACINGS[spacing](schedule, n, t_max, t_min)
-    if spacing in ("lam", "karras"):  # these come back through λ: pin the ends that were asked for
+    if spacing in ("lam", "karras", "arctan"):  # these come back through λ: pin the ends that were asked for
         times[0], times[-1] = t_max, t_min
     return times
 
@@ -64,6 +66,12 @@ def _lam(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
 def _karras(schedule: NoiseSchedule, n: int, t_max: float, t_min: float, rho: float = 7.0) -> Tensor:
     high, low = (torch.tensor(-lam / rho, dtype=torch.float64).exp().item() for lam in _ends(schedule, t_max, t_min))
     return schedule.time(-rho * _uniform(high, low, n).log())  # κ = e^{−λ}
+
+
+def _arctan(schedule: NoiseSchedule, n: int, t_max: float, t_min: float, middle: float = 0.5) -> Tensor:
+    """As κ = middle·tan²θ: steps are finest around κ = middle, the spread of data in EDM's units, where modes are decided."""
+    high, low = (math.atan((math.exp(-lam) / middle) ** 0.5) for lam in _ends(schedule, t_max, t_min))
+    return schedule.time(-(middle * _uniform(high, low, n).tan() ** 2).log())
 
 
 def _indices(schedule: NoiseSchedule, n: int, index: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -99,7 +107,7 @@ def _pcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
     return torch.cat([times[:1], pcm_edges(times, n)])
 
 
-SPACINGS = {"lam": _lam, "time": _time, "karras": _karras, "sd_trailing": _sd_trailing, "sd_leading": _sd_leading, "lcm": _lcm, "pcm": _pcm}
+SPACINGS = {"lam": _lam, "time": _time, "karras": _karras, "arctan": _arctan, "sd_trailing": _sd_trailing, "sd_leading": _sd_leading, "lcm": _lcm, "pcm": _pcm}
 LADDER = ("sd_trailing", "sd_leading", "lcm", "pcm")
 """The spacings of a trained ladder's indices, which need a `discrete` schedule."""
 

@@ -4,11 +4,12 @@ from dlib.solvers.base import Solver, solver
 from dlib.solvers.consistency import consistency, lcm, tcd, tcd_default, travel
 from dlib.solvers.driver import State, sample, walk
 from dlib.solvers.first_order import Transition, ancestral, ddim, ddim_eta, euler, transition
-from dlib.solvers.langevin import langevin
+from dlib.solvers.langevin import annealed_langevin, langevin
 from dlib.solvers.multistep import dpm_solver_pp_2m, dpm_solver_pp_3m, dpm_solver_pp_3m_released
 from dlib.solvers.phi import expand_eps, expand_x0, phi
+from dlib.solvers.polynomial import sde_dpm_solver_pp, sde_dpm_solver_pp_2m, sde_dpm_solver_pp_3m, unipc, unipc_1, unipc_2, unipc_3
 from dlib.solvers.reference import reference
-from dlib.solvers.singlestep import dpm_solver_2, dpm_solver_3, dpm_solver_pp_2s, heun
+from dlib.solvers.singlestep import dpm_solver_2, dpm_solver_3, dpm_solver_pp_2s, heun, heun_churn
 
 dpm_solver_1 = ddim
 """DPM-Solver-1 is DDIM (Lu et al. 2022a, section 4.1)."""
@@ -25,6 +26,11 @@ SOLVERS: dict[str, Solver] = {
     "dpm_solver_pp_2m": dpm_solver_pp_2m,
     "dpm_solver_pp_3m": dpm_solver_pp_3m,
     "dpm_solver_pp_3m_released": dpm_solver_pp_3m_released,
+    "unipc_1": unipc_1,
+    "unipc_2": unipc_2,
+    "unipc_3": unipc_3,
+    "sde_dpm_solver_pp_2m": sde_dpm_solver_pp_2m,
+    "sde_dpm_solver_pp_3m": sde_dpm_solver_pp_3m,
     "consistency": consistency,
     "lcm": lcm,
     "tcd": tcd_default,

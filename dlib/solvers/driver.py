@@ -32,7 +32,7 @@ def walk(
     A last level with σ = 0 (`CLEAN`) is reached by denoising, whatever the solver: only order 1 is defined there.
     """
     levels = list(levels)
-    _check(model, x, levels, solver, draw)
+    check(model, x, levels, solver, draw)
     return _walk(model, x, levels, solver, cond, draw)
 
 
@@ -100,7 +100,8 @@ def _name(solver: Any) -> str:
     return getattr(solver, "__name__", repr(solver))
 
 
-def _check(model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver, draw: Draw | None) -> None:
+def check(model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver, draw: Draw | None) -> None:
+    """Raise ValueError, saying what to type, if these cannot make a run."""
     require(all(isinstance(level, NoiseLevel) for level in levels), f"sample: levels holds {type(levels[0] if levels else None).__name__}s: "
             "use schedule.levels(grid) to turn a grid of times into noise levels")
     require(hasattr(solver, "memoryless"), f"sample: {_name(solver)} is not a solver: pass a function like dlib.solvers.ddim, one "

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlib._util import Draw, require
+from dlib.denoiser import Denoiser
+from dlib.schedule import NoiseLevel
 
 
 @torch.no_grad()
@@ -40,4 +43,37 @@ def langevin(
                                  "steep: lower it, or look at the score far from the data")
     if each is not None:
         each(n, x)
+    return x
+
+
+def annealed_langevin(
+    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], step: float, n: int, draw: Draw, cond: Any = None,
+    each: Callable[[NoiseLevel, Tensor], None] | None = None,
+) -> Tensor:
+    """n Langevin steps at each noise level, noisiest first, with η_i = step·σ_i²/σ_L² (Song & Ermon 2019, algorithm 1).
+
+    step: η at the last level, in units of x²; (η_i/σ_i²) is the same at every level, so is the share of the noise that a step
+    renews. Where α changes, x is carried over as x/α. each: called with (level, x) after each level. What is returned still
+    has the last level's noise: `model(x, levels[-1]).x0` removes it. Draws: one normal like x a step.
+
+    >>> from dlib import Mixture, exact, grid, ve
+    >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), ve(0.1, 10))
+    >>> levels = ve(0.1, 10).levels(grid(ve(0.1, 10), 9))
+    >>> annealed_langevin(model, 10 * Draw(0).normal(torch.empty(5, 2)), levels, step=1e-3, n=10, draw=Draw(1)).shape
+    torch.Size([5, 2])
+    """
+    levels = list(levels)
+    require(len(levels) >= 1 and all(isinstance(level.t, float) and level.sigma > 0 for level in levels),
+            "annealed_langevin: levels must be one or more noise levels of floats with σ > 0: use schedule.levels(grid)")
+    require(all(b.lam > a.lam for a, b in zip(levels, levels[1:])), "annealed_langevin: levels must go from noise to data: reverse the grid")
+    last = levels[-1].sigma
+    for before, level in zip([levels[0], *levels], levels):
+        x = level.alpha / before.alpha * x
+        score = lambda x, level=level: model(x, level, cond).score  # noqa: E731
+        try:
+            x = langevin(score, x, step * (level.sigma / last) ** 2, n, draw)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"annealed_langevin: at the level t = {level.t:g}, sigma = {level.sigma:g}: {error}") from error
+        if each is not None:
+            each(level, x)
     return x

@@ -30,6 +30,12 @@ def test_karras_is_uniform_in_kappa_to_the_seventh(schedule):
     assert (root.diff() / root.diff().mean() - 1).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("schedule", [vp(), edm(), SD], ids=["vp", "edm", "discrete"])
+def test_arctan_is_uniform_in_its_angle(schedule):
+    angle = ((-lams(schedule, grid(schedule, 9, "arctan"))).exp() / 0.5).sqrt().atan()
+    assert (angle.diff() / angle.diff().mean() - 1).abs().max() < 1e-9
+
+
 def test_edm_time_is_karras():
     assert (grid(edm(), 18, "karras") - grid(edm(), 18, "time")).abs().max() < 1e-12
 

@@ -48,7 +48,7 @@ def test_pictures_take_tensor_levels(name, predicts):
 @EVERY_SOLVER
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_dtype_in_is_dtype_out(name, dtype):
-    x = sample(exact(appendix_a(), vp()), normals(4, 2).to(dtype), vp().levels([0.9, 0.6, 0.3, 0.1]), SOLVERS[name], draw=Draw(0))
+    x = sample(exact(appendix_a(), vp()), normals(4, 2).to(dtype), vp().levels([0.9, 0.6, 0.3, 0.2, 0.1]), SOLVERS[name], draw=Draw(0))
     assert x.dtype == dtype
 
 
@@ -57,7 +57,7 @@ def test_half_precision_samples_come_back_in_float32(name):
     """x leaves the first step in float32 and stays there; a bf16 network is the business of autocast."""
     net = torch.nn.Linear(2, 2).bfloat16()
     model = Denoiser(lambda x, t, c: net(x.bfloat16()), vp(), "eps")
-    x = sample(model, normals(4, 2).bfloat16(), vp().levels([0.9, 0.6, 0.3, 0.1]), SOLVERS[name], draw=Draw(0))
+    x = sample(model, normals(4, 2).bfloat16(), vp().levels([0.9, 0.6, 0.3, 0.2, 0.1]), SOLVERS[name], draw=Draw(0))
     assert x.dtype == torch.float32 and x.isfinite().all()
 
 
@@ -76,7 +76,7 @@ def test_calls_and_memory_are_what_the_decorator_says(name):
 @EVERY_SOLVER
 def test_gradients_flow_through_sampling(name):
     """d(sum of the sample)/d(a weight) against a central difference in float64."""
-    x, walk = normals(4, 2), vp().levels([0.9, 0.6, 0.3, 0.1])
+    x, walk = normals(4, 2), vp().levels([0.9, 0.6, 0.3, 0.2, 0.1])
 
     def value(scale):
         return sample(Denoiser(lambda x, t, c: torch.tanh(scale * x), vp(), "eps"), x, walk, SOLVERS[name], draw=Draw(0)).sum()
@@ -88,7 +88,8 @@ def test_gradients_flow_through_sampling(name):
 
 
 FROM_NOISE = {"euler", "ddim", "ancestral", "dpm_solver_1", "dpm_solver_pp_2s", "dpm_solver_pp_2m", "dpm_solver_pp_3m",
-              "dpm_solver_pp_3m_released", "consistency", "lcm", "tcd"}
+              "dpm_solver_pp_3m_released", "unipc_1", "unipc_2", "unipc_3", "sde_dpm_solver_pp_2m", "sde_dpm_solver_pp_3m",
+              "consistency", "lcm", "tcd"}
 
 
 @EVERY_SOLVER

@@ -21,10 +21,10 @@ def close(a, b, tolerance=1e-10):
 @pytest.mark.parametrize("constant", ["eps", "x0"])
 @pytest.mark.parametrize("name", EXPONENTIAL)
 def test_a_constant_prediction_is_solved_exactly_in_any_step(name, constant, schedule):
-    """x = αx₀ + σε with both fixed is the whole path: three steps of any size stay on it."""
+    """x = αx₀ + σε with both fixed is the whole path: four steps of any size stay on it."""
     x0, eps = normals(4, 3), normals(4, 3, seed=1)
     model = Denoiser(lambda x, t, c: {"eps": eps, "x0": x0}[constant], schedule, constant)
-    walk = schedule.levels([0.97, 0.6, 0.11, 0.02])
+    walk = schedule.levels([0.97, 0.6, 0.3, 0.11, 0.02])
     x = sample(model, walk[0].alpha * x0 + walk[0].sigma * eps, walk, SOLVERS[name])
     assert close(x, walk[-1].alpha * x0 + walk[-1].sigma * eps, 1e-11)
 
