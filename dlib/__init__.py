@@ -5,14 +5,17 @@ arguments and return values. Time t is 1 at noise and 0 at data; x_t = α x₀ +
 """
 
 from dlib._util import Draw
-from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, scaled_linear, vp
+from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, scaled_linear, sub_vp, ve, vp
 from dlib.grids import grid
 from dlib.mixtures import NULL, Mixture
 from dlib.lora import adapters, load_adapters, merged, twin
 from dlib.denoiser import Denoiser, Prediction, counted, exact, frozen, guided
 from dlib.boundary import boundary, edm_boundary, lcm_scalings
-from dlib.solvers import SOLVERS, langevin, reference, sample, transition, walk
+from dlib.guidance import between, rescaled, thresholded
+from dlib.solvers import SOLVERS, annealed_langevin, langevin, reference, sample, transition, walk
+from dlib.likelihood import bound, log_likelihood, normal_log_prob
+from dlib.parallel import Parallel, anderson, parareal, picard
 from dlib.rollout import generate
-from dlib.losses import Batch, Loss, consistency, denoising, denoising_score_matching, energy_score, fake_score, sds, vsd
+from dlib.losses import Batch, Loss, consistency, denoising, denoising_score_matching, energy_score, fake_score, optimal_coupling, sds, vsd
 from dlib.recipes import Phase, Recipe
 from dlib.fit import Ema, fit

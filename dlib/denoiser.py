@@ -133,6 +133,10 @@ class Denoiser:
             x, raw = x.to(dtype), raw.to(dtype)
         return Prediction(x, level, raw, self)
 
+    def rewired(self, wire: Callable[[Net], Net]) -> Denoiser:
+        """The same denoiser with `wire(net)` in place of its network; one made of several denoisers rewires each."""
+        return replace(self, net=wire(self.net))
+
 
 def _check_cond(cond: Any, x: Tensor) -> None:
     for name, value in tensors(cond).items():
@@ -155,15 +159,19 @@ def guided(model: Denoiser, omega: float | Tensor, null: Any) -> Denoiser:
     """
 
     def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
-        require(cond is not None, "guided: no condition given: pass cond=… to sample, or use the unguided model")
-        both = model.net(torch.cat([x, x]), torch.cat([time, time]), with_null(cond, null))
-        both = both.to(torch.promote_types(both.dtype, torch.float32))  # 1 + ω would magnify half precision's rounding
-        conditional, empty = both.chunk(2)
+        conditional, empty = both_sides(model, x, time, cond, null)
         scale = per_sample(1 + omega.to(x), x) if isinstance(omega, Tensor) else 1.0 + omega
         return torch.lerp(empty, conditional, scale)
 
     net.inner = model.net
     return replace(model, net=net)
+
+
+def both_sides(model: Denoiser, x: Tensor, time: Tensor, cond: Any, null: Any) -> tuple[Tensor, ...]:
+    """The network's outputs for the condition and for the empty one, in one call, in float32 at least."""
+    require(cond is not None, "guided: no condition given: pass cond=… to sample, or use the unguided model")
+    both = model.net(torch.cat([x, x]), torch.cat([time, time]), with_null(cond, null))
+    return both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)  # 1 + ω would magnify half precision's rounding
 
 
 def with_null(cond: Any, null: Any) -> Any:
@@ -184,12 +192,15 @@ def frozen(model: Denoiser) -> Denoiser:
     The faces still depend on x by the linear part of p·x + q·raw; detach x too where that is not wanted.
     """
 
-    def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
-        with torch.no_grad():
-            return model.net(x, time, cond)
+    def wire(inner: Net) -> Net:
+        def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
+            with torch.no_grad():
+                return inner(x, time, cond)
 
-    net.inner = model.net
-    return replace(model, net=net)
+        net.inner = inner
+        return net
+
+    return model.rewired(wire)
 
 
 class Counter:
@@ -199,13 +210,22 @@ class Counter:
         self.inner, self.calls, self.samples = net, 0, 0
 
     def __call__(self, x: Tensor, time: Tensor, cond: Any) -> Tensor:
-        self.calls, self.samples = self.calls + 1, self.samples + len(x)
-        return self.inner(x, time, cond)
+        return self.counting(self.inner)(x, time, cond)
+
+    def counting(self, net: Net) -> Net:
+        """`net`, whose calls are counted here."""
+
+        def counted(x: Tensor, time: Tensor, cond: Any) -> Tensor:
+            self.calls, self.samples = self.calls + 1, self.samples + len(x)
+            return net(x, time, cond)
+
+        return counted
 
 
 def counted(model: Denoiser) -> Denoiser:
-    """The same denoiser with `model.net.calls` and `model.net.samples` counting from zero."""
-    return replace(model, net=Counter(model.net))
+    """The same denoiser with `model.net.calls` and `model.net.samples` counting from zero, whatever networks it is made of."""
+    counter = Counter(model.net)
+    return replace(model.rewired(counter.counting), net=counter)
 
 
 def parameters(net: Net) -> list[nn.Parameter]:

@@ -102,7 +102,7 @@ def variances(quadratic):
 
 
 def test_the_two_variances_of_the_trace():
-    """Rademacher 2 Σ_{i≠j} S², Gaussian 2 Σ S², S = sym J (card 01, 2): standard errors below 0.6 %, bound 3 %."""
+    """Rademacher 2 Σ_{i≠j} S², Gaussian 2 Σ S², S = sym J: standard errors below 0.6 %, bound 3 %."""
     square = ((J + J.T) / 2).square()
     found = variances(score_matching._quadratic)
     assert found["gaussian"] == pytest.approx(2 * square.sum().item(), rel=0.03)
@@ -127,7 +127,7 @@ def test_the_reduced_variance_is_smaller():
 
 
 def test_gaussian_data_have_the_closed_form():
-    """N(0, c²I): s(x) = −x/(c²+σ²) (card 01, 2); at it, ISM = −½d/c², DSM = ½d(1/σ² − 1/(c²+σ²))."""
+    """N(0, c²I): s(x) = −x/(c²+σ²); at it, ISM = −½d/c², DSM = ½d(1/σ² − 1/(c²+σ²))."""
     c, d, n = 0.7, 3, 200_000
     x0 = c * normals(n, d)
     smooth = exact(gaussian(c, d), edm())(x0, SMOOTHED).score

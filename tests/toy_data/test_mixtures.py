@@ -44,7 +44,7 @@ def test_labelled_has_two_equal_classes_left_and_right_that_overlap():
         assert bool((mixture.means[inside, 0].abs() < 3 * mixture.stds[inside]).all())  # both classes reach the border x = 0
 
 
-def test_ring8_is_card_11_s_eight_gaussians():
+def test_ring8_is_eight_gaussians_on_a_circle():
     mixture = ring8()
     assert torch.allclose(mixture.means.norm(dim=1), torch.full((8,), 2.0, dtype=torch.float64))
     assert torch.allclose((mixture.means - mixture.means.roll(1, 0)).norm(dim=1), torch.full((8,), 4 * math.sin(math.pi / 8), dtype=torch.float64))

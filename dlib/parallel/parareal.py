@@ -1,0 +1,117 @@
+"""Floor 4: parareal: coarse steps guess where every block begins, fine steps in all blocks at once correct the guess."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlib._util import Draw, require
+from dlib.denoiser import Denoiser
+from dlib.parallel.lockstep import Lockstep, Parallel, Step, begin, finite
+from dlib.schedule import NoiseLevel
+from dlib.solvers.base import Solver
+from dlib.solvers.first_order import ddim
+
+
+def parareal(
+    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], fine: Solver = ddim, coarse: Solver = ddim, blocks: int | None = None,
+    tol: float = 1e-3, cond: Any = None, draw: Draw | None = None, each: Callable[[int, float], None] | None = None,
+) -> Parallel:
+    """Sample by parareal iteration, pipelined (Lions et al. 2001; for diffusion, Selvam et al. 2024, SRDS, algorithm 1).
+
+    With F the fine steps of a block and G one coarse step over it, iteration p corrects where block i + 1 begins to
+    U_{i+1}^p ← F(U_i^{p−1}) + [G(U_i^p) − G(U_i^{p−1})]. After p iterations the first p blocks are those of `sample`, bit for
+    bit; it stops when the end moves by at most tol·σ (root mean square, largest over the batch), at p = K at the latest.
+    Pipelined: every step whose x is known is made in the next network call, of whatever block and iteration.
+
+    blocks: K, by default ⌈√N⌉; each has ⌈N/K⌉ steps, the last may have fewer. coarse: a solver without noise. fine: may be
+    noisy; its noise is that of `sample`. each: called with (iteration, change of the end). residuals: (iterations, K + 1).
+
+    >>> from dlib import Draw, exact, grid, parareal, sample, vp
+    >>> from dlib.mixtures import Mixture
+    >>> model = exact(Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.3)), vp())
+    >>> x, levels = Draw(0).normal(torch.empty(4, 1, dtype=torch.float64)), vp().levels(grid(vp(), 100))
+    >>> found = parareal(model, x, levels)
+    >>> bool((found.x - sample(model, x, levels)).abs().max() < 1e-4), found.depth < 100 < found.work
+    (True, True)
+    """
+    levels, noises = begin("parareal", model, x, levels, fine, tol, draw)
+    require(coarse.memoryless and not coarse.noisy, f"parareal: {coarse.__name__} cannot be the coarse solver: it must have neither memory nor noise, e.g. ddim")
+    steps = len(levels) - 1
+    blocks = math.ceil(steps**0.5) if blocks is None else blocks
+    require(1 <= blocks <= steps, f"parareal: {blocks} blocks for {steps} steps: wanted 1 … {steps}")
+    length = math.ceil(steps / blocks)
+    return _Pipeline(model, x, levels, noises, fine, coarse, [*range(0, steps, length), steps], cond).run(tol, each)
+
+
+class _Pipeline:
+    """What is known so far, each by (iteration p, block i): the start U_i^p, its fine and its coarse end; and the fine solves under way.
+
+    The first p starts are final after p iterations, so U_i^p is kept under (min(p, i), i).
+    """
+
+    def __init__(self, model, x, levels, noises, fine, coarse, edges, cond):
+        self.levels, self.noises, self.fine, self.coarse, self.edges = levels, noises, fine, coarse, edges
+        self.blocks, self.lockstep = len(edges) - 1, Lockstep(model, cond)
+        self.starts: dict[tuple[int, int], Tensor] = {}
+        self.fine_ends: dict[tuple[int, int], Tensor] = {}
+        self.coarse_ends: dict[tuple[int, int], Tensor] = {}
+        self.under_way: dict[tuple[int, int], tuple[int, Tensor]] = {}  # the next fine step and its x
+        self.new: list[tuple[int, int]] = []  # starts whose coarse step is due
+        self._learn(0, 0, x)
+
+    def run(self, tol: float, each: Callable[[int, float], None] | None) -> Parallel:
+        residuals, p = [], 0
+        while not residuals or (residuals[-1][-1] > tol and p < self.blocks):
+            p += 1
+            while (p, self.blocks) not in self.starts:
+                self._tick()
+            residuals.append(torch.stack([self._change(p, i) for i in range(self.blocks + 1)]))
+            if each is not None:
+                each(p, residuals[-1][-1].item())
+        return Parallel(self.starts[p, self.blocks], p, self.lockstep.depth, self.lockstep.work, torch.stack(residuals))
+
+    def _learn(self, p: int, i: int, x: Tensor) -> None:
+        self.starts[p, i] = x
+        if i < self.blocks:
+            self.under_way[p, i] = self.edges[i], x
+            self.new.append((p, i))
+
+    def _tick(self) -> None:
+        """One network call: a step of each fine solve under way and the coarse step of each new start; then all starts that follow."""
+        fine, coarse, self.new, levels = list(self.under_way.items()), self.new, [], self.levels
+        tasks = [(self.fine, Step(x, levels[n], levels[n + 1], self.noises[n])) for _, (n, x) in fine]
+        tasks += [(self.coarse, Step(self.starts[p, i], levels[self.edges[i]], levels[self.edges[i + 1]], None)) for p, i in coarse]
+        made = self.lockstep.together(tasks)
+        sweep = 1 + max(p for p, _ in [key for key, _ in fine] + coarse)
+        finite("parareal", made, sweep, [n for _, (n, _) in fine] + [self.edges[i] for _, i in coarse], levels)
+        for (key, (n, _)), x in zip(fine, made):
+            self.under_way[key] = n + 1, x
+            if n + 1 == self.edges[key[1] + 1]:
+                self.fine_ends[key] = self.under_way.pop(key)[1]
+        self.coarse_ends.update(zip(coarse, made[len(fine) :]))
+        for i in range(self.blocks):
+            for p in range(i + 2):
+                if (p, i + 1) not in self.starts and (x := self._next(p, i)) is not None:
+                    self._learn(p, i + 1, x)
+
+    def _next(self, p: int, i: int) -> Tensor | None:
+        """U_{i+1}^p, or None while something that it is made of is missing."""
+        fine, coarse = self.fine_ends, self.coarse_ends
+        if p == 0:
+            return coarse.get((0, i))
+        if p == i + 1 or (p - 1, i) not in fine:
+            return fine.get((p - 1, i))  # U_i^p = U_i^{p−1}: the bracket is zero
+        if (p, i) not in coarse:
+            return None
+        return fine[p - 1, i] + (coarse[p, i] - coarse[p - 1, i])
+
+    def _change(self, p: int, i: int) -> Tensor:
+        """How far U_i moved in iteration p, over σ."""
+        x, before = self.starts[min(p, i), i], self.starts[min(p - 1, i), i]
+        sigma = self.levels[self.edges[i]].sigma or self.levels[-2].sigma
+        return (x - before).flatten(1).square().mean(1).sqrt().max().double().cpu() / sigma

@@ -1,0 +1,214 @@
+"""Parallel samplers find what `sample` finds, exactly when asked to, at the depth that theory says, and name what is wrong."""
+
+import math
+
+import pytest
+import torch
+from truth import appendix_a, levels, mutant, normals
+
+import dlib
+from dlib import CLEAN, NULL, SOLVERS, Denoiser, Draw, anderson, between, counted, cosine, edm, exact, flow, grid, guided, parareal, picard, sample, vp
+from dlib.metrics import rms
+from dlib.nets import MLP
+from dlib.parallel.picard import _refine
+from dlib.solvers import ancestral, ddim, dpm_solver_3, dpm_solver_pp_2m, heun
+
+MODEL, X = exact(appendix_a(), vp()), normals(6, 2)
+WALK = levels(vp(), 24, t_min=0.01)
+MEMORYLESS = [name for name, solver in SOLVERS.items() if solver.memoryless]
+FINDERS = {"picard": picard, "anderson": anderson, "parareal": lambda *a, **k: parareal(*a[:3], fine=a[3] if len(a) > 3 else k.pop("solver", ddim), **k)}
+EVERY_FINDER = pytest.mark.parametrize("find", FINDERS.values(), ids=list(FINDERS))
+
+
+@EVERY_FINDER
+@pytest.mark.parametrize("name", MEMORYLESS)
+def test_without_tolerance_every_solver_gives_the_sequential_sample_bit_for_bit(find, name):
+    """Noise included: both draw one normal a step, before or while stepping."""
+    found = find(MODEL, X, WALK, SOLVERS[name], tol=0, draw=Draw(1))
+    assert torch.equal(found.x, sample(MODEL, X, WALK, SOLVERS[name], draw=Draw(1)))
+    assert found.sweeps <= 24
+
+
+@EVERY_FINDER
+@pytest.mark.parametrize("schedule", [vp(), flow(), cosine(), edm()], ids=lambda s: s.name)
+def test_singular_ends_and_every_schedule(find, schedule):
+    """From α = 0 where there is one, and on to σ = 0."""
+    model = exact(appendix_a(), schedule)
+    walk = [*schedule.levels(grid(schedule, 17, "time")), CLEAN]
+    x = normals(4, 2) * walk[0].sigma
+    assert torch.equal(find(model, x, walk, ancestral, tol=0, draw=Draw(2)).x, sample(model, x, walk, ancestral, draw=Draw(2)))
+
+
+@EVERY_FINDER
+def test_networks_conditions_guidance_and_pictures(find):
+    """A trained kind of network in float32; its matrix products may depend on the batch in the last digit."""
+    torch.manual_seed(0)
+    net = MLP(12, width=32, depth=1, classes=3)
+    torch.nn.init.normal_(net.leave.weight)
+    plain = Denoiser(net, vp(), "eps")
+    model = between(guided(plain, 2.0, torch.tensor(NULL)), plain, 0.2, 3.0)
+    x, label = Draw(0).normal(torch.empty(5, 3, 2, 2)), torch.tensor([0, 1, 2, 1, 0])
+    found = find(model, x, WALK, ddim, tol=0, cond=label)
+    assert found.x.dtype == torch.float32 and rms(found.x, sample(model, x, WALK, ddim, label)) < 1e-4
+
+
+@EVERY_FINDER
+def test_gaps_close_with_the_tolerance(find):
+    truth = sample(MODEL, X, WALK)
+    runs = [find(MODEL, X, WALK, tol=tol) for tol in (1e-1, 1e-2, 1e-3, 0)]
+    assert [run.sweeps for run in runs] == sorted(run.sweeps for run in runs)
+    for tol, run in zip((1e-1, 1e-2, 1e-3, 0), runs):
+        assert rms(run.x, truth) <= 5 * tol
+
+
+@EVERY_FINDER
+def test_depth_and_work_are_the_network_s_own_count(find):
+    model = counted(MODEL)
+    found = find(model, X, WALK, heun, tol=1e-3)
+    assert found.depth == model.net.calls and found.work == model.net.samples / len(X)
+
+
+def test_the_first_k_points_are_exact_after_k_sweeps():
+    """Shih et al. 2023, proposition 1, whatever the start and however little has converged."""
+    exactly = _states(MODEL, X, WALK)
+    for k in (1, 5, 11):
+        points = _after(k)
+        assert all(torch.equal(points[j], exactly[j]) for j in range(k + 1))
+        assert not torch.equal(points[23], exactly[23])
+
+
+def _states(model, x, walk):
+    return [state.x for state in dlib.walk(model, x, walk)]
+
+
+def _after(k):
+    """The points after k sweeps, seen by a network that notes where it is asked."""
+    seen = []
+
+    def net(x, time, cond):
+        seen.append(x)
+        return MODEL.net(x, time, cond)
+
+    picard(Denoiser(net, vp(), "v"), X, WALK, tol=0, window=24)
+    asked = seen[k]  # the next sweep asks at the points that k sweeps left, but for those already settled
+    points = [None] * (24 - len(asked) // 6) + list(asked.split(6))
+    exactly = _states(MODEL, X, WALK)
+    return [exactly[j] if p is None else p for j, p in enumerate(points)] + [None]
+
+
+@pytest.mark.parametrize("window", [1, 7, 24, 100])
+def test_a_window_bounds_the_batch(window):
+    model = counted(MODEL)
+    found = picard(model, X, WALK, window=window, tol=1e-3)
+    assert found.work <= found.sweeps * min(window, 24) and rms(found.x, sample(MODEL, X, WALK)) < 5e-3
+    if window == 1:
+        assert found.sweeps == found.depth == found.work == 24
+
+
+def test_anderson_without_memory_over_all_steps_is_picard():
+    one, other = picard(MODEL, X, WALK), anderson(MODEL, X, WALK, order=24, memory=1)
+    assert torch.equal(one.x, other.x) and one.sweeps == other.sweeps
+
+
+def test_mixing_saves_sweeps_where_noise_makes_them_many():
+    walk = levels(vp(), 60, t_min=0.01)
+    x = normals(32, 2)
+    plain = picard(MODEL, x, walk, ancestral, draw=Draw(0), tol=1e-3)
+    mixed = anderson(MODEL, x, walk, ancestral, draw=Draw(0), tol=1e-3, order=60, memory=3)
+    assert mixed.sweeps <= 0.8 * plain.sweeps
+    assert rms(mixed.x, sample(MODEL, x, walk, ancestral, draw=Draw(0))) < 5e-3
+
+
+@pytest.mark.parametrize("steps, blocks", [(100, 10), (96, 8), (36, 6), (12, 12), (12, 1)])
+def test_parareal_s_pipelined_depth(steps, blocks):
+    """K + p(J − 1) network calls for p iterations of K blocks of J steps: the coarse sweep, then J − 1 more a fine solve."""
+    walk = levels(vp(), steps, t_min=0.01)
+    for tol in (1e-3, 0):
+        found, length = parareal(MODEL, X, walk, blocks=blocks, tol=tol), steps // blocks
+        assert found.depth == (blocks + found.sweeps * (length - 1) if blocks > 1 else steps)
+    assert found.depth <= steps
+
+
+def test_parareal_s_first_blocks_are_exact():
+    """After p iterations the residual of the first p starts is that of a settled point: zero in every later iteration."""
+    found = parareal(MODEL, X, levels(vp(), 36, t_min=0.01), blocks=6, tol=0)
+    for p, change in enumerate(found.residuals, start=1):
+        assert bool((change[:p] == 0).all()) and (p == found.sweeps or change[p + 1] > 0)
+
+
+@pytest.mark.parametrize("steps, blocks", [(10, 4), (97, None), (11, 6), (5, 5)])
+def test_blocks_need_not_divide_the_steps(steps, blocks):
+    walk = levels(vp(), steps, t_min=0.01)
+    found = parareal(MODEL, X, walk, blocks=blocks, tol=0)
+    assert torch.equal(found.x, sample(MODEL, X, walk))
+
+
+def test_a_coarse_solver_like_the_fine_one_needs_one_look():
+    """Blocks of one step: the guess is the fine solution already, and the first iteration finds no change."""
+    found = parareal(MODEL, X, WALK, blocks=24, tol=1e-3)
+    assert found.sweeps == 1 and found.residuals.max() == 0
+
+
+def test_a_wrong_sign_is_seen():
+    wrong = mutant(_refine, "made - old, 1)", "old - made, 1)")
+    try:
+        sweeps = wrong("picard", MODEL, X, WALK, ddim, None, 1e-3, None, None, None, None, 1).sweeps
+    except FloatingPointError:
+        return
+    assert sweeps > 1.3 * picard(MODEL, X, WALK).sweeps
+
+
+def test_a_window_that_runs_ahead_is_seen():
+    wrong = mutant(_refine, "done += max(settled, 1)", "done += min(max(settled, 1) + 1, steps - done)")
+    assert not torch.equal(wrong("picard", MODEL, X, WALK, ddim, None, 0, None, None, None, None, 1).x, sample(MODEL, X, WALK))
+
+
+@EVERY_FINDER
+@pytest.mark.parametrize("name", [name for name, solver in SOLVERS.items() if not solver.memoryless])
+def test_a_solver_with_memory_is_refused(find, name):
+    with pytest.raises(ValueError, match=rf"{name} remembers former steps.*use a solver without memory"):
+        find(MODEL, X, WALK, SOLVERS[name], draw=Draw(0))
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="tol = -1"):
+        picard(MODEL, X, WALK, tol=-1.0)
+    with pytest.raises(ValueError, match="tol = nan"):
+        parareal(MODEL, X, WALK, tol=math.nan)
+    with pytest.raises(ValueError, match="window = 0, wanted at least 1"):
+        picard(MODEL, X, WALK, window=0)
+    with pytest.raises(ValueError, match="25 blocks for 24 steps"):
+        parareal(MODEL, X, WALK, blocks=25)
+    with pytest.raises(ValueError, match="ancestral cannot be the coarse solver"):
+        parareal(MODEL, X, WALK, coarse=ancestral)
+    with pytest.raises(ValueError, match="dpm_solver_pp_2m cannot be the coarse solver"):
+        parareal(MODEL, X, WALK, coarse=dpm_solver_pp_2m)
+    with pytest.raises(ValueError, match="order = 0"):
+        anderson(MODEL, X, WALK, order=0)
+    with pytest.raises(ValueError, match="adds noise: pass draw"):
+        picard(MODEL, X, WALK, ancestral)
+    with pytest.raises(ValueError, match="not cleaner"):
+        picard(MODEL, X, WALK[::-1])
+
+
+@EVERY_FINDER
+def test_an_output_that_is_not_finite_names_sweep_and_step(find):
+    def net(x, time, cond):
+        return torch.where(time[:, None] < 0.3, math.nan, MODEL.net(x, time, cond))
+
+    first = next(i for i, level in enumerate(WALK) if level.t < 0.3)
+    with pytest.raises(FloatingPointError, match=rf"sweep 1, after step ({first + 1}|\d+) of 24"):
+        find(Denoiser(net, vp(), "v"), X, WALK, ddim)
+
+
+def test_progress_reaches_the_end():
+    seen = []
+    picard(MODEL, X, WALK, each=lambda done, steps: seen.append((done, steps)))
+    assert seen[-1] == (24, 24) and [done for done, _ in seen] == sorted(done for done, _ in seen)
+    parareal(MODEL, X, WALK, each=lambda p, change: seen.append(change))
+    assert seen[-1] <= 1e-3
+
+
+def test_a_third_order_solver_asks_three_times_a_sweep():
+    found = picard(MODEL, X, WALK, dpm_solver_3)
+    assert found.depth == 3 * found.sweeps
