@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +14,7 @@ from dlib import SOLVERS
 from dlib._util import require
 from dlib.grids import SPACINGS
 from full_scale.output import check_free
+from full_scale.parallel import check_parallel
 from full_scale.weights import SD15
 
 if TYPE_CHECKING:
@@ -43,6 +45,14 @@ class Config:
     """clean: the last step denoises to σ = 0. grid: it stops at the grid's end, index 0, as SD's own configurations do."""
     omega: float = 6.5
     """Guidance ω; 0 is none. diffusers' guidance_scale is 1 + ω. A distilled network that takes ω as an input is told it."""
+    parallel: str | None = None
+    """picard, anderson or parareal: refine all steps at once instead of one after another; with torchrun, on several processes."""
+    tol: float = 1e-3
+    """With --parallel: a step is settled when it changes by at most tol·σ; 0 gives the sequential pictures."""
+    window: int | None = None
+    """With --parallel picard or anderson: steps refined at once; all unless given."""
+    chunk: int | None = None
+    """With --parallel: steps a network call and process; all unless given. Fewer need less memory; 1 rounds as one by one does."""
     seed: int = 0
     """Picture k (counted over all prompts) has seed + k."""
     n: int = 1
@@ -72,6 +82,10 @@ def check(config: Config) -> None:
         require(count >= 1, f"--{flag} {count}: wanted at least 1")
     require(0 <= config.omega < float("inf"), f"--omega {config.omega:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
             "guidance_scale g is omega = g − 1")
+    if config.parallel:
+        check_parallel(config.parallel, config.solver, config.chunk, config.tol, config.window)
+    require(config.parallel is not None or int(os.environ.get("WORLD_SIZE", 1)) == 1, "several processes, but every one would make the same pictures: "
+            "add --parallel picard or parareal, which share the steps, or start one process")
     if config.out:
         check_free(config.out)
 
@@ -87,6 +101,7 @@ def place(config: Config) -> tuple[torch.device, torch.dtype]:
     name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     try:
         device = torch.device(name)
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device.type == "cuda" and device.index is None else device
     except RuntimeError as error:
         raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; type auto, cpu or cuda") from None
     require(device.type != "cuda" or torch.cuda.is_available(), f"--device {name}: torch {torch.__version__} sees no CUDA GPU: "

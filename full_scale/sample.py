@@ -4,8 +4,12 @@
     python -m full_scale.sample --weights weights/stable-diffusion-v1-5 --prompt "a lighthouse at dusk" "a bowl of lemons" \\
         --solver dpm_solver_pp_2m --grid karras --steps 25 --omega 6.5 --n 4
 
+    torchrun --standalone --nproc_per_node 8 -m full_scale.sample --weights weights/stable-diffusion-v1-5 --prompt "a lighthouse at dusk" \\
+        --parallel parareal --solver ddim --grid sd_trailing --steps 100
+
 The first line needs no weights and takes seconds on a CPU; its pictures are noise. The second writes 2 × 4 pictures, a
-contact sheet grid.png (a row a prompt) and settings.json into runs/sample-001, the next free folder.
+contact sheet grid.png (a row a prompt) and settings.json into runs/sample-001, the next free folder. The third makes one
+picture on eight GPUs, which share its steps.
 """
 
 from __future__ import annotations
@@ -26,10 +30,13 @@ from tqdm import tqdm
 from dlib import CLEAN, SOLVERS, Denoiser, Draw, NoiseLevel, NoiseSchedule, counted, grid, guided, sample
 from dlib.solvers import Solver, State
 from full_scale import output, sd
+from full_scale import world as processes
 from full_scale.config import Config, check, latent_shape, place
 from full_scale.draws import Draws
+from full_scale.parallel import finder
 from full_scale.tiny import tiny_pipeline
 from full_scale.weights import add_lora, load
+from full_scale.world import World
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -48,27 +55,39 @@ def stops(schedule: NoiseSchedule, steps: int, spacing: str, end: str) -> list[N
 
 def latents(
     model: Denoiser, shape: Sequence[int], levels: Sequence[NoiseLevel], solver: Solver, cond: dict[str, Tensor],
-    seeds: Sequence[int], batch: int, each: Callable[[State], None] | None = None,
+    seeds: Sequence[int], batch: int, each: Callable[[State], None] | None = None, find: Callable[..., Tensor] = sample,
 ) -> Tensor:
-    """Float32 latents (n, *shape) for n conditions and n seeds, `batch` at a time, on the conditions' device."""
+    """Float32 latents (n, *shape) for n conditions and n seeds, `batch` at a time, on the conditions' device.
+
+    find: what is called with (model, x, levels, solver, cond, draws, each) for each batch: `sample`, or a parallel sampler.
+    """
     parts = []
     for i in range(0, len(seeds), batch):
         draws = Draws(Draw(seed) for seed in seeds[i : i + batch])
         part = {name: rows[i : i + batch] for name, rows in cond.items()}
         x = draws.normal(torch.empty(len(draws.draws), *shape, device=part["text"].device))
-        parts.append(sample(model, x, levels, solver, part, draws, each))
+        parts.append(find(model, x, levels, solver, part, draws, each))
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def run(config: Config) -> Path:
-    """Sample what `config` asks for, write it, and return the folder."""
+def run(config: Config) -> Path | None:
+    """Sample what `config` asks for, write it, and return the folder; None in a process that only helped."""
     check(config)
     device, dtype = place(config)
     laps = output.Laps()
     pipe, licence = opened(config, device, dtype)
     if config.lora:
         add_lora(pipe, config.lora)
+    world = processes.start(config.device) if config.parallel and processes.launched() else None
+    try:
+        return _run(config, pipe, licence, device, dtype, laps, world)
+    finally:
+        processes.stop()
+
+
+def _run(config, pipe, licence, device, dtype, laps, world: World | None) -> Path | None:
+    leads = world is None or world.leads
     shape, base = latent_shape(pipe, config), counted(sd.denoiser(pipe.unet, pipe.scheduler.config))
     levels, solver = stops(base.schedule, config.steps, config.grid, config.end), SOLVERS[config.solver]
     null = {name: rows[0] for name, rows in sd.encode(pipe, [config.negative]).items()}
@@ -77,12 +96,15 @@ def run(config: Config) -> Path:
     if told:  # a distilled network that takes ω as an input
         cond["omega"] = torch.full((len(prompts),), config.omega, device=device)
     model = guided(base, config.omega, null) if config.omega and not told else base
-    seeds = range(config.seed, config.seed + len(prompts))
+    seeds, costs = range(config.seed, config.seed + len(prompts)), []
     laps.mark("load")
-    with tqdm(total=config.steps * math.ceil(len(prompts) / config.batch), unit="step", desc=config.solver) as bar:
-        x = latents(model, shape, levels, solver, cond, seeds, config.batch,
-                    each=lambda state: bar.update(state.step > 0))
+    total = config.steps * math.ceil(len(prompts) / config.batch)
+    with tqdm(total=total, unit="step", desc=config.parallel or config.solver, disable=not leads) as bar:
+        find = finder(config, world, bar, costs) if config.parallel else sample
+        x = latents(model, shape, levels, solver, cond, seeds, config.batch, lambda state: bar.update(state.step > 0), find)
     laps.mark("sample")
+    if not leads:
+        return None
     pictures, flags = sd.censored(pipe, [sd.decode(pipe.vae, latent) for latent in x])
     laps.mark("decode")
     files = {f"{k:03d}.png": picture for k, picture in enumerate(pictures)}
@@ -91,7 +113,8 @@ def run(config: Config) -> Path:
         "safety_checker": pipe.safety_checker is not None,
         "pictures": [{"file": name, "prompt": prompt, "seed": seed, "flagged": flag}
                      for name, prompt, seed, flag in zip(files, prompts, seeds, flags)],
-        **facts(base, levels, solver), "seconds": laps, "versions": output.versions(),
+        **facts(base, levels, solver), **({"parallel": costs, "processes": world.size if world else 1} if config.parallel else {}),
+        "seconds": laps, "versions": output.versions(),
     })
 
 
@@ -133,7 +156,8 @@ def main() -> None:
     """The command line: one line on stderr, and exit status 1, for what the reader can put right."""
     config = tyro.cli(Config, prog="python -m full_scale.sample", description=__doc__)
     try:
-        print(run(config))
+        if out := run(config):
+            print(out)
     except (ValueError, FloatingPointError) as error:
         sys.exit(f"full_scale.sample: {error}")
 

@@ -26,6 +26,11 @@ class World(NamedTuple):
         return self.rank == 0
 
 
+def launched() -> bool:
+    """Whether torchrun or srun started this process."""
+    return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
+
+
 def start(device: str = "auto") -> World:
     """Join the processes. gloo on CPUs, NCCL on GPUs; a single process needs no launcher."""
     _from_slurm()
