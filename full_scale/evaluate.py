@@ -1,0 +1,111 @@
+"""How good pictures are: a Fréchet distance and a CLIP score with weights you name, toy scores without any; one JSON, one picture.
+
+    python -m full_scale.evaluate --pictures runs/sample-001
+    python -m full_scale.evaluate --pictures runs/sample-001 --real data/coco-val --encoder weights/dinov2-base \\
+        --clip weights/clip-vit-large-patch14
+
+`--pictures` and `--real` are what `full_scale.sample` wrote, or folders of pictures with captions (x.txt beside x.png, or
+metadata.jsonl). Results go to runs/evaluate-001/evaluation.json, with grid.png. Nothing is downloaded: weights are local
+folders in transformers' format, safetensors only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from dlib._util import require
+from full_scale import judges, output
+from full_scale.pairs import Pair, read_pairs
+
+
+@dataclass(frozen=True)
+class Config:
+    """Score pictures."""
+
+    pictures: Path
+    """What full_scale.sample wrote, or a folder of pictures with captions."""
+    real: Path | None = None
+    """Real pictures to compare with, likewise."""
+    encoder: str | None = None
+    """A local folder with an image encoder, e.g. DINOv2's: its features carry the Fréchet distance. Needs --real."""
+    clip: str | None = None
+    """A local folder with a CLIP model: its score says how well pictures fit their captions."""
+    batch: int = 32
+    """Pictures a network call."""
+    device: str = "auto"
+    """auto is cuda where there is one, else cpu."""
+    out: Path | None = None
+    """A new folder; the next free runs/evaluate-NNN unless given."""
+
+
+def check(config: Config) -> None:
+    """Raise ValueError for what can be wrong before anything is read."""
+    require(config.batch >= 1, f"--batch {config.batch}: wanted at least 1")
+    require(config.encoder is None or config.real is not None, "--encoder measures a distance to real pictures: add --real FOLDER")
+    for flag, name in (("encoder", config.encoder), ("clip", config.clip)):
+        if name is not None:
+            judges.check_folder(flag, name)
+    if config.out:
+        output.check_free(config.out)
+
+
+@torch.no_grad()
+def run(config: Config) -> Path:
+    """Score what `config` names, write the scores, and return the folder."""
+    check(config)
+    device = judges.device(config.device)
+    made, skipped = read_pairs(config.pictures, "--pictures")
+    real, skipped_real = read_pairs(config.real, "--real") if config.real else ([], [])
+    scores: dict[str, Any] = {"pictures": len(made), "real": len(real) or None, **judges.toy(made, real)}
+    if config.encoder:
+        scores["frechet"] = judges.frechet(config.encoder, made, real, config.batch, device)
+    if config.clip:
+        scores["clip_score"] = judges.clip_score(config.clip, made, config.batch, device)
+    sheet = output.contact_sheet(_side_by_side(made, real), columns=8)
+
+    def fill(folder: Path) -> None:
+        sheet.save(folder / "grid.png")
+        said = {"config": asdict(config), "scores": scores, "bad_rows": skipped + skipped_real, "versions": output.versions()}
+        (folder / "evaluation.json").write_text(json.dumps(said, indent=2, ensure_ascii=False, default=str) + "\n")
+
+    out = output.whole(config.out or output.next_free(Path("runs/evaluate")), fill)
+    print(*_lines(scores, skipped + skipped_real), sep="\n")
+    return out
+
+
+def _side_by_side(made: Sequence[Pair], real: Sequence[Pair], most: int = 64, side: int = 96) -> list:
+    """Up to `most` small pictures for the sheet: generated ones, then, in rows of their own, as many real ones."""
+    small = lambda pairs, n: [pair.picture.resize((side, side)) for pair in pairs[:n]]  # noqa: E731
+    return small(made, most) if not real else small(made, most // 2) + small(real, most // 2)
+
+
+def _lines(scores: dict[str, Any], bad: Sequence[str]) -> list[str]:
+    """The scores for people."""
+    lines = [f"{name}: {_words(value)}" for name, value in scores.items() if value is not None]
+    return [*lines, *([f"BAD ROWS: {len(bad)} were left out, the first: {bad[0]}; all are in evaluation.json"] if bad else [])]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(each)}" for name, each in value.items() if not isinstance(each, list))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """The command line: one line on stderr, and exit status 1, for what the reader can put right."""
+    try:
+        print(run(tyro.cli(Config, prog="python -m full_scale.evaluate", description=__doc__)))
+    except ValueError as error:
+        sys.exit(f"full_scale.evaluate: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Pictures with their captions, to be looked at: what `full_scale.sample` wrote, or a folder as `prepare` reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from dlib._util import require
+from full_scale.folders import folder
+from full_scale.pictures import decoded
+
+
+class Pair(NamedTuple):
+    """A picture in RGB, and its caption if it has one."""
+
+    picture: Image.Image
+    caption: str | None
+
+
+def read_pairs(path: Path, flag: str) -> tuple[list[Pair], list[str]]:
+    """The pictures of a folder in a fixed order, and the rows that could not be read, each in words.
+
+    Raises ValueError if there is no folder or no picture in it.
+    """
+    require(path.is_dir(), f"{flag} {path}: no such folder; name one that full_scale.sample wrote, or one with pictures")
+    settings = path / "settings.json"
+    rows = _sampled(path, settings) if settings.is_file() else [(row.where, row.picture, _text(row.caption)) for row in folder(path).rows(0)]
+    pairs, bad = [], []
+    for where, picture, caption in rows:
+        try:
+            require(picture is not None, "there is a caption but no picture")
+            pairs.append(Pair(decoded(picture), caption))
+        except ValueError as error:
+            bad.append(f"{path / where}: {error}")
+    require(len(pairs) > 0, f"{flag} {path}: no picture in it could be read" + (f"; the first: {bad[0]}" if bad else ": it holds none"))
+    return pairs, bad
+
+
+def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str]]:
+    try:
+        return [(entry["file"], path / entry["file"], entry["prompt"]) for entry in json.loads(settings.read_text())["pictures"]]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{settings} is not what full_scale.sample writes: delete it if this is a folder of other pictures") from None
+
+
+def _text(caption: str | bytes | Path | None) -> str | None:
+    raw = caption.read_bytes() if isinstance(caption, Path) else caption
+    return raw.decode(errors="replace").strip() if isinstance(raw, bytes) else raw

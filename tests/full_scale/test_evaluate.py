@@ -1,0 +1,140 @@
+"""Scores against their definitions, on shapes whose truth is known and with a random tiny CLIP; bad folders and bad rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import full_scale.evaluate as command
+from dlib import metrics
+from full_scale import judges, sample
+from full_scale.evaluate import Config
+from full_scale.pairs import read_pairs
+from full_scale.tiny import tiny_pipeline
+from toy_data.shapes import write_folder
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """Two folders of 32 real shapes each."""
+    root = tmp_path_factory.mktemp("shapes")
+    for seed in (0, 1):
+        write_folder(root / str(seed), 32, seed=seed)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A random tiny CLIP as a folder of weights, with the tiny pipeline's tokenizer."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    pipe = tiny_pipeline()
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8}
+    text = {**small, "vocab_size": len(pipe.tokenizer), "max_position_embeddings": 16, "eos_token_id": pipe.tokenizer.eos_token_id}
+    CLIPModel(CLIPConfig(text_config=text, vision_config={**small, "image_size": 16, "patch_size": 8}, projection_dim=8)).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    pipe.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def scores(out):
+    return json.loads((out / "evaluation.json").read_text())["scores"]
+
+
+def test_real_shapes_score_as_real(shapes):
+    out = command.run(Config(pictures=shapes / "0", real=shapes / "1"))
+    said = scores(out)
+    assert out == Path("runs/evaluate-001") and said["pictures"] == said["real"] == 32
+    assert said["shapes"]["accuracy"] == 1.0 and said["shapes"]["off"] < 0.01
+    assert 0 < said["patches"]["frechet"] < 3 * said["patches"]["between_halves_of_real"]
+    assert Image.open(out / "grid.png").size[0] == 8 * 100 - 4
+
+
+def test_wrong_captions_and_noise_score_as_wrong(shapes, tmp_path):
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    for n, file in enumerate(sorted((shapes / "0").glob("*.png"))[:16]):
+        (wrong / file.name).write_bytes(file.read_bytes())
+        (wrong / file.with_suffix(".txt").name).write_text("a large green triangle above a small red circle")
+    assert scores(command.run(Config(pictures=wrong)))["shapes"]["accuracy"] < 0.3
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    for n in range(16):
+        Image.effect_noise((16, 16), 90).convert("RGB").save(noise / f"{n}.png")
+    far, near = (scores(command.run(Config(pictures=folder, real=shapes / "1")))["patches"]["frechet"] for folder in (noise, shapes / "0"))
+    assert far > 10 * near
+
+
+def test_clip_score_and_frechet_are_their_definitions(shapes, clip):
+    said = scores(command.run(Config(pictures=shapes / "0", real=shapes / "1", clip=str(clip), encoder=str(clip), batch=5)))
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+
+    model, pairs = CLIPModel.from_pretrained(clip), read_pairs(shapes / "0", "")[0]
+    tokenise, prepare = AutoTokenizer.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
+    one = []
+    with torch.no_grad():
+        for pair in pairs[:4]:
+            output = model(**tokenise(pair.caption, truncation=True, max_length=16, return_tensors="pt"), **prepare(pair.picture, return_tensors="pt"))
+            one.append(100 * max(output.logits_per_image.item() / model.logit_scale.exp().item(), 0))
+    assert said["clip_score"]["each"][:4] == pytest.approx(one, abs=1e-3)
+    assert said["clip_score"]["mean"] == pytest.approx(sum(said["clip_score"]["each"]) / 32)
+    a, b = (judges.features(str(clip), read_pairs(shapes / seed, "")[0], 7, torch.device("cpu")) for seed in "01")
+    assert a.shape == (32, 8) and said["frechet"]["distance"] == pytest.approx(metrics.frechet(a, b), rel=1e-4)
+
+
+def test_what_sample_wrote_is_read_with_its_prompts():
+    made = sample.run(sample.Config(prompt=("a red circle", "a cat"), n=2, tiny=True, solver="ddim", steps=1, height=32, width=32))
+    pairs, bad = read_pairs(made, "--pictures")
+    assert [pair.caption for pair in pairs] == ["a red circle"] * 2 + ["a cat"] * 2 and not bad
+    assert "shapes" not in scores(command.run(Config(pictures=made)))
+
+
+def test_broken_rows_are_counted_and_named(shapes, tmp_path, capsys):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for file in sorted((shapes / "0").glob("*"))[:8]:
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "broken.png").write_bytes(b"no picture")
+    out = command.run(Config(pictures=folder))
+    bad = json.loads((out / "evaluation.json").read_text())["bad_rows"]
+    assert len(bad) == 1 and "broken.png" in bad[0] and "BAD ROWS: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change, match", [
+    ({"pictures": Path("nowhere")}, "--pictures nowhere: no such folder"),
+    ({"real": Path("nowhere")}, "--real nowhere: no such folder"),
+    ({"batch": 0}, "--batch 0"),
+    ({"encoder": "x"}, "--encoder measures a distance to real pictures: add --real"),
+    ({"clip": "nowhere"}, "--clip nowhere: no folder with a config.json there.*hf download openai/clip"),
+])
+def test_bad_requests_are_answered_and_leave_nothing(shapes, tmp_path, change, match):
+    with pytest.raises(ValueError, match=match):
+        command.run(Config(**{"pictures": shapes / "0", **change}))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_empty_and_captionless_folders_and_pickles(shapes, clip, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="it holds none"):
+        command.run(Config(pictures=tmp_path / "empty"))
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    Image.new("RGB", (16, 16)).save(bare / "0.png")
+    with pytest.raises(ValueError, match="1 pictures have no caption .number 1."):
+        command.run(Config(pictures=bare, clip=str(clip)))
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "config.json").write_text("{}")
+    (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="pickled weights can run code"):
+        command.run(Config(pictures=bare, clip=str(tmp_path / "pickled")))
