@@ -13,6 +13,7 @@ BENCHMARKS = {
     "ema": "ms an update of averaged weights, against diffusers' EMAModel",
     "loss_overhead": "ms of a consistency loss, against its bare network calls",
     "training": "seconds and ratios of saving, resuming and a second process",
+    "parallel": "rounds, evaluations and seconds of sampling in parallel over time",
     "imports": "seconds of a cold import",
     "chapters": "seconds to execute each chapter",
     "gpu_loop": "seconds of a sampling loop on an SD1.5-size U-Net; needs a GPU",

@@ -15,15 +15,16 @@ import dlib
 from bench.report import Cell, Report, peer
 from bench.timing import progress
 from dlib.grids import LADDER, SPACINGS
-from dlib.metrics import order, rms
+from dlib.metrics import order, rms, typical
+from full_scale.config import Config
 from toy_data.mixtures import gmm5
 
 T_MIN = 1e-2
 COLUMNS = ["library", "solver", "setting", "NFE to 1e-2", "NFE to 1e-3", "error at 20 NFE", "order"]
 NOTE = """Network calls (NFE) until the RMS distance to the exact end point stays below 1e-2 and 1e-3, on GMM5: the book's five-mode mixture, VP with β
 from 0.1 to 20, {starts} starts, the exact ε in float64. Every number of steps from 3 to {every} is tried, and the figure is the first from
-which on the error stays below; beyond {every} it is found by bisection, up to {last} steps. The order is the slope of log error on log steps
-over 160, 320 and 640 steps; — means that no two of them lie above the arithmetic's floor, or that the method is unstable there.
+which on the error stays below; beyond {every} it is found by bisection, up to {last} steps. The order is the slope of the typical error (geometric mean
+over starts: the RMS is ruled by the few that begin between two modes) over 160, 320 and 640 steps; — means that no two of them lie above the arithmetic's floor, or that the method is unstable there.
 
 **dlib** walks from t = 1 to t = 0.01. **{peer}** runs on ladders of 1000 levels computed from the same VP schedule, down to t = 0.001 (its own habit)
 or to t = 0.01 (dlib's interval), and either takes a last step to σ = 0 or stops at the ladder's last level: up to four endings. Where its
@@ -42,12 +43,12 @@ that way. Some schedulers compute in float32, far below the errors that count he
 
 
 class Sampler(NamedTuple):
-    """What is compared: `run(steps)` returns (network calls, error); `floor` is the error its arithmetic allows."""
+    """What is compared: `run(steps)` returns (network calls, error, typical error); `floor` is the error its arithmetic allows."""
 
     library: str
     solver: str
     setting: str
-    run: Callable[[int], tuple[int, float]]
+    run: Callable[[int], tuple[int, float, float]]
     floor: float
 
 
@@ -87,11 +88,11 @@ class Curve:
     """A sampler's error by number of steps; each number is run once."""
 
     def __init__(self, sampler: Sampler, every: int, last: int):
-        self.sampler, self.every, self.last, self.points = sampler, every, last, {}
+        self.sampler, self.every, self.last, self.points, self.typical = sampler, every, last, {}, {}
 
     def __call__(self, steps: int) -> tuple[int, float]:
         if steps not in self.points:
-            calls, error = self.sampler.run(steps)
+            calls, error, self.typical[steps] = self.sampler.run(steps)
             self.points[steps] = calls, error if math.isfinite(error) else math.inf
         return self.points[steps]
 
@@ -117,8 +118,8 @@ class Curve:
         return max((point for point in map(self, range(3, calls + 1)) if point[0] <= calls), default=(0, math.inf))[1]
 
     def slope(self) -> str:
-        """The order of convergence as text, or — where it cannot be measured."""
-        errors = {n: self(n)[1] for n in (self.last // 4, self.last // 2, self.last)}
+        """The order of convergence of the typical error as text, or — where it cannot be measured."""
+        errors = {n: self.typical[n] for n in (self.last // 4, self.last // 2, self.last) if self(n)}
         measured = {n: e for n, e in errors.items() if self.sampler.floor < e < 1}
         return f"{order(measured):.2f}" if len(measured) > 1 else "—"
 
@@ -148,15 +149,18 @@ def ours(problem: Problem) -> Iterable[Sampler]:
         if solver.noisy or name == "dpm_solver_1":  # which is ddim
             continue
         for spacing in (spacing for spacing in SPACINGS if spacing not in LADDER):
-            yield Sampler("dlib", name, f"grid {spacing}", _run(problem, solver, spacing, end), floor=1e-10)
+            default = " (full_scale.sample's default)" if (name, spacing) == (Config.solver, Config.grid) else ""
+            yield Sampler("dlib", name, f"grid {spacing}{default}", _run(problem, solver, spacing, end), floor=1e-10)
 
 
-def _run(problem: Problem, solver: dlib.solvers.Solver, spacing: str, end: dlib.NoiseLevel) -> Callable[[int], tuple[int, float]]:
-    def run(steps: int) -> tuple[int, float]:
+def _run(problem: Problem, solver: dlib.solvers.Solver, spacing: str, end: dlib.NoiseLevel) -> Callable[[int], tuple[int, float, float]]:
+    def run(steps: int) -> tuple[int, float, float]:
+        if steps <= solver.history:
+            return steps, math.inf, math.inf
         model = dlib.counted(problem.model)
         levels = problem.schedule.levels(dlib.grid(problem.schedule, steps, spacing, t_min=T_MIN))
         x = dlib.sample(model, problem.start, levels, solver)
-        return model.net.calls, rms(x, problem.truth(end))
+        return model.net.calls, rms(x, problem.truth(end)), typical(x, problem.truth(end))
 
     return run
 

@@ -15,7 +15,7 @@ from torch import Tensor
 import dlib
 from bench.nfe import Curve, Problem, Sampler
 from bench.timing import progress
-from dlib.metrics import rms
+from dlib.metrics import rms, typical
 
 LADDER = 1000
 FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
@@ -133,7 +133,7 @@ def _sampler(problem: Problem, setting: Setting, words: str, rounded: bool = Fal
     return Sampler("diffusers", setting.family, words, lambda steps: drive(problem, setting.scheduler(), steps, rounded), floor)
 
 
-def drive(problem: Problem, scheduler, steps: int, rounded: bool = False) -> tuple[int, float]:
+def drive(problem: Problem, scheduler, steps: int, rounded: bool = False) -> tuple[int, float, float]:
     """(network calls, error) of the scheduler's documented loop with the exact ε; `rounded`: at the time it passes on."""
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "set_begin_index"):
@@ -146,7 +146,8 @@ def drive(problem: Problem, scheduler, steps: int, rounded: bool = False) -> tup
         seen = ladder.at((float(t) + 1) / LADDER) if rounded else level
         x = scheduler.step(_eps(problem, scheduler.scale_model_input(x, t), seen), t, x, return_dict=False)[0]
     x = x * (levels[-1].alpha if scaled else 1.0)
-    return len(scheduler.timesteps), rms(x.double(), problem.truth(levels[-1]))
+    truth = problem.truth(levels[-1])
+    return len(scheduler.timesteps), rms(x.double(), truth), typical(x.double(), truth)
 
 
 def _eps(problem: Problem, x: Tensor, level: dlib.NoiseLevel) -> Tensor:

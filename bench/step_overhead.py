@@ -11,12 +11,14 @@ import dlib
 from bench.report import Report, peer
 from bench.timing import Round, interleave
 
-STEPS = 50
+STEPS, NOISE = 50, "dlib lcm, its noise alone"
 PAIRS = {
     "DDIM": "dlib ddim",
     "DPM-Solver++ 2M": "dlib dpm_solver_pp_2m",
     "DPM-Solver++ 3M (as released)": "dlib dpm_solver_pp_3m_released",
+    "UniPC-2": "dlib unipc_2",
     "Euler": "dlib euler",
+    "LCM": "dlib lcm",
 }
 NOTE = """Microseconds a step with a network that returns a fixed tensor: latents (1, 4, 64, 64), float32, CPU, one thread, no gradient,
 rounds of {steps} steps. What remains is the sampler's own work: checks, coefficients and tensor arithmetic.
@@ -26,7 +28,8 @@ rounds of {steps} steps. What remains is the sampler's own work: checks, coeffic
 One round of each competitor in turn, {repeats} turns, the starter rotating. Read the minimum: it is the work; median and IQR show what
 else the machine was doing. The ratio is that of the minima, diffusers ÷ dlib. On a real U-Net a step takes far longer than any figure here;
 the overhead counts for small networks, for few-step students and because the GPU waits for it.
-All visit the same levels, so with a real network DDIM, 2M and 3M agree; `dlib euler` steps dx/dt itself, diffusers' Euler steps in σ/α, which is DDIM."""
+LCM draws fresh noise in every step, here and there; the row *its noise alone* is that draw, {steps} times, on the same machine.
+All visit the same levels but LCM, which keeps to its own, so with a real network DDIM, 2M, 3M, UniPC-2 and LCM agree; `dlib euler` steps dx/dt itself, diffusers' Euler steps in σ/α, which is DDIM."""
 
 
 def run(repeats: int = 200) -> Report:
@@ -35,11 +38,12 @@ def run(repeats: int = 200) -> Report:
     still = torch.zeros_like(start)
     torch.set_num_threads(1)
     with torch.no_grad():
-        times = interleave(rounds(start, lambda x, t: still), repeats, unit=1e-6 * STEPS, label="step_overhead")
+        times = interleave({**rounds(start, lambda x, t: still), NOISE: _noise(start)}, repeats, unit=1e-6 * STEPS, label="step_overhead")
     rows = []
     for method, ours in PAIRS.items():
         theirs = f"diffusers {method}"
         rows += [[ours, *times[ours].cells(), 1.0], [theirs, *times[theirs].cells(), times[theirs].low / times[ours].low]]
+    rows.append(["its noise alone", *times[NOISE].cells(), times[NOISE].low / times["dlib lcm"].low])
     note = NOTE.format(steps=STEPS, repeats=repeats, peer=peer())
     return Report("Overhead of a step", note, ["sampler", "min µs", "median µs", "IQR µs", "ratio of minima"], rows)
 
@@ -53,7 +57,7 @@ def rounds(start: Tensor, net: Callable[[Tensor, Tensor], Tensor]) -> dict[str, 
 
 def schedulers() -> dict[str, Callable]:
     """diffusers' schedulers on Stable Diffusion 1.5's ladder and dlib's `sd_trailing` levels, by the names of `PAIRS`."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler, UniPCMultistepScheduler
 
     sd = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "timestep_spacing": "trailing"}
     end = {"final_sigmas_type": "sigma_min"}
@@ -61,15 +65,26 @@ def schedulers() -> dict[str, Callable]:
         "DDIM": lambda: DDIMScheduler(**sd, clip_sample=False, set_alpha_to_one=False),
         "DPM-Solver++ 2M": lambda: DPMSolverMultistepScheduler(**sd, **end),
         "DPM-Solver++ 3M (as released)": lambda: DPMSolverMultistepScheduler(**sd, **end, solver_order=3),
+        "UniPC-2": lambda: UniPCMultistepScheduler(**sd, **end, lower_order_final=False),
         "Euler": lambda: EulerDiscreteScheduler(**sd, **end),
+        "LCM": lambda: LCMScheduler(**{**sd, "timestep_spacing": "leading"}),
     }
 
 
 def _dlib(solver: dlib.solvers.Solver, start: Tensor, net: Callable) -> Round:
     schedule = dlib.discrete(dlib.scaled_linear())
     model = dlib.Denoiser(lambda x, t, cond: net(x, t), schedule, "eps", clock=lambda t: 1000 * t - 1)
-    levels = schedule.levels(dlib.grid(schedule, STEPS, "sd_trailing"))
-    return lambda: lambda: dlib.sample(model, start, levels, solver)
+    levels = schedule.levels(dlib.grid(schedule, STEPS, "lcm" if solver is dlib.SOLVERS["lcm"] else "sd_trailing"))
+    return lambda: lambda: dlib.sample(model, start, levels, solver, draw=dlib.Draw(0) if solver.noisy else None)
+
+
+def _noise(start: Tensor) -> Round:
+    def draws() -> None:
+        draw = dlib.Draw(0)
+        for _ in range(STEPS):
+            draw.normal(start)
+
+    return lambda: draws
 
 
 def _diffusers(make: Callable, start: Tensor, net: Callable) -> Round:

@@ -2,7 +2,7 @@
 
     python -m full_scale.sample --tiny --prompt "a lighthouse at dusk"
     python -m full_scale.sample --weights weights/stable-diffusion-v1-5 --prompt "a lighthouse at dusk" "a bowl of lemons" \\
-        --solver dpm_solver_pp_2m --grid karras --steps 25 --omega 6.5 --n 4
+        --solver unipc_3 --grid arctan --steps 25 --omega 6.5 --n 4
 
     torchrun --standalone --nproc_per_node 8 -m full_scale.sample --weights weights/stable-diffusion-v1-5 --prompt "a lighthouse at dusk" \\
         --parallel parareal --solver ddim --grid sd_trailing --steps 100

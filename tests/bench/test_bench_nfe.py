@@ -12,7 +12,7 @@ from dlib.metrics import rms
 
 
 def curve(error, every=40, last=640, calls=1, floor=1e-12):
-    return Curve(Sampler("some", "solver", "setting", lambda n: (calls * n, error(n)), floor), every, last)
+    return Curve(Sampler("some", "solver", "setting", lambda n: (calls * n, *[error(n)] * 2), floor), every, last)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_driver_measures_what_dlib_measures_on_the_same_levels(problem, cls,
     options = {"clip_sample": False} if cls == "DDIMScheduler" else {}
     setting = next(s for s in nfe_peers.settings("", cls, options, spacing) if s.t_end == 1e-2 and s.zero == heun)
     scheduler = setting.scheduler()
-    calls, error = nfe_peers.drive(problem, scheduler, 20)
+    calls, error, _ = nfe_peers.drive(problem, scheduler, 20)
     levels = nfe_peers.visited(scheduler)
     levels = [level for i, level in enumerate(levels) if i == 0 or level.lam > levels[i - 1].lam]
     x = dlib.sample(problem.model, problem.start, levels, solver)

@@ -6,7 +6,7 @@ import torch
 from nbclient.exceptions import CellExecutionError
 
 import dlib
-from bench import chapters, ema, gpu_loop, imports, loss_overhead, step_overhead
+from bench import chapters, ema, gpu_loop, imports, loss_overhead, parallel, step_overhead
 from bench.timing import Times, interleave
 
 
@@ -42,7 +42,7 @@ def test_times_report_minimum_median_and_interquartile_range():
 def test_step_overhead_competitors_do_the_same_work():
     start = dlib.Draw(0).normal(torch.empty(1, 4, 8, 8))
     rounds = step_overhead.rounds(start, lambda x, t: torch.tanh(0.7 * x + t / 1000))
-    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)"):
+    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)", "UniPC-2"):
         ours, theirs = rounds[step_overhead.PAIRS[method]]()(), rounds[f"diffusers {method}"]()()
         assert (ours - theirs).abs().max() < 1e-4, method
 
@@ -50,8 +50,8 @@ def test_step_overhead_competitors_do_the_same_work():
 def test_a_dlib_step_is_no_slower_than_diffusers():
     report = step_overhead.run(repeats=8)
     ratios = {row[0]: row[-1] for row in report.rows}
-    assert len(ratios) == 8
-    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)"):
+    assert len(ratios) == 13
+    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)", "UniPC-2"):
         assert ratios[f"diffusers {method}"] > 1.2, method
 
 
@@ -74,6 +74,14 @@ def test_loss_overhead_competitors_make_the_same_calls(tiny_unet):
             loss_overhead.rounds(counter, 2, width=8)[name]()()
         work[name] = counter.net.calls, counter.net.samples, sum(weight.grad is not None for weight in tiny_unet.parameters())
     assert len(work) == 3 and len(set(work.values())) == 1 and work["bare calls"][:2] == (3, 8), work
+
+
+def test_parallel_samplers_find_the_sequential_sample_in_fewer_rounds():
+    rows = parallel.run(steps=(25,), pictures=(25,)).rows
+    assert len(rows) == 15
+    for problem, solver, n, sampler, depth, work, error, _ in rows:
+        assert error < 2e-2 and (sampler != "sequential" or depth == work == n)
+        assert sampler in ("sequential", "parareal") or depth < n
 
 
 def test_importing_dlib_adds_little_to_torch(monkeypatch):

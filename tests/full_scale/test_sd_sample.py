@@ -29,12 +29,12 @@ def own_folder(monkeypatch, tmp_path):
 
 def test_command_line_end_to_end(tmp_path):
     """As a reader types it: files complete, JSON valid, pictures of the right size and not all the same."""
-    words = ["--tiny", "--prompt", "a cat", "a bowl", "--n", "2", "--steps", "3", "--height", "64", "--width", "96", "--seed", "5"]
+    words = ["--tiny", "--prompt", "a cat", "a bowl", "--n", "2", "--steps", "4", "--height", "64", "--width", "96", "--seed", "5"]
     root = Path(command.__file__).parents[1]
     done = subprocess.run([sys.executable, "-m", "full_scale.sample", *words, "--out", tmp_path / "out"],
                           cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "out") in done.stdout and "3/3" in done.stderr and "torchvision" not in done.stderr
+    assert str(tmp_path / "out") in done.stdout and "4/4" in done.stderr and "torchvision" not in done.stderr
     names = [f"{k:03d}.png" for k in range(4)]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*names, "grid.png", "settings.json"}
     pictures = [np.asarray(Image.open(tmp_path / "out" / name)) for name in names]
@@ -43,8 +43,8 @@ def test_command_line_end_to_end(tmp_path):
     assert Image.open(tmp_path / "out" / "grid.png").size == (2 * 96 + 4, 2 * 64 + 4)
     said = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert [picture["seed"] for picture in said["pictures"]] == [5, 6, 7, 8] and said["pictures"][2]["prompt"] == "a bowl"
-    assert said["solver"] == {"order": 2, "calls": 1, "history": 1, "noisy": False}
-    assert (said["network_calls"], said["network_samples"]) == (3, 3 * 4 * 2) and said["times"][0] == 1.0 and said["times"][-1] == 0.0
+    assert said["solver"] == {"order": 4, "calls": 1, "history": 3, "noisy": False}
+    assert (said["network_calls"], said["network_samples"]) == (4, 4 * 4 * 2) and said["times"][0] == 1.0 and said["times"][-1] == 0.0
     assert said["config"]["omega"] == 6.5 and said["versions"]["torch"] == torch.__version__ and said["safety_checker"] is False
 
 
@@ -166,7 +166,7 @@ def test_a_network_that_breaks_names_the_step_and_leaves_nothing_behind(monkeypa
         return pipe
 
     monkeypatch.setattr(command, "tiny_pipeline", poisoned)
-    monkeypatch.setattr(sys, "argv", ["sample", "--tiny", "--prompt", "a", "--steps", "2"])
+    monkeypatch.setattr(sys, "argv", ["sample", "--tiny", "--prompt", "a", "--solver", "ddim", "--steps", "2"])
     with pytest.raises(SystemExit, match="no longer finite after step 1 of 2"):
         command.main()
     assert not any(tmp_path.iterdir())
