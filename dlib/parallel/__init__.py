@@ -1,5 +1,5 @@
 """Floor 4: sampling in parallel over time: the same trajectory in fewer rounds of network calls, each on a larger batch."""
 
 from dlib.parallel.lockstep import Lockstep, Parallel, Step
-from dlib.parallel.parareal import parareal
+from dlib.parallel.parareal import Iteration, iterations, parareal
 from dlib.parallel.picard import anderson, picard

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,13 +39,44 @@ def parareal(
     >>> bool((found.x - sample(model, x, levels)).abs().max() < 1e-4), found.depth < 100 < found.work
     (True, True)
     """
-    levels, noises = begin("parareal", model, x, levels, fine, tol, draw)
-    require(coarse.memoryless and not coarse.noisy, f"parareal: {coarse.__name__} cannot be the coarse solver: it must have neither memory nor noise, e.g. ddim")
+    residuals = []
+    for p, found in enumerate(_begun("parareal", model, x, levels, fine, coarse, blocks, tol, cond, draw)):
+        if p:
+            residuals.append(found.change)
+            if each is not None:
+                each(p, found.change[-1].item())
+    return Parallel(found.starts[-1], p, found.depth, found.work, torch.stack(residuals))
+
+
+class Iteration(NamedTuple):
+    """Where `iterations` stands: the starts U_0 … U_K of the blocks, U_K the end; depth and work so far (see `Parallel`).
+
+    change (K + 1,): how far the iteration moved each start, over σ; NaN for the coarse guess. edges: the step each block begins with.
+    """
+
+    starts: list[Tensor]
+    change: Tensor
+    edges: list[int]
+    depth: int
+    work: int
+
+
+def iterations(
+    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], fine: Solver = ddim, coarse: Solver = ddim, blocks: int | None = None,
+    tol: float = 1e-3, cond: Any = None, draw: Draw | None = None,
+) -> Iterator[Iteration]:
+    """`parareal` as a generator, as `walk` is of `sample`: yield the coarse guess, then the blocks' starts after each iteration."""
+    return _begun("iterations", model, x, levels, fine, coarse, blocks, tol, cond, draw)
+
+
+def _begun(name, model, x, levels, fine, coarse, blocks, tol, cond, draw) -> Iterator[Iteration]:
+    levels, noises = begin(name, model, x, levels, fine, tol, draw)
+    require(coarse.memoryless and not coarse.noisy, f"{name}: {coarse.__name__} cannot be the coarse solver: it must have neither memory nor noise, e.g. ddim")
     steps = len(levels) - 1
     blocks = math.ceil(steps**0.5) if blocks is None else blocks
-    require(1 <= blocks <= steps, f"parareal: {blocks} blocks for {steps} steps: wanted 1 … {steps}")
+    require(1 <= blocks <= steps, f"{name}: {blocks} blocks for {steps} steps: wanted 1 … {steps}")
     length = math.ceil(steps / blocks)
-    return _Pipeline(model, x, levels, noises, fine, coarse, [*range(0, steps, length), steps], cond).run(tol, each)
+    return _Pipeline(model, x, levels, noises, fine, coarse, [*range(0, steps, length), steps], cond).run(tol)
 
 
 class _Pipeline:
@@ -64,16 +95,15 @@ class _Pipeline:
         self.new: list[tuple[int, int]] = []  # starts whose coarse step is due
         self._learn(0, 0, x)
 
-    def run(self, tol: float, each: Callable[[int, float], None] | None) -> Parallel:
-        residuals, p = [], 0
-        while not residuals or (residuals[-1][-1] > tol and p < self.blocks):
-            p += 1
+    def run(self, tol: float) -> Iterator[Iteration]:
+        for p in range(self.blocks + 1):
             while (p, self.blocks) not in self.starts:
                 self._tick()
-            residuals.append(torch.stack([self._change(p, i) for i in range(self.blocks + 1)]))
-            if each is not None:
-                each(p, residuals[-1][-1].item())
-        return Parallel(self.starts[p, self.blocks], p, self.lockstep.depth, self.lockstep.work, torch.stack(residuals))
+            change = torch.stack([self._change(p, i) for i in range(self.blocks + 1)])
+            starts = [self.starts[min(p, i), i] for i in range(self.blocks + 1)]
+            yield Iteration(starts, change, self.edges, self.lockstep.depth, self.lockstep.work)
+            if change[-1] <= tol:
+                return
 
     def _learn(self, p: int, i: int, x: Tensor) -> None:
         self.starts[p, i] = x
@@ -111,7 +141,9 @@ class _Pipeline:
         return fine[p - 1, i] + (coarse[p, i] - coarse[p - 1, i])
 
     def _change(self, p: int, i: int) -> Tensor:
-        """How far U_i moved in iteration p, over σ."""
+        """How far U_i moved in iteration p, over σ; NaN for p = 0."""
+        if p == 0:
+            return torch.tensor(math.nan, dtype=torch.float64)
         x, before = self.starts[min(p, i), i], self.starts[min(p - 1, i), i]
         sigma = self.levels[self.edges[i]].sigma or self.levels[-2].sigma
         return (x - before).flatten(1).square().mean(1).sqrt().max().double().cpu() / sigma

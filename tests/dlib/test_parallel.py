@@ -10,6 +10,7 @@ import dlib
 from dlib import CLEAN, NULL, SOLVERS, Denoiser, Draw, anderson, between, counted, cosine, edm, exact, flow, grid, guided, parareal, picard, sample, vp
 from dlib.metrics import rms
 from dlib.nets import MLP
+from dlib.parallel import iterations
 from dlib.parallel.picard import _refine
 from dlib.solvers import ancestral, ddim, dpm_solver_3, dpm_solver_pp_2m, heun
 
@@ -134,6 +135,17 @@ def test_parareal_s_first_blocks_are_exact():
     found = parareal(MODEL, X, levels(vp(), 36, t_min=0.01), blocks=6, tol=0)
     for p, change in enumerate(found.residuals, start=1):
         assert bool((change[:p] == 0).all()) and (p == found.sweeps or change[p + 1] > 0)
+
+
+def test_iterations_show_every_start():
+    """The coarse guess first; after p iterations the first p starts are points of the sequential path."""
+    walk, path = levels(vp(), 20, t_min=0.01), _states(MODEL, X, levels(vp(), 20, t_min=0.01))
+    seen = list(iterations(MODEL, X, walk, blocks=5, tol=0))
+    assert seen[0].edges == [0, 4, 8, 12, 16, 20] and bool(seen[0].change.isnan().all()) and seen[0].depth == 5
+    for p, found in enumerate(seen):
+        assert all(torch.equal(found.starts[i], path[found.edges[i]]) for i in range(p + 1))
+    last = parareal(MODEL, X, walk, blocks=5, tol=0)
+    assert torch.equal(seen[-1].starts[-1], last.x) and (seen[-1].depth, seen[-1].work, len(seen) - 1) == (last.depth, last.work, last.sweeps)
 
 
 @pytest.mark.parametrize("steps, blocks", [(10, 4), (97, None), (11, 6), (5, 5)])
