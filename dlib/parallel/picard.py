@@ -76,7 +76,7 @@ def sweeps(
 ) -> Iterator[Sweep]:
     """`picard` as a generator, as `walk` is of `sample`: yield all points after each sweep.
 
-    guess: points X_0 … X_N to begin with, such as those of a similar sample; X_0 must be x. By default all are x.
+    guess: points X_0 … X_N to begin with, such as those of a similar sample; X_0 must be x. By default all are x, scaled like √(α²+σ²).
     """
     return _begun("sweeps", model, x, levels, solver, window, tol, cond, draw, guess, None, 1)
 
@@ -89,13 +89,12 @@ def _begun(name, model, x, levels, solver, window, tol, cond, draw, guess, order
     if guess is not None:
         require(len(guess) == steps + 1 and all(point.shape == x.shape for point in guess) and bool((guess[0] == x).all()),
                 f"{name}: the guess has {len(guess)} points, wanted {steps + 1} of shape {tuple(x.shape)}, the first of them x")
-    run = Lockstep(model, cond)
-    points = [x] * (steps + 1) if guess is None else list(guess)
-    return _sweeps(name, run, points, levels, solver, noises, window, tol, _carry(levels, order or steps), memory, guess is None)
+    points = _constant(x, levels) if guess is None else list(guess)
+    return _sweeps(name, Lockstep(model, cond), points, levels, solver, noises, window, tol, order or steps, memory, guess is None)
 
 
-def _sweeps(name, run, points, levels, solver, noises, window, tol, carry, memory, fill) -> Iterator[Sweep]:
-    steps, done, count, past = len(levels) - 1, 0, 0, []
+def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memory, fill) -> Iterator[Sweep]:
+    carry, steps, done, count, past = _carry(levels, order), len(levels) - 1, 0, 0, []
     while done < steps:
         count, inside = count + 1, range(done, min(done + window, steps))
         made = run(solver, [Step(points[i], levels[i], levels[i + 1], noises[i]) for i in inside])
@@ -107,7 +106,7 @@ def _sweeps(name, run, points, levels, solver, noises, window, tol, carry, memor
         points = [*points[: done + 1], *new, *points[inside.stop + 1 :]]
         done += max(1, int((change[done + 1 :] <= tol).long().cumprod(0).sum()))  # the first was made from a settled point
         if fill:
-            points[inside.stop + 1 :] = [points[inside.stop]] * (steps - inside.stop)
+            points[inside.stop :] = _constant(points[inside.stop], levels[inside.stop :])
         yield Sweep(points, done, steps, change, run.depth, run.work)
 
 
@@ -119,9 +118,19 @@ def _summed(made: Tensor, old: Tensor, carry: Tensor) -> Tensor:
     return made + torch.tensordot(carry.to(made), made - old, 1)
 
 
+def _size(level: NoiseLevel) -> float:
+    """√(α²+σ²): how large x is where the data have variance 1. In x over this, all schedules with the same λ are one."""
+    return (level.alpha**2 + level.sigma**2) ** 0.5
+
+
+def _constant(x: Tensor, levels: Sequence[NoiseLevel]) -> list[Tensor]:
+    """x at the first level, and at each other the same but for the scale: a guess."""
+    return [x, *(x * (_size(level) / _size(levels[0])) for level in levels[1:])]
+
+
 def _carry(levels: Sequence[NoiseLevel], order: int) -> Tensor:
     """A (N, N): how far a change of X_{i+1} carries over to X_{j+1}, for 0 < j − i < order; zero elsewhere."""
-    size = torch.tensor([(level.alpha**2 + level.sigma**2) ** 0.5 for level in levels[1:]], dtype=torch.float64)
+    size = torch.tensor([_size(level) for level in levels[1:]], dtype=torch.float64)
     n = torch.arange(len(size))
     near = (n[:, None] > n) & (n[:, None] - n < order)
     return torch.where(near, size[:, None] / size, 0.0)

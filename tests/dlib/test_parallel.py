@@ -83,6 +83,20 @@ def test_the_first_k_points_are_exact_after_k_sweeps(solver, guess):
     assert k <= 24 and torch.equal(sweep.points[24], exactly[24])
 
 
+def test_every_schedule_with_the_same_levels_sweeps_alike():
+    """In x/√(α²+σ²) all schedules are one: so are the guess, the points after each sweep and the number of sweeps."""
+    lams = [level.lam for level in levels(vp(), 24, t_min=0.01)]
+    runs = []
+    for schedule in (vp(), flow(), edm(sigma_min=1e-3, sigma_max=200.0)):
+        walk = [schedule.at_lam(lam) for lam in lams]
+        size = torch.tensor([(level.alpha**2 + level.sigma**2) ** 0.5 for level in walk], dtype=torch.float64)[:, None, None]
+        found = sweeps(exact(appendix_a(), schedule), X * size[0], walk)
+        runs.append([torch.stack(sweep.points) / size for sweep in found])
+    assert len(runs[0]) == len(runs[1]) == len(runs[2])
+    for one, *others in zip(*runs):
+        assert all((one - other).abs().max() < 1e-9 for other in others)
+
+
 def test_picard_is_its_sweeps_to_the_end():
     found, seen = picard(MODEL, X, WALK, window=7), list(sweeps(MODEL, X, WALK, window=7))
     assert torch.equal(found.x, seen[-1].points[-1]) and found.sweeps == len(seen)
