@@ -74,7 +74,7 @@ def sweeps(
     model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, window: int | None = None, tol: float = 1e-3,
     cond: Any = None, draw: Draw | None = None, guess: Sequence[Tensor] | None = None,
 ) -> Iterator[Sweep]:
-    """`picard` as a generator, as `walk` is of `sample`: yield all points after each sweep.
+    """`picard` as a generator, as `walk` is of `sample`: yield the guess, then all points after each sweep.
 
     guess: points X_0 … X_N to begin with, such as those of a similar sample; X_0 must be x. By default all are x, scaled like √(α²+σ²).
     """
@@ -95,6 +95,7 @@ def _begun(name, model, x, levels, solver, window, tol, cond, draw, guess, order
 
 def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memory, fill) -> Iterator[Sweep]:
     carry, steps, done, count, past = _carry(levels, order), len(levels) - 1, 0, 0, []
+    yield Sweep(points, 0, steps, torch.full((steps + 1,), torch.nan, dtype=torch.float64), 0, 0)
     while done < steps:
         count, inside = count + 1, range(done, min(done + window, steps))
         made = run(solver, [Step(points[i], levels[i], levels[i + 1], noises[i]) for i in inside])
@@ -171,7 +172,7 @@ def _mix(new: Tensor, old: Tensor, past: list, start: int, memory: int, ridge: f
 
 def _last(found: Iterator[Sweep], each: Callable[[int, int], None] | None) -> Parallel:
     """Sweep until all is settled."""
-    changes = []
+    changes, _ = [], next(found)
     for sweep in found:
         changes.append(sweep.change)
         if each is not None:
