@@ -2,4 +2,4 @@
 
 from dlib.parallel.lockstep import Lockstep, Parallel, Step
 from dlib.parallel.parareal import Iteration, iterations, parareal
-from dlib.parallel.picard import anderson, picard
+from dlib.parallel.picard import Sweep, anderson, picard, sweeps

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def picard(
     >>> bool((found.x == sample(model, x, levels)).all()), found.depth <= 30
     (True, True)
     """
-    return _refine("picard", model, x, levels, solver, window, tol, cond, draw, each, order=None, memory=1)
+    return _last(_begun("picard", model, x, levels, solver, window, tol, cond, draw, None, None, 1), each)
 
 
 def anderson(
@@ -53,73 +53,128 @@ def anderson(
     finished; the first unfinished point is never mixed. The rest is as for `picard`.
     """
     require(order >= 1 and memory >= 1, f"anderson: order = {order}, memory = {memory}, wanted both at least 1")
-    return _refine("anderson", model, x, levels, solver, window, tol, cond, draw, each, order=order, memory=memory)
+    return _last(_begun("anderson", model, x, levels, solver, window, tol, cond, draw, None, order, memory), each)
 
 
-def _refine(name, model, x, levels, solver, window, tol, cond, draw, each, order, memory) -> Parallel:
+class Sweep(NamedTuple):
+    """Where `sweeps` stands: the points X_0 … X_N, how many of the N steps are `done`, and depth and work so far (see `Parallel`).
+
+    change (N + 1,): how far the sweep moved each point, over σ; NaN where it made none.
+    """
+
+    points: list[Tensor]
+    done: int
+    steps: int
+    change: Tensor
+    depth: int
+    work: int
+
+
+def sweeps(
+    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, window: int | None = None, tol: float = 1e-3,
+    cond: Any = None, draw: Draw | None = None, guess: Sequence[Tensor] | None = None,
+) -> Iterator[Sweep]:
+    """`picard` as a generator, as `walk` is of `sample`: yield the guess, then all points after each sweep.
+
+    guess: points X_0 … X_N to begin with, such as those of a similar sample; X_0 must be x. By default all are x, scaled like √(α²+σ²).
+    """
+    return _begun("sweeps", model, x, levels, solver, window, tol, cond, draw, guess, None, 1)
+
+
+def _begun(name, model, x, levels, solver, window, tol, cond, draw, guess, order, memory) -> Iterator[Sweep]:
     levels, noises = begin(name, model, x, levels, solver, tol, draw)
     steps = len(levels) - 1
     window = steps if window is None else window
     require(window >= 1, f"{name}: window = {window}, wanted at least 1 step, or None for all {steps}")
-    points, run, residuals = [x] * (steps + 1), Lockstep(model, cond), []
-    scale = torch.tensor([level.sigma or levels[-2].sigma for level in levels], dtype=torch.float64)
-    carry, done, past = _carry(levels, order or steps), 0, []
+    if guess is not None:
+        require(len(guess) == steps + 1 and all(point.shape == x.shape for point in guess) and bool((guess[0] == x).all()),
+                f"{name}: the guess has {len(guess)} points, wanted {steps + 1} of shape {tuple(x.shape)}, the first of them x")
+    points = _constant(x, levels) if guess is None else list(guess)
+    return _sweeps(name, Lockstep(model, cond), points, levels, solver, noises, window, tol, order or steps, memory, guess is None)
+
+
+def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memory, fill) -> Iterator[Sweep]:
+    carry, steps, done, count, past = _carry(levels, order), len(levels) - 1, 0, 0, []
+    yield Sweep(points, 0, steps, torch.full((steps + 1,), torch.nan, dtype=torch.float64), 0, 0)
     while done < steps:
-        inside = range(done, min(done + window, steps))
+        count, inside = count + 1, range(done, min(done + window, steps))
         made = run(solver, [Step(points[i], levels[i], levels[i + 1], noises[i]) for i in inside])
-        finite(name, made, len(residuals) + 1, inside, levels)
-        old, made = torch.stack([points[i + 1] for i in inside]), torch.stack(made)
-        lower = carry[done + 1 : inside.stop + 1, done + 1 : inside.stop + 1].to(made)
-        new = made + torch.tensordot(lower, made - old, 1)  # the sum comes last: where all before is settled, new is made, exactly
-        change = (new - old).flatten(2).square().mean(2).sqrt().amax(1).double().cpu() / scale[done + 1 : inside.stop + 1]
-        new, past = _mix(new, old, past, inside, memory)
-        for i, point in zip(inside, new):
-            points[i + 1] = point
-        residuals.append(torch.full((steps + 1,), torch.nan, dtype=torch.float64).index_copy(0, torch.tensor(inside) + 1, change))
-        settled = (change <= tol).long().cumprod(0).sum().item()
-        done += max(settled, 1)  # its first point was made from a settled one
-        for i in range(inside.stop + 1, min(done + window, steps) + 1):
-            points[i] = points[inside.stop]
-        if each is not None:
-            each(done, steps)
-    return Parallel(points[-1], len(residuals), run.depth, run.work, torch.stack(residuals))
+        finite(name, made, count, inside, levels)
+        made, old = torch.stack(made), torch.stack([points[i + 1] for i in inside])
+        new = _summed(made, old, carry[inside][:, inside])
+        change = _change(new, old, levels, inside)
+        new, past = _mix(new, old, past, inside.start, memory)
+        points = [*points[: done + 1], *new, *points[inside.stop + 1 :]]
+        done += max(1, int((change[done + 1 :] <= tol).long().cumprod(0).sum()))  # the first was made from a settled point
+        if fill:
+            points[inside.stop :] = _constant(points[inside.stop], levels[inside.stop :])
+        yield Sweep(points, done, steps, change, run.depth, run.work)
+
+
+def _summed(made: Tensor, old: Tensor, carry: Tensor) -> Tensor:
+    """X_{j+1} ← Φ_j(X_j) + Σ_{i<j} A_ji (Φ_i(X_i) − X_{i+1}) for a window of points: made = Φ(X), old = X, (W, B, *shape).
+
+    The sum comes last: where everything before is settled its terms are zero, and the point is the solver's step, exactly.
+    """
+    return made + torch.tensordot(carry.to(made), made - old, 1)
+
+
+def _size(level: NoiseLevel) -> float:
+    """√(α²+σ²): how large x is where the data have variance 1. In x over this, all schedules with the same λ are one."""
+    return (level.alpha**2 + level.sigma**2) ** 0.5
+
+
+def _constant(x: Tensor, levels: Sequence[NoiseLevel]) -> list[Tensor]:
+    """x at the first level, and at each other the same but for the scale: a guess."""
+    return [x, *(x * (_size(level) / _size(levels[0])) for level in levels[1:])]
 
 
 def _carry(levels: Sequence[NoiseLevel], order: int) -> Tensor:
-    """(N+1, N+1): how far the change of point i < j carries over to point j, for j − i < order; zero elsewhere."""
-    size = torch.tensor([(level.alpha**2 + level.sigma**2) ** 0.5 for level in levels], dtype=torch.float64)
-    n = torch.arange(len(levels))
+    """A (N, N): how far a change of X_{i+1} carries over to X_{j+1}, for 0 < j − i < order; zero elsewhere."""
+    size = torch.tensor([_size(level) for level in levels[1:]], dtype=torch.float64)
+    n = torch.arange(len(size))
     near = (n[:, None] > n) & (n[:, None] - n < order)
     return torch.where(near, size[:, None] / size, 0.0)
 
 
-def _mix(new: Tensor, old: Tensor, past: list, inside: range, memory: int, ridge: float = 1e-3) -> tuple[Tensor, list]:
-    """Triangular Anderson mixing: (mixed points, the iterates to remember). Points (W, B, *shape) of the steps `inside`.
+def _change(new: Tensor, old: Tensor, levels: Sequence[NoiseLevel], inside: range) -> Tensor:
+    """(N + 1,) root mean square of the change over σ, largest over the batch; NaN outside of the window."""
+    sigma = torch.tensor([levels[i + 1].sigma or levels[-2].sigma for i in inside], dtype=torch.float64)
+    moved = (new - old).flatten(2).square().mean(2).sqrt().amax(1).double().cpu()
+    change = torch.full((len(levels),), torch.nan, dtype=torch.float64)
+    change[inside.start + 1 : inside.stop + 1] = moved / sigma
+    return change
+
+
+def _mix(new: Tensor, old: Tensor, past: list, start: int, memory: int, ridge: float = 1e-3) -> tuple[Tensor, list]:
+    """Triangular Anderson mixing: (mixed points, the iterates to remember). Points (W, B, *shape) from step `start` on.
 
     For the differences ΔX, ΔR of iterates and of residuals R = new − old, and each point j and sample: γ minimises
     ‖R − ΔR γ‖² over points ≤ j (ridge relative to ‖ΔR‖²), and the point becomes new − (ΔX + ΔR) γ.
     """
     residual = new - old
-    history = [(then, x, r) for then, x, r in past if then.stop > inside.start]
-    past = [*history, (inside, old, residual)][-(memory - 1) :] if memory > 1 else []
-    if not history:
-        return new, past
-    first = max(then.start for then, _, _ in history)
-    stop = min(inside.stop, *(then.stop for then, _, _ in history))
-    low, high = max(inside.start, first), stop
-    if high - low < 2:
-        return new, past
-    here = slice(low - inside.start, high - inside.start)
-    dx = torch.stack([old[here] - x[low - then.start : high - then.start] for then, x, _ in history]).flatten(3)
-    dr = torch.stack([residual[here] - r[low - then.start : high - then.start] for then, _, r in history]).flatten(3)
-    r = residual[here].flatten(2)
+    past = [(start, x[start - then :], r[start - then :]) for then, x, r in past if len(x) > start - then]
+    kept = [*past, (start, old, residual)][-(memory - 1) :] if memory > 1 else []
+    if not past:
+        return new, kept
+    n = min(len(x) for _, x, _ in past)  # the points that all iterates have
+    dx = torch.stack([old[:n] - x[:n] for _, x, _ in past]).flatten(3)
+    dr = torch.stack([residual[:n] - r[:n] for _, _, r in past]).flatten(3)
     gram = torch.einsum("mwbd,nwbd->wbmn", dr, dr).cumsum(0)
-    right = torch.einsum("mwbd,wbd->wbm", dr, r).cumsum(0)
+    right = torch.einsum("mwbd,wbd->wbm", dr, residual[:n].flatten(2)).cumsum(0)
     size = gram.diagonal(dim1=2, dim2=3).amax(2).clamp(min=1e6 * torch.finfo(gram.dtype).tiny)
-    eye = torch.eye(len(history), dtype=gram.dtype, device=gram.device)
+    eye = torch.eye(len(past), dtype=gram.dtype, device=gram.device)
     gamma = torch.linalg.solve(gram + ridge * size[..., None, None] * eye, right)
-    mixed = new.clone()
-    correction = torch.einsum("mwbd,wbm->wbd", dx + dr, gamma)
+    correction = torch.einsum("mwbd,wbm->wbd", dx + dr, gamma).view_as(new[:n])
     correction[0] = 0  # the first unfinished point is a step from a finished one: exact
-    mixed[here] -= correction.view_as(mixed[here])
-    return mixed, past
+    return torch.cat([new[:n] - correction, new[n:]]), kept
+
+
+def _last(found: Iterator[Sweep], each: Callable[[int, int], None] | None) -> Parallel:
+    """Sweep until all is settled."""
+    changes, _ = [], next(found)
+    for sweep in found:
+        changes.append(sweep.change)
+        if each is not None:
+            each(sweep.done, sweep.steps)
+    return Parallel(sweep.points[-1], len(changes), sweep.depth, sweep.work, torch.stack(changes))

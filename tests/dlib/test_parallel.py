@@ -1,5 +1,6 @@
 """Parallel samplers find what `sample` finds, exactly when asked to, at the depth that theory says, and name what is wrong."""
 
+import importlib
 import math
 
 import pytest
@@ -10,13 +11,13 @@ import dlib
 from dlib import CLEAN, NULL, SOLVERS, Denoiser, Draw, anderson, between, counted, cosine, edm, exact, flow, grid, guided, parareal, picard, sample, vp
 from dlib.metrics import rms
 from dlib.nets import MLP
-from dlib.parallel import iterations
-from dlib.parallel.picard import _refine
+from dlib.parallel import iterations, sweeps
 from dlib.solvers import ancestral, ddim, dpm_solver_3, dpm_solver_pp_2m, heun
 
 MODEL, X = exact(appendix_a(), vp()), normals(6, 2)
 WALK = levels(vp(), 24, t_min=0.01)
 MEMORYLESS = [name for name, solver in SOLVERS.items() if solver.memoryless]
+PICARD = importlib.import_module("dlib.parallel.picard")  # the package's attribute of that name is the function
 FINDERS = {"picard": picard, "anderson": anderson, "parareal": lambda *a, **k: parareal(*a[:3], fine=a[3] if len(a) > 3 else k.pop("solver", ddim), **k)}
 EVERY_FINDER = pytest.mark.parametrize("find", FINDERS.values(), ids=list(FINDERS))
 
@@ -69,32 +70,50 @@ def test_depth_and_work_are_the_network_s_own_count(find):
     assert found.depth == model.net.calls and found.work == model.net.samples / len(X)
 
 
-def test_the_first_k_points_are_exact_after_k_sweeps():
+@pytest.mark.parametrize("guess", [None, "noise"], ids=["constant", "noise"])
+@pytest.mark.parametrize("solver", [ddim, ancestral], ids=["ddim", "ancestral"])
+def test_the_first_k_points_are_exact_after_k_sweeps(solver, guess):
     """Shih et al. 2023, proposition 1, whatever the start and however little has converged."""
-    exactly = _states(MODEL, X, WALK)
-    for k in (1, 5, 11):
-        points = _after(k)
-        assert all(torch.equal(points[j], exactly[j]) for j in range(k + 1))
-        assert not torch.equal(points[23], exactly[23])
+    exactly = _states(MODEL, X, WALK, solver, Draw(3))
+    guess = guess and [X, *(normals(6, 2, seed=j) for j in range(24))]
+    for k, sweep in enumerate(sweeps(MODEL, X, WALK, solver, tol=0, draw=Draw(3), guess=guess)):
+        assert all(torch.equal(sweep.points[j], exactly[j]) for j in range(k + 1))
+        assert k > 11 or not torch.equal(sweep.points[23], exactly[23])
+        assert sweep.done >= k and sweep.points[0] is X
+    assert 1 < k <= 24 and torch.equal(sweep.points[24], exactly[24])
 
 
-def _states(model, x, walk):
-    return [state.x for state in dlib.walk(model, x, walk)]
+def test_every_schedule_with_the_same_levels_sweeps_alike():
+    """In x/√(α²+σ²) all schedules are one: so are the guess, the points after each sweep and the number of sweeps."""
+    lams = [level.lam for level in levels(vp(), 24, t_min=0.01)]
+    runs = []
+    for schedule in (vp(), flow(), edm(sigma_min=1e-3, sigma_max=200.0)):
+        walk = [schedule.at_lam(lam) for lam in lams]
+        size = torch.tensor([(level.alpha**2 + level.sigma**2) ** 0.5 for level in walk], dtype=torch.float64)[:, None, None]
+        found = sweeps(exact(appendix_a(), schedule), X * size[0], walk)
+        runs.append([torch.stack(sweep.points) / size for sweep in found])
+    assert len(runs[0]) == len(runs[1]) == len(runs[2])
+    for one, *others in zip(*runs):
+        assert all((one - other).abs().max() < 1e-9 for other in others)
 
 
-def _after(k):
-    """The points after k sweeps, seen by a network that notes where it is asked."""
-    seen = []
+def test_picard_is_its_sweeps_to_the_end():
+    found, (guess, *seen) = picard(MODEL, X, WALK, window=7), sweeps(MODEL, X, WALK, window=7)
+    assert guess.done == guess.work == 0 and len(guess.points) == 25
+    assert torch.equal(found.x, seen[-1].points[-1]) and found.sweeps == len(seen)
+    assert (found.depth, found.work) == (seen[-1].depth, seen[-1].work)
+    assert all(torch.equal(a.nan_to_num(-1), b.change.nan_to_num(-1)) for a, b in zip(found.residuals, seen))
 
-    def net(x, time, cond):
-        seen.append(x)
-        return MODEL.net(x, time, cond)
 
-    picard(Denoiser(net, vp(), "v"), X, WALK, tol=0, window=24)
-    asked = seen[k]  # the next sweep asks at the points that k sweeps left, but for those already settled
-    points = [None] * (24 - len(asked) // 6) + list(asked.split(6))
-    exactly = _states(MODEL, X, WALK)
-    return [exactly[j] if p is None else p for j, p in enumerate(points)] + [None]
+def test_a_good_guess_saves_sweeps_and_the_answer_itself_needs_one():
+    answer = _states(MODEL, X, WALK)
+    assert len(list(sweeps(MODEL, X, WALK, guess=answer))) == 2  # the guess itself, and one look
+    near = [X, *(point + 1e-3 for point in answer[1:])]
+    assert len(list(sweeps(MODEL, X, WALK, guess=near))) - 1 < picard(MODEL, X, WALK).sweeps
+
+
+def _states(model, x, walk, solver=ddim, draw=None):
+    return [state.x for state in dlib.walk(model, x, walk, solver, draw=draw)]
 
 
 @pytest.mark.parametrize("window", [1, 7, 24, 100])
@@ -161,18 +180,20 @@ def test_a_coarse_solver_like_the_fine_one_needs_one_look():
     assert found.sweeps == 1 and found.residuals.max() == 0
 
 
-def test_a_wrong_sign_is_seen():
-    wrong = mutant(_refine, "made - old, 1)", "old - made, 1)")
+def test_a_wrong_sign_is_seen(monkeypatch):
+    right = picard(MODEL, X, WALK).sweeps
+    monkeypatch.setattr(PICARD, "_summed", mutant(PICARD._summed, "made - old, 1)", "old - made, 1)"))
     try:
-        sweeps = wrong("picard", MODEL, X, WALK, ddim, None, 1e-3, None, None, None, None, 1).sweeps
+        sweeps = picard(MODEL, X, WALK).sweeps
     except FloatingPointError:
         return
-    assert sweeps > 1.3 * picard(MODEL, X, WALK).sweeps
+    assert sweeps > 1.3 * right
 
 
-def test_a_window_that_runs_ahead_is_seen():
-    wrong = mutant(_refine, "done += max(settled, 1)", "done += min(max(settled, 1) + 1, steps - done)")
-    assert not torch.equal(wrong("picard", MODEL, X, WALK, ddim, None, 0, None, None, None, None, 1).x, sample(MODEL, X, WALK))
+def test_a_window_that_runs_ahead_is_seen(monkeypatch):
+    wrong = mutant(PICARD._sweeps, "done += max(1, int((change[done + 1 :] <= tol).long().cumprod(0).sum()))", "done += min(2, steps - done)")
+    monkeypatch.setattr(PICARD, "_sweeps", wrong)
+    assert not torch.equal(picard(MODEL, X, WALK, tol=0).x, sample(MODEL, X, WALK))
 
 
 @EVERY_FINDER
@@ -189,6 +210,8 @@ def test_bad_arguments_are_named():
         parareal(MODEL, X, WALK, tol=math.nan)
     with pytest.raises(ValueError, match="window = 0, wanted at least 1"):
         picard(MODEL, X, WALK, window=0)
+    with pytest.raises(ValueError, match=r"the guess has 3 points, wanted 25 of shape \(6, 2\)"):
+        sweeps(MODEL, X, WALK, guess=[X] * 3)
     with pytest.raises(ValueError, match="25 blocks for 24 steps"):
         parareal(MODEL, X, WALK, blocks=25)
     with pytest.raises(ValueError, match="ancestral cannot be the coarse solver"):

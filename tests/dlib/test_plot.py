@@ -86,6 +86,22 @@ def test_score_error_puts_the_first_coordinate_across_and_one_scale_on_every_pan
         plot.score_error({"short": (density[:9], density[:9])}, axis)
 
 
+def test_sweeps_leaves_exact_zeros_white_and_dashes_what_is_promised():
+    error = torch.tensor([[0, 1.0, 2.0, 3.0], [0, 0, 1e-3, 2.0], [0, 0, 0, 1e-6]])
+    figure = plot.sweeps({"first": error, "second": 10 * error})
+    first, second, bar = figure.axes
+    shown = first.images[0].get_array()
+    assert (shown.mask == (error == 0).numpy()).all() and shown[1, 2] == pytest.approx(1e-3)
+    assert first.images[0].get_clim() == second.images[0].get_clim() == pytest.approx((1e-6, 30))
+    assert first.lines[0].get_linestyle() == "--" and first.lines[0].get_xydata().tolist() == [[0, 0], [2, 2]]
+    assert [ax.get_title(loc="left") for ax in (first, second)] == ["first", "second"] and "exactly 0" in bar.get_xlabel()
+    assert (first.get_xlabel(), first.get_ylabel()) == ("point $j$  (noise → data)", "after sweep $k$") and first.yaxis_inverted()
+    with pytest.raises(ValueError, match="panel 'flat' has shape"):
+        plot.sweeps({"flat": error[0]})
+    with pytest.raises(ValueError, match="exactly zero"):
+        plot.sweeps({"none": 0 * error})
+
+
 def test_modes_colours_what_lies_in_a_mode_and_greys_the_rest():
     mixture = gmm5()
     points = torch.cat([mixture.means, torch.zeros(1, 2, dtype=torch.float64)])
