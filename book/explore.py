@@ -7,28 +7,28 @@ are shown as numbers are computed before rounding. A test recomputes the files a
 """
 
 import base64
+import io
 import json
 import os
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import dlib
-from dlib import NULL, Draw, exact, grid, guided, metrics, plot, reference, sample, walk
+from dlib import NULL, Draw, exact, grid, guided, metrics, plot, reference, walk
 from dlib.parallel import iterations, sweeps
 from dlib.solvers import ancestral, ddim, dpm_solver_pp_2m, euler, unipc_3
 from toy_data import gmm5
 
 ASSETS = Path(__file__).parent / "pages" / "assets"
-REACH = 4.0  # 16-bit integers cover [−REACH, REACH]
+REACH = 20.0  # 16-bit integers cover [−REACH, REACH]
 SCHEDULES = {"variance preserving": dlib.vp(), "straight paths (flow)": dlib.flow(), "variance exploding (EDM)": dlib.edm()}
 SOLVERS = {"Euler in t": euler, "DDIM": ddim, "DPM-Solver++(2M)": dpm_solver_pp_2m, "UniPC-3": unipc_3}
 STEPS = (4, 6, 9, 14, 22)
 GUIDANCE = {"none": None, "ω = 0, the label alone": 0.0, "ω = 1": 1.0, "ω = 3": 3.0}
-POINTS = 15
+POINTS, CALLS, SHOWN = 15, 40, 5
 
 
 def paths() -> dict:
@@ -58,15 +58,78 @@ def _size(level: dlib.NoiseLevel) -> float:
 
 
 def relaxation() -> dict:
-    """Picard and parareal on GMM5: after each round, how far every point is from the sequential path, and where three samples are."""
+    """Picard and parareal on GMM5: after each round, how far every point is from the sequential path, and where a few samples are."""
     model = exact(gmm5(), dlib.vp())
-    levels = model.schedule.levels(grid(model.schedule, 40, t_min=1e-2))
+    levels = model.schedule.levels(grid(model.schedule, CALLS, t_min=1e-2))
     x, runs = Draw(6).normal(torch.empty(16, 2, dtype=torch.float64)), []
-    for name, solver, points in _rounds(model, x, levels):
-        truth = torch.stack([state.x for state in walk(model, x, levels[:: 40 // (len(points[0]) - 1)] if solver is None else levels, solver or ddim, draw=Draw(7))])
-        if solver is None:  # parareal shows where its blocks begin; its truth is every fifth point of the fine path
-            truth = torch.stack([state.x for state in walk(model, x, levels, ddim)])[:: 40 // (len(points[0]) - 1)]
-        gap = (torch.stack(points) - truth).square().mean((2, 3)).sqrt().clamp(min=1e-16).log10()
-        runs.append({"name": name, "rounds": len(points) - 1, "stops": len(truth) - 1, "errors": _bytes((gap + 16) * 15),
-                     "path": _pack(torch.stack(points)[:, :, :3]), "truth": _pack(truth[:, :3])})
-    return {"reach": REACH, "runs": runs}
+    for name, solver, rounds, at in _rounds(model, x, levels):
+        truth = torch.stack([state.x for state in walk(model, x, levels, solver, draw=Draw(7))])[at]
+        gap = (rounds - truth).square().mean((2, 3)).sqrt().clamp(min=1e-16).log10()
+        runs.append({"name": name, "rounds": len(rounds) - 1, "at": at, "errors": _bytes((gap + 16) * 15),
+                     "path": _pack(rounds[:, :, :SHOWN]), "truth": _pack(truth[:, :SHOWN])})
+    return {"reach": REACH, "calls": CALLS, "samples": SHOWN, "runs": runs}
+
+
+def _rounds(model: dlib.Denoiser, x: torch.Tensor, levels: list) -> Iterator[tuple]:
+    """(name, solver, points after each round (rounds + 1, stops, B, 2), the steps they stand at)."""
+    every = list(range(CALLS + 1))
+    for name, solver, window in (("Picard", ddim, None), ("Picard, window of 10", ddim, 10), ("Picard, with noise", ancestral, None)):
+        found = sweeps(model, x, levels, solver, window, tol=0, draw=Draw(7))
+        yield name, solver, torch.stack([torch.stack(sweep.points) for sweep in found]), every
+    for blocks in (5, 8):
+        found = list(iterations(model, x, levels, blocks=blocks, tol=0))
+        yield f"parareal, {blocks} blocks", ddim, torch.stack([torch.stack(each.starts) for each in found]), found[0].edges
+
+
+def _pack(values: torch.Tensor) -> str:
+    """Coordinates as base64 of little-endian 16-bit integers."""
+    whole = (values / REACH * 32767).round().clamp(-32767, 32767).short()
+    return base64.b64encode(whole.numpy().astype("<i2").tobytes()).decode()
+
+
+def _bytes(values: torch.Tensor) -> str:
+    return base64.b64encode(values.round().clamp(0, 255).byte().numpy().tobytes()).decode()
+
+
+def stills() -> dict:
+    """The pictures that stand where a script cannot run, and in print."""
+    mixture, schedule = gmm5(), dlib.vp()
+    model, levels = exact(mixture, schedule), schedule.levels(grid(schedule, CALLS, t_min=1e-2))
+    z = Draw(4).normal(torch.empty(60, 2, dtype=torch.float64))
+    path = torch.stack([state.x for state in walk(model, z, levels, unipc_3)])
+    _, _, rounds, _ = next(_rounds(model, z, levels))
+    truth = torch.stack([state.x for state in walk(model, z, levels)])
+    gap = (rounds - truth).square().mean((2, 3)).sqrt()
+    return {"paths": plot.trajectories(path, mixture.modes_of(path[-1], 1e9)), "relaxation": plot.sweeps({"Picard": gap})}
+
+
+def scripts() -> dict[str, str]:
+    """Each figure's data file: a script that fills `window.exploreData`, so that it also loads from file://."""
+    made = {"paths": paths(), "relaxation": relaxation()}
+    return {name: f"// Made by `python -m book.explore`; not to be edited.\n(window.exploreData ??= {{}}).{name} = {json.dumps(data)};\n"
+            for name, data in made.items()}
+
+
+def main() -> None:
+    """Write every file, each at once."""
+    for name, text in scripts().items():
+        _replace(ASSETS / f"explore-{name}.js", text.encode())
+    for name, figure in stills().items():
+        _replace(ASSETS / f"explore-{name}.png", _png(figure))
+
+
+def _png(figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    return file.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    half = path.with_suffix(".half")
+    half.write_bytes(content)
+    os.replace(half, path)
+    print(f"{path.name}: {len(content) // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()

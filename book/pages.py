@@ -64,7 +64,7 @@ class Pages:
         library = ["api/index.md", *({module.name: module.uri} for module in self.modules)]
         return [
             {"Home": "index.md"},
-            {"Chapters": [{"Contents": "contents.md"}, *chapters]},
+            {"Chapters": [{"Contents": "contents.md"}, *chapters, {"Explore": "explore.md"}]},
             {"Reference": [{"Notation": "notation.md"}, {"Claims ledger": "ledger.md"}, {"Benchmarks": "benchmarks.md"}, {"Bibliography": "bibliography.md"}]},
             {"Library": library},
             {"Using the book": [*({who.capitalize(): f"for/{who}.md"} for who in ("reader", "student", "instructor", "engineer")),

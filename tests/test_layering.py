@@ -19,7 +19,7 @@ FLOORS = {  # module or package of dlib → its floor; a package may import from
     "": 9,  # dlib/__init__.py re-exports everything
 }
 ABOVE = {"book", "toy_data", "full_scale", "bench", "chapters", "tests"}
-LAZY = {"matplotlib": {f"dlib/plot/{name}.py" for name in ("grammar", "paths", "students")}, "scipy": {"dlib/solvers/reference.py", "dlib/likelihood.py", "dlib/losses/coupling.py"}}  # inside functions of these files only
+LAZY = {"matplotlib": {f"dlib/plot/{name}.py" for name in ("grammar", "parallel", "paths", "students")}, "scipy": {"dlib/solvers/reference.py", "dlib/likelihood.py", "dlib/losses/coupling.py"}}  # inside functions of these files only
 ALLOWED = {"torch", "numpy", "dlib"} | set(sys.stdlib_module_names)
 FILES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "dlib").rglob("*.py"))
 
