@@ -134,3 +134,25 @@ def test_diffusers_ddim_steps_to_the_wrong_index_unless_the_grid_is_even():
     assert constant_noise_error(ddim_peer(), 50) < 1e-4
     assert constant_noise_error(ddim_peer(), 30) > 1e-2
     assert constant_noise_error(ddim_peer("linspace"), 4) > 1e-1
+
+
+def test_diffusers_third_order_sde_is_worse_than_its_second():
+    """`sde-dpmsolver++` with solver_order=3 has −½ where +½ belongs. Without noise, for x₀ quadratic in λ, the integral is a sum over three
+    nodes and ours exact; theirs falls behind its own second order."""
+    c = [0.3, -0.7, 0.2]
+    x0 = lambda lam: sum(a * lam**k for k, a in enumerate(c))  # noqa: E731
+    errors = {}
+    for solver_order in (2, 3):
+        peer = diffusers.DPMSolverMultistepScheduler(**LADDER, solver_order=solver_order, algorithm_type="sde-dpmsolver++", prediction_type="sample",
+                                                     use_lu_lambdas=True, final_sigmas_type="sigma_min", lower_order_final=False)
+        peer.set_timesteps(41)
+        x, zeros = torch.zeros(1, 1), torch.zeros(1, 1)
+        for step, kappa in zip(peer.timesteps[:40], peer.sigmas):
+            x = peer.step(torch.full((1, 1), x0(-math.log(kappa))), step, x, variance_noise=zeros).prev_sample
+        walk = levels(SD, 40)
+        model = Denoiser(lambda x, t, cond: torch.full_like(x, x0(SD.at(t[0].item()).lam)), SD, "x0")
+        y, memory = torch.zeros(1, 1, dtype=torch.float64), None
+        for a, b in zip(walk, walk[1:]):
+            y, memory = SOLVERS["sde_dpm_solver_pp_3m"](model, y, a, b, memory, torch.zeros_like(y))
+        errors[solver_order] = (x.double() - y).abs().item()
+    assert errors[3] > 3 * errors[2] > 0, errors
