@@ -36,6 +36,7 @@ import copy
 from dataclasses import replace
 
 import torch
+from diffusers import LCMScheduler, TCDScheduler
 from dlib import CLEAN, NULL, Batch, Denoiser, Draw, Ema, Loss, Mixture, Phase, Recipe
 from dlib import boundary, consistency, discrete, edm, edm_boundary, exact, fit, flow, grid
 from dlib import guided, lcm_scalings, metrics, plot, recipes, reference, sample
@@ -264,7 +265,6 @@ claim("C13.10", "the error of one guided step of length h has order 2 in h",
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from diffusers import LCMScheduler, TCDScheduler
 def theirs(kind, x, **options):
     peer, draw = kind(set_alpha_to_one=False, prediction_type="v_prediction"), Draw(2)
     peer.set_timesteps(4)
