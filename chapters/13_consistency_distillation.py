@@ -11,7 +11,7 @@
 #   book:
 #     title: Consistency distillation
 #     summary: Train a network that jumps to the end of a sampling path in one call, with guidance inside, and in phases that drift no more.
-#     minutes: 60
+#     minutes: 50
 #     memory: 1 GB
 #     needs:
 #       - chapter 8 (the PF-ODE, DDIM and orders are recapped in 13.1)
@@ -20,13 +20,15 @@
 
 # %% [markdown]
 # # 13 Consistency distillation: jump to the end of the path
+
+# %% [markdown]
+# # 13 Consistency distillation: jump to the end of the path
 #
-# A solver walks from noise to data and asks the network at every step. This chapter trains a network that *jumps*: one
-# call, from anywhere on a path to its end.
+# A solver asks the network at every step from noise to data. This chapter trains a network that *jumps*: one call, from
+# anywhere on a path to its end.
 #
 # The data is GMM5, the perfect teacher is a formula, and the noise levels are Stable Diffusion's own thousand. Both
-# panels below start from the same noise and make **one network call**. A grey line ties each point to the end of the
-# teacher's path.
+# panels below start from the same noise and make **one network call**.
 
 # %%
 from book import claim, figure, show                # first: it also tells torch not to spin
@@ -34,6 +36,7 @@ import copy
 from dataclasses import replace
 
 import torch
+from diffusers import LCMScheduler, TCDScheduler
 from dlib import CLEAN, NULL, Batch, Denoiser, Draw, Ema, Loss, Mixture, Phase, Recipe
 from dlib import boundary, consistency, discrete, edm, edm_boundary, exact, fit, flow, grid
 from dlib import guided, lcm_scalings, metrics, plot, recipes, reference, sample
@@ -42,30 +45,30 @@ from dlib.grids import pcm_edges
 from dlib.losses import multistep_consistency, squared, weights
 from dlib.losses.consistency import ends, jump
 from dlib.nets import MLP
+from dlib.rollout import composed
 from toy_data import digit_batches, digits_split, digits_teacher, gmm5, labelled
 from toy_data import shape_batches, shapes_teacher
 from toy_data.shape_captions import NULL_TOKENS, say, tokens
-from toy_data.shape_scores import asked as scored, shapes_floor, shapes_frechet
 from toy_data.shape_reader import read, shows
+from toy_data.shape_scores import asked as scored, shapes_floor, shapes_frechet
 
 schedule, mixture = discrete(scaled_linear()), gmm5()
 teacher, clean = exact(mixture, schedule), schedule.at(schedule.t_min)  # the last level
 
 # %%
 def train(recipe, student, teacher, data, steps=600, lr=4e-3, decay=0.95):
-    """`steps` of Adam; the target is the student's moving average, or itself for decay 0."""
-    ema = Ema(student.net, decay) if decay else None
-    target = replace(student, net=ema.net) if decay else student
-    optim = torch.optim.Adam(student.net.parameters(), lr)
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
+    """`steps` of Adam; the target is the student's average, for decay 0 the student."""
+    ema, optim = Ema(student.net, decay), torch.optim.Adam(student.net.parameters(), lr)
+    target = replace(student, net=ema.net)
     roles = {"student": student, "teacher": teacher, "target": target}
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
     fit(recipe.phases, roles, {"student": optim}, data, steps, Draw(0), ema,
         each=lambda step, found: rate.step())
     return student
 
-def mlp(predicts="v", classes=0):
+def mlp(classes=0):
     torch.manual_seed(0)
-    return Denoiser(MLP(2, 96, 2, classes=classes), schedule, predicts)
+    return Denoiser(MLP(2, 96, 2, classes=classes), schedule, "v")
 
 points = Draw(1)
 fresh = lambda step: Batch(mixture.sample(256, points)[0].float())
@@ -103,8 +106,8 @@ figure(plot.endpoints(panels, truth[:256], mode),
 #
 # $$\frac{dy}{d\kappa}=\varepsilon(\alpha y,\lambda). \label{eq:cd-ode}$$
 #
-# Its **flow map** $\Phi_{t\to s}$ carries a point at level $t$ to the point of the same path at $s$, and
-# $\Phi_{s\to r}\circ\Phi_{t\to s}=\Phi_{t\to r}$. DDIM freezes the network's answer during the step [@song2021ddim]:
+# Its **flow map** $\Phi_{t\to s}$ carries a point at level $t$ to the point of the same path at $s$. DDIM freezes the
+# network's answer during the step [@song2021ddim]:
 #
 # $$F_{t\to s}(x)=\alpha_s\,x_\theta(x,t)+\sigma_s\,\varepsilon_\theta(x,t)=\Phi_{t\to s}(x)+O(h^2),\qquad h=\lambda_s-\lambda_t. \label{eq:jump}$$
 #
@@ -115,13 +118,12 @@ figure(plot.endpoints(panels, truth[:256], mode),
 # ## 13.2 A function that knows the end
 #
 # The **consistency function** is the flow map to the clean end $t_0$, in units of data: $f(x,t)=\Phi_{t\to
-# t_0}(x)/\alpha_{t_0}$. Two properties determine it [@song2023consistency]:
+# t_0}(x)/\alpha_{t_0}$. Two properties determine it [@song2023consistency]; to see it, put $s=t_0$:
 #
 # $$f(x_t,t)=f\big(\Phi_{t\to s}(x_t),s\big)\quad\text{for all }s<t,\qquad\qquad f(x,t_0)=x/\alpha_{t_0}. \label{eq:consistency}$$
 #
-# (Proof: put $s=t_0$.) The first says *what two points of a path have in common*, and can be trained without ever
-# walking to the end: take a noisy $x_{t_i}$, let the teacher make one solver step to $\hat x_{t_j}$, and ask for the
-# same answer at both ends,
+# The first says *what two points of a path have in common*, and can be trained without ever walking to the end. Noise
+# the data to $x_{t_i}$, let the teacher make one solver step to $\hat x_{t_j}$, and ask for the same answer at both:
 #
 # $$\mathcal L=\mathbb E\;d\big(f_\theta(x_{t_i},t_i),\ \operatorname{sg}f_{\theta^-}(\hat x_{t_j},t_j)\big),\qquad j=i+k. \label{eq:cd-loss}$$
 #
@@ -130,21 +132,17 @@ figure(plot.endpoints(panels, truth[:256], mode),
 #
 # $$f=c_{\text{skip}}\,x+c_{\text{out}}\,x_\theta(x,t),\qquad c_{\text{out}}=\kappa'/\kappa,\quad c_{\text{skip}}=\big(s(\kappa')-c_{\text{out}}\,s(\kappa)\big)/\alpha. \label{eq:boundary}$$
 #
-# (The paper has EDM's raw network $F$ instead of $x_\theta$.) LCM uses a switch,
-# $c_{\text{skip}}=\sigma_d^2/(\tau^2+\sigma_d^2)$ with $\tau$ ten times the index: 1 at index 0, below $10^{-5}$
-# wherever else it is asked.
-
-# %% [markdown]
-# The library's loss is \eqref{eq:cd-loss} with one more letter: both sides are sent to an **edge**, the clean end of their
-# phase. For now there is one phase, whose edge is `CLEAN`, and `jump` returns $x_0=f$; section 13.6 needs the rest.
-# `consistency` is the distance between `student` and `target` of these `Ends`:
+# (The paper has EDM's raw network $F$ instead of $x_\theta$.) LCM uses a switch, 1 at index 0 and below $10^{-5}$ at the
+# next index that it is asked.
+#
+# In the library both sides of \eqref{eq:cd-loss} go to an **edge**, the clean end of their phase. For now there is one
+# phase, whose edge is `CLEAN`, where `jump` returns $f$; section 13.6 needs the rest. `consistency` is the distance
+# between `student` and `target` of these `Ends`:
 
 # %%
 # NBVAL_CHECK_OUTPUT
 show(jump, ends)
-torch.manual_seed(3)
-wild = Denoiser(MLP(2, 32, 1), schedule, "eps")     # untrained, last layer not 0
-torch.nn.init.normal_(wild.net.requires_grad_(False).leave.weight)
+wild = Denoiser(lambda x, t, cond: 9 + torch.sin(9 * x), schedule, "eps")  # any network
 at_end = lambda made: boundary(wild, made(schedule))(x_T, clean).x0
 claim("C13.1", "f(x, κ_min) = x/α with consistency distillation's scalings (largest error)",
       (at_end(edm_boundary) - x_T / clean.alpha).abs().max(), below=1e-5)
@@ -160,12 +158,12 @@ claim("C13.2", "and f = x with LCM's (largest error)",
 # $$f(\cdot,t_i)=\Psi_{N-1}\circ\dots\circ\Psi_{i+1}\circ\Psi_i/\alpha_{t_0},\qquad \Psi\text{: the teacher's solver step.} \label{eq:perfect}$$
 #
 # The perfect student *is* the teacher's $N$-step sampler, in one call. With exact steps it is $f$ itself; with a solver
-# of order $p$ it is off by $O(\Delta^p)$, and no amount of training repairs that. We check all three: $f$ of
-# a Gaussian, where $\Phi_{t\to s}(x)=x\,\sqrt{v_s/v_t}$ with the variance $v=\alpha^2c^2+\sigma^2$; the composed
-# sampler on GMM5; and the error of the latter against $f$, for $\mathcal N(0,c^2)$ on EDM's grid.
+# of order $p$ it is off by $O(\Delta^p)$, and no training repairs that. We check all three. For data $\mathcal N(0,c^2)$,
+# $\Phi_{t\to s}(x)=x\,\sqrt{v_s/v_t}$ with $v=\alpha^2c^2+\sigma^2$, so $f$ and its exact steps are known:
 
 # %%
 # NBVAL_CHECK_OUTPUT
+show(composed)
 c, times = 0.5, grid(schedule, 16, "karras")
 spread = lambda level: (level.alpha**2 * c**2 + level.sigma**2) ** 0.5
 
@@ -180,81 +178,63 @@ loss = lambda f, teacher, solver: consistency(
     f, teacher, f, some, Draw(4), times=times, solver=solver, distance=squared).value
 claim("C13.3", "N(0, c²): the loss of the closed form f*, with exact steps",
       loss(f_star, f_star, exact_step), below=1e-12)
+claim("C13.4", "GMM5: the loss of the composed Heun sampler, with Heun's steps", loss(
+    composed(teacher, schedule.levels(times), solvers.heun), teacher, solvers.heun),
+    below=1e-12)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-def composed(model, times, solver):
-    """The solver's walk from t to the end of the grid, as one call."""
-    levels = model.schedule.levels(times)
-    def net(x, t, cond):
-        found = x / levels[-1].alpha
-        for i, a in enumerate(levels[:-1]):
-            rows = (t - a.t).abs() < 1e-9
-            if rows.any():
-                found[rows] = sample(model, x[rows], levels[i:], solver) / levels[-1].alpha
-        return found
-    return Denoiser(net, model.schedule, "x0")
-
 line = exact(Mixture(torch.ones(1), torch.zeros(1, 1), torch.tensor([c])), edm())
-noisy, low = edm().at(1.0), edm().at(0.0)
-f_N = lambda N, solver: composed(line, grid(edm(), N - 1, "karras"), solver)
-a_N = lambda N, solver: f_N(N, solver)(torch.ones(1, 1).double(), noisy).x0.item()
-off = lambda solver: {N: abs(a_N(N, solver) * spread(noisy) / spread(low) - 1)
-                      for N in (40, 80, 160)}
-claim("C13.4", "GMM5: the loss of the composed Heun sampler, with Heun's steps",
-      loss(composed(teacher, times, solvers.heun), teacher, solvers.heun), below=1e-12)
+def off(solver, N):
+    walked = edm().levels(grid(edm(), N - 1, "karras"))
+    a_N = composed(line, walked, solver)(torch.ones(1, 1).double(), walked[0]).x0.item()
+    return abs(a_N * spread(walked[0]) / spread(walked[-1]) - 1)
+
+order = lambda solver: metrics.order({N: off(solver, N) for N in (40, 80, 160)})
 claim("C13.5", "the perfect student of Heun's steps has an error of order 2",
-      metrics.order(off(solvers.heun)), between=(1.85, 2.15))
+      order(solvers.heun), between=(1.85, 2.15))
 claim("C13.6", "and that of DDIM's (Euler's rule in κ), of order 1",
-      metrics.order(off(solvers.ddim)), between=(0.85, 1.15))
+      order(solvers.ddim), between=(0.85, 1.15))
 
 # %% [markdown]
 # ## 13.4 What a trained one is: the commutator
 #
-# How do you audit a real student, without knowing $f$? Go two ways round: jump from $x_{t_i}$, or follow the flow to
-# $x_{t_j}$ and jump from there. If \eqref{eq:consistency} holds, all entries of
+# Audit a real student by going two ways round: jump from $x_{t_i}$, or follow the flow to $x_{t_j}$ and jump from there.
+# If \eqref{eq:consistency} holds, all entries of
 #
 # $$C_{ij}=\big\lVert f(x_{t_i},t_i)-f\big(\Phi_{t_i\to t_j}(x_{t_i}),t_j\big)\big\rVert_{\text{rms}} \label{eq:commutator}$$
 #
-# vanish. One walk of the teacher fills the matrix. Its last column is the distance to the truth.
-
-# %%
-stations = states[::20]                             # 11 levels, from t = 1 to the end
-def commutator(model):
-    with torch.no_grad():
-        said = [model(state.x.float(), state.level).x0 for state in stations]
-    return torch.tensor([[metrics.rms(a, b) for b in said] for a in said])
-
-two = {"one DDIM jump": commutator(teacher), "student": commutator(student)}
-figure(plot.commutator(two, torch.tensor([state.level.lam for state in stations])),
-       "For the DDIM jump the two ways differ by up to 1.4, most when the start is noisy; "
-       "for the student by about a tenth of that wherever they start.",
-       "$C_{ij}$ on GMM5: rows where the first jump starts, columns where the flow is left.")
-
-# %% [markdown]
-# A consistency model may also take more calls: jump, add new noise up to a lower level, jump again
-# [@song2023consistency, alg. 1]. That forgets the path: the new end point is a fresh sample, nearly independent of the
-# old one, so the distance of the two tends to $\sqrt2$ times the data's spread.
+# vanish. One walk of the teacher fills the matrix. Its last column is the distance to the truth. We ask the student for a
+# quarter of the DDIM jump's mean; likewise for its sliced Wasserstein distance, less the floor that exact samples score.
 #
-# We compare sliced Wasserstein distances, less the floor that exact samples score, and ask the student for a quarter of
-# DDIM's with one call, where DDIM is useless, and for a half with four, where it begins to work. Of the commutator we
-# ask a quarter on average.
+# A consistency model may also take more calls: jump, add new noise up to a lower level, jump again
+# [@song2023consistency, alg. 1]. That forgets the path: the new end point is nearly independent of the old one. We ask
+# for 0.8 of the distance of independent samples.
 
 # %%
 # NBVAL_CHECK_OUTPUT
+@torch.no_grad()
+def commutator(model):
+    """11 levels of the paths, from t = 1 to the end."""
+    said = [model(state.x.float(), state.level).x0 for state in states[::20]]
+    return torch.tensor([[metrics.rms(a, b) for b in said] for a in said])
+
+two = {"one DDIM jump": commutator(teacher), "student": commutator(student)}
+figure(plot.commutator(two, torch.tensor([level.lam for level in fine[::20]])),
+       "For the DDIM jump the two ways differ by up to 1.4, most when the start is noisy; "
+       "for the student by about a tenth of that wherever they start.",
+       "$C_{ij}$ on GMM5: rows: the first jump's start; columns: where the flow is left.")
+
 draw = Draw(5)
 real = mixture.sample(4000, draw)[0]
 floor, _ = metrics.noise_floor(metrics.sliced_w2, lambda: mixture.sample(4000, draw)[0])
-excess = lambda x: metrics.sliced_w2(x, real) - floor
-against = lambda n: (excess(calls(student, n, solvers.lcm))
-                     / excess(calls(teacher, n, solvers.ddim)))
-jumps, own = (matrix.triu(1).sum() for matrix in two.values())
+excess = lambda model, solver: metrics.sliced_w2(calls(model, 1, solver), real) - floor
 claim("C13.7", "GMM5, 1 call: the student's W₂ over the floor, as a share of DDIM's",
-      against(1), below=0.25)
-claim("C13.8", "GMM5, 4 calls, with new noise: the same share", against(4), below=0.5)
-claim("C13.9", "the student's mean commutator over the DDIM jump's", own / jumps, below=0.25)
+      excess(student, solvers.lcm) / excess(teacher, solvers.ddim), below=0.25)
+jumps, own = (matrix.triu(1).sum() for matrix in two.values())
+claim("C13.8", "the student's mean commutator over the jump's", own / jumps, below=0.25)
 again = metrics.rms(calls(student, 4, solvers.lcm), truth)
-claim("C13.10", "4 calls: distance to the path's end over that of independent samples",
+claim("C13.9", "4 calls: distance to the path's end over that of independent samples",
       again / metrics.rms(real, truth), between=(0.8, 1.1))
 
 # %% [markdown]
@@ -262,45 +242,51 @@ claim("C13.10", "4 calls: distance to the path's end over that of independent sa
 #
 # LCM [@luo2023lcm] is \eqref{eq:cd-loss} in the latent space of Stable Diffusion with three decisions. **Guidance moves
 # into the ODE**: the teacher's step is a DDIM step with $\varepsilon^\omega$, $\omega$ drawn anew for each sample. The
-# step is linear in $\varepsilon$, so it is $(1+\omega)$ times the conditional step minus $\omega$ times the empty one.
-# The student is told $\omega$ (`recipes.lcm_with_omega`) or, as an adapter, learns the mean over a range
-# [@luo2023lcmlora]. **Steps skip**: on a thousand levels neighbours differ so little that information creeps; a step
-# covers $k=20$ indices. By \eqref{eq:jump} the price of a long step is $O(h^2)$ each, $O(h)$ in all. And **$d$ is a
-# Huber distance**, nearly $|a-b|$. The recipe that `full_scale` runs:
+# student is told $\omega$ (`recipes.lcm_with_omega`) or, as an adapter, learns the mean over a range
+# [@luo2023lcmlora]. **Steps skip**: on a thousand levels information creeps from neighbour to neighbour; a step covers
+# $k=20$ indices. By \eqref{eq:jump} that costs $O(h^2)$ a step, $O(h)$ in all. And **$d$ is a Huber distance**, nearly
+# $|a-b|$. The recipe that `full_scale` runs:
 
 # %%
 # NBVAL_CHECK_OUTPUT
 show(recipes.lcm)
 classes, asked = exact(labelled(), schedule), torch.arange(4000) % 2
-pair = guided(classes, omega=2.0, null=NULL)
-x, a = x_T[:256].double(), schedule.at(0.5)
-step = lambda model, b, cond: solvers.ddim(model, x, a, b, cond=cond)[0]
-b = schedule.at(0.48)                               # 20 indices further
-split = 3 * step(classes, b, asked[:256]) - 2 * step(classes, b, None)
-claim("C13.11", "a guided step is 3 conditional ones less 2 empty ones, for ω = 2",
-      metrics.rms(step(pair, b, asked[:256]), split), below=1e-12)
+pair, x, a = guided(classes, omega=2.0, null=NULL), x_T[:256].double(), schedule.at(0.5)
 def missed(h):
-    b = schedule.at_lam(a.lam + h)
-    there = reference(pair, x, a, b, cond=asked[:256])
-    return metrics.typical(step(pair, b, asked[:256]), there)
-claim("C13.12", "the error of one guided step of length h has order 2 in h",
+    b, labels = schedule.at_lam(a.lam + h), asked[:256]
+    step, _ = solvers.ddim(pair, x, a, b, cond=labels)
+    return metrics.typical(step, reference(pair, x, a, b, cond=labels))
+claim("C13.10", "the error of one guided step of length h has order 2 in h",
       metrics.order({n: missed(1 / n) for n in (5, 10, 20)}), between=(1.85, 2.15))
 
 # %% [markdown]
-# Train it: two overlapping classes, $\omega=2$, Stable Diffusion's 50 grid steps, two at a time. Beside it stands the
-# *perfect* guided student, the flow map by fine steps. Both are sampled as LCM is, with new noise between calls. *Which
-# way will the perfect student's error go, from one call to four?*
+# It is sampled by `lcm`: jump, new noise, jump again. TCD's `tcd` [@zheng2024tcd] jumps only part of the way, so that less
+# noise is new. Both are diffusers' schedulers, up to float32's rounding:
 
 # %%
-def perfect(model):
-    """The flow map to the end by fine steps, as one call."""
-    def net(x, t, cond):
-        here = schedule.at(t[0].item())
-        rest = [here, *(level for level in fine[::4] if level.lam > here.lam + 1e-6)]
-        end = sample(model, x.double(), rest, solvers.dpm_solver_2, cond)
-        return (end / clean.alpha).to(x)
-    return Denoiser(net, schedule, "x0")
+# NBVAL_CHECK_OUTPUT
+def theirs(kind, x, **options):
+    peer, draw = kind(set_alpha_to_one=False, prediction_type="v_prediction"), Draw(2)
+    peer.set_timesteps(4)
+    for n in peer.timesteps.tolist():
+        v = teacher(x, schedule.at((n + 1) / 1000)).v
+        x = peer.step(v, n, x, generator=draw.generator, **options).prev_sample
+    return x
 
+lcm = calls(boundary(teacher, lcm_scalings(schedule)), 4, solvers.lcm)
+claim("C13.11", "4 steps of `lcm` and of diffusers' LCMScheduler (RMS distance)",
+      metrics.rms(lcm, theirs(LCMScheduler, x_T)), below=1e-4)
+tcd = sample(teacher, x_T, schedule.levels(grid(schedule, 4, "lcm")), solvers.tcd(0.3),
+             draw=Draw(2))
+claim("C13.12", "4 steps of `tcd(0.3)` and of diffusers' TCDScheduler (RMS distance)",
+      metrics.rms(tcd, theirs(TCDScheduler, x_T, eta=0.3)), below=1e-4)
+
+# %% [markdown]
+# Train it: two overlapping classes, $\omega=2$, Stable Diffusion's 50 grid steps, two at a time. Beside it stands the
+# *perfect* student, the flow map by fine steps. One call of it is exact. *And four, with new noise between them?*
+
+# %%
+# NBVAL_CHECK_OUTPUT
 two_classes, label_points = labelled(), Draw(7)
 def guided_data(step):
     x0, label = two_classes.sample(256, label_points)
@@ -309,32 +295,23 @@ def guided_data(step):
 made = recipes.lcm(schedule, NULL, omega=(2.0, 2.0), skip=2)
 learnt = train(made, mlp(classes=2), classes, guided_data)
 latent = boundary(learnt, lcm_scalings(schedule))
-by_calls = lambda model, solver: {n: calls(model, n, solver, asked) for n in (1, 2, 4)}
-found = {"teacher, DDIM": by_calls(pair, solvers.ddim), "LCM": by_calls(latent, solvers.lcm),
-         "perfect student": by_calls(perfect(pair), solvers.lcm)}
 
-# %%
-# NBVAL_CHECK_OUTPUT
-goal = found["perfect student"][1]       # with one call, the paths' own ends
+perfect = lambda model: composed(model, fine[::4], solvers.dpm_solver_pp_2m)
 other = Draw(6).normal(x_T)                         # the ends of other paths: the target
-plain, target_set, plain_set = perfect(classes), *(
-    perfect(model)(other, schedule.at(1.0), asked).x0.double() for model in (pair, classes))
-w2 = {name: {n: metrics.sliced_w2(x, target_set) for n, x in curve.items()}
-      for name, curve in found.items()}
-sampling = metrics.sliced_w2(goal, target_set)
+end = lambda model, x: perfect(model)(x, fine[0], asked).x0.double()
+goal, target, plain_target = end(pair, x_T), end(pair, other), end(classes, other)
+floor = metrics.sliced_w2(goal, target)
+over = lambda *how: metrics.sliced_w2(calls(*how, asked), target) - floor
 claim("C13.13", "guided, 1 call: LCM's W₂ over the floor, as a share of DDIM's",
-      (w2["LCM"][1] - sampling) / (w2["teacher, DDIM"][1] - sampling), below=0.25)
-claim("C13.14", "guided, 4 calls: the perfect student's W₂ over the sampling floor",
-      w2["perfect student"][4] / sampling, above=2)
-claim("C13.15", "not guided, 4 calls: the perfect student's W₂ over the sampling floor",
-      metrics.sliced_w2(calls(plain, 4, solvers.lcm, asked), plain_set)
-      / metrics.sliced_w2(calls(plain, 1, solvers.lcm, asked), plain_set), below=1.5)
+      over(latent, 1, solvers.lcm) / over(pair, 1, solvers.ddim), below=0.25)
+again, plain = (calls(perfect(model), 4, solvers.lcm, asked) for model in (pair, classes))
+claim("C13.14", "the perfect student, 4 calls: W₂ with guidance over W₂ without",
+      metrics.sliced_w2(again, target) / metrics.sliced_w2(plain, plain_target), above=2)
 
 # %% [markdown]
-# It gets *worse*, and no training can help: the network is exact. New noise is right only if the paths' points at level
-# $t$ are distributed like noised end points. For the plain ODE they are. Guided paths are not: guidance bends
-# $\varepsilon$, but nothing makes $\varepsilon^\omega$ the score of a noised density (chapter 6). Each new noise puts
-# $x$ where no guided path runs.
+# With guidance it gets worse, and no training can help: the network is exact. New noise is right only if the paths'
+# points at level $t$ are distributed like noised end points. For the plain ODE they are. But nothing makes
+# $\varepsilon^\omega$ the score of a noised density (chapter 6): each new noise puts $x$ where no guided path runs.
 #
 # ## 13.6 Phases: several ends instead of one
 #
@@ -351,10 +328,7 @@ claim("C13.15", "not guided, 4 calls: the perfect student's W₂ over the sampli
 #
 # $$\tilde x=\frac{z-\rho\,x_t}{\alpha_{s_m}-\rho\,\alpha_t},\quad\rho=\frac{\sigma_{s_m}}{\sigma_t},\qquad \mathcal L=\mathbb E\;w(t)\,\lVert x_\theta(x_t,t)-\tilde x\rVert^2: \label{eq:mcm}$$
 #
-# a denoising loss with a better target. The number of phases $M$ interpolates. For $M=1$ PCM is LCM without its
-# scalings, and \eqref{eq:mcm} is consistency distillation; for $M=N$ each phase is one step, the perfect PCM is DDIM
-# with the teacher, and \eqref{eq:mcm} teaches the teacher's own $x_\theta$: a diffusion model. (Where the last level is
-# not clean, $M=1$ differs from LCM by its $\sigma$; we check on `flow()`, whose end is.)
+# a denoising loss with a better target.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -366,117 +340,108 @@ def phase_net(x, t, cond):
     moved = x * spread(s) / spread(here) / s.alpha - x / here.alpha
     return (moved / (s.sigma / s.alpha - here.sigma / here.alpha)).nan_to_num()
 
-phases, x0, one = Denoiser(phase_net, schedule, "eps"), some.x0, torch.linspace(1, 0, 9).double()
-two_steps = dict(times=times, edges=edges, skip=2, solver=exact_step, distance=squared)
-claim("C13.16", "N(0, c²), M = 4: the loss of the exact phase maps",
-      consistency(phases, phases, phases, some, Draw(8), **two_steps).value, below=1e-12)
+phases, x0 = Denoiser(phase_net, schedule, "eps"), some.x0
+claim("C13.15", "N(0, c²), M = 4: the loss of the exact phase maps", consistency(
+    phases, phases, phases, some, Draw(8), times=times, edges=edges, skip=2,
+    solver=exact_step, distance=squared).value, below=1e-12)
 along = schedule.levels([times[0], *edges])
-claim("C13.17", "DDIM through the edges composes them to the path (RMS distance)",
-      metrics.rms(sample(phases, x0, along), x0 * spread(clean) / spread(along[0])), below=1e-9)
-straight, odd = exact(mixture, flow()), exact(labelled(), flow())
-pcm_1, lcm_1 = (consistency(odd, straight, odd, some, Draw(8), times=one, edges=e).value
-                for e in (one[-1:], None))
-claim("C13.18", "M = 1: PCM's loss less LCM's without scalings", pcm_1 - lcm_1, between=(0, 0))
-claim("C13.19", "M = N: PCM's loss of the teacher itself", consistency(
-    teacher, teacher, teacher, some, Draw(8), times=times, edges=times[1:]).value, between=(0, 0))
+path_end = x0 * spread(clean) / spread(along[0])
+claim("C13.16", "DDIM through the edges composes them to the path (RMS distance)",
+      metrics.rms(sample(phases, x0, along), path_end), below=1e-9)
+
+# %% [markdown]
+# The number of phases $M$ interpolates. For $M=1$ PCM is LCM without its scalings, and \eqref{eq:mcm} is consistency
+# distillation. For $M=N$ each phase is one step: PCM learns the teacher's DDIM steps, and \eqref{eq:mcm} teaches
+# the teacher's own $x_\theta$, a diffusion model. (Where the last level is not clean, PCM with $M=1$ differs from LCM by
+# its $\sigma$; we check on `flow()`, whose end is.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-stranger = exact(labelled(), schedule)              # any student that is not perfect
-mcm = lambda edges: multistep_consistency(stranger, teacher, stranger, some, Draw(8),
-                                          times=times, edges=edges, weight=weights.x0).value
-cd_loss = consistency(stranger, teacher, stranger, some, Draw(8), times=times, distance=squared)
-p = ends(stranger, teacher, stranger, some, Draw(8), times=times).prediction
-diffusion = squared(p.x0, teacher(p.x, p.level).x0).mean()
-claim("C13.20", "M = 1: the multistep consistency loss over consistency distillation's",
-      mcm(None) / cd_loss.value, between=(1 - 1e-9, 1 + 1e-9))
-claim("C13.21", "M = N: over the distance to the teacher's x₀",
-      mcm(times[1:]) / diffusion, between=(1 - 1e-9, 1 + 1e-9))
+odd, straight = exact(labelled(), flow()), exact(mixture, flow())
+one = torch.linspace(1, 0, 9).double()
+pcm_1, lcm_1 = (consistency(odd, straight, odd, some, Draw(8), times=one,
+                            edges=e).value for e in (one[-1:], None))
+claim("C13.17", "M = 1: PCM's loss less LCM's without scalings",
+      pcm_1 - lcm_1, between=(0, 0))
+stranger = exact(labelled(), schedule)
+on_grid = lambda loss, edges=None, **how: loss(
+    stranger, teacher, stranger, some, Draw(8), times=times, edges=edges, **how)
+pcm_N = on_grid(ends, times[1:])
+p, b = pcm_N.prediction, schedule.at(times[pcm_N.index + 1], like=some.x0)
+ddim = [solvers.ddim(model, p.x, p.level, b)[0] for model in (stranger, teacher)]
+claim("C13.18", "M = N: PCM compares DDIM steps of student and teacher (largest error)",
+      max((pcm_N.student - ddim[0]).abs().max(), (pcm_N.target - ddim[1]).abs().max()),
+      below=1e-12)
+mcm = lambda edges: on_grid(multistep_consistency, edges, weight=weights.x0).value
+claim("C13.19", "M = 1: multistep consistency's loss over distillation's, less 1",
+      abs(mcm(None) / on_grid(consistency, distance=squared).value - 1), below=1e-9)
+claim("C13.20", "M = N: the same over the distance to the teacher's x₀, less 1",
+      abs(mcm(times[1:]) / squared(p.x0, teacher(p.x, p.level).x0).mean() - 1), below=1e-9)
 
 # %% [markdown]
-# (TCD [@zheng2024tcd] trains jumps to *any* $s<t$, and samples by jumping below the next level and adding the rest as
-# noise.) Now four phases and four calls, with the budget of LCM's student:
+# Now four phases and four calls, with the budget of LCM's student. We ask for less than half of LCM's distance to the
+# path's end: LCM has thrown the path away, so even DDIM passes. And of DDIM's: twice the calls at first order.
 
 # %%
+# NBVAL_CHECK_OUTPUT
 phased = recipes.pcm(schedule, NULL, phases=4, omega=(2.0, 2.0), skip=2)
 label_points = Draw(7)                              # the same data again
 pcm = train(phased, mlp(classes=2), classes, guided_data)
 with torch.no_grad():
     through = sample(pcm, x_T, schedule.levels(grid(schedule, 4, "pcm")), cond=asked)
-four = {name: curve[4] for name, curve in found.items()}
-four["PCM, 4 phases"] = through.double() / clean.alpha
+four = {"teacher, DDIM": calls(pair, 4, solvers.ddim, asked),
+        "LCM": calls(latent, 4, solvers.lcm, asked),
+        "perfect student": again,
+        "PCM, 4 phases": through.double() / clean.alpha}
 figure(plot.endpoints({name: x[:200] for name, x in four.items()}, goal[:200], asked[:200]),
        "After four calls LCM's points, and those of the perfect student, lie anywhere in "
        "their class, far from the ends of their own paths; DDIM's are drawn together; "
        "PCM's lines can hardly be seen.",
-       "Guided, $\\omega=2$, 4 calls each. Grey: the distance to the end of the point's path.")
-
-# %%
-w2["PCM, 4 phases"] = {4: metrics.sliced_w2(four["PCM, 4 phases"], target_set)}
-figure(plot.convergence(w2, ylabel="sliced W₂ to guided paths' ends", floor=sampling),
-       "DDIM falls with the calls; LCM and the perfect student rise together, from the "
-       "sampling floor at one call to five times it; PCM with four is near the floor.",
-       "Guided samples against calls. With new noise, more is worse.")
-
-# %% [markdown]
-# We ask PCM for less than half of LCM's distance to the path's end, since LCM has thrown the path away; and for less
-# than half of DDIM's, which a first-order solver reaches with twice the calls.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-drift = {name: metrics.rms(x, goal) for name, x in four.items()}
-claim("C13.22", "guided, 4 calls: PCM's distance to its paths' ends over LCM's",
-      drift["PCM, 4 phases"] / drift["LCM"], below=0.5)
-claim("C13.23", "and over the teacher's with DDIM",
-      drift["PCM, 4 phases"] / drift["teacher, DDIM"], below=0.5)
-claim("C13.24", "guided, 4 calls: PCM's W₂ over the floor, as a share of DDIM's",
-      (w2["PCM, 4 phases"][4] - sampling) / (w2["teacher, DDIM"][4] - sampling), below=0.5)
+       "Guided, $\\omega=2$, 4 calls each. Grey: the distance to the end of the path.")
+ddim_4, lcm_4, _, pcm_4 = (metrics.rms(x, goal) for x in four.values())
+claim("C13.21", "guided, 4 calls: PCM's distance to its paths' ends over LCM's",
+      pcm_4 / lcm_4, below=0.5)
+claim("C13.22", "and over the teacher's with DDIM", pcm_4 / ddim_4, below=0.5)
 
 # %% [markdown]
 # ## 13.7 Rung 2: real pictures
 #
 # The digits teacher with $\omega=1$, and a PCM student of four phases that starts as a copy of it. There is no exact
-# flow: the yardstick is the teacher's own guided ODE, solved with 120 calls.
+# flow: the yardstick is the teacher's own guided ODE, solved with 120 calls. We ask for three quarters of DDIM's
+# distance, which first-order DDIM would reach with more than five calls.
 
 # %%
+# NBVAL_CHECK_OUTPUT
 digits, (_, (held_out, names)) = digits_teacher(), digits_split()
-vp_grid = grid(digits.schedule, 50, "time")
-ink = guided(digits, omega=1.0, null=NULL)
-draft = copy.deepcopy(digits)
-draft.net.requires_grad_(True)
+vp_grid, ink = grid(digits.schedule, 50, "time"), guided(digits, omega=1.0, null=NULL)
+writer = copy.deepcopy(digits)
+writer.net.requires_grad_(True)
 four_phases = recipes.pcm(digits.schedule, NULL, omega=(1.0, 1.0), spacing="time")
-writer = train(four_phases, draft, digits, digit_batches(128, seed=0, drop=0), 200, lr=5e-4)
+train(four_phases, writer, digits, digit_batches(128, seed=0, drop=0), 250, lr=5e-4)
 
-start = Draw(10).normal(held_out)
-at = lambda grid: digits.schedule.levels(grid)
-def write(model, levels, solver=solvers.ddim):
-    with torch.no_grad():
-        return sample(model, start, levels, solver, cond=names)
-
-solved = write(ink, at(grid(digits.schedule, 40)), solvers.dpm_solver_3)
-four_jumps = at(torch.cat([vp_grid[:1], pcm_edges(vp_grid, 4)]))
-rows = {"teacher's ODE, 120 guided calls": solved, "PCM, 4 calls": write(writer, four_jumps),
-        "teacher, DDIM, 4 guided calls": write(ink, four_jumps)}
+at, start = digits.schedule.levels, Draw(10).normal(held_out)
+jumps = at(torch.cat([vp_grid[:1], pcm_edges(vp_grid, 4)]))
+slow = at(grid(digits.schedule, 40))
+ways = {"teacher's ODE, 120 guided calls": (ink, slow, solvers.dpm_solver_3),
+        "PCM, 4 calls": (writer, jumps, solvers.ddim),
+        "teacher, DDIM, 4 guided calls": (ink, jumps, solvers.ddim)}
+with torch.no_grad():
+    rows = {name: sample(model, start, *how, names) for name, (model, *how) in ways.items()}
 first = torch.stack([(names == k).nonzero()[0, 0] for k in range(10)])
 figure(plot.pictures({name: x[first] for name, x in rows.items()}),
        "Four calls of PCM write the digits of the teacher's ODE, a little softer; four "
        "guided calls of DDIM leave grey smears beside the strokes.",
        "Same noise in each column. A guided call is two network calls; PCM's is one.")
+solved, pcm_4, ddim_4 = rows.values()
+claim("C13.23", "digits, 4 calls: PCM's distance to the teacher's ODE over DDIM's",
+      metrics.rms(pcm_4, solved) / metrics.rms(ddim_4, solved), below=0.75)
+
+# %% [markdown]
+# **Captioned shapes** are a tiny text-to-image world: 16×16 pixels, captions of ten tokens, a small transformer on
+# Stable Diffusion's schedule. Here is LCM as it runs at full scale: $\omega=2$, 100 updates of 32 pictures.
 
 # %%
 # NBVAL_CHECK_OUTPUT
-_, pcm_4, ddim_4 = (metrics.rms(x, solved) for x in rows.values())
-claim("C13.25", "digits, 4 calls: PCM's distance to the teacher's ODE over DDIM's",
-      pcm_4 / ddim_4, below=0.75)
-
-# %% [markdown]
-# We asked for three quarters: what first-order DDIM would reach with five or six calls.
-#
-# **Captioned shapes** are a tiny text-to-image world: 16×16 pixels, captions of ten tokens, a small transformer on
-# Stable Diffusion's schedule, pictures that can be read back exactly. Here is LCM as it runs at full scale: $\omega=2$,
-# 100 updates of 32 pictures.
-
-# %%
 world = shapes_teacher()
 pupil = copy.deepcopy(world)
 pupil.net.requires_grad_(True)
@@ -485,118 +450,83 @@ train(made, pupil, world, shape_batches(32, seed=0, drop=0), 100, lr=2e-4)
 
 codes = scored()                                    # 512 captions
 text = tokens([say(tuple(code)) for code in codes.tolist()])
-paint = {"DDIM": (guided(world, 2.0, NULL_TOKENS), solvers.ddim),
-         "LCM": (boundary(pupil, lcm_scalings(world.schedule)), solvers.lcm)}
 grey = Draw(11).normal(torch.empty(len(codes), 3, 16, 16))
+scaled = lambda model: boundary(model, lcm_scalings(world.schedule))
+paint = {"teacher, guided, 1 call": (guided(world, 2.0, NULL_TOKENS), 1),
+         "LCM before training, 1 call": (scaled(world), 1),
+         "LCM, 1 call": (scaled(pupil), 1), "LCM, 4 calls": (scaled(pupil), 4)}
 with torch.no_grad():
-    shown = {(name, n): sample(model, grey, stops(n), solver, text, draw=Draw(12))
-             for name, (model, solver) in paint.items() for n in (1, 4)}
-figure(plot.pictures({f"{name}, calls: {n}": x[:10] for (name, n), x in shown.items()}),
-       "One guided DDIM jump paints glaring blots; one call of LCM paints the shapes, a "
-       "little soft. With four calls both paint shapes.",
+    shown = {name: sample(model, grey, stops(n), solvers.lcm, text, Draw(12))
+             for name, (model, n) in paint.items()}
+figure(plot.pictures({name: x[:10] for name, x in shown.items()}),
+       "A guided jump paints glaring blots, the untrained student soft ones, LCM shapes.",
        "Ten captions, guided with $\\omega=2$; the same noise in each column.")
-
-# %%
-# NBVAL_CHECK_OUTPUT
-lowest, _ = shapes_floor(codes)
-over = {key: shapes_frechet(x, codes) - lowest for key, x in shown.items()}
-told = {key: shows(read(x), codes).double().mean() for key, x in shown.items()}
-claim("C13.26", "shapes, 1 call: LCM's Fréchet distance over the floor, as a share of DDIM's",
-      over["LCM", 1] / over["DDIM", 1], below=0.25)
-claim("C13.27", "shapes, 4 calls: the same share", over["LCM", 4] / over["DDIM", 4], below=0.75)
-claim("C13.28", "shapes, 4 calls: pictures that show their caption, LCM's share less DDIM's",
-      told["LCM", 4] - told["DDIM", 4], above=-0.1)
+_, before, after, _ = shown.values()
+far = [shapes_frechet(x, codes) - shapes_floor(codes)[0] for x in (before, after)]
+claim("C13.24", "shapes, 1 call: LCM's Fréchet distance over the untrained student's",
+      far[1] / far[0], below=0.5)
+told = [shows(read(x), codes).double().mean() for x in (before, after)]
+claim("C13.25", "the same: share of pictures that show their caption, less the untrained's",
+      told[1] - told[0], above=0.1)
 
 # %% [markdown]
-# With four calls LCM is better by distance, and *worse* by caption. One metric would not have told.
+# The student before training is the teacher unguided, and the right thing to beat: guided DDIM is beaten by both. We ask
+# for half of its distance, and for a tenth more captions read back, three standard errors. With four calls 100 updates
+# gain nothing here (exercise 2).
 #
 # ## 13.8 What should look wrong here
 #
-# Four changes to section 13.4's student, one at a time. *Predict which of them ruin it:* (a) no boundary, for a network
-# that predicts $x_0$; (b) no moving average; (c) a network that predicts $\varepsilon$; (d) no stop-gradient.
-
-# %%
-# NBVAL_CHECK_OUTPUT
-alone = lambda loss: Recipe((Phase("student", loss),), ("student", "teacher", "target"))
-def loose(roles, batch, draw):                      # (a)
-    return consistency(roles["student"], roles["teacher"], roles["target"], batch, draw,
-                       times=grid(schedule, 17, "karras"), solver=solvers.heun)
-
-free = train(alone(loose), mlp("x0"), teacher, fresh, steps=50)
-claim("C13.29", "(a) without a boundary: the spread of the samples",
-      calls(free, 1, solvers.lcm).std(), between=(0, 0))
-says = lambda face, value: Denoiser(lambda x, t, cond: value + 0 * x, schedule, face)(
-    x_T, schedule.at(1.0)).x0
-claim("C13.30", "(c) from noise, f moves by this much for each unit of ε's error",
-      metrics.rms(says("eps", 1.0), says("eps", 0.0)) / 2**0.5, between=(14.5, 14.7))
+# Three changes to section 13.4's student. *Predict which of them ruin it:* (a) no moving average; (b) no stop-gradient;
+# (c) no stop-gradient, and instead of the teacher's step the data point at $t_j$ with the same noise,
+# $\alpha x_0+\sigma\varepsilon$: a target that needs no teacher. (Half the updates will do.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 cd_times = grid(schedule, 17, "karras").float()
-def leaky(roles, batch, draw):                      # (d)
-    f, place = boundary(roles["student"], scalings), draw.integers(17, len(batch.x0))
-    a, b = (schedule.at(cd_times[place + k], like=batch.x0) for k in (0, 1))
-    x = a.alpha * batch.x0 + a.sigma * draw.normal(batch.x0)
-    there, _ = solvers.heun(teacher, x, a, b)
-    return Loss(squared(f(x, a).x0, f(there, b).x0).mean(), {})
+def leaky(step, steps=600):
+    def loss(roles, batch, draw):
+        f, place = boundary(roles["student"], scalings), draw.integers(17, len(batch.x0))
+        a, b = (schedule.at(cd_times[place + k], like=batch.x0) for k in (0, 1))
+        noise = draw.normal(batch.x0)
+        x, near = (level.alpha * batch.x0 + level.sigma * noise for level in (a, b))
+        return Loss(squared(f(x, a).x0, f(step(x, a, b, near), b).x0).mean(), {})
+    recipe = Recipe((Phase("student", loss),), ("student", "teacher", "target"))
+    return train(recipe, mlp(), teacher, fresh, steps, decay=0)
 
-def error(net):
-    return metrics.rms(calls(boundary(net, scalings), 1, solvers.lcm), truth)
-
-alone_again = train(cd, mlp(), teacher, fresh, decay=0)
-leaked = train(alone(leaky), mlp(), teacher, fresh, decay=0)
-good = metrics.rms(calls(student, 1, solvers.lcm), truth)
-claim("C13.31", "(b) without the average: the error of one call, over the good one's",
-      error(alone_again) / good, above=1.5)
-claim("C13.32", "(d) without the stop-gradient: the same", error(leaked) / good, below=1.0)
+one_call = lambda net: calls(boundary(net, scalings), 1, solvers.lcm)
+error = lambda x: metrics.rms(x, truth) / metrics.rms(calls(student, 1, solvers.lcm), truth)
+claim("C13.26", "(a) without the average: the error of one call, over the good one's",
+      error(one_call(train(cd, mlp(), teacher, fresh, decay=0))), above=1.5)
+claim("C13.27", "(b) without the stop-gradient: the same", error(one_call(leaky(
+    lambda x, a, b, near: solvers.heun(teacher, x, a, b)[0]))), below=1.0)
+claim("C13.28", "(c) with the noisy neighbour: the spread of the samples over the data's",
+      one_call(leaky(lambda x, a, b, near: near, 300)).std() / truth.std(), below=0.75)
 
 # %% [markdown]
-# (a) A new network's last layer is 0, so $f=0$, the loss is 0, and nothing ever moves. (b) Student and target chase each
-# other; the average is what lets the chain \eqref{eq:perfect} settle. (c) $x_\theta=(x-\sigma\varepsilon)/\alpha$
-# multiplies the network's errors by $\sigma/\alpha=14.6$ at $t=1$, and by infinity where $\alpha=0$.
+# (a) Student and target chase each other; the average is what lets the chain \eqref{eq:perfect} settle.
 #
-# (d) is the surprise: here it *helps*. The loss without stop-gradient is an honest objective whose zero is $f$; the
-# boundary, not the stop-gradient, prevents collapse. What the stop-gradient protects against is **noise in the target**:
-# without a teacher (chapter 16), or with an $\omega$ that the student is not told. Then the gradient through the target
-# also shrinks the target's variance, by flattening $f$. On $\mathcal N(0,c^2)$ its fixed point is a linear system
-# away: $y$ and $\hat y$ have covariance $c^2+\kappa\kappa'$ if $\hat x$ is the noisy neighbour with the same $x_0$ and
-# $\varepsilon$, $\sqrt{vv'}$ if it is the flow's:
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def without_stop(points, noisy_target):
-    """f = a y at κ_max over the exact one, when all a are fitted at once."""
-    levels = edm().levels(grid(edm(), points - 1).flip(0))
-    kappa = torch.tensor([level.sigma for level in levels]).double()
-    v = c**2 + kappa**2
-    shared = c**2 + kappa[1:] * kappa[:-1] if noisy_target else (v[1:] * v[:-1]).sqrt()
-    system = torch.diag(v[1:] + torch.cat([v[1:-1], torch.zeros(1)]))
-    system -= torch.diag(shared[1:], 1) + torch.diag(shared[1:], -1)
-    known = torch.cat([shared[:1], torch.zeros(points - 2)])
-    return torch.linalg.solve(system, known)[-1] * (v[-1] / v[0]).sqrt()
-
-claim("C13.33", "the flow's target, no stop-gradient, 640 points: slope over the right one",
-      without_stop(640, noisy_target=False), between=(0.999, 1.001))
-claim("C13.34", "the noisy neighbour as target, no stop-gradient",
-      without_stop(640, noisy_target=True), below=0.5)
-
-# %% [markdown]
+# (b) is the surprise: here it *helps*. The loss without stop-gradient is an honest objective whose zero is $f$; the
+# boundary, not the stop-gradient, prevents collapse. What the stop-gradient protects against is **noise in the target**,
+# as in (c), or with an $\omega$ that the student is not told: a gradient through the target shrinks the target's
+# variance, by flattening $f$. *With* the stop-gradient the noisy target is as good as Euler's steps (exercise 1), and
+# needs no teacher (chapter 16).
+#
 # ## 13.9 In practice
 #
-# - **Start.** Student and target start as the teacher; ours on GMM5 start from nothing. CD for ImageNet-64: $N=40$,
-#     Heun, decay 0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 32 A100-hours for SD 1.5; the adapter:
-#     rank 64, learning rate $10^{-4}$, *no average*, which fine-tuning with small steps survives and (b) does not.
-# - **Skip.** 20 indices of 1000, `skip=1` on 50 grid steps. Here we took 2: with 1, 600 updates were too few.
-# - **Calls.** LCM is used with 2 to 8; beyond, pictures blur. Section 13.5 shows one cause. Guide an LCM adapter
-#     at most lightly ($\omega\le1$): it was trained guided.
+# - **Start** student and target as the teacher; ours on GMM5 start from nothing. CD for ImageNet-64: $N=40$, Heun, decay
+#     0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 32 A100-hours for SD 1.5. Its adapter: rank 64,
+#     learning rate $10^{-4}$, *no average*: fine-tuning with small steps survives what (a) does not.
+# - **Skip** 20 indices of 1000: `skip=1` on 50 grid steps. We took 2.
+# - **Calls.** 2 to 8 for LCM; beyond, pictures blur, and 13.5 shows one cause. Guide its adapter at most lightly
+#     ($\omega\le1$): it was trained guided.
+# - **Guidance in PCM.** Guide the teacher's step, $\omega$ from 4 to 5, and the student hardly; or do not, drop a tenth of
+#     the captions, and guide the student as usual, negative prompts included.
 # - **Edges.** PCM's 4 phases end at indices 739, 499, 239, 0; diffusers' trailing grid stops at 749, 499, 249. Use
-#     `--grid pcm`. One adapter for each $M$.
-# - **Adversarial PCM** (`recipes.pcm_adversarial`) sets a discriminator between student and target. Its gain in looks
-#     is *not reproduced here*; its authors warn that it may cost FID at 4 calls or more.
-# - **Schedulers.** `solvers.lcm` and `solvers.tcd` are diffusers' `LCMScheduler` and `TCDScheduler`, difference 0.0:
-#     the test suite compares them.
-# - **Where the toy stops being true.** A perfect teacher, two dimensions, no text. A real student is far from perfect
-#     at one call; there new noise repairs more than it spoils, and LCM improves up to about 4 calls (exercise 2).
+#     `--grid pcm`, and one adapter for each $M$.
+# - **Adversarial PCM** (`recipes.pcm_adversarial`) sets a discriminator between student and target, noised within the
+#     phase. Its gain in looks is *not reproduced here*; its authors warn that it may cost FID at 4 calls or more.
+# - **Where the toy stops being true.** A perfect teacher and two dimensions. A real student is far from perfect at one
+#     call; there new noise repairs more than it spoils, and LCM improves up to about 4 calls.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
@@ -617,40 +547,32 @@ claim("C13.34", "the noisy neighbour as target, no stop-gradient",
 #
 # With `--tiny` instead of `--weights …` everything runs on a laptop, and learns nothing.
 #
-# **How far up the ladder.** Rung 1: the limits, orders and biases exactly; trained students against exact paths. Rung 2:
-# PCM on digits, against the teacher's own ODE. Rung 3: the same losses train Stable Diffusion's classes in the test
-# suite, with random weights; no published figure is reproduced.
+# **How far up the ladder.** Rung 1: limits and orders exactly, trained students against exact paths. Rung 2: PCM on digits,
+# LCM on captioned shapes. Rung 3: the same losses train Stable Diffusion's classes in the test suite, with random
+# weights; no published figure is reproduced.
 #
 # ## 13.10 Exercises
 #
 # 1. *(pencil)* $\mathcal N(0,c^2)$, $\alpha=1$: show that a Euler step multiplies $y$ by $(c^2+\kappa\kappa')/(c^2+\kappa^2)$,
 #     and that this is also the regression of the noisy neighbour. So what does a noisy target cost *with* the stop-gradient?
-# 2. *(code)* Train `recipes.lcm` on the digits as 13.7 trains PCM. Check: from 1 call to 4, `digits_frechet` (in
-#     `toy_data.digit_scores`) *falls*. Why here, and not in 13.5?
-# 3. *(code)* PCM is sampled by DDIM. Sample 13.5's *perfect* student by DDIM with 4 calls as well, without any new noise.
-#     Predict: does it keep to its path? Check against C13.22 and explain.
-# 4. *(open)* Repair 13.5: find a sampler with new noise that keeps the guided distribution with the perfect student, for
-#     instance by noising less. Check: W₂ below 1.5 floors at 4 calls, with at least half of the points in new places.
+# 2. *(code)* Sample the untrained student of 13.7 with 4 calls, too. Check: it shows as many captions as LCM, to within a
+#     twentieth. Which other baseline would you not publish without?
+# 3. *(code)* Sample 13.5's *perfect* student by DDIM with 4 calls, as PCM is, without new noise. Does it keep to its path?
+#     Check: its distance to `goal` is more than twice PCM's.
+# 4. *(open)* Repair 13.5: find a sampler with new noise that keeps the guided distribution with the perfect student. Check:
+#     W₂ below 1.5 `floor`s at 4 calls, at least half of the points in new places.
 #
-# <details><summary>Answer to 1</summary>
+# <details><summary>Answers to 1 and 3</summary>
 #
-# $\varepsilon=\kappa y/(c^2+\kappa^2)$, so $y+(\kappa'-\kappa)\varepsilon=y\,(c^2+\kappa\kappa')/(c^2+\kappa^2)$. The
+# 1. $\varepsilon=\kappa y/(c^2+\kappa^2)$, so $y+(\kappa'-\kappa)\varepsilon=y\,(c^2+\kappa\kappa')/(c^2+\kappa^2)$. The
 # neighbours $x_0+\kappa z$ and $x_0+\kappa'z$ have covariance $c^2+\kappa\kappa'$, the first has variance
 # $c^2+\kappa^2$: the same ratio. With the stop-gradient a noisy target gives Euler's student: order 1, claim C13.6.
 #
-# </details>
+# 3. `metrics.rms(calls(perfect(pair), 4, solvers.ddim, asked), goal)`. It does not keep to its path. $f$ is the *end of
+# the path*, not the mean $x_\theta$ that DDIM wants: $\alpha_sf+\sigma_s\varepsilon$ with the $\varepsilon$ of that line
+# lies on a straight line to the end, and the path is curved. PCM trains the jump to $s_m$ itself.
 #
-# Answer to 3, as code that runs:
-
-# %%
-# NBVAL_CHECK_OUTPUT
-bent = calls(perfect(pair), 4, solvers.ddim, asked)
-claim("C13.35", "the perfect student, 4 calls by DDIM: distance to its paths' ends over PCM's",
-      metrics.rms(bent, goal) / drift["PCM, 4 phases"], above=2)
-
-# %% [markdown]
-# It does not. $f$ is the *end of the path*, not the mean $x_\theta$ that DDIM wants: $\alpha_sf+\sigma_s\varepsilon$ with
-# the $\varepsilon$ of that line lies on a straight line to the end, and the path is curved. PCM trains the jump to $s_m$ itself.
+# </details>
 #
 # ## References
 #

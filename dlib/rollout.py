@@ -1,4 +1,4 @@
-"""Floor 4: rollouts: what a few-step student makes of noise, with gradients."""
+"""Floor 4: rollouts: what a few-step student makes of noise, with gradients; and the student that makes no error."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser
 from dlib.schedule import NoiseLevel
+from dlib.solvers import Solver, ddim, sample
 
 
 def generate(model: Denoiser, z: Tensor, levels: Sequence[NoiseLevel], cond: Any = None, draw: Draw | None = None) -> Tensor:
@@ -34,3 +35,31 @@ def generate(model: Denoiser, z: Tensor, levels: Sequence[NoiseLevel], cond: Any
     for level in levels[1:]:
         x0 = model(level.alpha * x0 + level.sigma * draw.normal(x0), level, cond).x0
     return x0
+
+
+def composed(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver = ddim) -> Denoiser:
+    """The solver's walk down to the last of `levels`, as one call: x₀ = Ψ∘…∘Ψ(x)/α there, at every level of the list.
+
+    The student that consistency distillation cannot improve (Song et al. 2023, theorem 1): its loss is 0 for single
+    steps of that solver on that grid. Between two levels the first step is shorter. With many levels it is the
+    consistency function itself. cond: None or a tensor. The solver adds no noise.
+
+    >>> import torch
+    >>> from dlib import Mixture, exact, grid, sample, vp
+    >>> model, levels = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), vp()), vp().levels(grid(vp(), 9))
+    >>> x = torch.ones(3, 2, dtype=torch.float64)
+    >>> bool((composed(model, levels)(x, levels[0]).x0 == sample(model, x, levels) / levels[-1].alpha).all())
+    True
+    """
+    schedule, end = model.schedule, levels[-1]
+
+    def net(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        found = x / end.alpha
+        for time in t.unique().tolist():
+            rows = t == time
+            rest = [schedule.at(time), *(level for level in levels if level.t < time - 1e-6)]  # float32 times are that far off
+            if len(rest) > 1:
+                found[rows] = sample(model, x[rows], rest, solver, None if cond is None else cond[rows]) / end.alpha
+        return found
+
+    return Denoiser(net, schedule, "x0")

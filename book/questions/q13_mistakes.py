@@ -76,6 +76,16 @@ def _skip(guide=lambda c, e, w: (1 + w) * c - w * e, end=lambda i, k, n: min(i +
 skip = _skip()
 
 
+def _undivided(x, cond, null, levels, i, k, omega):
+    a, b, eps = levels[i], levels[min(i + k, len(levels) - 1)], (1 + omega) * cond - omega * null
+    return b.alpha * (x - a.sigma * eps) + b.sigma * eps
+
+
+def _noisier(x, cond, null, levels, i, k, omega):
+    a, b, eps = levels[i], levels[max(i - k, 0)], (1 + omega) * cond - omega * null
+    return b.alpha / a.alpha * (x - a.sigma * eps) + b.sigma * eps
+
+
 def _to_data(x, cond, null, levels, i, k, omega):
     return (x - levels[i].sigma * ((1 + omega) * cond - omega * null)) / levels[i].alpha
 
@@ -87,6 +97,8 @@ def _backwards(x, cond, null, levels, i, k, omega):
 
 SKIPS = {
     "the step runs the wrong way: x is at levels[i], the noisier end": _backwards,
+    "the step goes towards the noise: levels[0] is the noisiest, so it ends at levels[i + k]": _noisier,
+    "x₀ is not divided by α of the start: x₀ = (x − σ ε)/α": _undivided,
     "this is guidance_scale, not ω: ε^ω = (1 + ω) ε(x, c) − ω ε(x, ∅)": _skip(lambda c, e, w: w * c + (1 - w) * e),
     "c and ∅ are swapped: guidance leads away from ε(x, ∅)": _skip(lambda c, e, w: (1 + w) * e - w * c),
     "the weights 1 + ω and ω must have opposite signs": _skip(lambda c, e, w: (1 + w) * c + w * e),
@@ -153,6 +165,18 @@ def _one_call(model, x, levels, noise):
     return model(x, levels[0]).x0
 
 
+def _one_too_few(model, x, levels, noise):
+    for a, b, z in zip(levels[:-1], levels[1:-1], noise):
+        x = b.alpha * model(x, a).x0 + b.sigma * z
+    return model(x, levels[-2]).x0
+
+
+def _unasked(model, x, levels, noise):
+    for a, b, z in zip(levels, levels[1:], noise):
+        x = b.alpha * model(x, a).x0 + b.sigma * z
+    return x
+
+
 def _first_level(model, x, levels, noise):
     for b, z in zip(levels[1:], noise):
         x = b.alpha * model(x, levels[0]).x0 + b.sigma * z
@@ -167,6 +191,8 @@ SAMPLERS = {
     "the noise has the size of the level that was left: σ of the next one": _sampler(lambda p, x, a, b, z: b.alpha * p.x0 + a.sigma * z),
     "everything is put back to the level that was left: α and σ are those of the next one": _sampler(lambda p, x, a, b, z: a.alpha * p.x0 + a.sigma * z),
     "every level gets the same noise: the k-th gets noise[k]": _sampler(pick=lambda k: 0),
+    "one call too few: the last level is asked as well, and its x₀ is the sample": _one_too_few,
+    "this is x noised to the last level: ask the network there, and return that x₀": _unasked,
     "this is one call: the result must be noised again and asked about again": _one_call,
     "the network is asked at the first level each time: it must be told the level that x is at": _first_level,
     "the noise is not multiplied by σ": _sampler(lambda p, x, a, b, z: b.alpha * p.x0 + z),

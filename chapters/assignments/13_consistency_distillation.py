@@ -72,15 +72,15 @@ check("Q13.1", boundary_scalings)
 # ## Question 13.2: the loss, and who gets a gradient (5 points)
 #
 # Equation (13.4) for one step of the grid, with the squared distance: the student at the noisier level `a` must agree with
-# what it says itself, as a constant, at the end of the teacher's step. `f(x, level)` is the student; `step(x, a, b)` is
-# the teacher's solver step from `a` to `b`. Average over a sample's values, not over the batch. The check looks at the
-# values *and* at their gradient in the student's weights.
+# what it says itself, as a constant, at the end of the teacher's step. `f(x, level)` is the student's answer, a tensor
+# like x; `step(x, a, b)` is where the teacher's solver step from `a` to `b` ends, likewise. Average over a sample's
+# values, not over the batch. The check looks at the values *and* at their gradient in the student's weights.
 
 # %%
 # ANSWER Q13.2
 def consistency_loss(f, step, x, a, b):
-    """(B,): for each sample the mean squared difference of the student's two answers. x: (B,
-    2), at level a."""
+    """(B,): for each sample the mean squared difference of the student's two answers.
+    x: (B, 2), at level a."""
     ### BEGIN SOLUTION
     with torch.no_grad():
         target = f(step(x, a, b), b)
@@ -102,8 +102,8 @@ check("Q13.2", consistency_loss)
 # %%
 # ANSWER Q13.3
 def skipped_step(x, eps_cond, eps_null, levels, i, k, omega):
-    """x̂ where the step ends. x: at levels[i]; eps_cond, eps_null: ε(x, c) and ε(x, ∅), each
-    (B, 2)."""
+    """x̂ where the step ends.
+    x: (B, 2), at levels[i]; eps_cond, eps_null: ε(x, c) and ε(x, ∅), each like x."""
     ### BEGIN SOLUTION
     a, b = levels[i], levels[min(i + k, len(levels) - 1)]
     eps = (1 + omega) * eps_cond - omega * eps_null
@@ -126,8 +126,8 @@ check("Q13.3", skipped_step)
 # %%
 # ANSWER Q13.4
 def phase_jump(x, eps, levels, i, phases):
-    """x at the clean edge of its phase. x: at levels[i]; eps: (B, 2), the network's ε there;
-    phases: M."""
+    """x at the clean edge of its phase.
+    x: (B, 2), at levels[i]; eps: the network's ε there, like x; phases: M."""
     ### BEGIN SOLUTION
     n = len(levels) - 1
     edges = [n - m * n // phases for m in range(phases)]
@@ -144,14 +144,15 @@ check("Q13.4", phase_jump)
 # %% [markdown]
 # ## Question 13.5: sampling with new noise (3 points)
 #
-# Multistep consistency sampling, as LCM does it: one call a level; the answer is noised to the next level with new noise,
-# and is the sample after the last. `model(x, a).x0` is the consistency function.
+# Multistep consistency sampling, as LCM does it: one call at every level of the list, the last included. The answer is
+# noised to the next level with new noise; after the last call it is the sample. `model(x, a).x0` is the consistency
+# function.
 
 # %%
 # ANSWER Q13.5
 def consistency_sample(model, x, levels, noise):
-    """The samples. x: at levels[0]; noise: (len(levels) − 1, B, 2), standard normal: noise[0]
-    is for levels[1]."""
+    """The samples, (B, 2).
+    x: (B, 2), at levels[0]; noise: (len(levels) − 1, B, 2), normal; noise[0] is for levels[1]."""
     ### BEGIN SOLUTION
     for a, b, z in zip(levels, levels[1:], noise):
         x = b.alpha * model(x, a).x0 + b.sigma * z

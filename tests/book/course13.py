@@ -68,6 +68,7 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q13.1", _SCALE + "return skip, 1 - skip", "1 − c_skip is not c_out"),
     ("Q13.1", _SCALE + "return skip, 0.9 * out", "right at κ_min, not beyond"),
     ("Q13.2", "return (f(x, a) - f(step(x, a, b), b)).square().mean(1)", "also flows through the target"),
+    ("Q13.2", "return (f(x, a) - f(step(x, a, b).detach(), b)).square().mean(1)", "also flows through the target"),
     ("Q13.2", "return (f(x, a).detach() - f(step(x, a, b), b)).square().mean(1)", "on the wrong side"),
     ("Q13.2", "with torch.no_grad():\n    return (f(x, a) - f(step(x, a, b), b)).square().mean(1)", "no gradient reaches the weights"),
     ("Q13.2", "t = f(step(x, a, b), a).detach()\nreturn (f(x, a) - t).square().mean(1)", "told that x̂ is at level a"),
@@ -78,6 +79,8 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q13.3", _step(guide="(1 + omega) * eps_null - omega * eps_cond"), "swapped"),
     ("Q13.3", _step(end="i + 1"), "one step of the grid"),
     ("Q13.3", _step(result="x0"), "this is x₀"),
+    ("Q13.3", _step().replace("/ a.alpha", ""), "not divided by α"),
+    ("Q13.3", _step(end="max(i - k, 0)"), "towards the noise"),
     ("Q13.3", _step(result="b.alpha * x0 + b.sigma * eps_cond"), "x₀ is guided, the noise is not"),
     ("Q13.3", _step().replace("min(i + k, len(levels) - 1)", "i + k"), "must stop at the last level"),
     ("Q13.3", _step().replace("levels[i]", "levels[i + k]").replace("levels[min(i + k, len(levels) - 1)]", "levels[i]"), "the wrong way"),
@@ -92,6 +95,8 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q13.5", _sample(again="p.x0 + b.sigma * z"), "not scaled by α"),
     ("Q13.5", _sample(again="b.alpha * p.x0 + a.sigma * z"), "the level that was left"),
     ("Q13.5", _sample(again="b.alpha * p.x0 + b.sigma * noise[0]"), "every level gets the same noise"),
+    ("Q13.5", "for a, b, z in zip(levels, levels[1:], noise):\n    x0 = model(x, a).x0\n    x = b.alpha * x0 + b.sigma * z\nreturn x0", "one call too few"),
+    ("Q13.5", "for a, b, z in zip(levels, levels[1:], noise):\n    x = b.alpha * model(x, a).x0 + b.sigma * z\nreturn x", "ask the network there"),
     ("Q13.5", "for a, b, z in zip(levels, levels[1:], noise):\n    x = b.alpha * model(x, a).x0 + b.sigma * z\n    y = model(x, b).x0\nreturn y", "network calls"),
 ]
 
