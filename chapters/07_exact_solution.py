@@ -29,8 +29,9 @@
 from book import claim, figure, show                # first: it also tells torch not to spin
 import math
 import torch
-from dlib import Denoiser, Draw, Mixture, edm, exact, flow, grid
-from dlib import metrics, plot, reference, sample, solvers, vp
+from diffusers import DDIMScheduler
+from dlib import Denoiser, Draw, Mixture, discrete, edm, exact, flow, grid, metrics
+from dlib import plot, reference, sample, scaled_linear, solvers, vp
 from toy_data import digits_teacher, gmm5
 
 schedule, c, mean = vp(), 0.5, torch.tensor([[1.0, -0.5]], dtype=torch.float64)
@@ -229,9 +230,6 @@ figure(plot.convergence(lost, ylabel="share of the width that is lost", slopes=(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from diffusers import DDIMScheduler
-from dlib import discrete, scaled_linear
-
 peer = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
                      clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing")
 peer.set_timesteps(10)
