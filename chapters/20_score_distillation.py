@@ -266,8 +266,8 @@ blob = mean + Draw(1).normal(real_ones) @ torch.linalg.cholesky(real_ones.T.cov(
 masses = {name: mixture.shares(x) for name, x in {"data": real_ones, **made}.items()}
 del masses["one-step teacher"]
 figure(plot.ledger(masses, mixture.weights),
-       "The SDS student has nothing in any mode; the VSD student has close to the true "
-       "weight in each, and about a sixth of its samples in none.",
+       "The SDS student has nothing in any mode; the VSD student has samples in "
+       "each, in the rarest half of its weight, and about a sixth of them in none.",
        "The mode ledger. A sample is in a mode within three of its standard deviations.")
 claim("C20.11", "the teacher in one step: RMS distance to the mean of the data",
       metrics.rms(made["one-step teacher"].double(), mean.expand(4000, 2)), below=1e-6)
@@ -281,8 +281,8 @@ claim("C20.14", "VSD: share in modes, from one Gaussian's (0) to the data's (1)"
 
 # %% [markdown]
 # A lost mode scores 0 in C20.13; we call one found from a quarter of its weight on. In C20.14 a Gaussian
-# with the data's mean and covariance scores 0; we ask for half of the way. The student's map is continuous, so bridges between islands must remain; longer training thins them. The weights
-# come out better than the shapes: $w=\sigma^2$ looks mostly at noisy levels, where a mode is a blur.
+# with the data's mean and covariance scores 0; we ask for half of the way. The student's map is continuous, so bridges between islands must remain; longer training thins them. The shapes
+# are off, and the rarest mode has half its due: $w=\sigma^2$ looks mostly at noisy levels, where a mode is a blur.
 #
 # How stale may the fake be? A narrow student runs from its own shadow: it is pushed away from where the fake still believes it to be, and
 # the narrower it is, the faster the fake must follow. (Exercise 1 has the rate.) Now everything as before, but the fake moves at every
