@@ -369,7 +369,8 @@ figure(plot.pictures({titles[way]: x[:10] for way, x in drawn.items()}),
        "The teacher's one-call pictures are pale blurs of all places where a thing may be; "
        "the student's have full colours and one place each, with frayed edges; those of "
        "four calls have the cleanest edges.",
-       "One caption a column: " + "; ".join(say(tuple(c)) for c in codes[:3].tolist()))
+       "Columns share caption and noise. The first three: " + "; ".join(
+           say(tuple(code)) for code in codes[:3].tolist()) + ".")
 
 # %% [markdown]
 # A reader that knows how the pictures were made (no network) says whether each shows what its caption says. The Fréchet distance compares with real
@@ -390,7 +391,7 @@ claim("C20.24", "but four calls of the teacher are better: Fréchet, student ove
 # %% [markdown]
 # A student that has learnt nothing has a ratio of 1 in the first two (0.5 is more than ten standard errors away), and next to no variety: at $t=1$ the teacher answers with
 # the mean of all pictures of a caption. What did *not* work: this teacher needs only four calls, and they beat our one. And accuracy alone is a trap.
-# One step of the fake at a third of the rate *reads* better, because each caption then has one picture (exercise 3): section 20.5 again.
+# A faster student with one slow step of the fake *reads* better, and its pictures of one caption differ less (exercise 3): section 20.5 again.
 #
 # ## 20.8 What should look wrong here
 #
@@ -466,8 +467,8 @@ claim("C20.27", "its loss with the published settings − ours", first - second,
 #    The student descends with \eqref{eq:sd-vsd}. For which $k$ is the pair stable?
 # 2. *(code)* In the second cell, replace `gmm5()` by `toy_data.ring8()`, then train SDS and find `bottom(variance)`. Check: the radii agree within 0.1. The ring's
 #    $\Phi$ has more than one minimum. Which does the student choose, for three seeds?
-# 3. *(code)* In 20.7, take `fake_steps=1` and 1e-3 for the fake's rate. Check: the accuracy rises, the variety falls, and the Fréchet distance is
-#    *above* the one-call teacher's. Then try `omega=1.0`.
+# 3. *(code)* In 20.7, take `fake_steps=1` and the rates 2e-4 and 1e-3. Check: the accuracy rises, the variety falls, and the Fréchet distance is
+#    *above* the one-call teacher's. Then go back, and try `omega=1.0`.
 # 4. *(open)* Train `points` with $w=\alpha/\sigma$, on GMM5 and on `ring8`. It favours shapes. Does it keep the modes? Find weights, levels or rates that get both.
 #
 # <details><summary>Answer to 1</summary>
