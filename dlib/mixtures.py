@@ -101,6 +101,11 @@ class Mixture:
         nearest, k = apart.min(1)
         return k.where(nearest <= within, -1)
 
+    def shares(self, x: Tensor, within: float = 3.0) -> Tensor:
+        """The share of the points that lies in each component, (K,): the mode ledger. What lies in none is missing from the sum."""
+        k = self.modes_of(x, within)
+        return torch.bincount(k[k >= 0], minlength=len(self.weights)) / len(x)
+
     def net(self, schedule: NoiseSchedule):
         """The perfect network for this data: (x, t, label) ↦ v* = α E[ε|x] − σ E[x₀|x], t (B,), label (B,) or None."""
 

@@ -13,6 +13,11 @@ def _circle(n: int, radius: float, start: float = 90.0) -> Tensor:
     return radius * torch.stack([angle.cos(), angle.sin()], 1)
 
 
+def gaussian(mean: float, std: float) -> Mixture:
+    """N(mean, std²) in one dimension, where most formulas can be checked by hand."""
+    return Mixture(torch.ones(1), torch.tensor([[mean]], dtype=torch.float64), torch.tensor([std], dtype=torch.float64))
+
+
 def gmm5() -> Mixture:
     """GMM5, the book's five modes on a circle of radius 1.5, with unequal weights and widths; a label for each mode."""
     weights = torch.tensor([0.30, 0.25, 0.20, 0.15, 0.10], dtype=torch.float64)

@@ -70,6 +70,16 @@ def scores(x: Tensor, codes: Tensor) -> dict[str, float]:
             "off": seen.off.square().mean().sqrt().item(), "ink": seen.ink.square().mean().sqrt().item()}
 
 
+def variety(model: Denoiser, omega: float = 0.0, steps: int = 1) -> float:
+    """How much the pictures of one caption differ, relative to real ones: 1 for a fair sampler, 0 for one picture a caption.
+
+    The variance over 32 noises of each value of a picture, summed over its values and over 16 captions.
+    """
+    codes = asked(16).repeat_interleave(32, 0)
+    within = lambda x: x.unflatten(0, (16, 32)).var(1).sum().item()  # noqa: E731
+    return within(draw_shapes(model, codes, omega, steps)) / within(pictures(codes, Draw(2_000_000)))
+
+
 @torch.no_grad()
 def denoising_loss(model: Denoiser, codes: Tensor, noises: int = 4) -> float:
     """The training loss (weight v, t uniform) on real pictures of these captions, with fixed draws."""

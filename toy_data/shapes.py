@@ -118,6 +118,19 @@ def shape_batches(batch: int, seed: int, drop: float = 0.1) -> Callable[[int], B
     return at
 
 
+def caption_batches(batch: int, seed: int) -> Callable[[int], Batch]:
+    """step ↦ Batch of captions alone, cond = tokens (B, 10), for methods that look at no picture: x0 (B, 3, 16, 16) is NaN.
+
+    Each batch is a function of (seed, step) alone.
+
+    >>> batch = caption_batches(2, seed=0)(7)
+    >>> bool(batch.x0.isnan().all()), batch.cond.shape
+    (True, torch.Size([2, 10]))
+    """
+    unseen = torch.full((batch, 3, SIDE, SIDE), torch.nan)
+    return lambda step: Batch(unseen, tokens([say(tuple(code)) for code in draw_codes(batch, _draw(seed, step)).tolist()]))
+
+
 def _draw(*key: int) -> Draw:  # SeedSequence fills up with zeros: keys of two lengths must not differ by a 0 alone
     return Draw(int(np.random.SeedSequence(key).generate_state(1)[0]))
 

@@ -25,6 +25,7 @@ def of_gaussians(m, s, mu, tau, alpha, sigma) -> list[dict[str, np.ndarray]]:
         NOISE: s / tau**2 - 1 / s,
         "this is ∂CE/∂s: the entropy of p_t is missing, and with it all that keeps the student wide": alpha**2 * s / v_q,
         "the factor α² is missing: v_p = α²s² + σ²": s * (1 / v_q - 1 / v_p),
+        "one factor α is missing: ∂v_p/∂s = 2α²s": alpha * s * (1 / v_q - 1 / v_p),
         "a factor ½ is left: the square's derivative brings a 2": 0.5 * alpha**2 * s * (1 / v_q - 1 / v_p),
         "this is the derivative by s², not by s: multiply by 2s": 0.5 * alpha**2 * (1 / v_q - 1 / v_p),
         "the factor s is missing: ∂v_p/∂s = 2α²s": alpha**2 * (1 / v_q - 1 / v_p),
@@ -35,6 +36,7 @@ def of_gaussians(m, s, mu, tau, alpha, sigma) -> list[dict[str, np.ndarray]]:
         "the sign is wrong: −E log q_t grows with the student's width": -(alpha**2) * s / v_q,
         NOISE: s / tau**2,
         "the factor α² is missing: v_p = α²s² + σ²": s / v_q,
+        "one factor α is missing: ∂v_p/∂s = 2α²s": alpha * s / v_q,
         "v_p stands where v_q belongs": alpha**2 * s / v_p,
         "this is ∂KL/∂s: cross-entropy has no entropy of p_t": alpha**2 * s * (1 / v_q - 1 / v_p),
         "a factor ½ is left: the square's derivative brings a 2": 0.5 * alpha**2 * s / v_q,
@@ -59,10 +61,12 @@ def of_quadrature(inputs: dict, real) -> dict[str, np.ndarray]:
 
     return {
         "the sign is wrong: G is real − fake, and descent subtracts it": -total(fake),
-        "this is SDS, the derivative of the cross-entropy: where the fake's ε_p belongs stands the noise that was added, or nothing, which has the same mean": total(noise),
+        "this is SDS, the derivative of the cross-entropy: where the fake's ε_p belongs stands the noise that was added, or nothing, which has the same mean. "
+        "(So have shares that sum to 1 over the wrong axis: at each x_t they must do so over the atoms that it may come from)": total(noise),
         "the factor α/σ is missing": total(fake, 1.0),
         "the factor is σ², SwiftBrush's weight: that of KL is α/σ": total(fake, sigma**2),
         "the factor is σ/α: that of KL is α/σ": total(fake, sigma / alpha),
+        "the factor is α/σ², with one σ too many: the scores differ by (ε_q − ε_p)/σ": total(fake, alpha / sigma**2),
         "the factor is 1/σ: α is missing, which comes from ∂x_t/∂x₀": total(fake, 1 / sigma),
         "the factor is α: the division by σ is missing, score = −ε/σ": total(fake, alpha),
         "the atoms count alike in the fake: at x_t each counts by its share of p_t(x_t)": total(each.mean(2)),
@@ -72,6 +76,7 @@ def of_quadrature(inputs: dict, real) -> dict[str, np.ndarray]:
         "the fake is its score: ε = −σ · score": total(-fake / sigma),
         "the atoms' gradients are summed: z has K equally likely values, take the mean": count * total(fake),
         "the nodes are averaged alike: each has its mass": total(fake, mass=np.full(len(nodes), 1 / len(nodes))),
+        "the nodes are averaged on top of their masses, which sum to 1 already": total(fake) / len(nodes),
         "the teacher is asked at x₀: it must see the noisy x_t": total(fake, real=real(np.broadcast_to(x[:, None], x_t.shape).copy())),
     }
 
@@ -105,7 +110,9 @@ def of_step(inputs: dict, networks) -> dict[str, np.ndarray]:
         "the factor is σ/α: it is α/σ": right * (sigma / alpha) ** 2,
         "G is injected at x_t, not at x: that brings a second α": alpha * right,
         "the mean runs over the values of a sample as well: sum over them, and average over samples only": right / eps.shape[1],
+        "a mean over the values of a sample as well, and without ½: mse_loss of x and sg(x − G) has the gradient 2G/(B·d)": 2 * right / eps.shape[1],
         "the samples are summed: take their mean": right * len(z),
+        "the samples are summed, and without ½: take half of their mean": 2 * right * len(z),
         "the ½ is missing: (x − sg(x − G))² has the gradient 2G": 2 * right,
         "the networks are asked at x: they must see the noisy x_t":
             gradient(lambda x, x_t, G, nets: x * (alpha / sigma * (nets["real"](x) - nets["fake"](x))).detach()),
@@ -120,6 +127,7 @@ def of_answer(output, z, alpha, sigma) -> list[dict[str, np.ndarray]]:
          "the network's output is returned as it is: it is ε": output},
         {"this is the formula for ε": of_eps, "the sign is wrong: the two equations combine so that ε cancels, αz − σv = (α² + σ²)x₀": alpha * z + sigma * output,
          "this is σz + αv = ε, not x₀: α and σ are interchanged": sigma * z + alpha * output, "this is the answer of a flow model, z − v": z - output,
+         "ε is taken for z: in v = αε − σx₀ the ε is the noise in z = αx₀ + σε": (alpha * z - output) / sigma,
          "α and σ are interchanged": sigma * z - alpha * output, "the network's output is returned as it is: it is v": output},
     ]
 

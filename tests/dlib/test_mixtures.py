@@ -159,6 +159,12 @@ def test_a_point_lies_in_the_nearest_mode_counted_in_its_own_standard_deviations
     assert mixture.modes_of(x, within=1.0).tolist() == [-1, 0, -1, -1, -1, -1]
 
 
+def test_shares_count_the_points_of_each_mode_and_leave_out_the_rest():
+    mixture = Mixture(torch.ones(3) / 3, torch.tensor([[0.0], [4.0], [9.0]]), torch.tensor([0.5, 0.5, 0.5]))
+    assert mixture.shares(torch.tensor([[0.1], [3.0], [4.2], [6.7]])).tolist() == [0.25, 0.5, 0.0]
+    assert mixture.shares(torch.tensor([[0.1], [3.0], [4.2], [6.7]]), within=1.0).tolist() == [0.25, 0.25, 0.0]
+
+
 def test_the_share_of_its_own_samples_that_lie_in_a_mode():
     """1 − e^{−9/2} = 0.98889 of 40 000, within five standard errors; the modes of three_far are too far apart to mix."""
     k = three_far().modes_of(three_far().sample(40_000, Draw(3))[0])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dlib import Draw
 from toy_data.shape_captions import COLOURS, NULL_TOKENS, captions, draw_codes, is_held_out, parse
-from toy_data.shapes import INKS, PAPER, RADII, arrange, captioned, cover, pictures, shape_batches, to_uint8, write_folder
+from toy_data.shapes import INKS, PAPER, RADII, arrange, caption_batches, captioned, cover, pictures, shape_batches, to_uint8, write_folder
 
 
 def codes(*text):
@@ -139,6 +139,14 @@ def test_batches_show_what_their_captions_say_and_nothing_held_out():
         _, _, colour, _, _, other, _ = code = parse(caption)
         wanted = {colour, other} if code[0] else {colour}
         assert {k for k in range(4) if ((x - INKS[k, :, None, None]).abs().sum(0) < 1e-4).any()} == wanted
+
+
+def test_batches_of_captions_bring_no_picture_and_nothing_held_out():
+    batch, again, later = caption_batches(256, seed=0)(0), caption_batches(256, seed=0)(0), caption_batches(256, seed=0)(1)
+    assert batch.x0.shape == (256, 3, 16, 16) and batch.x0.isnan().all()
+    assert torch.equal(batch.cond, again.cond) and not torch.equal(batch.cond, later.cond)
+    text = captions(batch.cond)
+    assert all(text) and not any(is_held_out(parse(caption)) for caption in text) and len(set(text)) > 100
 
 
 @pytest.mark.parametrize("drop", [0.0, 0.1, 1.0])

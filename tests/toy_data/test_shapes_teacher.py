@@ -7,7 +7,7 @@ from dlib import Draw, grid, sample
 from toy_data import weights
 from toy_data.shape_captions import NULL_TOKENS, parse
 from toy_data.shape_reader import read, shows
-from toy_data.shape_scores import OMEGAS, STEPS, asked, denoising_loss, draw_shapes, scores, shapes_floor
+from toy_data.shape_scores import OMEGAS, STEPS, asked, denoising_loss, draw_shapes, scores, shapes_floor, variety
 from toy_data.shapes import shapes_facts, shapes_teacher
 
 
@@ -72,3 +72,8 @@ def test_words_steer(teacher):
         for caption in (first, second):
             codes = torch.tensor([parse(caption)] * 16)
             assert shows(read(draw_shapes(teacher, codes, 2.0, 20, seed=1)), codes).float().mean() > 0.6, caption
+
+
+def test_the_pictures_of_a_caption_vary_with_the_steps(teacher):
+    """One call answers with the mean of a caption's pictures, eight draw one of them; the bounds are wide."""
+    assert variety(teacher) < 0.15 and 0.8 < variety(teacher, steps=8) < 1.25
