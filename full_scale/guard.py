@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import defaultdict
 from collections.abc import Mapping
@@ -90,6 +91,11 @@ class Alarms:
                 found.append(f"{rule.metric} is {value:.3g}, at first it was {usual:.3g}: {rule.meaning}")
             (self.loud.add if out else self.loud.discard)(rule)
         return found
+
+    def remember(self, log: Path) -> None:
+        """What a resumed run measured before: its own start stays what its numbers are compared with."""
+        for line in log.read_text().splitlines():
+            self(json.loads(line))
 
 
 @torch.no_grad()

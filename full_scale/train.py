@@ -5,7 +5,8 @@
     sbatch full_scale/launch/slurm.sh lcm_lora --weights … --data … --out …
 
 The first argument names a recipe in full_scale/recipes, or a TOML file of yours; flags override it. A run that was killed, by
-whatever, is continued by the same command. --dry-run prints the settings, the parameters and the memory and time it will take.
+whatever, is continued by the same command. --dry-run prints the settings, the parameters and the memory and time it will take
+on as many GPUs as processes were started; full_scale.estimate has --processes for other numbers.
 """
 
 from __future__ import annotations
@@ -35,13 +36,20 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         settings = read([a for a in arguments if a != "--dry-run"])
         if dry:
-            from full_scale.estimate import report
-
-            return print(report(settings))
+            return rehearse(settings)
         check(settings)
         train(settings)
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"full_scale.train: {error}")
+
+
+def rehearse(settings: Settings) -> None:
+    """Print the estimate for the world that torchrun or srun started, once; no process group is needed for it."""
+    from full_scale.estimate import report
+
+    rank, size = processes.place()
+    if rank == 0:
+        print(report(settings, size))
 
 
 def train(settings: Settings) -> Engine:

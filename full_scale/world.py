@@ -50,6 +50,12 @@ def start(device: str = "auto") -> World:
     return World(dist.get_rank(), dist.get_world_size(), torch.device(kind, local) if kind == "cuda" else torch.device(kind), saving)
 
 
+def place() -> tuple[int, int]:
+    """(rank, number of processes), as torchrun's or srun's variables say before anybody has joined."""
+    _from_slurm()
+    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if "RANK" in os.environ else (0, 1)
+
+
 def _from_slurm() -> None:
     """Under `srun --ntasks-per-node=GPUS`, SLURM's variables say what torchrun's would; MASTER_ADDR comes from the script."""
     if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
