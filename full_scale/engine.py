@@ -78,7 +78,7 @@ class Engine:
 
     def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
         draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
-        batch = _to(self.rows[[row for _, row in pairs]], self.world.device)
+        batch = placed(self.rows[[row for _, row in pairs]], self.world.device)
         return replace(batch, cond=drop(batch.cond, self.null, self.s.drop, draw)), draw
 
     def advance(self) -> dict[str, Tensor]:
@@ -158,6 +158,7 @@ class Engine:
             bar.write(text)
 
 
-def _to(batch: Batch, device: torch.device) -> Batch:
+def placed(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
     cond = {name: value.to(device, non_blocking=True) for name, value in batch.cond.items()}
     return Batch(batch.x0.to(device, non_blocking=True), cond)

@@ -20,8 +20,9 @@ from PIL import Image
 
 from dlib import SOLVERS, guided, recipes
 from full_scale import world as processes
-from full_scale.engine import Engine
+from full_scale.engine import Engine, placed
 from full_scale.families import open_family
+from full_scale.guard import check_target
 from full_scale.output import contact_sheet
 from full_scale.rows import Rows
 from full_scale.sample import latents, stops
@@ -75,6 +76,8 @@ def open_engine(settings: Settings, world: World) -> Engine:
     family = open_family(settings.family, None if settings.tiny else settings.weights, world.device)
     rows = Rows(settings.data)
     rows.check(family, settings.batch, settings.method not in recipes.TEXT_ALONE)
+    if rows.pictures:
+        check_target(family.denoiser(), placed(rows[range(min(settings.micro, 8))], world.device))
     return Engine(settings, world, family, rows, dtype)
 
 

@@ -13,7 +13,8 @@ from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
 
-from full_scale import families, prepare
+from full_scale import families, prepare, world as processes
+from full_scale.settings import read
 from full_scale.tiny import SCHEDULER, tiny_pipeline
 
 sys.path.append(str(Path(__file__).parent))  # for the tests of data
@@ -120,3 +121,23 @@ def sd15(tmp_path_factory):
         (path / part).mkdir()
         (path / part / f"{name}.json").write_text(json.dumps(value))
     return path
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A single process's world."""
+    found = processes.start("cpu")
+    yield found
+    processes.stop()
+
+
+@pytest.fixture
+def settings(data, tmp_path):
+    """The settings of a short run, after these flags."""
+
+    def make(*flags, out="run"):
+        short = ["--steps", "4", "--batch", "8", "--micro", "4", "--warmup", "0", "--log-every", "1", "--save-every", "2", "--show-every", "0", "--ema", "0"]
+        method = [] if "--method" in flags else ["finetune"]
+        return read([*method, "--tiny", "--data", str(data), "--out", str(tmp_path / out), "--lr", "1e-3", *short, *flags])
+
+    return make

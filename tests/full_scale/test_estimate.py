@@ -217,6 +217,13 @@ def test_dry_run_and_command_line(capsys, monkeypatch):
     dry = capsys.readouterr().out
     estimate.main(words)
     assert dry == capsys.readouterr().out and "memory of one of 1 process(es)" in dry
+    for rank, said in (("0", "memory of one of 2 process(es)"), ("1", "")):  # as torchrun starts them: one of them speaks
+        with monkeypatch.context() as patch:
+            for name, value in {"RANK": rank, "WORLD_SIZE": "2"}.items():
+                patch.setenv(name, value)
+            train.main([*words, "--dry-run"])
+        out = capsys.readouterr().out
+        assert said in out and bool(out) == bool(said)
     for more, match in ((["--processes", "x"], "--processes x: wanted a whole number"), (["--processes", "3"], "not a multiple of 3 process"),
                         (["--processes"], "--processes : wanted"), (["--weights", "both"], "both --weights and --tiny")):
         with pytest.raises(SystemExit, match=f"^full_scale.estimate: .*{match}"):

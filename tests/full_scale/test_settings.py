@@ -40,6 +40,7 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
 
 @pytest.mark.parametrize(("flags", "world", "says"), [
     (["finetune", "--tiny"], 1, "--data is missing"),
+    (["pcm_lora", "--tiny", "--data", "d", "--hyper.phases", "8"], 1, "hyper trains others: pass --sampler-steps 8"),
     (["finetune", "--data", "d"], 1, "neither --weights nor --tiny"),
     ([*OK, "--weights", "w"], 1, "both --weights and --tiny"),
     ([*OK, "--batch", "10", "--micro", "4"], 1, "try --batch 8"),
