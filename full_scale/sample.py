@@ -84,7 +84,8 @@ def run(config: Config) -> Path | None:
     try:
         return _run(config, found, device, dtype, laps, world)
     finally:
-        processes.stop()
+        if world:
+            processes.stop()
 
 
 def _run(config: Config, found: Found, device: torch.device, dtype: torch.dtype, laps: output.Laps, world: World | None) -> Path | None:

@@ -82,7 +82,7 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
 
     asked = []
     monkeypatch.setattr(train, "open_family", lambda *given: None)
-    monkeypatch.setattr(train, "Rows", lambda folder: SimpleNamespace(check=lambda family, batch, pictures: asked.append(pictures)))
+    monkeypatch.setattr(train, "Rows", lambda folder: SimpleNamespace(pictures=False, check=lambda family, batch, pictures: asked.append(pictures)))
     monkeypatch.setattr(train, "Engine", lambda *given: None)
     for method in ("swiftbrush", "finetune"):
         train.open_engine(read([method, "--tiny", "--data", "d"]), SimpleNamespace(device=torch.device("cpu")))

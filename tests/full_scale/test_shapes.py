@@ -56,7 +56,7 @@ def test_the_cards_command_samples_it(run, tmp_path, monkeypatch):
 
 def test_the_teacher_is_sampled_with_guidance_and_what_has_no_sense_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = sampling.run(Config(prompt=("a red circle",), family="shapes", tiny=True, steps=3, omega=2.0))
+    made = sampling.run(Config(prompt=("a red circle",), family="shapes", tiny=True, solver="ddim", steps=3, omega=2.0))
     assert json.loads((made / "settings.json").read_text())["network_samples"] == 6
     for change, match in (({"height": 64}, "takes no --lora, --height or --width"), ({"prompt": ("a lighthouse",)}, "lighthouse"),
                           ({"family": "shape"}, "no such family; there are sd, shapes"), ({"tiny": False, "weights": "nowhere"}, "no shapes_model.safetensors")):
