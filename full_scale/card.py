@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlib import discrete, grid, scaled_linear
+from dlib.grids import pcm_edges
 from dlib.recipes import TOLD_OMEGA
 from full_scale.lora_files import DIFFUSERS, KOHYA
 
@@ -18,8 +20,14 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "finetune": ("", {}),
     "lcm": ("LCMScheduler", {}),
     "lcm_with_omega": ("LCMScheduler", {}),
+    "pcm": ("TCDScheduler", {}),
+    "pcm_adversarial": ("TCDScheduler", {}),
 }
-"""By method: a class of diffusers and what to set in its configuration. "" keeps the weights' own; others get DDIM."""
+"""By method: a class of diffusers and what to set in its configuration. "" keeps the weights' own; others get DDIM.
+
+TCDScheduler with η = 0 is deterministic DDIM through any indices that its call is given; DDIMScheduler takes none, and its
+own come near a phase's edges without being them.
+"""
 
 
 def choice(method: str) -> tuple[str, dict[str, Any]]:
@@ -35,22 +43,30 @@ def scheduler(method: str, own: SchedulerMixin) -> SchedulerMixin:
     return getattr(diffusers, name).from_config(own.config, **more) if name else own
 
 
+def edges(s: Mapping[str, Any]) -> list[int]:
+    """The indices, of 1000, at which a phased student starts its jumps: the last trained one, then each edge but the clean one."""
+    hyper = s["hyper"]
+    times = grid(discrete(scaled_linear()), hyper["steps"], hyper["spacing"])
+    return [round(1000 * t - 1) for t in [times[0].item(), *pcm_edges(times, hyper["phases"]).tolist()[:-1]]]
+
+
 def text(about: Mapping[str, Any], lora: bool) -> str:
     """README.md. about: what `full_scale.export` writes into settings.json."""
     s, licence = about["settings"], about["licence"]
-    base = s["weights"] or "random tiny weights"
+    stock = s["family"] == "sd"
+    base = s["weights"] or ("random tiny weights" if stock else f"the book's teacher of the family {s['family']}")
     hub = bool(s["weights"]) and not Path(s["weights"]).expanduser().exists()
-    front = {"license": licence, "library_name": "diffusers", "pipeline_tag": "text-to-image", "base_model": base if hub else None,
-             "tags": "[lora]" if lora else None}
+    front = {"license": licence, "library_name": "diffusers" if stock else None, "pipeline_tag": "text-to-image",
+             "base_model": base if hub else None, "tags": "[lora]" if lora else None}
     head = "".join(f"{name}: {value}\n" for name, value in front.items() if value)
-    form = "LoRA" if lora else "all weights"
+    form = "LoRA" if lora else "LoRA, added to the weights" if s["lora_rank"] else "all weights"
     return f"""---
 {head}---
 # {s['method']}, {form}
 
 The {about['what']} after {about['step']} steps of `{s['method']}` on {base}.
 
-{_files(s) if lora else _pipeline(s)}
+{_files(s) if lora else _pipeline(s) if stock else _network(s)}
 ## Settings
 
 | setting | value |
@@ -72,7 +88,7 @@ def _files(s: Mapping[str, Any]) -> str:
 - `{KOHYA}` for ComfyUI and other readers of kohya's names (put it into `models/loras`): `alpha` is stated layer by layer.
 
 Both are float32 and hold the same update of the U-Net; strength 1 is what was trained.
-
+{_jumps(s)}
 ```python
 from diffusers import {name + ", " if name else ""}StableDiffusionPipeline
 
@@ -87,7 +103,7 @@ pipe.load_lora_weights(FOLDER, weight_name="{DIFFUSERS}")
 
 def _pipeline(s: Mapping[str, Any]) -> str:
     return f"""A folder in diffusers' format, float32, with the scheduler that suits it.
-
+{_jumps(s)}
 ```python
 from diffusers import StableDiffusionPipeline
 
@@ -99,13 +115,33 @@ pipe = StableDiffusionPipeline.from_pretrained(FOLDER)
 """
 
 
+def _jumps(s: Mapping[str, Any]) -> str:
+    if "phases" not in s["hyper"]:
+        return ""
+    return f"""
+It jumps from edge to edge of its {s['hyper']['phases']} phases, deterministically: pass the `timesteps` below, not a number of steps. Index 0
+is the last edge. Other schedulers only come near the edges that it was trained on.
+"""
+
+
+def _network(s: Mapping[str, Any]) -> str:
+    return f"""The weights of a network of this book, float32, which diffusers does not know:
+`full_scale.families.open_family("{s['family']}", FOLDER, device).denoiser()` opens it.
+
+    python -m full_scale.sample --family {s['family']} --weights FOLDER {_flags(s)}
+"""
+
+
 def _call(s: Mapping[str, Any]) -> str:
-    return f'picture = pipe("{s["prompts"][0]}", num_inference_steps={s["sampler_steps"]}, guidance_scale={1 + _omega(s):g}).images[0]'
+    steps = f"num_inference_steps={s['sampler_steps']}"
+    if "phases" in s["hyper"]:
+        steps = f"timesteps={edges(s)}, eta=0.0"
+    return f'picture = pipe("{s["prompts"][0]}", {steps}, guidance_scale={1 + _omega(s):g}).images[0]'
 
 
 def _flags(s: Mapping[str, Any]) -> str:
     return (f'--prompt "{s["prompts"][0]}" --solver {s["sampler"]} --grid {s["sampler_grid"]} --steps {s["sampler_steps"]} '
-            f"--omega {_omega(s):g}")
+            f"--omega {_omega(s):g}{' --end grid' if s['sampler_grid'] == 'pcm' else ''}")
 
 
 def _omega(s: Mapping[str, Any]) -> float:

@@ -50,8 +50,11 @@ class Checkpoints:
         self.finish()
         part = self.out / f"{PREFIX}{step:08d}{PART}"
         if self.world.leads:
-            part.mkdir(parents=True, exist_ok=True)
-            (part / "run.json").write_text(json.dumps({"step": step, **facts}, indent=1))
+            try:
+                part.mkdir(parents=True, exist_ok=True)
+                (part / "run.json").write_text(json.dumps({"step": step, **facts}, indent=1))
+            except OSError as error:
+                raise self._failed(part, error) from error
         future = dcp.async_save(dict(state), checkpoint_id=part, process_group=self.world.saving)
         self.pending = future, part
         if wait:
@@ -70,14 +73,18 @@ class Checkpoints:
         try:
             future.result()
         except (Exception, CheckpointException) as error:  # whatever the writer's threads met: a full disk, a lost file system
-            shutil.rmtree(part, ignore_errors=True)
-            good = complete(self.out)
-            raise OSError(f"checkpoint {part.stem} could not be written ({_cause(error)}). {f'The last good one is {good[-1]}' if good else 'There is none yet'}: "
-                          "make room, or fix the disk, and start the same command again") from error
+            raise self._failed(part, error) from error
         if self.world.leads:
             os.replace(part, part.with_suffix(""))
             for old in complete(self.out)[: -self.keep]:
                 shutil.rmtree(old, ignore_errors=True)
+
+    def _failed(self, part: Path, error: BaseException) -> OSError:
+        """The error to raise; the half-written checkpoint is removed, which also makes room."""
+        shutil.rmtree(part, ignore_errors=True)
+        good = complete(self.out)
+        return OSError(f"checkpoint {part.stem} could not be written ({_cause(error)}). {f'The last good one is {good[-1]}' if good else 'There is none yet'}: "
+                       "make room, or fix the disk, and start the same command again")
 
     def load(self, path: Path, state: Mapping[str, Any]) -> None:
         """Fill the tensors of `state` in place from a checkpoint, however many processes wrote it."""

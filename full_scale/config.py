@@ -30,7 +30,9 @@ class Config:
     weights: str | None = None
     """A folder in diffusers' format or a hub id; SD 1.x (ε) or SD 2.1 (v)."""
     tiny: bool = False
-    """A random tiny pipeline instead of weights: offline, in seconds, its pictures are noise."""
+    """A random tiny pipeline instead of weights: offline, in seconds, its pictures are noise. Of shapes: the book's teacher."""
+    family: str = "sd"
+    """The kind of model: a name of full_scale.families. shapes has one size and takes no --lora."""
     lora: Path | None = None
     """A LoRA file to put on the weights: what `full_scale.export` wrote, or another one that diffusers reads."""
     negative: str = ""

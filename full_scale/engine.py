@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dlib import Batch, Phase
+from dlib._util import require
 from dlib.losses import drop
 from full_scale import checkpoint, world as processes
 from full_scale.draws import Draws, step_draws
@@ -50,6 +51,8 @@ class Engine:
         if not found:
             return 0
         facts, now = checkpoint.described(found[-1]), self._facts()
+        require(facts["settings"]["method"] == now["method"], f"--out {self.s.out} holds a run of {facts['settings']['method']}, not of "
+                f"{now['method']}: name the recipe that it was started with, or use a new --out")
         changed = [f"{name}: {facts['settings'].get(name)!r} → {now[name]!r}" for name in (*BOUND, "rows") if facts["settings"].get(name) != now[name]]
         if changed:
             raise ValueError(f"--out {self.s.out} holds a run with other settings: {'; '.join(changed)}. Type them again as they were, or use a new --out")
@@ -75,7 +78,7 @@ class Engine:
 
     def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
         draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
-        batch = _to(self.rows[[row for _, row in pairs]], self.world.device)
+        batch = placed(self.rows[[row for _, row in pairs]], self.world.device)
         return replace(batch, cond=drop(batch.cond, self.null, self.s.drop, draw)), draw
 
     def advance(self) -> dict[str, Tensor]:
@@ -116,6 +119,8 @@ class Engine:
         """Train to the end, or until a signal; whether it is the end. `show` makes this step's pictures."""
         s, stop, start = self.s, Stop(), self.step
         logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.world.leads else []
+        if self.world.leads:
+            self.alarms.remember(s.out / "log.jsonl")
         with tqdm(total=s.steps, initial=start, unit="step", desc=s.method, disable=not self.world.leads) as bar:
             while self.step < s.steps:
                 metrics = self.advance()
@@ -131,7 +136,7 @@ class Engine:
                 if stopped or self.step % s.save_every == 0 or self.step == s.steps:
                     self.save(wait=stopped)
                 if stopped:
-                    bar.write(f"{stop.asked or 'another process was asked to stop'}: saved at step {self.step}; start the same command again to go on")
+                    self._say(bar, f"{stop.asked or 'another process was asked to stop'}: saved at step {self.step}; start the same command again to go on")
                     return False
         self.checkpoints.finish()
         return True
@@ -145,10 +150,15 @@ class Engine:
         for log in logs:
             log.scalars(self.step - 1, values)
         for alarm in self.alarms(values):
-            bar.write(f"ALARM at step {self.step - 1}: {alarm}")
+            self._say(bar, f"ALARM at step {self.step - 1}: {alarm}")
         bar.set_postfix({name: f"{value:.3g}" for name, value in values.items() if name.endswith("/loss")})
 
+    def _say(self, bar: tqdm, text: str) -> None:
+        if self.world.leads:  # every process has the same to say
+            bar.write(text)
 
-def _to(batch: Batch, device: torch.device) -> Batch:
+
+def placed(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
     cond = {name: value.to(device, non_blocking=True) for name, value in batch.cond.items()}
     return Batch(batch.x0.to(device, non_blocking=True), cond)

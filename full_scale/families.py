@@ -21,7 +21,7 @@ from dlib._util import require
 from full_scale import sd
 from full_scale.pictures import fitted, pixels
 from full_scale.shapes import Shapes
-from full_scale.sample import opened
+from full_scale.sample import hush, opened
 from full_scale.tiny import tiny_pipeline
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class StableDiffusion:
     def open(cls, weights: str | None, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
         """From a folder or a hub id; None is the random tiny pipeline. Raises ValueError as `weights.load` does."""
         if weights is None:
+            hush()
             return cls(tiny_pipeline().to(device))
         return cls(*opened(SimpleNamespace(weights=weights, tiny=False), device, dtype))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,9 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dlib import Batch
+from dlib import Batch, Denoiser
 from dlib._util import tensors
 from dlib.lora import LowRank, adapters
+from full_scale.draws import step_draws
 from full_scale.world import World
 
 
@@ -39,6 +41,28 @@ def gradient_norm(weights: Mapping[str, nn.Parameter], clip: float) -> float:
     if clip:
         nn.utils.clip_grads_with_norm_(weights.values(), clip, norm)
     return norm.item()
+
+
+FOLLOWED = 0.5
+"""A trained network's relative error on its own target is far below this where signal and noise are equal; on the other it is above."""
+
+
+@torch.no_grad()
+def check_target(model: Denoiser, batch: Batch) -> None:
+    """Raise ValueError if a network on data answers with v where its weights say ε, or the other way round.
+
+    Seen where α = σ, on noise that depends on nothing. A network that follows neither, as random weights do, passes.
+    """
+    level, noise = model.schedule.at_lam(0.0), step_draws(0, 0, range(len(batch.x0))).normal(batch.x0)
+    raw = model(level.alpha * batch.x0 + level.sigma * noise, level, batch.cond).raw
+    targets = {"eps": noise, "v": level.alpha * noise - level.sigma * batch.x0}
+    off = {name: ((raw - target).square().mean() / target.square().mean()).item() for name, target in targets.items()}
+    best = min(off, key=off.get)
+    if model.predicts in off and best != model.predicts and off[best] < FOLLOWED:
+        names = {"eps": "epsilon", "v": "v_prediction"}
+        raise ValueError(f"the scheduler's configuration says prediction_type {names[model.predicts]}, but on these data the network answers with "
+                         f"{names[best]} (relative error {off[best]:.2g} against {off[model.predicts]:.2g}): put prediction_type right in the weights' "
+                         "scheduler/scheduler_config.json")
 
 
 def refuse(step: int, role: str, batch: Batch, out: Path, world: World) -> None:
@@ -90,6 +114,11 @@ class Alarms:
                 found.append(f"{rule.metric} is {value:.3g}, at first it was {usual:.3g}: {rule.meaning}")
             (self.loud.add if out else self.loud.discard)(rule)
         return found
+
+    def remember(self, log: Path) -> None:
+        """What a resumed run measured before: its own start stays what its numbers are compared with."""
+        for line in log.read_text().splitlines():
+            self(json.loads(line))
 
 
 @torch.no_grad()

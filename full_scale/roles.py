@@ -192,4 +192,4 @@ def _replicate(net: nn.Module, s: Settings, world: World) -> nn.Module:
     if s.parallel == "fsdp" or world.size == 1:
         return net
     devices = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(net, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(net, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True)

@@ -74,6 +74,8 @@ class Rows:
     def check(self, family: Family, batch: int, pictures: bool = True) -> None:
         """Raise ValueError unless these data suit a model and a global batch; pictures: whether the method needs them."""
         theirs, ours = self.info["family"], family.identity
+        require(theirs["family"] == ours["family"], f"data {self.folder} were prepared for the family {theirs['family']}, and the model is of the "
+                f"family {ours['family']}: pass --family {theirs['family']}, or prepare them anew with --family {ours['family']} and another --out")
         other = [f"{name}: {theirs.get(name)} in the data, {ours.get(name)} in the model"
                  for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         require(not other, f"data {self.folder} were prepared with another model family ({'; '.join(other)}). "

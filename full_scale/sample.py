@@ -18,16 +18,19 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import tyro
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from dlib import CLEAN, SOLVERS, Denoiser, Draw, NoiseLevel, NoiseSchedule, counted, grid, guided, sample
+from dlib._util import require
 from dlib.solvers import Solver, State
 from full_scale import output, sd
 from full_scale import world as processes
@@ -76,41 +79,38 @@ def run(config: Config) -> Path | None:
     check(config)
     device, dtype = place(config)
     laps = output.Laps()
-    pipe, licence = opened(config, device, dtype)
-    if config.lora:
-        add_lora(pipe, config.lora)
+    found = stable_diffusion(config, device, dtype) if config.family == "sd" else other(config, device)
     world = processes.start(config.device) if config.parallel and processes.launched() else None
     try:
-        return _run(config, pipe, licence, device, dtype, laps, world)
+        return _run(config, found, device, dtype, laps, world)
     finally:
-        processes.stop()
+        if world:
+            processes.stop()
 
 
-def _run(config, pipe, licence, device, dtype, laps, world: World | None) -> Path | None:
-    leads = world is None or world.leads
-    shape, base = latent_shape(pipe, config), counted(sd.denoiser(pipe.unet, pipe.scheduler.config))
+def _run(config: Config, found: Found, device: torch.device, dtype: torch.dtype, laps: output.Laps, world: World | None) -> Path | None:
+    leads, base = world is None or world.leads, counted(found.base)
     levels, solver = stops(base.schedule, config.steps, config.grid, config.end), SOLVERS[config.solver]
-    null = {name: rows[0] for name, rows in sd.encode(pipe, [config.negative]).items()}
+    null = {name: rows[0].to(device) for name, rows in found.encode([config.negative]).items()}
     prompts = [prompt for prompt in config.prompt for _ in range(config.n)]
-    cond, told = sd.encode(pipe, prompts), pipe.unet.config.time_cond_proj_dim is not None
-    if told:  # a distilled network that takes ω as an input
+    cond = {name: rows.to(device) for name, rows in found.encode(prompts).items()}
+    if found.told:
         cond["omega"] = torch.full((len(prompts),), config.omega, device=device)
-    model = guided(base, config.omega, null) if config.omega and not told else base
+    model = guided(base, config.omega, null) if config.omega and not found.told else base
     seeds, costs = range(config.seed, config.seed + len(prompts)), []
     laps.mark("load")
     total = config.steps * math.ceil(len(prompts) / config.batch)
     with tqdm(total=total, unit="step", desc=config.parallel or config.solver, disable=not leads) as bar:
         find = finder(config, world, bar, costs) if config.parallel else sample
-        x = latents(model, shape, levels, solver, cond, seeds, config.batch, lambda state: bar.update(state.step > 0), find)
+        x = latents(model, found.shape, levels, solver, cond, seeds, config.batch, lambda state: bar.update(state.step > 0), find)
     laps.mark("sample")
     if not leads:
         return None
-    pictures, flags = sd.censored(pipe, [sd.decode(pipe.vae, latent) for latent in x])
+    pictures, flags = found.censor([found.decode(latent) for latent in x])
     laps.mark("decode")
     files = {f"{k:03d}.png": picture for k, picture in enumerate(pictures)}
     return output.write(config.out or output.next_free(Path("runs/sample")), files, columns(config), {
-        "config": asdict(config), "device": str(device), "dtype": str(dtype), "licence": licence,
-        "safety_checker": pipe.safety_checker is not None,
+        "config": asdict(config), "device": str(device), "dtype": str(dtype), "licence": found.licence, "safety_checker": found.checked,
         "pictures": [{"file": name, "prompt": prompt, "seed": seed, "flagged": flag}
                      for name, prompt, seed, flag in zip(files, prompts, seeds, flags)],
         **facts(base, levels, solver), **({"parallel": costs, "processes": world.size if world else 1} if config.parallel else {}),
@@ -118,9 +118,42 @@ def _run(config, pipe, licence, device, dtype, laps, world: World | None) -> Pat
     })
 
 
+@dataclass(frozen=True)
+class Found:
+    """A model as sampling asks for it. told: it takes ω as an input. checked: its weights have a safety checker."""
+
+    base: Denoiser
+    shape: Sequence[int]
+    encode: Callable[[Sequence[str]], dict[str, Tensor]]
+    decode: Callable[[Tensor], Image.Image]
+    licence: str | None
+    told: bool = False
+    checked: bool = False
+    censor: Callable = lambda pictures: (pictures, [False] * len(pictures))
+
+
+def stable_diffusion(config: Config, device: torch.device, dtype: torch.dtype) -> Found:
+    """Stable Diffusion, or a student of it, with a LoRA where one is named."""
+    pipe, licence = opened(config, device, dtype)
+    if config.lora:
+        add_lora(pipe, config.lora)
+    return Found(sd.denoiser(pipe.unet, pipe.scheduler.config), latent_shape(pipe, config), partial(sd.encode, pipe), partial(sd.decode, pipe.vae),
+                 licence, pipe.unet.config.time_cond_proj_dim is not None, pipe.safety_checker is not None, partial(sd.censored, pipe))
+
+
+def other(config: Config, device: torch.device) -> Found:
+    """A model of any family, in its own size."""
+    from full_scale.families import open_family
+
+    require(not (config.lora or config.height or config.width), f"--family {config.family} takes no --lora, --height or --width")
+    family = open_family(config.family, config.weights, device)
+    print(f"{config.weights or f'the teacher of the family {config.family}'} on {device} · licence of the weights: {family.licence or 'not stated'}")
+    return Found(family.denoiser(), family.shape(family.size), family.encode_texts, family.decode, family.licence)
+
+
 def opened(config: Config, device: torch.device, dtype: torch.dtype) -> tuple[StableDiffusionPipeline, str | None]:
     """The pipeline and its weights' licence; says on stdout what was opened. The tiny one is saved and loaded likewise."""
-    _hush()
+    hush()
     with tempfile.TemporaryDirectory() as folder:
         if config.tiny:
             tiny_pipeline().save_pretrained(folder)
@@ -130,7 +163,7 @@ def opened(config: Config, device: torch.device, dtype: torch.dtype) -> tuple[St
     return pipe, licence
 
 
-def _hush() -> None:
+def hush() -> None:
     """Silence transformers' notices: its bars for single files, and that torchvision, which nothing here uses, is absent."""
     from transformers.utils import logging
 

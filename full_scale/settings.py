@@ -178,6 +178,9 @@ def check(s: Settings, world: int = 1) -> None:
             "drop one of the two")
     require(not (s.parallel == "fsdp" and s.method == "pcm_adversarial"), "--parallel fsdp with pcm_adversarial: its discriminator reads the teacher's "
             "inner stages, which fsdp keeps in pieces: use --parallel ddp")
+    require(s.sampler_grid != "pcm" or "phases" not in vars(s.hyper) or (s.hyper.phases, s.hyper.steps, s.hyper.spacing) == (s.sampler_steps, 50, "sd_trailing"),
+            "--sampler-grid pcm shows the edges of --sampler-steps phases cut from 50 sd_trailing steps, and --hyper trains others: pass "
+            f"--sampler-steps {getattr(s.hyper, 'phases', 4)}, or another --sampler-grid")
     require(not (s.lora_rank and s.method in recipes.TOLD_OMEGA), f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm")
 
 

@@ -5,7 +5,8 @@
     sbatch full_scale/launch/slurm.sh lcm_lora --weights … --data … --out …
 
 The first argument names a recipe in full_scale/recipes, or a TOML file of yours; flags override it. A run that was killed, by
-whatever, is continued by the same command. --dry-run prints the settings, the parameters and the memory and time it will take.
+whatever, is continued by the same command. --dry-run prints the settings, the parameters and the memory and time it will take
+on as many GPUs as processes were started; full_scale.estimate has --processes for other numbers.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from PIL import Image
 
 from dlib import SOLVERS, guided, recipes
 from full_scale import world as processes
-from full_scale.engine import Engine
+from full_scale.engine import Engine, placed
 from full_scale.families import open_family
+from full_scale.guard import check_target
 from full_scale.output import contact_sheet
 from full_scale.rows import Rows
 from full_scale.sample import latents, stops
@@ -35,13 +37,20 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         settings = read([a for a in arguments if a != "--dry-run"])
         if dry:
-            from full_scale.estimate import report
-
-            return print(report(settings))
+            return rehearse(settings)
         check(settings)
         train(settings)
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"full_scale.train: {error}")
+
+
+def rehearse(settings: Settings) -> None:
+    """Print the estimate for the world that torchrun or srun started, once; no process group is needed for it."""
+    from full_scale.estimate import report
+
+    rank, size = processes.place()
+    if rank == 0:
+        print(report(settings, size))
 
 
 def train(settings: Settings) -> Engine:
@@ -67,6 +76,8 @@ def open_engine(settings: Settings, world: World) -> Engine:
     family = open_family(settings.family, None if settings.tiny else settings.weights, world.device)
     rows = Rows(settings.data)
     rows.check(family, settings.batch, settings.method not in recipes.TEXT_ALONE)
+    if rows.pictures:
+        check_target(family.denoiser(), placed(rows[range(min(settings.micro, 8))], world.device))
     return Engine(settings, world, family, rows, dtype)
 
 

@@ -41,6 +41,9 @@ def start(device: str = "auto") -> World:
     if kind == "cuda":
         require(local < torch.cuda.device_count(), f"process {local} of this node has no GPU: {torch.cuda.device_count()} are visible; start as many processes as GPUs")
         torch.cuda.set_device(local)
+    require(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True", "torchrun started the "
+            "processes again, and would let them wait for the addresses of the dead ones: export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun "
+            "--max_restarts, as full_scale/launch/one_node.sh does; the same command goes on from the last checkpoint")
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     if "RANK" in os.environ:
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
@@ -48,6 +51,12 @@ def start(device: str = "auto") -> World:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     saving = dist.new_group(backend="gloo")
     return World(dist.get_rank(), dist.get_world_size(), torch.device(kind, local) if kind == "cuda" else torch.device(kind), saving)
+
+
+def place() -> tuple[int, int]:
+    """(rank, number of processes), as torchrun's or srun's variables say before anybody has joined."""
+    _from_slurm()
+    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if "RANK" in os.environ else (0, 1)
 
 
 def _from_slurm() -> None:

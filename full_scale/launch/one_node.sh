@@ -12,7 +12,7 @@
 #             pcm_lora             9 GB    A100 1.3 h    H100 0.4 h
 #             pcm_adversarial     14 GB    A100 4.8 h    H100 1.5 h
 #             finetune            24 GB    A100 0.5 h    H100 0.2 h     9 GB with --parallel fsdp
-#             swiftbrush          26 GB    A100  11 h    H100 3.4 h     9 GB with --parallel fsdp
+#             swiftbrush          26 GB    A100  11 h    H100 3.3 h     9 GB with --parallel fsdp
 #             lcm                 28 GB    A100  13 h    H100 4.0 h     7 GB with --parallel fsdp
 # Stop    kill -USR1 of any one worker saves at once and ends the run. kill -TERM of torchrun does too, but torchrun gives
 #         its workers 30 seconds: where a checkpoint takes longer, the one before it is the last.
@@ -21,5 +21,6 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else workers that are started again read the addresses of the dead, and wait
 exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc_per_node "${GPUS:-gpu}" --max_restarts "${RESTARTS:-0}" \
     -m full_scale.train "$@"

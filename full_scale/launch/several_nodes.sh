@@ -16,5 +16,6 @@ set -euo pipefail
 : "${NODES:?how many machines, e.g. NODES=2}" "${HEAD:?name and port of one of the machines, e.g. HEAD=node0:29500}"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else workers that are started again read the addresses of the dead, and wait
 exec "${PYTHON:-python}" -m torch.distributed.run --nnodes "$NODES" --nproc_per_node "${GPUS:-gpu}" --max_restarts "${RESTARTS:-3}" \
     --rdzv_backend c10d --rdzv_endpoint "$HEAD" --rdzv_id "${RUN_ID:-full-scale}" -m full_scale.train "$@"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
 
-from full_scale import families, prepare
-from full_scale.tiny import tiny_pipeline
+from full_scale import families, prepare, world as processes
+from full_scale.settings import read
+from full_scale.tiny import SCHEDULER, tiny_pipeline
 
 sys.path.append(str(Path(__file__).parent))  # for the tests of data
 import datafolders  # noqa: E402
@@ -99,3 +101,43 @@ def shapes_data(tmp_path_factory):
     write_folder(root / "pictures", 40, seed=0)
     prepare.run(prepare.Config(source=(str(root / "pictures"),), out=root / "prepared", family="shapes", tiny=True))
     return root / "prepared"
+
+
+SD15 = {  # unet/config.json as published
+    "_class_name": "UNet2DConditionModel", "act_fn": "silu", "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False, "cross_attention_dim": 768, "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+
+
+@pytest.fixture(scope="session")
+def sd15(tmp_path_factory):
+    """A folder with the three configuration files and no weights."""
+    path = tmp_path_factory.mktemp("sd15")
+    for part, name, value in (("unet", "config", SD15), ("text_encoder", "config", {"max_position_embeddings": 77}),
+                              ("scheduler", "scheduler_config", {**SCHEDULER, "prediction_type": "epsilon"})):
+        (path / part).mkdir()
+        (path / part / f"{name}.json").write_text(json.dumps(value))
+    return path
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A single process's world."""
+    found = processes.start("cpu")
+    yield found
+    processes.stop()
+
+
+@pytest.fixture
+def settings(data, tmp_path):
+    """The settings of a short run, after these flags."""
+
+    def make(*flags, out="run"):
+        short = ["--steps", "4", "--batch", "8", "--micro", "4", "--warmup", "0", "--log-every", "1", "--save-every", "2", "--show-every", "0", "--ema", "0"]
+        method = [] if "--method" in flags else ["finetune"]
+        return read([*method, "--tiny", "--data", str(data), "--out", str(tmp_path / out), "--lr", "1e-3", *short, *flags])
+
+    return make

@@ -20,27 +20,9 @@ from full_scale.counting import META, Counter, LikeAGpu, backward, cost
 from full_scale.draws import step_draws
 from full_scale.needs import needs
 from full_scale.settings import as_table, read
-from full_scale.tiny import SCHEDULER, tiny_pipeline
+from full_scale.tiny import tiny_pipeline
 
-SD15 = {  # unet/config.json as published
-    "_class_name": "UNet2DConditionModel", "act_fn": "silu", "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280],
-    "center_input_sample": False, "cross_attention_dim": 768, "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "mid_block_scale_factor": 1,
-    "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-}
 WEIGHTS = 859_520_964
-
-
-@pytest.fixture(scope="module")
-def sd15(tmp_path_factory):
-    """A folder with the three configuration files and no weights."""
-    path = tmp_path_factory.mktemp("sd15")
-    for part, name, value in (("unet", "config", SD15), ("text_encoder", "config", {"max_position_embeddings": 77}),
-                              ("scheduler", "scheduler_config", {**SCHEDULER, "prediction_type": "epsilon"})):
-        (path / part).mkdir()
-        (path / part / f"{name}.json").write_text(json.dumps(value))
-    return path
 
 
 def settings(*more: str):
@@ -235,6 +217,13 @@ def test_dry_run_and_command_line(capsys, monkeypatch):
     dry = capsys.readouterr().out
     estimate.main(words)
     assert dry == capsys.readouterr().out and "memory of one of 1 process(es)" in dry
+    for rank, said in (("0", "memory of one of 2 process(es)"), ("1", "")):  # as torchrun starts them: one of them speaks
+        with monkeypatch.context() as patch:
+            for name, value in {"RANK": rank, "WORLD_SIZE": "2"}.items():
+                patch.setenv(name, value)
+            train.main([*words, "--dry-run"])
+        out = capsys.readouterr().out
+        assert said in out and bool(out) == bool(said)
     for more, match in ((["--processes", "x"], "--processes x: wanted a whole number"), (["--processes", "3"], "not a multiple of 3 process"),
                         (["--processes"], "--processes : wanted"), (["--weights", "both"], "both --weights and --tiny")):
         with pytest.raises(SystemExit, match=f"^full_scale.estimate: .*{match}"):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
-from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline, TCDScheduler
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -245,13 +245,13 @@ def test_a_damaged_checkpoint_names_itself(one, tmp_path):
 
 def test_scheduler_of_each_method_keeps_the_weights_noise_levels(v_pipe):
     want = v_pipe.scheduler.alphas_cumprod
-    lcm, pcm = (card.scheduler(method, v_pipe.scheduler) for method in ("lcm", "pcm"))
-    assert type(lcm) is LCMScheduler and type(pcm) is DDIMScheduler and card.scheduler("finetune", v_pipe.scheduler) is v_pipe.scheduler
-    for found in (lcm, pcm):
+    lcm, one, pcm = (card.scheduler(method, v_pipe.scheduler) for method in ("lcm", "swiftbrush", "pcm"))
+    assert type(lcm) is LCMScheduler and type(one) is DDIMScheduler and type(pcm) is TCDScheduler and card.scheduler("finetune", v_pipe.scheduler) is v_pipe.scheduler
+    for found in (lcm, one, pcm):
         assert torch.equal(found.alphas_cumprod, want) and found.config.prediction_type == "v_prediction" and not found.config.clip_sample
-    pcm.set_timesteps(4)
+    one.set_timesteps(4)
     lcm.set_timesteps(4)
-    assert pcm.timesteps.tolist() == [999, 749, 499, 249] and pcm.final_alpha_cumprod == 1.0 and lcm.timesteps.tolist() == [999, 759, 499, 259]
+    assert one.timesteps.tolist() == [999, 749, 499, 249] and one.final_alpha_cumprod == 1.0 and lcm.timesteps.tolist() == [999, 759, 499, 259]
 
 
 def test_card_states_licence_base_and_use(lora):

@@ -129,6 +129,13 @@ def test_srun_without_an_address_says_what_to_export(monkeypatch):
         processes.start("cpu")
 
 
+def test_a_restart_that_would_wait_for_ever_is_refused(monkeypatch):
+    for name, value in {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun --max_restarts"):
+        processes.start("cpu")
+
+
 @pytest.mark.parametrize(("program", "words", "status", "again"), [
     ("mkdir -p a && touch a/done", ["--out", "a"], 0, False),  # done
     ("mkdir -p a/step-00000005", ["--out=a"], 0, True),  # saved because it was asked to stop

@@ -150,6 +150,11 @@ class TestCheck:
                            r"\[77, 768\] in the model\).*python -m full_scale.prepare .*--out .*out-2"):
             Rows(folder).check(Other(family.pipe), 1)
 
+    def test_another_kind_of_model_is_one_sentence(self, folder, family):
+        with pytest.raises(ValueError, match="prepared for the family sd, and the model is of the family shapes: pass --family sd, or prepare them anew with "
+                           "--family shapes and another --out$"):
+            Rows(folder).check(families.open_family("shapes", None, torch.device("cpu")), 1)
+
     def test_other_weights_of_the_same_shape_are_found(self, folder):
         pipe = tiny_pipeline()
         torch.manual_seed(1)

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import (
-    DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, StableDiffusionPipeline,
+    DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, StableDiffusionPipeline, TCDScheduler,
 )
 
 from dlib import CLEAN, SOLVERS, Draw, grid, guided, sample
 from full_scale import sd
+from full_scale.card import edges
 from full_scale.draws import Draws
 from full_scale.sample import latents, stops
 
@@ -126,3 +127,13 @@ def test_released_ddim_leaves_its_own_grid_when_steps_do_not_divide(eps_pipe):
     scheduler.set_timesteps(10)
     visited = scheduler.timesteps.tolist()
     assert [t - 100 for t in visited[:-1]] == visited[1:]
+
+
+def test_a_stock_scheduler_jumps_from_edge_to_edge(pipe):
+    """What the model card of a phased student says: TCDScheduler at η = 0, given the edges, is our DDIM on the grid `pcm`; trailing DDIM is not."""
+    given = {"timesteps": edges({"hyper": {"phases": 4, "steps": 50, "spacing": "sd_trailing"}}), "eta": 0.0}
+    assert given["timesteps"] == [999, 739, 499, 239]
+    exact, near = (theirs(pipe, scheduler, 4, start(), **more) for scheduler, more in (
+        (TCDScheduler.from_config(pipe.scheduler.config), given), (ddim_scheduler(pipe, "trailing"), {})))
+    jumped = ours(pipe, "ddim", 4, "pcm", "grid")
+    assert gap(jumped, exact) < TOLERANCE < 5 * TOLERANCE < gap(jumped, near)

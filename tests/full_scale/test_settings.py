@@ -40,6 +40,7 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
 
 @pytest.mark.parametrize(("flags", "world", "says"), [
     (["finetune", "--tiny"], 1, "--data is missing"),
+    (["pcm_lora", "--tiny", "--data", "d", "--hyper.phases", "8"], 1, "hyper trains others: pass --sampler-steps 8"),
     (["finetune", "--data", "d"], 1, "neither --weights nor --tiny"),
     ([*OK, "--weights", "w"], 1, "both --weights and --tiny"),
     ([*OK, "--batch", "10", "--micro", "4"], 1, "try --batch 8"),
@@ -81,7 +82,7 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
 
     asked = []
     monkeypatch.setattr(train, "open_family", lambda *given: None)
-    monkeypatch.setattr(train, "Rows", lambda folder: SimpleNamespace(check=lambda family, batch, pictures: asked.append(pictures)))
+    monkeypatch.setattr(train, "Rows", lambda folder: SimpleNamespace(pictures=False, check=lambda family, batch, pictures: asked.append(pictures)))
     monkeypatch.setattr(train, "Engine", lambda *given: None)
     for method in ("swiftbrush", "finetune"):
         train.open_engine(read([method, "--tiny", "--data", "d"]), SimpleNamespace(device=torch.device("cpu")))

@@ -1,19 +1,33 @@
-"""The command line on two processes: every recipe is killed in its middle and goes on with the numbers of an unbroken run."""
+"""The launch scripts on two processes: every recipe is killed in its middle, goes on with the numbers of an unbroken run, and
+is exported into what stock programs read."""
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import tyro
+from diffusers import LCMScheduler
+from PIL import Image
+from safetensors.torch import load_file
+
+import full_scale.sample as sampling
+from full_scale import export, lora_files
+from full_scale.config import Config
+from full_scale.tiny import tiny_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["--tiny", "--batch", "4", "--micro", "1", "--steps", "6", "--warmup", "0", "--log-every", "1", "--save-every", "2", "--show-every", "0"]
-QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+SHOW = ["--show-every", "6", "--prompts", "a cat"]
+QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT), "PYTHON": sys.executable}
 RECIPES = {
     "finetune-fsdp": ["finetune", "--parallel", "fsdp", "--ema", "0.9"],
     "lcm-fsdp": ["lcm", "--parallel", "fsdp"],
@@ -24,11 +38,12 @@ RECIPES = {
 }
 
 
-def start(flags, data, out, processes=2) -> subprocess.Popen:
-    """A training run."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else [sys.executable]
-    command = [*launch, "-m", "full_scale.train", flags[0], *SHORT, "--data", str(data), "--out", str(out), *flags[1:]]
-    return subprocess.Popen(command, cwd=ROOT, env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(flags, data, out, processes=2, restarts=0) -> subprocess.Popen:
+    """A training run, as the launch scripts start it."""
+    script = ROOT / "full_scale" / "launch" / ("one_node.sh" if processes > 1 else "one_gpu.sh")
+    command = ["bash", script, flags[0], *SHORT, "--device", "cpu", "--data", str(data), "--out", str(out), *flags[1:]]
+    env = {**QUIET, "GPUS": str(processes), "RESTARTS": str(restarts)}
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finished(process: subprocess.Popen) -> str:
@@ -62,7 +77,27 @@ def unbroken(data, tmp_path_factory):
 
     def run(name):
         if name not in found:
-            finished(start(RECIPES[name], data, root / name))
+            finished(start([*RECIPES[name], *SHOW], data, root / name))
+            found[name] = root / name
+        return found[name]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def resumed(data, tmp_path_factory):
+    """The folder of each recipe's run that was killed in its middle and started again."""
+    root, found = tmp_path_factory.mktemp("resumed"), {}
+
+    def run(name):
+        if name not in found:
+            process = start([*RECIPES[name], *SHOW], data, root / name)
+            wait_for_step(root / name, 3, process)
+            for pid in [*workers(process), process.pid]:
+                os.kill(pid, signal.SIGKILL)
+            process.communicate()
+            assert not (root / name / "done").exists()
+            assert "6/6" in finished(start([*RECIPES[name], *SHOW], data, root / name))
             found[name] = root / name
         return found[name]
 
@@ -70,16 +105,43 @@ def unbroken(data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_kill_and_resume_is_bitwise_the_unbroken_run(name, unbroken, data, tmp_path):
-    process = start(RECIPES[name], data, tmp_path / "run")
-    wait_for_step(tmp_path / "run", 3, process)
-    for pid in [*workers(process), process.pid]:
-        os.kill(pid, signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "run" / "done").exists()
-    finished(start(RECIPES[name], data, tmp_path / "run"))
-    assert losses(tmp_path / "run") == losses(unbroken(name)) and len(losses(tmp_path / "run")) == 6
-    assert (tmp_path / "run" / "done").exists() and not list((tmp_path / "run").glob("*.part"))
+def test_kill_and_resume_is_bitwise_the_unbroken_run(name, unbroken, resumed):
+    """Losses and the grid of pictures, which all processes sample together."""
+    run, whole, grid = resumed(name), unbroken(name), Path("pictures", "samples-00000006.png")
+    assert losses(run) == losses(whole) and len(losses(run)) == 6
+    assert (run / grid).read_bytes() == (whole / grid).read_bytes() and Image.open(run / grid).size == (128, 128)
+    assert (run / "done").exists() and not list(run.glob("*.part"))
+
+
+def picture_of(code: str) -> tuple:
+    """(what the code of a model card makes with seed 0, its pipeline)."""
+    names = {"seeds": [torch.Generator().manual_seed(0)]}
+    exec(code.replace("FOLDER", "'export'").replace("= pipe(", "= pipe(generator=seeds, prompt="), names)
+    return np.asarray(names["picture"]).astype(int), names["pipe"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_was_killed_is_exported_and_stock_programs_read_it(name, resumed, tmp_path, monkeypatch):
+    """The model card's own lines are run: stock diffusers, and `full_scale.sample`; where both sample alike, their pictures are equal."""
+    monkeypatch.chdir(tmp_path)
+    tiny_pipeline().save_pretrained("WEIGHTS")  # the name that the cards give to random tiny weights
+    out = export.run(export.Export(resumed(name), to=Path("export")))
+    step, card = export.chosen(resumed(name), None), (out / "README.md").read_text()
+    theirs, pipe = picture_of(re.search("```python\n(.*?)```", card, re.DOTALL)[1])
+    words = shlex.split(re.search(r"python -m full_scale.sample (.*)", card)[1].replace("FOLDER", "export"))
+    made = sampling.run(tyro.cli(Config, args=words))
+    ours = np.asarray(Image.open(made / "grid.png")).astype(int)
+    assert ours.shape == (128, 128, 3) and ours.std() > 5
+    assert name.startswith("finetune") or np.abs(ours - theirs).max() <= 2  # finetune keeps its weights' own scheduler
+    found, own = export.student(step)[1], dict(pipe.unet.named_parameters())
+    if "lora" in name or "pcm" in name:
+        keys = {key.split(".")[0] for key in load_file(out / lora_files.KOHYA)}
+        assert keys == {f"lora_unet_{layer.removesuffix('.base_layer.weight').replace('.', '_')}" for layer in own if layer.endswith("base_layer.weight")}
+        assert all(value.any() for key, value in load_file(out / lora_files.DIFFUSERS).items()) and len(found) == 2 * len(keys)
+    else:
+        assert all(torch.equal(own[key.removeprefix("unet.")], value) for key, value in found.items()) and len(found) == len(own)
+    pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    assert pipe("a cat", num_inference_steps=4, guidance_scale=1.0).images[0].size == (128, 128)
 
 
 def test_two_processes_are_one_with_twice_the_micro_batches(unbroken, data, tmp_path):
@@ -108,15 +170,19 @@ def test_fsdp_is_ddp(unbroken, data, tmp_path):
     finished(start(["lcm"], data, tmp_path / "ddp"))
     for ddp, fsdp in zip(losses(tmp_path / "ddp"), losses(unbroken("lcm-fsdp")), strict=True):
         assert all(ddp[key] == pytest.approx(fsdp[key], rel=1e-4, abs=1e-7) for key in ddp)
+    (what, whole), (_, sharded) = (export.student(export.chosen(out, None)) for out in (tmp_path / "ddp", unbroken("lcm-fsdp")))
+    assert what == "averaged student" and all((whole[key] - sharded[key]).abs().max() < 2e-5 for key in whole)  # six steps of at most 8e-6
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGUSR1], ids=["SIGTERM", "SIGUSR1"])
-def test_a_signal_saves_and_the_same_command_goes_on(ending, data, tmp_path):
+@pytest.mark.parametrize(("ending", "processes"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 2)], ids=["SIGTERM", "SIGUSR1"])
+def test_a_signal_saves_and_the_same_command_goes_on(ending, processes, data, tmp_path):
+    """One process alone; one worker of two, whose flag the other must see."""
     flags = ["finetune", "--ema", "0", "--save-every", "100", "--steps", "60"]
-    process = start(flags, data, tmp_path / "run", processes=1)
+    process = start(flags, data, tmp_path / "run", processes)
     wait_for_step(tmp_path / "run", 1, process)
-    process.send_signal(ending)
-    assert f"{ending.name}: saved at step" in finished(process)
+    os.kill(max(workers(process)) if processes > 1 else process.pid, ending)
+    said = finished(process)
+    assert len(re.findall(f"({ending.name}|another process was asked to stop): saved at step", said)) == 1
     (saved,) = (tmp_path / "run").glob("step-*")
     lines = len(losses(tmp_path / "run"))
     assert int(saved.name.removeprefix("step-")) == lines < 60 and not (tmp_path / "run" / "done").exists()
@@ -125,14 +191,19 @@ def test_a_signal_saves_and_the_same_command_goes_on(ending, data, tmp_path):
 
 
 def test_a_rank_that_dies_ends_the_run_and_the_last_checkpoint_survives(data, tmp_path):
-    process = start(["finetune", "--ema", "0", "--steps", "200"], data, tmp_path / "run")
+    """Without restarts; then with one, where torchrun itself goes on from that checkpoint."""
+    flags = ["finetune", "--ema", "0", "--steps"]
+    process = start([*flags, "200"], data, tmp_path / "run")
     wait_for_step(tmp_path / "run", 4, process)
     os.kill(max(workers(process)), signal.SIGKILL)
     said, _ = process.communicate(timeout=400)
     assert process.returncode != 0 and "SIGKILL" in said
     last = max(int(path.name.removeprefix("step-")) for path in (tmp_path / "run").glob("step-????????"))
-    finished(start(["finetune", "--ema", "0", "--steps", str(last + 1)], data, tmp_path / "run"))
-    assert losses(tmp_path / "run")[-1]["step"] == last
+    process = start([*flags, str(last + 12)], data, tmp_path / "run", restarts=1)
+    wait_for_step(tmp_path / "run", last + 3, process)
+    os.kill(max(workers(process)), signal.SIGKILL)
+    finished(process)
+    assert [line["step"] for line in losses(tmp_path / "run")] == list(range(last + 12)) and (tmp_path / "run" / "done").exists()
 
 
 @pytest.mark.parametrize(("flags", "says"), [

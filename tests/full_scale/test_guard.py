@@ -1,0 +1,74 @@
+"""What watches a run: clipping, drift, alarms that a restart does not silence, and weights whose configuration lies."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from full_scale.engine import placed
+from full_scale.families import open_family
+from full_scale.guard import Alarms, check_target, gradient_norm, moved
+from full_scale.rows import Rows
+from full_scale.train import open_engine, pictures
+
+
+def test_clipping_scales_the_gradient_to_the_norm_that_was_asked(settings, world):
+    net = torch.nn.Linear(3, 2)
+    net(torch.ones(1, 3)).sum().backward()
+    named = dict(net.named_parameters())
+    norm = gradient_norm(named, 0.0)
+    assert norm == pytest.approx(8**0.5) and gradient_norm(named, 1.0) == pytest.approx(norm)
+    assert gradient_norm(named, 0.0) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_drift_is_the_relative_distance_to_the_teacher(settings, world):
+    for flags in ([], ["--lora-rank", "3", "--lora-alpha", "6"]):
+        engine = open_engine(settings(*flags, out=f"drift{len(flags)}"), world)
+        student = engine.cast.trained["student"].inner
+        base = open_family("sd", None, torch.device("cpu")).net
+        with torch.no_grad():
+            for p in engine.cast.trained["student"].weights.values():
+                p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+        teacher = engine.cast.roles["teacher"].net if flags else open_family("sd", None, torch.device("cpu")).denoiser().net
+        change, size = moved(student, teacher)
+        from dlib.lora import merged
+
+        after = dict((merged(student) if flags else student).unet.named_parameters())
+        pairs = [(after[name], p) for name, p in base.named_parameters() if not flags or (after[name] != p).any()]
+        assert change.item() == pytest.approx(sum((a - p).square().sum().item() for a, p in pairs), rel=1e-3)
+        assert size.item() == pytest.approx(sum(p.square().sum().item() for _, p in pairs), rel=1e-3)
+
+
+def test_alarms_compare_with_the_start_and_speak_once():
+    alarms = Alarms(first=3)
+    for _ in range(3):
+        assert alarms({"student/spread": 1.0, "other": 0.0}) == []
+    assert alarms({"student/spread": 0.5}) == []
+    (found,) = alarms({"student/spread": 0.2})
+    assert "student/spread is 0.2, at first it was 1" in found and "pictures" in found
+    assert alarms({"student/spread": 0.2}) == [] and alarms({"student/spread": 1.0}) == [] and len(alarms({"student/spread": 0.1})) == 1
+
+
+def test_an_alarm_is_said_once_and_a_resumed_run_keeps_its_own_start(settings, world, capsys):
+    """Twenty lines of the log are the start, also for the run that goes on; a run of its own would take its first steps for it."""
+    flags = ["--lora-rank", "2", "--save-every", "30"]
+    engine = open_engine(settings(*flags, "--steps", "24"), world)
+    engine.run(pictures)
+    assert "ALARM" not in capsys.readouterr().out
+    engine = open_engine(settings(*flags, "--steps", "28"), world)
+    with torch.no_grad():
+        for weight in engine.cast.trained["student"].weights.values():
+            weight.add_(1.0)  # what a crash of the learning rate would do
+    engine.run(pictures)
+    said = capsys.readouterr().out
+    assert said.count("ALARM at step") == 1 and "ALARM at step 24: student/drift is" in said and "lower --lr" in said
+
+
+def test_weights_whose_configuration_names_the_other_target_are_refused(shapes_data, data, family):
+    """The shapes' teacher is trained, and predicts v. Random weights follow no target and pass, whatever they say."""
+    teacher, rows = open_family("shapes", None, torch.device("cpu")).denoiser(), Rows(shapes_data)
+    check_target(teacher, rows[range(8)])
+    with pytest.raises(ValueError, match="says prediction_type epsilon, but on these data the network answers with v_prediction .*scheduler_config.json"):
+        check_target(replace(teacher, predicts="eps"), rows[range(8)])
+    for kind in ("eps", "v"):
+        check_target(replace(family.denoiser(), predicts=kind), placed(Rows(data)[range(4)], torch.device("cpu")))
