@@ -60,7 +60,7 @@ def one_curve(paths: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]):
 
 
 @in_paper_style
-def log_density(found: Tensor, truth: Tensor, axis: Tensor, depths: Sequence[float] = (-1, -3, -9)):
+def log_density(found: Tensor, truth: Tensor, axis: Tensor, depths: Sequence[float] = (-2, -5, -9)):
     """A heat map of log p as it was computed, with dashed contours of the exact one.
 
     found, truth: (n²,) on `torch.cartesian_prod(axis, axis)`, in nats; depths: the values of log p that get a contour. What lies
@@ -77,5 +77,6 @@ def log_density(found: Tensor, truth: Tensor, axis: Tensor, depths: Sequence[flo
     ax.clabel(lines, fmt="%g", fontsize=9)
     ax.set(aspect="equal", xlabel="$x_1$", ylabel="$x_2$")
     bar = figure.colorbar(image, ax=ax, shrink=0.85, label=r"$\log p(x)$ in nats  (dashed: exact)")
+    bar.set_ticks([k for k in range(2 * int(min(depths)), int(colours[-1]) + 1) if k % 3 == 0])
     bar.outline.set_edgecolor(GREY)
     return figure
