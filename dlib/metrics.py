@@ -38,6 +38,17 @@ def order(errors: Mapping[int, float]) -> float:
     return -(((n - n.mean()) * (e - e.mean())).sum() / (n - n.mean()).square().sum()).item()
 
 
+def kolmogorov(u: Tensor) -> float:
+    """√n times the largest gap between the distribution of u (n,) and the uniform one on [0, 1], the Kolmogorov–Smirnov statistic.
+
+    For a perfect sampler and u = `mixture.cdf(x, level)` it exceeds c by chance with probability at most 2e^{−2c²} (Massart 1990).
+    """
+    require(u.ndim == 1 and len(u) > 0, f"kolmogorov: u has shape {tuple(u.shape)}, wanted (n,)")
+    u, n = u.double().sort().values, len(u)
+    below = torch.arange(n, dtype=u.dtype, device=u.device) / n
+    return n**0.5 * torch.maximum(u - below, below + 1 / n - u).max().item()
+
+
 def sliced_w2(x: Tensor, y: Tensor, directions: int = 256) -> float:
     """Sliced 2-Wasserstein distance, √E_u ∫(F_x⁻¹ − F_y⁻¹)², over fixed random directions (Rabin et al. 2012).
 

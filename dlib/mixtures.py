@@ -69,6 +69,12 @@ class Mixture:
         joint, *_ = self._components(x, level, label)
         return torch.logsumexp(joint, 1)
 
+    def cdf(self, x: Tensor, level: NoiseLevel) -> Tensor:
+        """P(x_t ≤ x) of a mixture on a line, x (B, 1): (B,). Uniform on [0, 1] if x is a sample of p_t."""
+        require(self.dim == 1, f"Mixture: cdf is for one dimension, this mixture lives in {self.dim}")
+        _, centred, variance, _, _ = self._components(x, level, None)
+        return torch.special.ndtr(centred[:, :, 0] / variance.sqrt()) @ self.weights.to(x)
+
     def log_tilted(self, x: Tensor, level: NoiseLevel, label: Tensor, omega: float) -> Tensor:
         """(1+ω) log p_t(x|c) − ω log p_t(x): unnormalised; its gradient is the guided score (Ho & Salimans 2022)."""
         return (1 + omega) * self.log_prob(x, level, label) - omega * self.log_prob(x, level)

@@ -3,7 +3,7 @@
 from dlib.solvers.base import Solver, solver
 from dlib.solvers.consistency import consistency, lcm, tcd, tcd_default, travel
 from dlib.solvers.driver import State, sample, walk
-from dlib.solvers.first_order import Transition, ancestral, ddim, ddim_eta, euler, transition
+from dlib.solvers.first_order import Transition, ancestral, ddim, ddim_eta, euler, euler_maruyama, reverse_sde, transition
 from dlib.solvers.langevin import annealed_langevin, langevin
 from dlib.solvers.multistep import dpm_solver_pp_2m, dpm_solver_pp_3m, dpm_solver_pp_3m_released
 from dlib.solvers.phi import expand_eps, expand_x0, phi
@@ -16,6 +16,7 @@ dpm_solver_1 = ddim
 
 SOLVERS: dict[str, Solver] = {
     "euler": euler,
+    "euler_maruyama": reverse_sde,
     "ddim": ddim,
     "ancestral": ancestral,
     "heun": heun,

@@ -1,4 +1,4 @@
-"""Floor 3: one call, first order: Euler, DDIM and its stochastic family."""
+"""Floor 3: one call, first order: Euler and Euler–Maruyama, DDIM and its stochastic family."""
 
 from __future__ import annotations
 
@@ -16,6 +16,28 @@ from dlib.solvers.phi import expm1
 def euler(model, x, a, b, memory=None, noise=None, cond=None):
     """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline that ignores the linear part."""
     return x + (b.t - a.t) * model(x, a, cond).velocity, memory
+
+
+def euler_maruyama(eta: float) -> Solver:
+    """Euler–Maruyama for dx = [f x − ½(1+η²) g² s] dt + η g dw, run from noise to data (Song et al. 2021, eq. 6 and 13).
+
+    Every η ≥ 0 has the marginals of the forward SDE: 0 is `euler` on the PF-ODE, 1 the reverse SDE. The order is the weak
+    one, that of distributions. Steps must be short against 1/g²; `sde_dpm_solver_pp(1, η²)` solves the linear part exactly.
+    """
+    require(0 <= eta < math.inf, f"euler_maruyama: eta = {eta:g}, wanted 0 or more (0 is the PF-ODE, 1 the reverse SDE)")
+
+    @solver(order=1, noisy=True)
+    def step(model, x, a, b, memory=None, noise=None, cond=None):
+        f, g2, dt = model.schedule.drift(a.t), model.schedule.diffusion(a.t), b.t - a.t  # dt < 0
+        drift = f * x - 0.5 * (1 + eta**2) * g2 * model(x, a, cond).score
+        return x + dt * drift + eta * (-dt * g2) ** 0.5 * noise, memory
+
+    step.__name__ = f"euler_maruyama({eta:g})"
+    return step
+
+
+reverse_sde = euler_maruyama(1.0)
+reverse_sde.__name__ = "euler_maruyama"
 
 
 @solver(order=1)

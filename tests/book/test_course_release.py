@@ -77,7 +77,7 @@ def test_blank_keeps_what_is_outside_the_marks():
 
 
 def test_an_unknown_assignment_or_question_is_answered_with_the_known():
-    with pytest.raises(BookError, match="no assignment '31': the assignments are 01, 08"):
+    with pytest.raises(BookError, match="no assignment '31': the assignments are 01, .*08"):
         BOOK.chosen(["assignments/31"])
     with pytest.raises(BookError, match="no Q08.7: the questions are Q08.1, "):
         question("Q08.7")

@@ -7,7 +7,7 @@ import torch
 from truth import F64, normals
 
 from dlib import Draw
-from dlib.metrics import frechet, noise_floor, order, rms, sliced_w2, typical
+from dlib.metrics import frechet, kolmogorov, noise_floor, order, rms, sliced_w2, typical
 from toy_data.mixtures import ring8
 
 
@@ -140,3 +140,14 @@ def test_typical_is_the_geometric_mean_of_the_distances():
     x = torch.tensor([[0.0, 0.0], [3.0, 0.0]])
     y = torch.tensor([[0.6, 0.8], [3.0, 4.0]])  # distances 1 and 4
     assert typical(x, y) == pytest.approx(2.0, rel=1e-6) and rms(x, y) == pytest.approx((17 / 2) ** 0.5, rel=1e-6)
+
+
+def test_kolmogorov_of_the_midpoints_of_equal_cells_and_of_a_shift():
+    n = 100
+    even = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    assert kolmogorov(even.flip(0)) == pytest.approx(0.5 / n**0.5)
+    assert kolmogorov(even + 0.2) == pytest.approx(n**0.5 * (0.2 + 0.5 / n))
+    assert kolmogorov(even - 0.2) == pytest.approx(n**0.5 * (0.2 + 0.5 / n))
+    assert kolmogorov(torch.tensor([0.3])) == pytest.approx(0.7)
+    with pytest.raises(ValueError, match="wanted"):
+        kolmogorov(torch.zeros(3, 1))

@@ -170,3 +170,12 @@ def test_the_share_of_its_own_samples_that_lie_in_a_mode():
     k = three_far().modes_of(three_far().sample(40_000, Draw(3))[0])
     assert (k >= 0).double().mean().item() == pytest.approx(1 - math.exp(-4.5), abs=5 * (0.989 * 0.011 / 40_000) ** 0.5)
     assert torch.bincount(k[k >= 0]) / 40_000 == pytest.approx(three_far().weights * 0.98889, abs=5 * 0.5 / 200)
+
+
+def test_the_distribution_function_on_a_line_is_the_integral_of_the_density():
+    x, level = torch.linspace(-9, 9, 3001, dtype=F64)[:, None], vp().at(0.3)
+    mixture = line()
+    total = torch.cumulative_trapezoid(mixture.log_prob(x, level).exp(), x[:, 0])
+    assert (mixture.cdf(x, level)[1:] - total).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="cdf is for one dimension"):
+        gmm5().cdf(torch.zeros(1, 2), level)

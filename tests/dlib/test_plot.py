@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from dlib import plot
+from dlib import Mixture, plot, vp
 from toy_data import gmm5
 
 POINTS = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
@@ -146,3 +146,37 @@ def test_commutator_shows_what_lies_above_the_diagonal_on_one_scale():
 def test_the_library_itself_does_not_import_matplotlib():
     code = "import sys, dlib; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_fans_draw_every_path_over_its_time_in_its_start_s_colour():
+    levels, line = vp().levels([1.0, 0.5, 0.1]), Mixture(torch.ones(1), torch.zeros(1, 1), torch.ones(1))
+    paths = torch.arange(12.0).reshape(3, 4) / 12
+    figure = plot.fans({"ODE": paths, "SDE": paths + 1}, levels, torch.tensor([0, 0, 1, 1]), line)
+    ode, sde = figure.axes
+    assert ode.get_title(loc="left") == "ODE" and ode.get_xlim() == (1.0, 0.1) and len(sde.lines) == 4
+    assert sde.lines[2].get_ydata().tolist() == pytest.approx((paths[:, 2] + 1).tolist())
+    assert [to_hex(line.get_color()).upper() for line in ode.lines] == [plot.MODES[0]] * 2 + [plot.MODES[1]] * 2
+    with pytest.raises(ValueError, match="has 2 states, wanted 3"):
+        plot.fans({"short": paths[:2]}, levels, torch.zeros(4), line)
+
+
+def test_one_curve_has_every_schedule_on_both_sides_noise_left():
+    t = torch.linspace(0, 1, 5)
+    left, right = plot.one_curve({"vp": (t, t, t + 1, t), "flow": (t, 2 * t, t + 1, t)}).axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["vp", "flow"] and len(right.lines) == 2
+    assert left.get_xlim() == (1, 0) and right.get_xlim()[0] > right.get_xlim()[1] and right.get_xscale() == "log"
+    assert right.lines[0].get_linewidth() > right.lines[1].get_linewidth()
+
+
+def test_log_density_puts_dashed_truth_over_what_was_found():
+    axis = torch.linspace(-3, 3, 13)
+    points = torch.cartesian_prod(axis, axis)
+    truth = -points.square().sum(1) / 2 - points[:, 0]
+    ax = plot.log_density(truth + 1, truth, axis).axes[0]
+    levels = ax.collections[0].levels
+    assert levels[0] == -18 and levels[-1] == pytest.approx((truth + 1).max().item())  # the map is of what was found …
+    peak = ax.collections[0].get_paths()[-1].vertices.mean(0)
+    assert peak[0] == pytest.approx(-1, abs=0.3) and abs(peak[1]) < 0.3  # … and x₁ runs across
+    assert "dashed" in ax.figure.axes[1].get_ylabel()
+    with pytest.raises(ValueError, match="one value a point"):
+        plot.log_density(truth[:5], truth, axis)
