@@ -34,11 +34,13 @@ import math
 
 import torch
 from dlib import CLEAN, NULL, Draw, Mixture, cosine, exact, flow, grid, log_likelihood
-from dlib import metrics, normal_log_prob, plot, reference, sample, solvers, sub_vp, ve, vp, walk
+from dlib import metrics, normal_log_prob, plot, reference, sample, solvers
+from dlib import sub_vp, ve, vp, walk
 from scipy.integrate import solve_ivp
 from toy_data import digits_split, digits_teacher, gmm5
 
-line = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[-1.2], [0.8]]), torch.tensor([0.25, 0.4]))
+line = Mixture(torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]),
+               stds=torch.tensor([0.25, 0.4]))
 schedule, mixture = vp(), gmm5()
 model = exact(line, schedule)                       # the perfect network for these data
 times = lambda n: schedule.levels(grid(schedule, n, "time", t_min=0.01))
@@ -49,15 +51,18 @@ def ode_plus_noise(model, x, a, b, memory=None, noise=None, cond=None):
     ahead, _ = solvers.euler(model, x, a, b)        # the ODE's drift and the SDE's noise
     return ahead + (model.schedule.diffusion(a.t) * (a.t - b.t)) ** 0.5 * noise, memory
 
-starts = torch.tensor([-1.5, -0.6, 0.0, 0.6, 1.5], dtype=torch.float64).repeat_interleave(5)
+starts = torch.tensor([-1.5, -0.6, 0, 0.6, 1.5]).double().repeat_interleave(5)[:, None]
 family = {f"η = {name}": solvers.euler_maruyama(eta)
           for name, eta in (("0: the ODE", 0), ("½", 0.5), ("1: the reverse SDE", 1))}
-path = lambda solver: torch.stack(
-    [state.x[:, 0] for state in walk(model, starts[:, None], times(250), solver, draw=Draw(0))])
-panels = {name: path(s)[::5] for name, s in {**family, "noise without drift": ode_plus_noise}.items()}
+def path(solver):
+    states = walk(model, starts, times(250), solver, draw=Draw(0))
+    return torch.stack([state.x[:, 0] for state in states])[::5]
+
+panels = {name: path(solver) for name, solver in family.items()}
+panels["noise without drift"] = path(ode_plus_noise)
 figure(plot.fans(panels, times(250)[::5], torch.arange(25) // 5, line),
-       "With η = 0 the five paths of a start coincide, with η = ½ and 1 they spread and still "
-       "fill the exact density; noise without its drift leaves the density.",
+       "With η = 0 the five paths of a start coincide, with η = ½ and 1 they spread and "
+       "still fill the exact density; noise without its drift leaves the density.",
        "Colour: the common start. Three of the four samplers end on the data's density.")
 
 # %% [markdown]
@@ -115,7 +120,7 @@ def gap(s, n):
     return abs(v - s.at(1.0).sigma ** 2)
 
 orders = [metrics.order({n: gap(s, n) for n in (160, 320, 640)}) for s in named]
-claim("C04.3", "n forward steps reach σ² at order 1 (of the three, the order furthest from 1)",
+claim("C04.3", "n forward steps reach σ² at order 1 (of three, the order furthest from 1)",
       max(orders, key=lambda order: abs(order - 1)), between=(0.85, 1.15))
 
 # %% [markdown]
@@ -182,12 +187,13 @@ claim("C04.5", "and the shifted equation, e = 0, ¼ and 1 (largest residual)",
 # NBVAL_CHECK_OUTPUT
 show(solvers.euler_maruyama)
 n, first = 10_000, schedule.at(1.0)
-x_1 = first.alpha * line.sample(n, Draw(1))[0] + first.sigma * Draw(2).normal(torch.empty(n, 1).double())
+x_0, _ = line.sample(n, Draw(1))
+x_1 = first.alpha * x_0 + first.sigma * Draw(2).normal(x_0)          # exactly p_1
 def run(solver):
     """√n · Kolmogorov distance to p_t, the worst of three times; and the end points."""
     states = list(walk(model, x_1, times(250), solver, draw=Draw(3)))
-    gaps = [metrics.kolmogorov(line.cdf(states[k].x, states[k].level)) for k in (125, 190, 250)]
-    return max(gaps), states[-1].x
+    gap = lambda state: metrics.kolmogorov(line.cdf(state.x, state.level))
+    return max(gap(states[k]) for k in (125, 190, 250)), states[-1].x
 
 ends = {}
 for number, (name, solver) in enumerate(family.items(), 6):
@@ -209,9 +215,9 @@ last, some = schedule.at(0.01), x_1[:200]
 carried = reference(model, some, first, last)
 claim("C04.10", "the ODE keeps every point's quantile (largest change)",
       (line.cdf(carried, last) - line.cdf(some, first)).abs().max(), below=1e-9)
-agree = lambda x: torch.corrcoef(torch.stack([line.cdf(x_1, first), line.cdf(x, last)]))[0, 1]
+both = torch.stack([line.cdf(x_1, first), line.cdf(ends["η = 1: the reverse SDE"], last)])
 claim("C04.11", "η = 1: correlation of the quantiles of start and end",
-      agree(ends["η = 1: the reverse SDE"]), between=(-0.05, 0.05))
+      torch.corrcoef(both)[0, 1], between=(-0.05, 0.05))
 
 # %% [markdown]
 # **What the noise is for.** Split the step: \eqref{eq:sde-family} is the ODE plus $-\tfrac12\eta^2g^2s\,dt+\eta g\,d\bar w$. The second part is Langevin
@@ -235,7 +241,7 @@ def variance(solver, start, n=1000):
 
 integral = 10.05 - (0.1 * 0.01 + 9.95 * 0.01**2)    # B(1) − B(0.01)
 left = {eta: (variance(solvers.euler_maruyama(eta), 4.0) - 1) / 3 for eta in (0, 0.5, 1)}
-claim("C04.12", "share left of a wrong start, η = 0, ½, 1: largest distance to e^{−η²B}",
+claim("C04.12", "share left of a wrong start, η = 0, ½, 1: largest distance to exp(−η²B)",
       max(abs(share - math.exp(-(eta**2) * integral)) for eta, share in left.items()),
       below=0.01)
 
@@ -264,29 +270,32 @@ y_start = 5 * Draw(0).normal(torch.empty(16, 2, dtype=torch.float64))
 def own_clock(s):
     """(levels, x at each) from κ = 5 to 0.05, by dx/dt in the schedule's own time."""
     a, b, net = s.at_lam(-math.log(5)), s.at_lam(-math.log(0.05)), exact(mixture, s)
-    rate = lambda t, x: net(torch.from_numpy(x).view(16, 2), s.at(t)).velocity.flatten().numpy()
+    points = lambda x: torch.from_numpy(x.T.copy()).view(-1, 16, 2)
+    rate = lambda t, x: net(points(x)[0], s.at(t)).velocity.flatten().numpy()
     found = solve_ivp(rate, (a.t, b.t), (a.alpha * y_start).flatten().numpy(), "DOP853",
                       rtol=1e-12, atol=1e-13)
-    return s.at(torch.from_numpy(found.t)), torch.from_numpy(found.y.T.copy()).view(-1, 16, 2)
+    return s.at(torch.from_numpy(found.t)), points(found.y)
 
 paths = {s.name: own_clock(s) for s in every}
 y_end = {name: x[-1] / level.alpha[-1] for name, (level, x) in paths.items()}
-claim("C04.13", "the end points y of five schedules, each on its own clock: largest difference",
+claim("C04.13", "the end points y of five schedules, each on its clock: largest difference",
       max((y - y_end["vp"]).abs().max() for y in y_end.values()), below=1e-9)
 a, b = flow().at_lam(-math.log(5)), flow().at_lam(-math.log(0.05))
 in_kappa = reference(exact(mixture, flow()), a.alpha * y_start, a, b) / b.alpha
-claim("C04.14", "and to the solution of dy/dκ = ε", (in_kappa - y_end["vp"]).abs().max(), below=1e-9)
+claim("C04.14", "and to the solution of dy/dκ = ε", (in_kappa - y_end["vp"]).abs().max(),
+      below=1e-9)
 
 # %%
 shown = {name: (level.t, x[:, 4, 0], level.sigma / level.alpha, x[:, 4, 0] / level.alpha)
          for name, (level, x) in paths.items() if name != "cosine"}
 figure(plot.one_curve(shown),
-       "On the left four different curves over t; on the right, as y over κ, they lie on each "
-       "other.", "One trajectory on four schedules.")
+       "On the left four different curves over t; on the right, as y over κ, they lie on "
+       "each other.", "One trajectory on four schedules.")
 
 # %% [markdown]
 # The noisy samplers become one as well, $dy=(1+\eta^2)\,\varepsilon\,d\kappa+\eta\sqrt{2\kappa}\,d\bar w$. What differs between schedules is what a coarse step in
-# $t$ does to them. Solvers that step in $(y,\kappa)$, or in λ, get the linear part for nothing: that is where chapters 7 and 8 start.
+# $t$ does to them. Solvers that step in $(y,\kappa)$, or in λ, get the linear part for nothing: that is where
+# chapters [7](07_exact_solution.ipynb) and 8 start.
 #
 # ## 4.5 The probability of a picture
 #
@@ -302,7 +311,8 @@ figure(plot.one_curve(shown),
 show(log_likelihood)
 def along_ode(s, t_a, count=500, **how):
     a, b, net = s.at(t_a), s.at(1.0), exact(mixture, s)
-    x = a.alpha * mixture.sample(count, Draw(4))[0] + a.sigma * Draw(5).normal(torch.empty(count, 2).double())
+    x_0, _ = mixture.sample(count, Draw(4))
+    x = a.alpha * x_0 + a.sigma * Draw(5).normal(x_0)
     change, x_b = log_likelihood(net, x, a, b, **how)
     return change, mixture.log_prob(x, a), mixture.log_prob(x_b, b), normal_log_prob(x_b, b)
 
@@ -331,9 +341,10 @@ claim("C04.18", "one sign vector alone (RMS, nats)", by_signs(signs[:1]), above=
 axis = torch.linspace(-2.6, 2.6, 41, dtype=torch.float64)
 square, level = torch.cartesian_prod(axis, axis), schedule.at(0.05)
 change, x_b = log_likelihood(exact(mixture, schedule), square, level, first, rtol=1e-5)
-figure(plot.log_density(change + normal_log_prob(x_b, first), mixture.log_prob(square, level), axis),
-       "Five bright modes on a dark ground; the dashed contours of the exact density follow "
-       "the colours everywhere, between the modes too.",
+found = change + normal_log_prob(x_b, first)
+figure(plot.log_density(found, mixture.log_prob(square, level), axis),
+       "Five bright modes on a dark ground; the dashed contours of the exact density "
+       "follow the colours everywhere, between the modes too.",
        "Log-likelihood from 1681 ODEs and the normal prior, GMM5 at $t=.05$.")
 
 # %% [markdown]
@@ -360,11 +371,13 @@ claim("C04.20", "digits, η = 1: spread from one start over the ODE's from many"
 
 # %%
 two = lambda eta: draw_digits(one_start, eta).view(10, 40, 1, 8, 8)[:, :2].transpose(0, 1)
-rows = {f"η = {name}, {order} noise": picture for name, eta in (("0", 0), ("½", 0.5), ("1", 1))
+rows = {f"η = {name}, {order} noise": picture
+        for name, eta in (("0", 0), ("½", 0.5), ("1", 1))
         for order, picture in zip(("first", "second"), two(eta))}
 figure(plot.pictures(rows),
-       "At η = 0 both rows are the same ten digits; at η = ½ and 1 the two rows show different "
-       "handwriting of the same digits.", "One start in each column, two draws of the noise.")
+       "At η = 0 both rows are the same ten digits; at η = ½ and 1 the two rows show "
+       "different handwriting of the same digits.",
+       "One start in each column, two draws of the noise.")
 
 # %% [markdown]
 # **Bits per dimension.** A density of grey values is not a probability: these pixels take 17 values, $\tfrac18$ apart. *Dequantise*: add uniform
@@ -384,21 +397,23 @@ by_pixel = -pixels.gather(1, ink(held_out[:96]).T).mean()
 
 teacher.net.double()
 kappa, labels = 0.125 / 12**0.5, labels[:96]
-level, one_probe = schedule.at_lam(-math.log(kappa)), Draw(9).normal(torch.empty(1, 96, 1, 8, 8)).sign().double()
-x = held_out[:96].double() + (Draw(10).uniform(96 * 64).view(96, 1, 8, 8).double() - 0.5) / 8
+level, some = schedule.at_lam(-math.log(kappa)), held_out[:96].double()
+x = some + (Draw(10).uniform(96 * 64).view_as(some).double() - 0.5) / 8
+probe = Draw(9).normal(some[None]).sign()
 def bits(label):
-    change, x_b = log_likelihood(teacher, level.alpha * x, level, first, label, one_probe, rtol=1e-4)
-    nats = change + normal_log_prob(x_b, first) + 64 * math.log(level.alpha)    # of x, not of αx
+    z = level.alpha * x                             # its density is that of x over α⁶⁴
+    change, z_b = log_likelihood(teacher, z, level, first, label, probe, rtol=1e-4)
+    nats = change + normal_log_prob(z_b, first) + 64 * math.log(level.alpha)
     return math.log2(8) - nats.mean() / (64 * math.log(2))
 
 told, untold = bits(labels), bits(torch.full_like(labels, NULL))
-claim("C04.21", "held-out digits: bits per pixel of the network over those of the histograms",
+claim("C04.21", "held-out digits: bits per pixel, the network's over the histograms'",
       told / by_pixel, below=1)
 claim("C04.22", "held-out digits: what the label is worth to the network, in nats",
       64 * math.log(2) * (untold - told), above=math.log(10))
 
 # %% [markdown]
-# The network beats the histograms, by .07 with a standard error of about .015 from 96 pictures. The second claim is a confession. Were $p(x\mid c)$ and $p(x)$ parts of one joint density, the label would be worth
+# The network beats the histograms, by 7 %, with a standard error of about 1.5 % from 96 pictures. The second claim is a confession. Were $p(x\mid c)$ and $p(x)$ parts of one joint density, the label would be worth
 # its mutual information with the picture, at most $\log10=2.3$ nats. It is worth more than twice that: the conditional and the unconditional network do not fit together. Guidance
 # (chapter 6) builds on their difference.
 #
@@ -469,7 +484,7 @@ def nats(data, s, scale):
     return change + data.log_prob(x_b, b)
 
 saved = (nats(small, ve(0.005, 25), 0.5) - nats(mixture, ve(), 1)) / (2 * math.log(2))
-claim("C04.25", "half the unit saves one bit per dimension (largest departure of 100 points)",
+claim("C04.25", "half the unit saves a bit per dimension (largest departure of 100 points)",
       (saved - 1).abs().max(), below=1e-6)
 
 # %% [markdown]
