@@ -14,8 +14,7 @@ def of_kinds(told, empty, w) -> list[dict[str, np.ndarray]]:
          "the two weights must sum to 1": (1 + w) * told - (w - 1) * empty, "the sign of ω is wrong": told - w * (told - empty)},
         {"this takes the scale for ω: g = 1 must be no guidance": omega, swapped: told + w * (empty - told),
          "the scale is ω + 1, so ω = g − 1, not g + 1": told + (w + 1) * (told - empty)},
-        {"this takes w′ for a scale: w′ = 0 must be no guidance": scale, swapped: empty + w * (empty - told),
-         "w′ is ω itself: what stands in front of the bracket is told, not empty": told + (w - 1) * (told - empty)},
+        {"this takes w′ for a scale: what stands in front of the difference is told, not empty": scale, swapped: empty + w * (empty - told)},
     ]
 
 

@@ -70,7 +70,6 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q06.1", _kinds(omega="empty + w * (told - empty)"), "this takes ω for a scale"),
     ("Q06.1", _kinds(scale="told + w * (told - empty)"), "this takes the scale for ω"),
     ("Q06.1", _kinds(scale="told + (w + 1) * (told - empty)"), "not g + 1"),
-    ("Q06.1", _kinds(extra="told + (w - 1) * (told - empty)"), "w′ is ω itself"),
     ("Q06.1", _kinds(extra="empty + w * (told - empty)"), "this takes w′ for a scale"),
     ("Q06.1", _kinds(omega="told - w * (told - empty)"), "the sign of ω is wrong"),
     ("Q06.1", _kinds(omega="told + w * (empty - told)", scale="told + w * (empty - told)"), "told and empty are exchanged"),
