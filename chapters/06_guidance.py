@@ -23,7 +23,7 @@
 #
 # Ask a diffusion model for "class 1" and it gives you fair samples of class 1. People rarely want fair samples. They want ones that
 # nobody would mistake for class 0, so they turn up a dial, the guidance weight $\omega$. Every picture of a text-to-image model
-# that you have seen was made with it. What does the dial do?
+# that you have seen was probably made with it. What does the dial do?
 #
 # The data are two overlapping classes of two Gaussian modes each; both networks are exact. The dashed contours are the density whose
 # score guidance claims to follow. Left: samples of it. Right: what guidance makes of it, with the dial at the 7.5 of Stable Diffusion.
@@ -124,8 +124,8 @@ claim("C06.2", "guiding ε, x₀, v, velocity or score: RMS difference of 10-ste
       max(metrics.rms(by_hand(face), ends) for face in FACES), below=1e-9)
 
 # %% [markdown]
-# So at the clean end the guided score is that of the **tilt** $\pi_\omega(x)\propto p(x|c)^{1+\omega}p(x)^{-\omega}\propto p(x|c)\,p(c|x)^\omega$. It is a modest
-# density: the class, each sample kept with probability $p(c|x)^\omega$. That is how `tilted` draws it, exactly.
+# So at the clean end the guided score is that of the **tilt**, $p(x|c)^{1+\omega}p(x)^{-\omega}$ over its integral. By Bayes' rule this is $p(x|c)\,p(c|x)^\omega$ up to a constant: a modest
+# density, the class with each sample kept with probability $p(c|x)^\omega$. That is how `tilted` draws it, exactly.
 #
 # But a sampler needs the scores at *all* levels, and at noisy ones the tilt of the noised densities in \eqref{eq:cfg} is not the noised tilt. So \eqref{eq:g-ode} with
 # $\varepsilon^\omega$ is nobody's probability flow. Where does it end?
@@ -213,8 +213,8 @@ figure(plot.audit(column(omegas), exactly, by,
 
 # %% [markdown]
 # The right score at the last level is enough for **Langevin steps** there (1.6 in [chapter 1](01_score_matching.ipynb)): they do sample the tilt. (Steps of size $\eta$ inflate a variance $V$ by $1/(1-\eta/2V)$, here 1.05.)
-# The flow arrives with the history of all levels, and never forgets it. The means differ as well: at $\omega=2$ the flow lands at 1.5, *beyond* the 1.2 of the tilt. This is the overshoot of the first figure: that samples are driven
-# towards the edge of the class is a theorem for mixtures of two Gaussians [@chidambaram2024guidance].
+# The flow arrives with the history of all levels, and never forgets it. The means differ as well: at $\omega=2$ the flow lands at 1.5, *beyond* the 1.2 of the tilt. This is the overshoot of the first figure. That growing $\omega$ drives samples
+# towards the edge of their class is proved for classes of bounded support and for two Gaussians [@chidambaram2024guidance].
 #
 # ## 6.3 Modes: the mass moves too
 #
@@ -264,9 +264,12 @@ claim("C06.15", "and their mean of 1 − p(c|x), over that of the class",
 #
 # <details><summary>The algebra</summary>
 #
-# The deviation $u=y-m_c$ obeys $du/d\kappa=\kappa u/(v+\kappa^2)-\omega\,(m_c-m_\varnothing)\,\kappa/(v+\kappa^2)$ inside the interval, and without the last term outside. Divide by
-# $\sqrt{v+\kappa^2}$: $\frac{d}{d\kappa}\big[u/\sqrt{v+\kappa^2}\big]=-\omega\,(m_c-m_\varnothing)\,\kappa/(v+\kappa^2)^{3/2}$, whose integral is $1/\sqrt{v+\kappa^2}$. At $\kappa=0$ this is multiplied by $\sqrt v$, and
-# $\sqrt{v/(v+\kappa^2)}=\cos\theta$.
+# The deviation $u=y-m_c$ obeys, inside the interval,
+#
+# $$\frac{du}{d\kappa}=\frac{\kappa}{v+\kappa^2}\,\big[u-\omega\,(m_c-m_\varnothing)\big],$$
+#
+# and outside the same without the last term. Put $u=w\sqrt{v+\kappa^2}$: what remains is $dw/d\kappa=-\omega\,(m_c-m_\varnothing)\,\kappa\,(v+\kappa^2)^{-3/2}$, and $-\kappa\,(v+\kappa^2)^{-3/2}$ is the
+# derivative of $(v+\kappa^2)^{-1/2}$. At $\kappa=0$, $u=w\sqrt v$, and $\sqrt{v/(v+\kappa^2)}=\cos\theta$.
 #
 # </details>
 #
@@ -413,8 +416,8 @@ claim("C06.28", "ω = 6.5, rescaled: Fréchet distance over that of full guidanc
 
 # %% [markdown]
 # (With 512 captions the standard error of an accuracy is at most .012, and of a difference on equal noise less.) Guidance trades: accuracy rises, the Fréchet distance too. And here the *clean* end
-# does the harm. The reason is 6.4 again: at $\kappa<0.3$ the caption is plain to see, $\varepsilon_c-\varepsilon_\varnothing$ should vanish, and what $\omega$ magnifies is the difference of two errors. Cutting the noisy end, which
-# saved the mixture, does not help these pictures: a caption's modes are 16 placements, and no caption pulls towards one of them.
+# does the harm. The reason is 6.4 again: at $\kappa<0.3$ the caption is plain to see, $\varepsilon_c-\varepsilon_\varnothing$ should vanish, and what $\omega$ magnifies is the difference of two errors. Whether cutting the
+# noisy end, which saved the mixture, helps here as well is for exercise 4.
 #
 # **Rescaling** brings each sample's spread back to that of the conditional prediction [@lin2024zerosnr, eq. 16]. It was made against over-exposed pictures; here it does not help. *Not reproduced*: most of a
 # picture is paper at one end of its range, and the spread of the whole says little about the speckles.
