@@ -286,7 +286,7 @@ claim("C06.16", "shift by interval guidance − closed form, largest of 3 interv
           for lo, hi in ((0.125, 2.0), (0.2, 0.5), (1.0, 40.0))), below=1e-6)
 
 # %% [markdown]
-# Now the mixture, where noisy levels also decide on modes. In the table of masses, watch the smaller mode and "none".
+# Now the mixture, where noisy levels also decide on modes. In the ledger of masses, watch the smaller mode, 1, and "none".
 
 # %%
 def limited(lo, hi):
@@ -393,7 +393,7 @@ made = {"ω = 0": drawn(teacher), "ω = 2": drawn(guided(teacher, 2.0, NULL_TOKE
 # %%
 found = {name: scores(x, codes) for name, x in made.items()}
 line_of = lambda f: f"accuracy {f['accuracy']:.3f}, Fréchet {f['frechet']:.2f}"
-rows = {f"{name}: {line_of(found[name])}": x[16:26] for name, x in made.items()}
+rows = {f"{name}: {line_of(found[name])}": x[16:24] for name, x in made.items()}
 figure(plot.pictures(rows),
        "Weight 2 sharpens the shapes; weight 6.5 fills them with over-bright speckles, "
        "which go away when guidance stops at low noise, and stay when it is rescaled.",
