@@ -5,6 +5,7 @@ truth dashed and black, teacher grey, the sampling floor a shaded band, error ag
 Ito's, which colour-blind readers can tell apart, and every curve has a marker of its own. Each verb returns a figure.
 """
 
+from dlib.plot.densities import over_density
 from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, PAPER
 from dlib.plot.marginals import fans, log_density, one_curve
 from dlib.plot.parallel import sweeps
@@ -12,4 +13,4 @@ from dlib.plot.paths import along_path, convergence, endpoints, pictures, score_
 from dlib.plot.students import audit, commutator, ledger, modes
 
 __all__ = ["CYCLE", "GREY", "INK", "MARKERS", "MODES", "PAPER", "along_path", "audit", "commutator", "convergence", "endpoints", "fans", "ledger",
-           "log_density", "modes", "one_curve", "pictures", "score_error", "sweeps", "trajectories"]
+           "log_density", "modes", "one_curve", "over_density", "pictures", "score_error", "sweeps", "trajectories"]

@@ -143,6 +143,21 @@ def test_commutator_shows_what_lies_above_the_diagonal_on_one_scale():
         plot.commutator({"small": matrix[:3, :3]}, torch.zeros(4))
 
 
+def test_over_density_draws_the_same_dashed_contours_under_each_panel_s_points():
+    across, down = torch.linspace(-2, 2, 21), torch.linspace(-1, 1, 11)
+    log_density = -torch.cartesian_prod(across - 1, down).square().sum(1) - 7
+    first, second = plot.over_density({"a": (POINTS, LABELS), "b": (POINTS, LABELS * 0 - 1)}, log_density, (across, down), (-0.25,)).axes
+    for ax in (first, second):
+        dots, lines = ax.collections
+        assert torch.allclose(torch.tensor(dots.get_offsets().data, dtype=torch.float32), POINTS)
+        ring = torch.tensor(lines.get_paths()[0].vertices, dtype=torch.float32)
+        assert torch.allclose((ring - torch.tensor([1.0, 0.0])).norm(dim=1), torch.tensor(0.5), atol=0.03)  # x₁ runs across, the peak is at (1, 0)
+    assert {to_hex(c) for c in second.collections[0].get_facecolors()} == {plot.GREY}
+    assert to_hex(first.collections[0].get_facecolors()[1]) == plot.MODES[1].lower()
+    with pytest.raises(ValueError, match="wanted \\(231,\\)"):
+        plot.over_density({"a": (POINTS, LABELS)}, log_density[:-1], (across, down))
+
+
 def test_the_library_itself_does_not_import_matplotlib():
     code = "import sys, dlib; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
