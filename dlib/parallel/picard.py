@@ -93,9 +93,9 @@ def _begun(name, model, x, levels, solver, window, tol, cond, draw, guess, order
     return _sweeps(name, Lockstep(model, cond), points, levels, solver, noises, window, tol, order or steps, memory, guess is None)
 
 
-def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memory, fill) -> Iterator[Sweep]:
+def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memory, fill):
     carry, steps, done, count, past = _carry(levels, order), len(levels) - 1, 0, 0, []
-    yield Sweep(points, 0, steps, torch.full((steps + 1,), torch.nan, dtype=torch.float64), 0, 0)
+    yield Sweep(points, 0, steps, torch.full((steps + 1,), torch.nan).double(), 0, 0)
     while done < steps:
         count, inside = count + 1, range(done, min(done + window, steps))
         made = run(solver, [Step(points[i], levels[i], levels[i + 1], noises[i]) for i in inside])
@@ -105,16 +105,17 @@ def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memor
         change = _change(new, old, levels, inside)
         new, past = _mix(new, old, past, inside.start, memory)
         points = [*points[: done + 1], *new, *points[inside.stop + 1 :]]
-        done += max(1, int((change[done + 1 :] <= tol).long().cumprod(0).sum()))  # the first was made from a settled point
+        settled = (change[done + 1 :] <= tol).long().cumprod(0).sum()
+        done += max(1, int(settled))  # the first was made from a settled point
         if fill:
             points[inside.stop :] = _constant(points[inside.stop], levels[inside.stop :])
         yield Sweep(points, done, steps, change, run.depth, run.work)
 
 
 def _summed(made: Tensor, old: Tensor, carry: Tensor) -> Tensor:
-    """X_{j+1} ← Φ_j(X_j) + Σ_{i<j} A_ji (Φ_i(X_i) − X_{i+1}) for a window of points: made = Φ(X), old = X, (W, B, *shape).
+    """X_{j+1} ← Φ_j(X_j) + Σ_{i<j} A_ji (Φ_i(X_i) − X_{i+1}), with made = Φ(X), old = X: (W, B, *shape).
 
-    The sum comes last: where everything before is settled its terms are zero, and the point is the solver's step, exactly.
+    The sum comes last: where all before is settled its terms are 0, and the point is the step, exactly.
     """
     return made + torch.tensordot(carry.to(made), made - old, 1)
 
@@ -147,9 +148,9 @@ def _change(new: Tensor, old: Tensor, levels: Sequence[NoiseLevel], inside: rang
 
 
 def _mix(new: Tensor, old: Tensor, past: list, start: int, memory: int, ridge: float = 1e-3) -> tuple[Tensor, list]:
-    """Triangular Anderson mixing: (mixed points, the iterates to remember). Points (W, B, *shape) from step `start` on.
+    """Triangular Anderson mixing: (mixed points, iterates to remember). Points (W, B, *shape) from step `start`.
 
-    For the differences ΔX, ΔR of iterates and of residuals R = new − old, and each point j and sample: γ minimises
+    For differences ΔX, ΔR of iterates and of residuals R = new − old, each point j and sample: γ minimises
     ‖R − ΔR γ‖² over points ≤ j (ridge relative to ‖ΔR‖²), and the point becomes new − (ΔX + ΔR) γ.
     """
     residual = new - old

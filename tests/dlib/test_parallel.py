@@ -191,7 +191,7 @@ def test_a_wrong_sign_is_seen(monkeypatch):
 
 
 def test_a_window_that_runs_ahead_is_seen(monkeypatch):
-    wrong = mutant(PICARD._sweeps, "done += max(1, int((change[done + 1 :] <= tol).long().cumprod(0).sum()))", "done += min(2, steps - done)")
+    wrong = mutant(PICARD._sweeps, "done += max(1, int(settled))", "done += min(2, steps - done)")
     monkeypatch.setattr(PICARD, "_sweeps", wrong)
     assert not torch.equal(picard(MODEL, X, WALK, tol=0).x, sample(MODEL, X, WALK))
 
