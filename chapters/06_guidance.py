@@ -435,7 +435,7 @@ at_first = embedding(replace(model, net=MLP(2, width=64, depth=2, classes=2))).c
 never, errors = learn(0.0), []
 claim("C06.29", "(a) p = 0: what training changed in the embedding of ∅",
       (embedding(never) - at_first).abs().max(), between=(0, 0))
-for _ in range(8):                                  # any other start would have stayed as well
+for _ in range(8):                                  # any other start would have stayed
     embedding(never).normal_()
     errors.append(wrong(never))
 claim("C06.30", "(a) relative error of ε(x, c) − ε(x, ∅), mean over 8 fresh embeddings",
