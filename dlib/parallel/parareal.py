@@ -124,10 +124,10 @@ class _Pipeline:
             if n + 1 == self.edges[key[1] + 1]:
                 self.fine_ends[key] = self.under_way.pop(key)[1]
         self.coarse_ends.update(zip(coarse, made[len(fine) :]))
-        for i in range(self.blocks):
-            for p in range(i + 2):
-                if (p, i + 1) not in self.starts and (x := self._next(p, i)) is not None:
-                    self._learn(p, i + 1, x)
+        due = {*coarse, *((p + 1, i) for (p, i), _ in fine if (p, i) in self.fine_ends)}
+        for p, i in sorted(due, key=lambda at: at[::-1]):
+            if (x := self._next(p, i)) is not None:
+                self._learn(p, i + 1, x)
 
     def _next(self, p: int, i: int) -> Tensor | None:
         """U_{i+1}^p, or None while something that it is made of is missing."""

@@ -48,6 +48,17 @@ def test_convergence_is_log_log_with_floor_slopes_and_its_own_marker_for_each_cu
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["6", "12", "24"]
 
 
+def test_pipeline_draws_a_bar_from_the_first_to_the_last_step_of_each_solve():
+    figure = plot.pipeline([[(0, 0)], [(0, 0), (0, 1)], [(1, 1), (0, 1)], [(1, 1)]])
+    ax = figure.axes[0]
+    bars = {(bar.get_x(), bar.get_width(), bar.get_y() + bar.get_height() / 2): to_hex(bar.get_facecolor()).upper() for bar in ax.patches}
+    assert {(x, width, round(y)): colour for (x, width, y), colour in bars.items() if y < round(y)} == {(0, 2, 0): plot.CYCLE[0], (1, 2, 1): plot.CYCLE[0]}
+    assert {(x, width, round(y)): colour for (x, width, y), colour in bars.items() if y > round(y)} == {(2, 2, 1): plot.CYCLE[1]}
+    assert [text.get_text() for text in ax.texts] == ["1", "1", "2"] and ax.yaxis_inverted() and ax.get_xlim() == (0, 4)
+    with pytest.raises(ValueError, match="no call makes a fine step"):
+        plot.pipeline([[], []])
+
+
 def test_convergence_refuses_nothing_to_draw():
     with pytest.raises(ValueError, match="no curves"):
         plot.convergence({})
