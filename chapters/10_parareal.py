@@ -195,7 +195,7 @@ claim("C10.8", "the worst case, tolerance 0: largest depth over steps",
 # For data $\mathcal N(0,c^2)$ both maps are factors, $F_i(U)=f_iU$ and $G_i(U)=g_iU$, and \eqref{eq:update} reads
 # $U_{i+1}^p=g_iU_i^p+(f_i-g_i)U_i^{p-1}$. Each block contributes $g_i$, or $f_i-g_i$ at the price of one iteration. So
 #
-# $$U_i^{p}=x_T\prod_{j\lt i}g_j\;\sum_{m\le p}e_m(r_0,\dots,r_{i-1}),\qquad r_j=\frac{f_j-g_j}{g_j}, \label{eq:expand}$$
+# $$U_i^{p}=x_T\prod_{j\lt i}g_j\;\sum_{m\le p}e_m(r_0,\dots,r_{i-1}),\qquad r_j=\frac{f_j-g_j}{g_j}, \label{eq:gauss-rounds}$$
 #
 # with $e_m$ the sum of all products of $m$ different $r_j$. The chain is $\prod g_j(1+r_j)$; $p$ iterations are this product
 # *multiplied out to degree $p$* in how wrong the coarse step is. Of $i$ factors there is no degree above $i$: the triangle.
@@ -296,7 +296,7 @@ figure(plot.convergence({"one after another": {n: 1 for n in steps},
 #
 # ## 10.6 Which coarse step, and noise
 #
-# In \eqref{eq:expand} all depends on $F-G$. If $G=F$, blocks of one step, the guess is the answer; one iteration finds that nothing moves.
+# In \eqref{eq:gauss-rounds} all depends on $F-G$. If $G=F$, blocks of one step, the guess is the answer; one iteration finds that nothing moves.
 # What counts is not that $G$ lands near $F$, but that it *moves* as $F$ moves when the start moves.
 #
 # Ancestral steps show the difference. Their noise, drawn beforehand, is a constant that cancels in \eqref{eq:update}. But their drift
