@@ -6,9 +6,10 @@ Ito's, which colour-blind readers can tell apart, and every curve has a marker o
 """
 
 from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, PAPER
+from dlib.plot.noise import annealing, bridge
 from dlib.plot.parallel import sweeps
 from dlib.plot.paths import along_path, convergence, endpoints, pictures, score_error, trajectories
 from dlib.plot.students import audit, commutator, ledger, modes
 
-__all__ = ["CYCLE", "GREY", "INK", "MARKERS", "MODES", "PAPER", "along_path", "audit", "commutator", "convergence", "endpoints", "ledger",
+__all__ = ["CYCLE", "GREY", "INK", "MARKERS", "MODES", "PAPER", "along_path", "annealing", "audit", "bridge", "commutator", "convergence", "endpoints", "ledger",
            "modes", "pictures", "score_error", "sweeps", "trajectories"]
