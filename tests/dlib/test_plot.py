@@ -30,6 +30,24 @@ def test_trajectories_start_and_end_where_the_paths_do():
     assert torch.allclose(torch.tensor(end, dtype=torch.float32), POINTS + 1)
 
 
+def test_bridge_puts_every_peak_at_zero():
+    axis = torch.linspace(-3, 3, 41)
+    ax = plot.bridge(axis, {"low": 5 - axis**2, "high": -axis.abs()}, depth=9).axes[0]
+    assert [max(line.get_ydata()) for line in ax.lines] == [0, 0] and ax.get_ylim()[0] == -9
+    assert len({line.get_marker() for line in ax.lines}) == 2 and "nats" in ax.get_ylabel()
+    with pytest.raises(ValueError, match="curve 'low'"):
+        plot.bridge(axis, {"low": axis[1:]})
+
+
+def test_annealing_has_noise_on_the_left_and_the_truth_dashed():
+    ax = plot.annealing(([10.0, 0.1], [0.5, 0.8]), {"run": ([10.0, 1.0], [0.5, 0.7])}, "share").axes[0]
+    left, right = ax.get_xlim()
+    assert left > right and ax.get_xscale() == "log" and ax.get_ylabel() == "share"
+    assert ax.lines[0].get_linestyle() == "--" and list(ax.lines[1].get_ydata()) == [0.5, 0.7]
+    with pytest.raises(ValueError, match="run 'run'"):
+        plot.annealing(([1.0], [1.0]), {"run": ([1.0], [])}, "share")
+
+
 def test_along_path_draws_the_truth_dashed_and_shades_the_step():
     lam = torch.linspace(-1, 1, 30)
     ax = plot.along_path(lam, lam**2, {"frozen": lam * 0}, "ε", step=(0.0, 0.5)).axes[0]
