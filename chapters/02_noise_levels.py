@@ -30,7 +30,7 @@ import math
 from statistics import NormalDist
 
 import torch
-from dlib import CLEAN, NULL, Batch, Denoiser, Draw, Mixture, Phase, annealed_langevin
+from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, Phase, annealed_langevin
 from dlib import denoising, exact, fit, grid, langevin, metrics, nets, plot, sample
 from dlib import solvers, ve
 from dlib.losses import uniform_times, weights
@@ -64,8 +64,8 @@ figure(plot.modes({f"plain: {left(plain):.0%} on the left": plain,
 
 # %% [markdown]
 # On the left, nobody has crossed. On the right the same 480 calls, spent on 24 noise levels, moved four chains in five,
-# which is what the data say. This chapter is about those levels: why they work, how to learn them with one network, and
-# how to choose them.
+# which is what the data say. Why do the levels work, how does one network learn
+# them all, and how do you choose them?
 #
 # ## 2.1 Noise builds a bridge
 #
@@ -86,8 +86,8 @@ line = torch.stack([axis, torch.zeros_like(axis)], 1)
 at = lambda sigma: schedule.at_lam(-math.log(sigma))
 figure(plot.bridge(axis, {f"σ = {sigma:g}": mixture.log_prob(line, at(sigma))
                           for sigma in (0.1, 2, 5, 20)}),
-       "Between the modes the density falls by twelve nats without noise, by two at σ = 2, "
-       "and not at all at σ = 5.",
+       "Between the modes the density falls by twelve nats at σ = 0.1, by two at "
+       "σ = 2, and not at all at σ = 5.",
        "$\\log p_\\sigma$ along the line through both modes: noise fills the valley.")
 
 # %%
@@ -123,7 +123,8 @@ def learn(weight, steps=600):
     mlp, points = nets.MLP(2, width=64, depth=2), Draw(1)
     size = lambda x, t: (schedule.at(t, like=x).sigma ** 2 + 25).sqrt()     # of x
     model = Denoiser(lambda x, t, cond: mlp(x / size(x, t), t), schedule, "eps")
-    loss = lambda roles, batch, draw: denoising(model, batch, draw, weight, uniform_times(0))
+    times = uniform_times(0)
+    loss = lambda roles, batch, draw: denoising(model, batch, draw, weight, times)
     optim = torch.optim.Adam(mlp.parameters(), 3e-3)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
     fit([Phase("net", loss)], {"net": mlp}, {"net": optim},
@@ -217,11 +218,12 @@ _, sparse = follow(model, ladder(schedule, 2, 20, 0.1), 240)
 _, low = follow(model, ladder(schedule, 24, 1, 0.1), STEPS)
 sigmas = [level.sigma for level in levels]
 figure(plot.annealing((sigmas, [truth(sigma) for sigma in sigmas]),
-                      {"24 rungs from 20": good, "2 rungs": sparse, "24 rungs from 1": low},
+                      {"24 rungs from 20": good, "2 rungs": sparse,
+                       "24 rungs from 1": low},
                       "share on the left"),
-       "With 24 rungs from 20 the share follows the exact curve from 0.56 to about 0.8; two "
-       "rungs stay near 0.56, and a ladder that begins at 1 stays near zero.",
-       "The weights are decided between $\\sigma=5$ and $\\sigma=2$; later nobody crosses.")
+       "With 24 rungs from 20 the share follows the exact curve from 0.56 to about 0.8; "
+       "two rungs stay near 0.56, and a ladder that begins at 1 stays near zero.",
+       "The weights are settled at about $\\sigma=2$; later nobody crosses.")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -250,8 +252,7 @@ claim("C02.10", "24 rungs, the learnt score: share on the left",
 # $d=3072$ and $\sigma$ from 50 to 0.01, it makes 219 levels; the paper uses 232. In our plane, and up to $d=4$, the
 # formula is never as small as a half: any ratio will do, and what spoilt the two rungs above was not this.
 #
-# How long to stay on a rung? Take data of no width, where \eqref{eq:ula} at level $i$ is exact for every image-like problem
-# across the manifold. In units of $\sigma_i^2$, $T$ steps change $V$ to $a V+(1-a)V^\star$, with $a=(1-\delta)^{2T}$ and
+# How long to stay on a rung? Take data of no width, which is what thin sets of pictures look like across. In units of $\sigma_i^2$, $T$ steps change $V$ to $a V+(1-a)V^\star$, with $a=(1-\delta)^{2T}$ and
 # $V^\star=1/(1-\delta/2)$; going down a rung multiplies it by $\gamma^2$. So down a long ladder
 #
 # $$V\;\to\;V^\star\frac{1-a}{1-a\gamma^2},\qquad\text{if } a\gamma^2<1,\text{ that is }\quad T\log\frac1{1-\delta}>\log\gamma. \label{eq:ladder}$$
@@ -265,7 +266,7 @@ claim("C02.10", "24 rungs, the learnt score: share on the left",
 d, gamma = 64, 1 / (1 - 3 / 128**0.5)
 radius = Draw(6).normal(torch.empty(20_000, d)).norm(dim=1)
 inside = (radius - d**0.5 * gamma).abs() < 3 * gamma / 2**0.5
-claim("C02.11", "d = 64, γ by the rule: share of a level inside the shell of the one before",
+claim("C02.11", "d = 64, γ by the rule: share of a level inside the shell before",
       inside.double().mean(), between=(0.46, 0.54))
 per_rung, T = 5000 ** (1 / 231), 5
 rung = lambda delta, V: ((1 - delta) ** (2 * T) * (V - 1 / (1 - delta / 2))
@@ -303,9 +304,9 @@ def ratio(c):
     network, spread = exact(gaussian(c), schedule), (c**2 + sigma.sigma**2) ** 0.5
     noisy = spread * Draw(9).normal(torch.empty(400_000, 1, dtype=torch.float64))
     noisy = anneal(network, noisy, [sigma], n=5, delta=0.02, draw=Draw(10))
-    return (c**2 - network(noisy, sigma).x0.var()).abs() / (noisy.var() - c**2)
+    return (c**2 - network(noisy, sigma).x0.var()) / (noisy.var() - c**2)
 
-claim("C02.14", "c = σ/10: variance error after over before the last denoising (0.0099)",
+claim("C02.14", "c = σ/10: variance lacking after over excess before denoising (0.0099)",
       ratio(0.02), between=(0.009, 0.011))
 claim("C02.15", "c = 2.5 σ: the same (0.86)", ratio(0.5), between=(0.73, 1.01))
 
@@ -333,8 +334,8 @@ claim("C02.18", "without: variance of x₂ over that of (2.4)",
       slip[:, 1].var() / V, between=(0.84, 1.16))
 
 # %% [markdown]
-# They are still where they started. The whole ladder removes a factor $(1-\delta)^{LT}$ of the noise, and
-# $\delta LT\approx1$ while $\log(20/0.1)=5.3$. No loss curve shows it and no error is raised; the samples look like an untrained network's.
+# They are still where they started: the ladder removes a factor of about $e^{-\delta LT}$ of the noise, and
+# $\delta LT\approx1$ where $\log(20/0.1)=5.3$ was needed. No error is raised; the samples look like an untrained network's.
 #
 # ## 2.8 Rung 2: real pictures, and an honest race
 #
@@ -366,6 +367,7 @@ def ddim_digits(calls):
     rungs = teacher.schedule.levels(grid(teacher.schedule, calls - 1))
     return score(lambda x, draw: sample(teacher, x, [*rungs, CLEAN], solvers.ddim, digit))
 
+# %%
 runs = {"DDIM": {n: ddim_digits(n) for n in (20, 50, 100)}}
 runs |= {f"annealed, δ = {delta}": {n: langevin_digits(n, delta) for n in (20, 50, 100)}
          for delta in (0.1, 0.3, 0.6)}
@@ -374,16 +376,15 @@ curves = {name: {n: f for n, (_, f) in row.items()} for name, row in runs.items(
 figure(plot.convergence(curves, ylabel="Fréchet distance", floor=floor),
        "At 20 and 50 calls DDIM is far ahead; δ = 0.1 needs more than 100 calls, while "
        "δ = 0.6 is near DDIM from 50 on.",
-       "Digits, mean of two seeds, two Langevin steps a rung. Shaded: what real digits score.")
+       "Mean of two seeds; two steps a rung. Shaded: what real digits score.")
 
 # %%
-show_ten = lambda name, calls: runs[name][calls][0][::30][:10]
-figure(plot.pictures({"DDIM, 20 calls": show_ten("DDIM", 20),
-                      "annealed, δ = 0.6, 20 calls": show_ten("annealed, δ = 0.6", 20),
-                      "annealed, δ = 0.1, 50 calls": show_ten("annealed, δ = 0.1", 50),
-                      "annealed, δ = 0.3, 100 calls": show_ten("annealed, δ = 0.3", 100)}),
-       "With δ = 0.1 and 50 calls the pictures are noise; with δ = 0.3 and 100 calls they "
-       "are digits.", "The first row needs a fifth of the last row's calls.")
+chosen = [("DDIM", 20), ("annealed, δ = 0.6", 20), ("annealed, δ = 0.1", 50),
+          ("annealed, δ = 0.3", 100)]
+rows = {f"{name}, {n} calls": runs[name][n][0][::30] for name, n in chosen}
+figure(plot.pictures(rows),
+       "With δ = 0.1 and 50 calls the pictures are noise; with δ = 0.3 and 100 calls "
+       "they are digits.", "The first row needs a fifth of the last row's calls.")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -396,15 +397,14 @@ claim("C02.21", "digits, 100 calls, δ = 0.3: Fréchet distance over DDIM's",
       against(0.3, 100), below=2)
 
 # %% [markdown]
-# The first bound follows from the law: noise of ten times $\sigma_L$, as large as the data, is left. The other two are margins around what
-# seeds showed. The law is necessary, not sufficient: 20 calls at $\delta=0.6$ obey it and still lose by a factor of four or five. At 100 calls
+# The first bound follows from the law: noise of ten times $\sigma_L$, as large as the data, is left. The other two are margins around
+# the values of several seeds. The law is necessary, not sufficient: 20 calls at $\delta=0.6$ obey it and lose by a factor of five. At 100 calls
 # DDIM is still ahead by a quarter or so. Langevin dynamics is not bad; it is slow.
 #
 # ## 2.9 In practice
 #
 # - **NCSN's settings** [@song2019ncsn]: ten levels from 1 to 0.01, $T=100$, $\epsilon=2\cdot10^{-5}$, that is $\delta=0.2$: a thousand calls. NCSNv2
 #     [@song2020improved]: 232 levels from 50 to 0.01, $T=5$, $\delta=0.062$, an average of the weights, one last denoising. Their image quality is *not reproduced here*.
-# - **An NCSN trap.** With $\sigma_1=1$ the first ladder could not carry mode weights between far pictures (C02.9 is the toy of it).
 # - **Networks without $\sigma$.** NCSNv2's network is not told the level: its output is divided by $\sigma$. It must guess the noise from the picture,
 #     which a shell allows in 3072 dimensions and nothing allows in two.
 # - **Levels belong to their schedule.** The network is told $t$. A level made by another `ve(…)` has another $t$ for the same $\sigma$, and the answer is
@@ -431,7 +431,7 @@ claim("C02.21", "digits, 100 calls, δ = 0.3: Fréchet distance over DDIM's",
 # 1. *(pencil)* Derive \eqref{eq:ladder} from \eqref{eq:ula} for $c=0$. How long a $T$ does $\gamma=10$ need with $\delta=0.2$?
 # 2. *(code)* Find the smallest $\sigma_1$, to 0.5, for which 24 rungs recover the weights within 0.05. Check with modes at $\pm10$: it should
 #     about double. Which side of $\sqrt{(D/2)^2-c^2}$ is it on, and why?
-# 3. *(code)* Choose the noise so that a rung is entered exactly: one call a rung, $x\leftarrow x+\eta\,\sigma_i^2s(x)+\beta\,\sigma_{i+1}z$, with $\beta$ such that on
+# 3. *(code)* Enter each rung exactly: one call a rung, $x\leftarrow x+\eta\,\sigma_i^2s(x)+\beta\,\sigma_{i+1}z$, with $\beta$ such that on
 #     data of no width the variance is $\sigma_{i+1}^2$ at every rung [@jolicoeur2021adversarial]. Check that variance. For which $\eta$ is $\beta=0$, and which sampler is it?
 # 4. *(open)* With 100 calls and the exact score, find the ladder and the $T$ of each rung that bring the share on the left nearest to 0.8 when all start on the right.
 #

@@ -12,7 +12,7 @@ from dlib.plot.grammar import axes as make_axes
 
 
 @in_paper_style
-def bridge(axis: Tensor, log_densities: Mapping[str, Tensor], depth: float = 16.0):
+def bridge(axis: Tensor, log_densities: Mapping[str, Tensor], depth: float = 20.0):
     """log p_σ along a line through the modes, one curve a noise level, each from its own peak at 0 down to −depth nats.
 
     The depth of the valley is what a local sampler must climb to change modes. axis: (n,); log_densities: name ↦ (n,).
@@ -23,7 +23,7 @@ def bridge(axis: Tensor, log_densities: Mapping[str, Tensor], depth: float = 16.
         every = (2 + i, max(1, len(axis) // 10))
         ax.plot(numpy(axis), numpy(values - values.max()), color=colour, marker=marker, markevery=every, ms=4.5, label=name)
     ax.set(xlabel="$x_1$", ylabel=r"$\log p_\sigma(x)$ below its peak, nats", ylim=(-depth, 0.05 * depth))
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower center", ncols=2)  # below the valley
     return figure
 
 

@@ -87,7 +87,11 @@ def convergence(
         _fan(ax, slopes, min(calls) * 1.1, (floor or max(every)) / 4)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     _plain_ticks(ax, sorted(set(calls)))
-    ax.legend(loc="lower left", ncols=2 if len(errors) > 4 else 1)
+    first = min(curve[min(curve)] for curve in errors.values())
+    if first**2 < min(every) * max(every):  # a curve begins in the lower half, where the legend would hide it
+        figure.legend(loc="outside upper left", ncols=2)
+    else:
+        ax.legend(loc="lower left", ncols=2 if len(errors) > 4 else 1)
     return figure
 
 

@@ -30,6 +30,13 @@ def test_trajectories_start_and_end_where_the_paths_do():
     assert torch.allclose(torch.tensor(end, dtype=torch.float32), POINTS + 1)
 
 
+def test_the_legend_of_convergence_leaves_a_curve_that_begins_low_alone():
+    high, low = {6: 1.0, 48: 0.01}, {6: 0.02, 48: 0.01}
+    assert plot.convergence({"high": high}).axes[0].get_legend() and not plot.convergence({"high": high}).legends
+    figure = plot.convergence({"high": high, "low": low})
+    assert figure.axes[0].get_legend() is None and len(figure.legends[0].get_texts()) == 2
+
+
 def test_bridge_puts_every_peak_at_zero():
     axis = torch.linspace(-3, 3, 41)
     ax = plot.bridge(axis, {"low": 5 - axis**2, "high": -axis.abs()}, depth=9).axes[0]
