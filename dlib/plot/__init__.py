@@ -15,5 +15,5 @@ from dlib.plot.pipeline import pipeline
 from dlib.plot.students import audit, commutator, ledger, modes
 
 __all__ = ["CYCLE", "GREY", "INK", "MARKERS", "MODES", "PAPER", "along_path", "annealing", "audit", "bridge", "commutator", "convergence",
-           "endpoints", "fans", "ledger", "log_density", "modes", "one_curve", "over_density", "pictures", "pipeline", "score_error",
-           "sweeps", "trajectories"]
+           "endpoints", "fans", "ledger", "log_density", "modes", "one_curve", "over_density", "pictures", "pipeline",
+           "score_error", "sweeps", "trajectories"]
