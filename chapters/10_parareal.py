@@ -97,7 +97,7 @@ claim("C10.3", "97 steps, the last block shorter: less DDIM's",
 # \eqref{eq:update} is the difference of two equal numbers, and $U_{i+1}^p=F_i(U_i^*)=U_{i+1}^*$. $K$ iterations always suffice, and nothing
 # had to contract.
 #
-# In floating point as well, because the bracket is *one* number that is added last: $F+(G-G)=F+0$. Section 10.7 moves a parenthesis and
+# In floating point as well: the bracket is *one* number, added last, $F+(G-G)=F+0$; and where it must be zero the library does not compute it. Section 10.7 moves a parenthesis and
 # loses this. The map below has the error of every block's start after every iteration, for DDIM and for noisy ancestral steps (all
 # noise drawn beforehand, as in `sample`):
 
