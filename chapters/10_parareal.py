@@ -291,7 +291,8 @@ figure(plot.convergence({"one after another": {n: 1 for n in steps},
 # %% [markdown]
 # Two things to say plainly. The work at 1600 steps is six times the sequential one. And on GMM5 Picard with a window of $\sqrt N$,
 # about as many states in flight, is *shallower and does less work*. It is also less exact where it stops, by more than the factor of 100
-# that we ask for; but no tolerance makes parareal's depth less than $K+J-1$, which is more than Picard's. Parareal's case is another: blocks that run
+# that we ask for; but at 400 steps no tolerance makes
+# parareal shallower than $K+J-1=39$, and Picard needs less. Parareal's case is another: blocks that run
 # *alone* for $J$ calls, each on its device, and meet only at their ends.
 #
 # ## 10.6 Which coarse step, and noise
