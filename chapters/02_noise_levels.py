@@ -101,7 +101,8 @@ claim("C02.3", "plain Langevin, exact score: share on the left after 480 steps",
       left(plain), below=0.01)
 
 # %% [markdown]
-# (For the last bound: a chain crosses about $e^{-12}$ times in a unit of $\eta\times$ steps, and it has 24 such units.)
+# (For the last bound: from the light side the valley is 11 nats deep, so a chain crosses some $e^{-11}$ times in a unit of $\eta\times$ steps. It has 24
+# such units.)
 #
 # ## 2.2 One network for all levels
 #
@@ -344,7 +345,7 @@ claim("C02.18", "without: variance of x₂ over that of (2.4)",
 # follows an ODE down the same levels (chapter 7). Both are judged by a Fréchet distance to held-out digits, at equal calls.
 #
 # \eqref{eq:ladder}, summed over the ladder, makes a prediction: it takes at least $\log(150/0.08)/\log\frac1{1-\delta}$ calls before the noise of the start is
-# gone: 72 for $\delta=0.1$, 21 for $0.3$, 8 for $0.6$.
+# gone: about 72 for $\delta=0.1$, 21 for $0.3$, 8 for $0.6$.
 
 # %%
 teacher, judge = digits_teacher(), digits_classifier()

@@ -68,7 +68,7 @@ check("Q02.1", geometric)
 # %%
 # ANSWER Q02.2
 def level_loss(score, x0, z, sigma):
-    """The loss of each row, shape (B,). x0, z: (B, d); sigma: (B,). score(x, sigma) returns (B, d)."""
+    """The loss of each row, shape (B,). x0, z: (B, d); sigma: (B,)."""
     ### BEGIN SOLUTION
     s = sigma[:, None]
     residual = s * score(x0 + s * z, sigma) + z    # σ (s + z/σ), without the division
@@ -89,7 +89,7 @@ check("Q02.2", level_loss)
 # %%
 # ANSWER Q02.3
 def langevin_variance(start, v, eta, n):
-    """(variance after n steps, its limit), two floats. start, v, eta: floats, eta < 2v; n: an int."""
+    """(variance after n steps, its limit). start, v, eta: floats, eta < 2v; n: an int."""
     ### BEGIN SOLUTION
     variance = start
     for _ in range(n):
@@ -111,7 +111,7 @@ check("Q02.3", langevin_variance)
 # %%
 # ANSWER Q02.4
 def annealed(score, x, sigmas, epsilon, noise):
-    """x at the end, denoised, (B, d). sigmas: (L,), falling; epsilon: a float; noise: (L, T, B, d)."""
+    """x at the end, denoised. sigmas: (L,), falling; epsilon: a float; noise: (L, T, B, d)."""
     ### BEGIN SOLUTION
     for i in range(len(sigmas)):
         eta = epsilon * sigmas[i] ** 2 / sigmas[-1] ** 2
