@@ -249,7 +249,7 @@ for p in left:
           metrics.order(left[p]), between=(p + 0.85, p + 1.15))
 
 # %% [markdown]
-# ## 10.5 Iterations against $N$, at $J=\sqrt N$
+# ## 10.5 Iterations against the number of steps
 #
 # With $p$ constant, $K=J=\sqrt N$ makes \eqref{eq:depth} about $(p+1)\sqrt N$. *Predict the iterations for 1600 steps of GMM5, if 100 need seven.*
 # `parareal` stops when the end moves by at most tol·σ (rms, largest of the batch; SRDS thresholds the mean absolute difference of

@@ -20,9 +20,6 @@
 
 # %% [markdown]
 # # 13 Consistency distillation: jump to the end of the path
-
-# %% [markdown]
-# # 13 Consistency distillation: jump to the end of the path
 #
 # A solver asks the network at every step from noise to data. This chapter trains a network that *jumps*: one call, from
 # anywhere on a path to its end.
