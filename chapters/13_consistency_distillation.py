@@ -438,7 +438,6 @@ claim("C13.23", "digits, 4 calls: PCM's distance to the teacher's ODE over DDIM'
 # Stable Diffusion's schedule. Here is LCM as it runs at full scale: $\omega=2$, 100 updates of 32 pictures.
 
 # %%
-# NBVAL_CHECK_OUTPUT
 world = shapes_teacher()
 pupil = copy.deepcopy(world)
 pupil.net.requires_grad_(True)
@@ -458,6 +457,9 @@ with torch.no_grad():
 figure(plot.pictures({name: x[:10] for name, x in shown.items()}),
        "A guided jump paints glaring blots, the untrained student soft ones, LCM shapes.",
        "Ten captions, guided with $\\omega=2$; the same noise in each column.")
+
+# %%
+# NBVAL_CHECK_OUTPUT
 _, before, after, _ = shown.values()
 far = [shapes_frechet(x, codes) - shapes_floor(codes)[0] for x in (before, after)]
 claim("C13.24", "shapes, 1 call: LCM's Fréchet distance over the untrained student's",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from book.questions import Verdict
+from book.questions import Case, Verdict
 
 RIGHT = Verdict(1.0, "right")
 
@@ -41,3 +41,17 @@ def slope(errors: dict[int, float]) -> float:
     """Order of convergence from {steps: error}: minus the least-squares slope of log error on log steps."""
     n, e = np.log(list(errors)), np.log(np.maximum(list(errors.values()), 1e-300))
     return float(-np.polyfit(n, e, 1)[0])
+
+
+def faults(case: Case, outputs: list, names: tuple[str, ...], hints: tuple[str, ...], tolerance: float = 1e-9) -> Verdict:
+    """Right, or for every output that is not, a known mistake or the hint; each counts alike."""
+    truths = case.truth["values"]
+    bad = malformed(outputs, names, [truth.shape for truth in truths])
+    if bad:
+        return bad
+    faults = []
+    for name, hint, value, truth, mistakes in zip(names, hints, outputs, truths, case.truth["mistakes"]):
+        off = distance(value, truth)
+        if off > tolerance:
+            faults.append(f"{name} is off by {off:.1e} (relative): {recognise(value, mistakes, max(1e-8, tolerance)) or hint}")
+    return wrong(" · ".join(faults), 1 - len(faults) / len(names)) if faults else RIGHT

@@ -7,7 +7,7 @@ import torch
 from dlib import Denoiser, Mixture, guided, vp
 
 from book.questions import Case, Question, Verdict, q06_mistakes
-from book.questions.judging import RIGHT, distance, malformed, recognise, wrong
+from book.questions.judging import faults
 from book.questions.problems import arrays
 
 PRELUDE = """from book import check                             # first: it also tells torch not to spin
@@ -33,20 +33,6 @@ def _level(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"alpha": np.array(math.cos(angle)), "sigma": np.array(math.sin(angle))}
 
 
-def _faults(case: Case, outputs: list, names: tuple[str, ...], hints: tuple[str, ...], tolerance: float = 1e-9) -> Verdict:
-    """Right, or for every output that is not, a known mistake or the hint; each counts alike."""
-    truths = case.truth["values"]
-    bad = malformed(outputs, names, [truth.shape for truth in truths])
-    if bad:
-        return bad
-    faults = []
-    for name, hint, value, truth, mistakes in zip(names, hints, outputs, truths, case.truth["mistakes"]):
-        off = distance(value, truth)
-        if off > tolerance:
-            faults.append(f"{name} is off by {off:.1e} (relative): {recognise(value, mistakes) or hint}")
-    return wrong(" · ".join(faults), 1 - len(faults) / len(names)) if faults else RIGHT
-
-
 # Q06.1: three conventions
 
 
@@ -66,7 +52,7 @@ def run_kinds(answer, inputs, network) -> list:
 
 def judge_kinds(case: Case, outputs: list, calls: float) -> Verdict:
     hints = ("(1+ω)·told − ω·empty", "empty + g·(told − empty)", "told + w′·(told − empty)")
-    return _faults(case, outputs, tuple(f'kind="{kind}"' for kind in KINDS), hints)
+    return faults(case, outputs, tuple(f'kind="{kind}"' for kind in KINDS), hints)
 
 
 # Q06.2: guide whatever the network predicts
@@ -91,7 +77,7 @@ def run_faces(answer, inputs, network) -> list:
 
 def judge_faces(case: Case, outputs: list, calls: float) -> Verdict:
     hints = ("x₀ = (x − σε)/α", "x = αx₀ + σε and v = αε − σx₀ are two equations for x₀", "the score is −ε/σ")
-    return _faults(case, outputs, tuple(f'x₀ for predicts="{face}"' for face in FACES), hints, 1e-7)
+    return faults(case, outputs, tuple(f'x₀ for predicts="{face}"' for face in FACES), hints, 1e-7)
 
 
 # Q06.3: Gaussians, solved
@@ -133,7 +119,7 @@ def run_gaussians(answer, inputs, network) -> list:
 def judge_gaussians(case: Case, outputs: list, calls: float) -> Verdict:
     hints = ("only the levels between low and high push, each by its cos θ; v_null has no part in it", "integrate d log y along the flow with equal means",
              "the tilt is a Gaussian: collect the x² in its exponent")
-    return _faults(case, outputs, ("the mean", "the flow's variance", "the tilt's variance"), hints, 1e-6)
+    return faults(case, outputs, ("the mean", "the flow's variance", "the tilt's variance"), hints, 1e-6)
 
 
 # Q06.4: masses
@@ -158,7 +144,7 @@ def run_masses(answer, inputs, network) -> list:
 
 
 def judge_masses(case: Case, outputs: list, calls: float) -> Verdict:
-    return _faults(case, outputs, ("the masses",), ("near mode k, p(x|c)/p(x) is the ratio of its two weights",), 1e-7)
+    return faults(case, outputs, ("the masses",), ("near mode k, p(x|c)/p(x) is the ratio of its two weights",), 1e-7)
 
 
 # Q06.5: the guided ε of a mixture
@@ -186,7 +172,7 @@ def run_mixture(answer, inputs, network) -> list:
 
 
 def judge_mixture(case: Case, outputs: list, calls: float) -> Verdict:
-    return _faults(case, outputs, ("the guided ε",), ("it is −σ times the gradient of (1+ω) log p_t(x|c) − ω log p_t(x)",), 1e-7)
+    return faults(case, outputs, ("the guided ε",), ("it is −σ times the gradient of (1+ω) log p_t(x|c) − ω log p_t(x)",), 1e-7)
 
 
 QUESTIONS = [

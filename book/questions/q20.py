@@ -8,7 +8,7 @@ from dlib import Batch, Denoiser, Draw, Mixture, exact, merged, twin, vp, vsd
 from dlib.losses.score_distillation import kl
 
 from book.questions import Case, Question, Verdict, q20_mistakes
-from book.questions.judging import RIGHT, distance, malformed, recognise, wrong
+from book.questions.judging import RIGHT, distance, faults, malformed, recognise, wrong
 from book.questions.problems import array, arrays
 
 PRELUDE = """from book import check                             # first: it also tells torch not to spin
@@ -30,20 +30,6 @@ def _level(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """A variance preserving level in the middle of the schedule."""
     angle = rng.uniform(0.5, 1.0)
     return {"alpha": np.array(math.cos(angle)), "sigma": np.array(math.sin(angle))}
-
-
-def _faults(case: Case, outputs: list, names: tuple[str, ...], hints: tuple[str, ...], tolerance: float = 1e-9) -> Verdict:
-    """Right, or for every output that is not, a known mistake or the hint; each counts alike."""
-    truths = case.truth["values"]
-    bad = malformed(outputs, names, [truth.shape for truth in truths])
-    if bad:
-        return bad
-    faults = []
-    for name, hint, value, truth, mistakes in zip(names, hints, outputs, truths, case.truth["mistakes"]):
-        off = distance(value, truth)
-        if off > tolerance:
-            faults.append(f"{name} is off by {off:.1e} (relative): {recognise(value, mistakes, max(1e-8, tolerance)) or hint}")
-    return wrong(" · ".join(faults), 1 - len(faults) / len(names)) if faults else RIGHT
 
 
 # Q20.1: closed forms
@@ -73,7 +59,7 @@ def run_gaussians(answer, inputs, network) -> list:
 def judge_gaussians(case: Case, outputs: list, calls: float) -> Verdict:
     hints = ("KL's part with m is α²(m − μ)²/2v_q: what is v_q?", "write KL of two Gaussians with the variances after the noise, then differentiate by s",
              "−E log q_t is ½ log v_q + (v_p + α²(m − μ)²)/2v_q: where is s?")
-    return _faults(case, outputs, ("∂KL/∂m", "∂KL/∂s", "∂CE/∂s"), hints)
+    return faults(case, outputs, ("∂KL/∂m", "∂KL/∂s", "∂CE/∂s"), hints)
 
 
 # Q20.2: against finite differences of KL
@@ -124,7 +110,7 @@ def run_quadrature(answer, inputs, network) -> list:
 def judge_quadrature(case: Case, outputs: list, calls: float) -> Verdict:
     hint = ("this is not the finite difference of KL. x_t[k, j] = α x_k + σ nodes_j; the perfect fake averages the noises (x_t − α x_i)/σ of all atoms i, "
             "each by its share of p_t(x_t)")
-    return _faults(case, outputs, ("the gradient",), (hint,), tolerance=1e-6)
+    return faults(case, outputs, ("the gradient",), (hint,), tolerance=1e-6)
 
 
 # Q20.3: one step, three networks
@@ -201,7 +187,7 @@ def run_answer(answer, inputs, network) -> list:
 
 def judge_answer(case: Case, outputs: list, calls: float) -> Verdict:
     hints = ("solve z = αx₀ + σε for x₀", "z = αx₀ + σε and v = αε − σx₀ are two equations for x₀ and ε")
-    return _faults(case, outputs, ('x₀ for predicts="eps"', 'x₀ for predicts="v"'), hints)
+    return faults(case, outputs, ('x₀ for predicts="eps"', 'x₀ for predicts="v"'), hints)
 
 
 # Q20.5: an adapter
@@ -229,7 +215,7 @@ def run_adapter(answer, inputs, network) -> list:
 
 def judge_adapter(case: Case, outputs: list, calls: float) -> Verdict:
     hints = ("y = x Wᵀ + bias + (a/r) x Aᵀ Bᵀ", "the merged weight is W + (a/r) B A")
-    return _faults(case, outputs, ("y", "the merged weight"), hints)
+    return faults(case, outputs, ("y", "the merged weight"), hints)
 
 
 QUESTIONS = [
