@@ -19,17 +19,20 @@ def phi(k: int, h: float | Tensor) -> float | Tensor:
     >>> abs(phi(2, 1.0) - (math.e - 2)) < 1e-15, phi(3, 0.0) == 1 / 6
     (True, True)
     """
-    require(k >= 1, f"phi: k = {k}, wanted k ≥ 1")
+    require(1 <= k <= 46, f"phi: k = {k}, wanted 1 ≤ k ≤ 46")
     if isinstance(h, Tensor):
         small = h.abs() < 1
         return torch.where(small, _series(k, torch.where(small, h, 0.0)), _recursion(k, torch.where(small, 1.0, h)))
     return _series(k, h) if abs(h) < 1 else _recursion(k, h)
 
 
+_RECIPROCALS = [1 / math.factorial(n) for n in range(64)]
+
+
 def _series(k: int, h: float | Tensor) -> float | Tensor:
     total = 0.0
-    for n in range(17, -1, -1):  # Horner: hⁿ/(n+k)!, remainder below 1/18!
-        total = total * h + 1 / math.factorial(n + k)
+    for coefficient in _RECIPROCALS[k + 17 : k - 1 : -1]:  # Horner: hⁿ/(n+k)!, remainder below 1/18!
+        total = total * h + coefficient
     return total
 
 

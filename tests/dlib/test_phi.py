@@ -49,7 +49,7 @@ def test_expm1():
 
 
 def test_a_truncated_series_is_caught():
-    short = mutant(_series, "range(17, -1, -1)", "range(9, -1, -1)")
+    short = mutant(_series, "k + 17", "k + 9")
     assert max(abs(short(2, h) / high_precision(2, h) - 1) for h in POINTS if abs(h) < 1) > 1e-12
 
 
