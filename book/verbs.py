@@ -57,6 +57,8 @@ def _bound(id, between, below, above):
     lo, hi = map(float, between)
     if not lo <= hi:
         raise ValueError(f"claim {id}: between=({lo:g}, {hi:g}) is empty: the lower end comes first")
+    if math.isinf(lo) or math.isinf(hi):
+        raise ValueError(f"claim {id}: between=({lo:g}, {hi:g}) has one end only: write above={lo:g} or below={hi:g}, whichever is finite")
     text = f"exactly {lo:.6g}" if lo == hi else f"between {lo:.6g} and {hi:.6g}"
     return text, lambda value: lo <= value <= hi
 

@@ -70,6 +70,12 @@ def test_an_empty_interval_is_an_error():
         claim("C08.2", "order 2", 1.5, between=(2, 1))
 
 
+@pytest.mark.parametrize(("ends", "says"), [((2, math.inf), "write above=2"), ((-math.inf, 2), "or below=2")])
+def test_an_interval_has_two_ends(ends, says):
+    with pytest.raises(ValueError, match=says):
+        claim("C08.2", "order 2", 2.5, between=ends)
+
+
 @pytest.mark.parametrize("id", ["8.2", "C8.2", "C08-2", "C08.2b", "c08.2"])
 def test_an_id_has_one_form(id):
     with pytest.raises(ValueError, match="like 'C08.2'"):
