@@ -21,15 +21,15 @@ def _tensors(inputs: dict, *names: str) -> list:
     return [torch.tensor(inputs[name]) for name in names]
 
 
-def _compare(case: Case, outputs: list, name: str, shape: tuple, hint: str, close: float = 1e-9) -> Verdict:
-    """Right, a known mistake, or the hint."""
+def _compare(case: Case, outputs: list, name: str, shape: tuple, hint: str) -> Verdict:
+    """Right, also in float32 steps, a known mistake, or the hint."""
     bad = malformed(outputs, (name,), (shape,))
     if bad:
         return bad
     off = distance(outputs[0], case.truth["value"])
-    if off < close:
+    if off < 1e-6:
         return RIGHT
-    return wrong(f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes'], 10 * close) or hint}")
+    return wrong(f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes'], 1e-5) or hint}")
 
 
 # Q02.1: geometric levels
@@ -48,17 +48,25 @@ def run_ladder(answer, inputs, network) -> list:
 
 
 def judge_ladder(case: Case, outputs: list, calls: float) -> Verdict:
-    return _compare(case, outputs, "sigmas", case.truth["value"].shape, "σ_i/σ_{i+1} must be one number γ, with σ_1 = top and σ_n = low: γ^(n−1) = top/low", 1e-6)
+    return _compare(case, outputs, "sigmas", case.truth["value"].shape, "σ_i/σ_{i+1} must be one number γ, with σ_1 = top and σ_n = low: γ^(n−1) = top/low")
 
 
 # Q02.2: the noise-conditional loss
 
 
 def _field(inputs: dict):
-    """A score that depends on σ, and its weights: a leaf that the loss may be differentiated by."""
+    """A score that depends on σ, one number or one a row, and its weights: a leaf that the loss may be differentiated by."""
     inner, outer = _tensors(inputs, "inner", "outer")
     outer.requires_grad_()
-    return (lambda x, sigma: torch.tanh(x @ inner + sigma[:, None]) @ outer / sigma[:, None]), outer
+    return (lambda x, sigma: torch.tanh(x @ inner + _rows(x, sigma)) @ outer / _rows(x, sigma)), outer
+
+
+def _rows(x, sigma) -> torch.Tensor:
+    """σ as (1, 1) or (B, 1): the answer may give a number, (B,) or (B, 1)."""
+    sigma = torch.as_tensor(sigma, dtype=x.dtype)
+    if sigma.numel() not in (1, len(x)) or sigma.ndim > 2:
+        raise ValueError(f"score: sigma has shape {tuple(sigma.shape)}, wanted one number, or one for each of the {len(x)} rows of x")
+    return sigma.reshape(-1, 1)
 
 
 def draw_loss(seed: int) -> Case:
@@ -116,7 +124,9 @@ def draw_variance(seed: int) -> Case:
 
 def run_variance(answer, inputs, network) -> list:
     both = answer(*(float(inputs[name]) for name in ("start", "v", "step")), int(inputs["n"]))
-    return [] if both is None or any(value is None for value in both) else [np.array([float(value) for value in both])]
+    if both is None or isinstance(both, (int, float)):
+        return arrays(both)
+    return [] if any(value is None for value in both) else [np.array([float(value) for value in both])]
 
 
 def judge_variance(case: Case, outputs: list, calls: float) -> Verdict:
@@ -160,7 +170,7 @@ def _model(inputs: dict):
 
 def _score(inputs: dict):
     model, schedule = _model(inputs)
-    return lambda x, sigma: model(x, schedule.at_lam(-float(np.log(sigma)))).score
+    return lambda x, sigma: model(x, schedule.at_lam(-_rows(x, sigma).log().expand(len(x), 1))).score
 
 
 def run_annealed(answer, inputs, network) -> list:
@@ -214,7 +224,7 @@ def _unusable(inputs: dict, sigmas: np.ndarray, steps: np.ndarray) -> Verdict | 
         return wrong(f"steps is {steps:g}: a whole number of Langevin steps for each level, at least 1")
     if len(sigmas) * steps > inputs["calls"]:
         return wrong(f"{len(sigmas)} levels of {steps:g} steps make {len(sigmas) * steps:g} calls, allowed are {inputs['calls']:g}")
-    if sigmas[-1] > 0.2 * inputs["width"]:
+    if sigmas[-1] > 0.2 * inputs["width"] * (1 + 1e-5):  # room for float32
         return wrong(f"the last level is σ = {sigmas[-1]:.2g}, wanted at most a fifth of a mode's width: you would sample blurred data")
     return None
 

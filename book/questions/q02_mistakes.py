@@ -31,12 +31,15 @@ def of_loss(score, x0, z, sigma) -> dict[str, np.ndarray]:
         "the score is asked at x₀: it must see the noisy x₀ + σz": half(s * score(x0, sigma) + z),
         "the noise is added without its σ": half(s * score(x0 + z, sigma) + z),
         "the score is not multiplied by σ: with s = −ε/σ, ε is −σs": half(at + z),
+        "the noise is added as σ²z: x is x₀ + σz": half(s * score(x0 + s**2 * z, sigma) + z),
+        "the target is −z/σ: σz stands where z/σ belongs": half(s * at + s**2 * z),
+        "the norm is not squared": 0.5 * sigma**2 * np.linalg.norm(at + z / s, axis=1),
         "the average over the coordinates stands where their sum belongs": half(s * at + z) / x0.shape[1],
     }
 
 
 def of_variance(start, v, step, n) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    def after(shrink, add):
+    def after(shrink, add, n=n):
         now = start
         for _ in range(n):
             now = shrink * now + add
@@ -51,12 +54,17 @@ def of_variance(start, v, step, n) -> tuple[dict[str, np.ndarray], dict[str, np.
             "the noise adds 2η, not (2η)²": after(r**2, (2 * step) ** 2),
             "the noise is missing": after(r**2, 0.0),
             "this is one step, not n": np.array([r**2 * start + 2 * step]),
+            "this is one step too few": after(r**2, 2 * step, n - 1),
+            "this is one step too many": after(r**2, 2 * step, n + 1),
+            "this is the standard deviation: a variance is asked for": after(r**2, 2 * step) ** 0.5,
             "the start is missing: it decays, but it has not gone after n steps": after(r**2, 2 * step) - r ** (2 * n) * start,
             "this is the fixed point: after n steps something of the start is left": np.array([v / (1 - step / (2 * v))]),
         },
         {
             "this is v itself: for a finite step Langevin's variance is too large": np.array([v]),
             "the sign is wrong: the noise that a step adds is not quite taken away, the variance is too large": np.array([v / (1 + step / (2 * v))]),
+            "this is the standard deviation: a variance is asked for": np.array([v / (1 - step / (2 * v))]) ** 0.5,
+            "the factor is not squared: a variance takes the square of what multiplies x": np.array([2 * v]),
             "this is right to first order only: solve V = (1 − η/v)² V + 2η exactly": np.array([v + step / 2]),
             "the ½ is missing: divide 2η by 1 − (1 − η/v)² = (2η/v)(1 − η/2v)": np.array([v / (1 - step / v)]),
             "this is the variance after n steps: the fixed point does not depend on n": after(r**2, 2 * step),
@@ -67,12 +75,14 @@ def of_variance(start, v, step, n) -> tuple[dict[str, np.ndarray], dict[str, np.
 def of_annealed(score, x, sigmas, epsilon, noise) -> dict[str, np.ndarray]:
     last = sigmas[-1]
 
-    def chain(step=lambda s: epsilon * s**2 / last**2, spread=lambda eta: np.sqrt(2 * eta), order=1, pick=lambda i, k: (i, k), steps=None, level=lambda s: s, end=True):
+    def chain(step=lambda s: epsilon * s**2 / last**2, spread=lambda eta: np.sqrt(2 * eta), order=1, pick=lambda i, k: (i, k), steps=None, level=lambda s: s,
+              end=True, pull=1, every=False):
         y = x
         for i, s in list(enumerate(sigmas))[::order]:
             eta = step(s)
             for k in range(steps or noise.shape[1]):
-                y = y + eta * score(y, level(s)) + spread(eta) * noise[pick(i, k)]
+                y = y + pull * eta * score(y, level(s)) + spread(eta) * noise[pick(i, k)]
+            y = y + s**2 * score(y, s) if every else y
         return y + last**2 * score(y, last) if end else y
 
     right = chain(end=False)
@@ -87,6 +97,9 @@ def of_annealed(score, x, sigmas, epsilon, noise) -> dict[str, np.ndarray]:
         "the noise has the factor 2η, the variance: take its root": chain(spread=lambda eta: 2 * eta),
         "this is the paper's α, drift η/2 and noise √η: here they are η and √(2η)": chain(lambda s: epsilon * s**2 / last**2 / 2),
         "the noise is missing": chain(spread=lambda eta: 0 * eta),
+        "the noise has √(2ε) at every level: it grows with η_i as the drift does": chain(spread=lambda eta: np.sqrt(2 * epsilon)),
+        "the score is subtracted: it points uphill, the chain climbs": chain(pull=-1),
+        "it denoises after every level: only the last one is asked for": chain(every=True, end=False),
         "one step a level: each level has all of its noises": chain(steps=1),
         "every level uses the noises of the first": chain(pick=lambda i, k: (0, k)),
         "the score is always asked at σ_L: ask it at the level's own σ": chain(level=lambda s: last),

@@ -59,7 +59,20 @@ def _score(inputs: dict):
 
 
 def _pair(returned) -> list:
-    return arrays(None) if returned is None else arrays(*returned)
+    """What was returned as two arrays; a lone tensor as one, which judges know as the wrong number."""
+    lone = returned is None or isinstance(returned, torch.Tensor) and len(returned) != 2
+    return arrays(returned) if lone else arrays(*returned)
+
+
+def _real(score):
+    """The score, which wants real points: Python's root of a negative number is complex, and spreads without a word."""
+
+    def asked(x, t):
+        if x.is_complex():
+            raise ValueError("score: x has become complex. t falls, so t_b − t_a is negative: take the root of g²·(t_a − t_b)")
+        return score(x, t)
+
+    return asked
 
 
 def _judge_pair(case: Case, outputs: list, names: tuple, shapes: tuple, hints: tuple) -> Verdict:
@@ -144,7 +157,7 @@ def draw_walk(seed: int) -> Case:
 def run_walk(answer, inputs, network) -> list:
     schedule = schedule_of(inputs)
     x, noise, times = torch.tensor(inputs["x"]), torch.tensor(inputs["noise"]), [float(t) for t in inputs["times"]]
-    return arrays(answer(_score(inputs), x, times, lambda t: schedule.drift(float(t)), lambda t: schedule.diffusion(float(t)), float(inputs["eta"]), noise))
+    return arrays(answer(_real(_score(inputs)), x, times, lambda t: schedule.drift(float(t)), lambda t: schedule.diffusion(float(t)), float(inputs["eta"]), noise))
 
 
 def judge_walk(case: Case, outputs: list, calls: float) -> Verdict:

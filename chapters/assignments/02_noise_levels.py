@@ -32,7 +32,8 @@
 #   first question that has no right answer yet.
 # - The point is to write the formulas yourself: `dlib` has them all, and a person sees when an answer calls it.
 #
-# All tensors are float64 unless you make others. Here $x=x_0+\sigma z$, and a score is a function `score(x, sigma)`.
+# All tensors are float64 unless you make others. Here $x=x_0+\sigma z$, and a score is a function `score(x, sigma)` of points (B, d)
+# and of their $\sigma$: one number, or one for each row, of shape (B,) or (B, 1).
 
 # %%
 from book import check                             # first: it also tells torch not to spin
