@@ -144,7 +144,7 @@ def run_masses(answer, inputs, network) -> list:
 
 
 def judge_masses(case: Case, outputs: list, calls: float) -> Verdict:
-    return faults(case, outputs, ("the masses",), ("near mode k, p(x|c)/p(x) is the ratio of its two weights",), 1e-7)
+    return faults(case, outputs, ("the vector of masses",), ("near mode k, p(x|c)/p(x) is the ratio of its two weights",), 1e-7)
 
 
 # Q06.5: the guided ε of a mixture

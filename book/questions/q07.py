@@ -44,16 +44,17 @@ def run_weights(answer, inputs, network) -> list:
 
 def _judge_weights(what: str):
     names = ("the factor of x", f"the factor of {what}")
+    hints = ("it stands in front of x_s in the exact solution", "with the network constant, only the exponential is left to integrate, from λ_s to λ_t")
 
     def judge(case: Case, outputs: list, calls: float) -> Verdict:
         bad = malformed(outputs, names, ((24,), (24,)))
         if bad:
             return bad
         faults = []
-        for name, value, truth, mistakes in zip(names, outputs, case.truth["values"], case.truth["mistakes"]):
+        for name, hint, value, truth, mistakes in zip(names, hints, outputs, case.truth["values"], case.truth["mistakes"]):
             off = distance(value, truth)
             if off > 1e-9:
-                faults.append(f"{name}: off by {off:.1e} (relative): {recognise(value, mistakes) or 'do the integral of section 7.2 with the network taken out of it'}")
+                faults.append(f"{name}: off by {off:.1e} (relative): {recognise(value, mistakes) or hint}")
         return wrong(" · ".join(faults), 0.5 * (2 - len(faults))) if faults else RIGHT
 
     return judge
@@ -136,6 +137,8 @@ def judge_grid(case: Case, outputs: list, calls: float) -> Verdict:
     lam, c = outputs[0], case.truth["c"]
     if np.abs(lam - case.truth["lam"]).max() < 1e-8:
         return RIGHT
+    if distance(lam, case.truth["lam"]) < 1e-5:
+        return wrong("right up to the rounding of float32: make the grid in float64, like torch.linspace(…, dtype=torch.float64)", 0.5)
     why = recognise(lam, case.truth["mistakes"])
     if why is None and np.abs(lam[[0, -1]] - case.inputs["ends"]).max() > 1e-8:
         why = f"the grid runs from {lam[0]:.3g} to {lam[-1]:.3g}, wanted from {case.inputs['ends'][0]:.3g} to {case.inputs['ends'][1]:.3g}"
