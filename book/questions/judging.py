@@ -32,9 +32,23 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-300))
 
 
-def recognise(value: np.ndarray, mistakes: dict[str, np.ndarray], tolerance: float = 1e-8) -> str | None:
-    """The explanation whose array the value agrees with, if there is one."""
-    return next((why for why, array in mistakes.items() if distance(value, array) < tolerance), None)
+def pair(value, names: str) -> tuple:
+    """What an answer must return together; raises ValueError, saying so, if it did not. None passes: judges know it as a lacking `return`."""
+    if value is not None and (not isinstance(value, tuple | list) or len(value) != 2):
+        raise ValueError(f"the answer returned one {type(value).__name__}, wanted two things: return {names}")
+    return value
+
+
+def single(off: float) -> Verdict | None:
+    """A verdict if an answer is right to single precision only (relative distance `off`), else None."""
+    if off > 1e-6:
+        return None
+    return wrong("right, but in single precision: torch.tensor([...]) and torch.zeros(...) make float32 unless told dtype=torch.float64", 0.5)
+
+
+def recognise(value: np.ndarray, mistakes: dict[str, np.ndarray], tolerance: float = 1e-8, most: int = 1) -> str | None:
+    """The explanation whose array the value agrees with, if there is one; of several, the first `most`."""
+    return "; or: ".join([why for why, array in mistakes.items() if distance(value, array) < tolerance][:most]) or None
 
 
 def slope(errors: dict[int, float]) -> float:

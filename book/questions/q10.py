@@ -4,25 +4,32 @@ import numpy as np
 import torch
 
 from book.questions import Case, Question, Verdict, q10_mistakes
-from book.questions.judging import RIGHT, distance, malformed, recognise, wrong
+from book.questions.judging import RIGHT, distance, malformed, pair, recognise, single, wrong
 from book.questions.problems import array, arrays
 
 PRELUDE = """from book import check                             # first: it also tells torch not to spin
 import torch"""
-BLOCKS, INNER, ROWS, READY = 7, 5, 6, 3
+BLOCKS, INNER, ROWS, READY, ODD = 7, 5, 6, 3, -3.0
 
 
-def _maps(weights):
-    """(F, G): a block's INNER small steps, and one long one."""
+def _maps(weights, odd=1.0):
+    """(F, G): a block's INNER small steps, and one long one. The last block shrinks, so that inner starts move more than the end.
+
+    odd: a factor of G. Near F, G + (F − G) is F to the last bit by luck; far from it, only a bracket of equal numbers is.
+    """
     def G(i, x):
-        return x + 0.5 * torch.tanh(x @ weights[i])
+        return odd * _shrink(i) * (x + 0.5 * torch.tanh(x @ weights[i]))
 
     def F(i, x):
         for _ in range(INNER):
             x = x + 0.5 / INNER * torch.tanh(x @ weights[i])
-        return x
+        return _shrink(i) * x
 
     return F, G
+
+
+def _shrink(i):
+    return 0.25 if i == BLOCKS - 1 else 1.0
 
 
 def _chain(F, x):
@@ -37,8 +44,8 @@ def _draw(seed: int) -> tuple:
     return {"weights": rng.normal(size=(BLOCKS, 2, 2)), "x": rng.normal(size=(ROWS, 2))}, rng
 
 
-def _given(inputs) -> tuple:
-    F, G = _maps(torch.tensor(inputs["weights"]))
+def _given(inputs, odd=1.0) -> tuple:
+    F, G = _maps(torch.tensor(inputs["weights"]), odd)
     return F, G, torch.tensor(inputs["x"])
 
 
@@ -49,7 +56,7 @@ def draw_iterate(seed: int) -> Case:
     """Starts of which the first READY + 1 are the chain's (the answer's process computes those: bits differ between machines)."""
     inputs, rng = _draw(seed)
     inputs["guess"] = rng.normal(size=(BLOCKS + 1, ROWS, 2))
-    F, G, starts = *_given(inputs)[:2], _starts(inputs)
+    F, G, starts = *_given(inputs, ODD)[:2], _starts(inputs)
     return Case(inputs, {"starts": q10_mistakes.iterate(F, G, starts).numpy(), "mistakes": q10_mistakes.of_iterate(F, G, starts)})
 
 
@@ -61,7 +68,7 @@ def _starts(inputs):
 
 
 def run_iterate(answer, inputs, network) -> list:
-    F, G, x = _given(inputs)
+    F, G, x = _given(inputs, ODD)
     chain = _chain(F, x).numpy().copy()
     found = answer(F, G, _starts(inputs))
     return [] if found is None else [chain, array(found)]
@@ -74,7 +81,7 @@ def judge_iterate(case: Case, outputs: list, calls: float) -> Verdict:
         return bad
     off = distance(outputs[0], case.truth["starts"])
     if off > 1e-9:
-        return wrong(f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes']) or 'compare with the formula, one block at a time'}")
+        return single(off) or wrong(f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes']) or 'compare with the formula, one block at a time'}")
     if (outputs[0][: READY + 2] != chain[: READY + 2]).any():
         return wrong("right up to rounding. But where a block's start has settled the next start must be F of it to the last bit: add the bracket last", 0.5)
     return RIGHT
@@ -84,11 +91,14 @@ def judge_iterate(case: Case, outputs: list, calls: float) -> Verdict:
 
 
 def draw_sampler(seed: int) -> Case:
-    """Tolerances a little above the change of iteration 2, where the norm is too large, and a little below that of 3, where the mean is small enough."""
+    """Tolerances between two measures of a change: above the root mean square of iteration 2, which the largest coordinate and the
+    norm exceed, and below that of iteration 3, which the mean absolute value and means over the batch do not reach. Then 0."""
     inputs, _ = _draw(seed)
     F, G, x = _given(inputs)
-    _, first, second, third, *_ = q10_mistakes.iterates(F, G, x, BLOCKS)
-    inputs["tols"] = np.array([1.2 * q10_mistakes.change(second, first), 0.9 * q10_mistakes.change(third, second), 0.0])
+    _, first, second, third, *_ = (starts[-1] for starts in q10_mistakes.iterates(F, G, x, BLOCKS))
+    sizes = [q10_mistakes.change(second, first), q10_mistakes.change(second, first, q10_mistakes.LARGEST),
+             q10_mistakes.change(third, second), q10_mistakes.change(third, second, q10_mistakes.ABSOLUTE)]
+    inputs["tols"] = np.sqrt([sizes[0] * sizes[1], sizes[2] * sizes[3], 0.0])
     loose = [float(tol) for tol in inputs["tols"][:-1]]
     ends, counts = zip(*(q10_mistakes.run(F, G, x, BLOCKS, tol) for tol in loose))
     truth = {"chain": _chain(F, x)[-1].numpy(), "ends": torch.stack(ends).numpy(), "counts": counts,
@@ -97,10 +107,11 @@ def draw_sampler(seed: int) -> Case:
 
 
 def run_sampler(answer, inputs, network) -> list:
-    F, G, x = _given(inputs)
+    """With tolerance 0, a coarse step that is far from the fine solve: K iterations suffice whatever G is."""
+    (F, G, x), odd = _given(inputs), _given(inputs, ODD)[1]
     chain = _chain(F, x)[-1].numpy().copy()
-    found = [answer(F, G, x.clone(), BLOCKS, float(tol)) for tol in inputs["tols"]]
-    return [] if any(value is None for value in found) else [chain, *(array(value) for pair in found for value in pair)]
+    found = [pair(answer(F, G if tol else odd, x.clone(), BLOCKS, float(tol)), "U_K, p") for tol in inputs["tols"]]
+    return [] if any(value is None for value in found) else [chain, *(array(value) for both in found for value in both)]
 
 
 def judge_sampler(case: Case, outputs: list, calls: float) -> Verdict:
@@ -117,7 +128,9 @@ def judge_sampler(case: Case, outputs: list, calls: float) -> Verdict:
     loose = np.stack(ends[:-1])
     gap = distance(loose, case.truth["ends"])
     if gap > 1e-12 or tuple(counts[:-1]) != case.truth["counts"]:
-        why = recognise(loose, case.truth["mistakes"], 1e-12) or "compare the change of U_K, its size and what is returned with the text"
+        why = recognise(loose, case.truth["mistakes"], 1e-12, most=3) or "compare the change of U_K, its size and what is returned with the text"
+        if gap <= 1e-12:
+            why = "the end is right, the count is not: count the iterations made, with the last, without the guess"
         return wrong(f"tolerance 0 is right; with a tolerance {counts[0]:g} and {counts[1]:g} iterations, wanted {case.truth['counts'][0]} and "
                      f"{case.truth['counts'][1]}, and U_K off by {gap:.1e}: {why}", 0.5)
     if off > 0:
@@ -147,7 +160,7 @@ def judge_ready(case: Case, outputs: list, calls: float) -> Verdict:
     if (outputs[0] == table).all():
         return RIGHT
     p, i = np.argwhere(outputs[0] != table)[0]
-    why = recognise(outputs[0], case.truth["mistakes"]) or "what must be known before U_i^p can be made?"
+    why = recognise(outputs[0], case.truth["mistakes"]) or "which two ends must be known, and when are they?"
     return wrong(f"T({p}, {i}) is {outputs[0][p, i]:g}, wanted {table[p, i]:g}: {why}")
 
 
@@ -172,7 +185,7 @@ def judge_after(case: Case, outputs: list, calls: float) -> Verdict:
     off = distance(outputs[0], case.truth["starts"])
     if off < 1e-9:
         return RIGHT
-    return wrong(f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes']) or 'iterate twice by hand from U_0 = 1: which products does U_2 hold?'}")
+    return single(off) or wrong(f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes']) or 'iterate twice by hand from U_0 = 1: which products does U_2 hold?'}")
 
 
 QUESTIONS = [

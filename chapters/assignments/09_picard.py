@@ -123,7 +123,7 @@ check("Q09.3", move)
 # %% [markdown]
 # ## Question 9.4: the sampler (5 points)
 #
-# Put it together, on a variance-preserving schedule, where all sizes are 1. `step(points, j)` makes the steps
+# Put it together, on a variance-preserving schedule, where all sizes are 1. `step(j, points)` makes the steps
 # $j,j+1,\dots$ of the given points $X_j,X_{j+1},\dots$, shape $(w,32,2)$, in one call, and returns $\Phi_j(X_j),\Phi_{j+1}(X_{j+1}),\dots$ in the
 # same shape. `sigma` is the list $\sigma_0,\dots,\sigma_N$. Start with all points equal to `x`, shape (32, 2), and nothing done. Until
 # all $N$ steps are done:
@@ -133,7 +133,8 @@ check("Q09.3", move)
 # 3. The change of $X_{j+1}$ is the root *mean* square over the two coordinates of new less old, divided by $\sigma_{j+1}$.
 # 4. Move as in question 9.3. Points beyond the window that was are set to its last point.
 #
-# Return $X_N$ and the number of sweeps. With `tol=0`, $X_N$ must be the chain's exactly, for every window.
+# Return $X_N$ and the number of sweeps. With `tol=0`, $X_N$ must be the chain's exactly, for every window
+# and whatever the steps are.
 
 # %%
 # ANSWER Q09.4
@@ -145,7 +146,7 @@ def picard(step, x, sigma, window, tol):
     level = torch.tensor(sigma, dtype=x.dtype)[:, None]
     while done < steps:
         stop = min(done + window, steps)
-        old, made = points[done + 1 : stop + 1].clone(), step(points[done:stop], done)
+        old, made = points[done + 1 : stop + 1].clone(), step(done, points[done:stop])
         before = torch.cumsum(made - old, 0).roll(1, 0)
         before[0] = 0  # no bracket comes before the first point
         points[done + 1 : stop + 1] = made + before
