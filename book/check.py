@@ -45,7 +45,7 @@ def check(id, answer):
         error._render_traceback_ = lambda: lines
         raise
     if verdict.share < 1:
-        part = f" (so far {verdict.share * q.points:g} of {q.points} points)" if verdict.share else ""
+        part = f" (so far {verdict.share * q.points:.3g} of {q.points} points)" if verdict.share else ""
         raise Wrong(f"{id}: {verdict.feedback}{part}")
     print(f"{id} PASS")
 

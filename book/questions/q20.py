@@ -57,7 +57,7 @@ def run_gaussians(answer, inputs, network) -> list:
 
 
 def judge_gaussians(case: Case, outputs: list, calls: float) -> Verdict:
-    hints = ("KL's part with m is α²(m − μ)²/2v_q: what is v_q?", "write KL of two Gaussians with the variances after the noise, then differentiate by s",
+    hints = ("KL's part with m is α²(m − μ)²/2v_q, with the variance v_q of q_t: differentiate it by m", "write KL of two Gaussians with the variances after the noise, then differentiate by s",
              "−E log q_t is ½ log v_q + (v_p + α²(m − μ)²)/2v_q: where is s?")
     return faults(case, outputs, ("∂KL/∂m", "∂KL/∂s", "∂CE/∂s"), hints)
 
@@ -115,6 +115,9 @@ def judge_quadrature(case: Case, outputs: list, calls: float) -> Verdict:
 
 # Q20.3: one step, three networks
 
+SHAPE, NUMBER, BACKWARD = 1, 2, 3
+"""What can be wrong with a loss before its gradients are looked at."""
+
 
 def _networks(inputs: dict) -> tuple[dict, dict]:
     """(the networks as functions, their weights as leaves)."""
@@ -144,16 +147,20 @@ def run_step(answer, inputs, network) -> list:
     value = answer(nets["student"], nets["real"], nets["fake"], *_tensors(inputs, "z", "eps"), *_floats(inputs, "alpha", "sigma"))
     if value is None:
         return []
-    if isinstance(value, torch.Tensor) and value.numel() == 1 and value.requires_grad:
+    early, tensor = any(leaf.grad is not None for leaf in leaves.values()), isinstance(value, torch.Tensor)
+    if not early and tensor and value.numel() == 1 and value.requires_grad:
         value.sum().backward()
-    shape = np.array(value.shape if isinstance(value, torch.Tensor) else (0,), dtype=np.float64)
     grads = [array(leaf.grad) if leaf.grad is not None else np.zeros(leaf.shape) for leaf in leaves.values()]
-    return [array(float(not isinstance(value, torch.Tensor) or value.ndim > 0)), *grads, shape]
+    fault = BACKWARD if early else NUMBER if not tensor else SHAPE if value.ndim else 0
+    return [array(float(fault)), *grads, np.array(value.shape if tensor else (), dtype=np.float64)]
 
 
 def judge_step(case: Case, outputs: list, calls: float) -> Verdict:
     if len(outputs) == 5 and outputs[0]:
-        return wrong(f"the loss has shape {tuple(int(n) for n in outputs[4])}, wanted a scalar tensor: sum over the values of a sample, then the mean over samples")
+        said = {SHAPE: f"the loss has shape {tuple(int(n) for n in outputs[4].flat)}, wanted a scalar tensor: sum over the values of a sample, then the mean over samples",
+                NUMBER: "the answer returned a plain number, wanted a scalar tensor: without its graph (.item(), float()) there is nothing to differentiate",
+                BACKWARD: "the answer has called .backward() itself: return the loss, the check calls it"}
+        return wrong(said.get(int(outputs[0]), "the answer returned no loss"))
     shapes = [case.inputs[name].shape for name in ("student", "real", "fake")]
     bad = malformed(outputs[:4], ("the loss", "the student's gradient", "the teacher's gradient", "the fake's gradient"), [(), *shapes])
     if bad:
@@ -162,7 +169,8 @@ def judge_step(case: Case, outputs: list, calls: float) -> Verdict:
     off = distance(student, case.truth["value"])
     leak = [name for name, grad in (("teacher", real), ("fake score", fake)) if grad.any()]
     if off < 1e-9:
-        return RIGHT if not leak else wrong(f"the student's gradient is right, but the {' and the '.join(leak)} get a gradient as well: make G under torch.no_grad()", 0.6)
+        get = f"the {' and the '.join(leak)} get{'s' * (len(leak) == 1)}"
+        return RIGHT if not leak else wrong(f"the student's gradient is right, but {get} a gradient as well: make G under torch.no_grad()", 0.6)
     why = recognise(student, case.truth["mistakes"]) or "with x = student(z), it must be the mean over the batch of G·∂x/∂θ, G a constant"
     return wrong(f"the student's gradient is off by {off:.1e} (relative): {why}")
 
@@ -210,7 +218,7 @@ def draw_adapter(seed: int) -> Case:
 
 def run_adapter(answer, inputs, network) -> list:
     returned = answer(*_tensors(inputs, "x", "weight", "bias", "A", "B"), float(inputs["a"]))
-    return arrays(None) if returned is None else arrays(*returned)
+    return arrays(*returned) if isinstance(returned, (tuple, list)) else arrays(returned)
 
 
 def judge_adapter(case: Case, outputs: list, calls: float) -> Verdict:

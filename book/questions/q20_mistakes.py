@@ -6,19 +6,27 @@ import numpy as np
 import torch
 
 NOISE = "the variances are those of clean samples: after the noise they are v = α²·variance + σ²"
+HALF = "a factor ½ is left: the square's derivative brings a 2"
+TWICE = "a factor 2 too much: the ½ of a Gaussian's exponent takes it"
+TAU = "τ is not squared: v_q = α²τ² + σ²"
+BY_SQUARE = "this is the derivative by s², not by s: multiply by 2s"
+NO_S = "the factor s is missing: ∂v_p/∂s = 2α²s"
 
 
 def of_gaussians(m, s, mu, tau, alpha, sigma) -> list[dict[str, np.ndarray]]:
     """One dictionary for each of ∂KL/∂m, ∂KL/∂s and ∂CE/∂s."""
-    v_p, v_q = (alpha**2 * width**2 + sigma**2 for width in (s, tau))
+    v_p, v_q, of_tau = (alpha**2 * variance + sigma**2 for variance in (s**2, tau**2, tau))
     of_m = {
         "the sign is wrong: descent must move m towards μ": -(alpha**2) * (m - mu) / v_q,
         NOISE: (m - mu) / tau**2,
+        "the data's mean is taken for 0, as in the chapter's formula: here it is μ": alpha**2 * m / v_q,
+        "the data's mean is μ, and after the noise it is αμ: both means shrink by α": alpha * (alpha * m - mu) / v_q,
         "one factor α is missing: the means of p_t and q_t are αm and αμ, and the chain rule brings a second α": alpha * (m - mu) / v_q,
         "the factor α² is missing: the means of p_t and q_t are αm and αμ": (m - mu) / v_q,
         "v_p stands where v_q belongs: KL(p‖q) measures distances in widths of q": alpha**2 * (m - mu) / v_p,
-        "a factor ½ is left: the square's derivative brings a 2": 0.5 * alpha**2 * (m - mu) / v_q,
-        "τ is not squared, or α is: v_q = α²τ² + σ²": alpha**2 * (m - mu) / (alpha**2 * tau + sigma**2),
+        HALF: 0.5 * alpha**2 * (m - mu) / v_q,
+        TWICE: 2 * alpha**2 * (m - mu) / v_q,
+        TAU: alpha**2 * (m - mu) / of_tau,
     }
     of_kl = {
         "the sign is wrong: a student narrower than the data must widen, so ∂KL/∂s < 0 for s < τ": alpha**2 * s * (1 / v_p - 1 / v_q),
@@ -26,9 +34,11 @@ def of_gaussians(m, s, mu, tau, alpha, sigma) -> list[dict[str, np.ndarray]]:
         "this is ∂CE/∂s: the entropy of p_t is missing, and with it all that keeps the student wide": alpha**2 * s / v_q,
         "the factor α² is missing: v_p = α²s² + σ²": s * (1 / v_q - 1 / v_p),
         "one factor α is missing: ∂v_p/∂s = 2α²s": alpha * s * (1 / v_q - 1 / v_p),
-        "a factor ½ is left: the square's derivative brings a 2": 0.5 * alpha**2 * s * (1 / v_q - 1 / v_p),
-        "this is the derivative by s², not by s: multiply by 2s": 0.5 * alpha**2 * (1 / v_q - 1 / v_p),
-        "the factor s is missing: ∂v_p/∂s = 2α²s": alpha**2 * (1 / v_q - 1 / v_p),
+        HALF: 0.5 * alpha**2 * s * (1 / v_q - 1 / v_p),
+        TWICE: 2 * alpha**2 * s * (1 / v_q - 1 / v_p),
+        TAU: alpha**2 * s * (1 / of_tau - 1 / v_p),
+        BY_SQUARE: 0.5 * alpha**2 * (1 / v_q - 1 / v_p),
+        NO_S: alpha**2 * (1 / v_q - 1 / v_p),
         "this is KL(q‖p): the student's samples are averaged over, so it is KL(p‖q)":
             alpha**2 * s * (1 / v_p - (v_q + alpha**2 * (m - mu) ** 2) / v_p**2),
     }
@@ -39,7 +49,11 @@ def of_gaussians(m, s, mu, tau, alpha, sigma) -> list[dict[str, np.ndarray]]:
         "one factor α is missing: ∂v_p/∂s = 2α²s": alpha * s / v_q,
         "v_p stands where v_q belongs": alpha**2 * s / v_p,
         "this is ∂KL/∂s: cross-entropy has no entropy of p_t": alpha**2 * s * (1 / v_q - 1 / v_p),
-        "a factor ½ is left: the square's derivative brings a 2": 0.5 * alpha**2 * s / v_q,
+        HALF: 0.5 * alpha**2 * s / v_q,
+        TWICE: 2 * alpha**2 * s / v_q,
+        TAU: alpha**2 * s / of_tau,
+        BY_SQUARE: 0.5 * alpha**2 / v_q,
+        NO_S: alpha**2 / v_q,
     }
     return [of_m, of_kl, of_ce]
 
@@ -48,13 +62,9 @@ def of_quadrature(inputs: dict, real) -> dict[str, np.ndarray]:
     x, jacobian, nodes, mass, alpha, sigma = (inputs[name] for name in ("x", "jacobian", "nodes", "mass", "alpha", "sigma"))
     x_t, count = alpha * x[:, None] + sigma * nodes, len(x)
     each = (x_t[:, :, None] - alpha * x) / sigma
-    share = np.exp(-0.5 * each**2)
-    share /= share.sum(2, keepdims=True)
-    fake, noise, eps_q = (share * each).sum(2), np.broadcast_to(nodes, x_t.shape), real(x_t)
+    fake, noise, eps_q = _mean(each, each**2 / 2), np.broadcast_to(nodes, x_t.shape), real(x_t)
     nearest = np.take_along_axis(each, np.abs(each).argmin(2)[:, :, None], 2)[:, :, 0]
-    narrow = np.exp(-(each**2))
-    clean = np.exp(-0.5 * ((x_t[:, :, None] - x) / sigma) ** 2)
-    clean = (clean / clean.sum(2, keepdims=True) * (x_t[:, :, None] - x)).sum(2) / sigma
+    clean = (x_t[:, :, None] - x) / sigma
 
     def total(fake, factor=alpha / sigma, real=eps_q, mass=mass):
         return factor * ((real - fake) @ mass) @ jacobian / count
@@ -71,14 +81,24 @@ def of_quadrature(inputs: dict, real) -> dict[str, np.ndarray]:
         "the factor is α: the division by σ is missing, score = −ε/σ": total(fake, alpha),
         "the atoms count alike in the fake: at x_t each counts by its share of p_t(x_t)": total(each.mean(2)),
         "only the nearest atom speaks in the fake: all do, each by its share of p_t(x_t)": total(nearest),
-        "the ½ in the exponent of the fake's shares is missing": total((narrow / narrow.sum(2, keepdims=True) * each).sum(2)),
-        "the fake's atoms sit at x_k: after the noise they sit at α x_k": total(clean),
+        "the ½ in the exponent of the fake's shares is missing": total(_mean(each, each**2)),
+        "σ is not squared in the exponent of the fake's shares": total(_mean(each, each**2 * sigma / 2)),
+        "σ is missing in the exponent of the fake's shares: it is −(x_t − α x_i)²/2σ²": total(_mean(each, each**2 * sigma**2 / 2)),
+        "the fake's atoms sit at x_k: after the noise they sit at α x_k": total(_mean(clean, clean**2 / 2)),
         "the fake is its score: ε = −σ · score": total(-fake / sigma),
+        "the fake is not divided by σ: the noise of atom i is (x_t − α x_i)/σ": total(sigma * fake),
+        "the fake is its x̂₀, the mean of the atoms: ε_p = (x_t − α x̂₀)/σ": total((x_t - sigma * fake) / alpha),
         "the atoms' gradients are summed: z has K equally likely values, take the mean": count * total(fake),
         "the nodes are averaged alike: each has its mass": total(fake, mass=np.full(len(nodes), 1 / len(nodes))),
         "the nodes are averaged on top of their masses, which sum to 1 already": total(fake) / len(nodes),
         "the teacher is asked at x₀: it must see the noisy x_t": total(fake, real=real(np.broadcast_to(x[:, None], x_t.shape).copy())),
     }
+
+
+def _mean(values, exponent) -> np.ndarray:
+    """The mean over the last axis with weights e^(−exponent)."""
+    share = np.exp(-exponent)
+    return (share * values).sum(2) / share.sum(2)
 
 
 def of_step(inputs: dict, networks) -> dict[str, np.ndarray]:
@@ -136,7 +156,10 @@ def of_adapter(x, weight, bias, A, B, a) -> list[dict[str, np.ndarray]]:
     rank, plain = len(A), x @ weight.T + bias
     update, product = x @ A.T @ B.T, B @ A
     factors = {"the scale a/r is missing": 1.0, "the scale is a: it is a/r, so that the rank can change without a new learning rate": a,
-               "the scale is r/a: it is a/r": rank / a, "the scale is a/√r, rank-stabilised LoRA's: here it is a/r": a / math.sqrt(rank)}
+               "the scale is 1/r: a is missing": 1 / rank, "the scale is r/a: it is a/r": rank / a, "the adapter is subtracted": -a / rank,
+               "the scale is a over the number of inputs: r is A's first axis": a / A.shape[1],
+               "the scale is a over the number of outputs: r is B's second axis": a / len(B),
+               "the scale is a/√r, rank-stabilised LoRA's: here it is a/r": a / math.sqrt(rank)}
     return [
         {why: plain + f * update for why, f in factors.items()}
         | {"the adapter is missing": plain, "the adapter stands alone: the layer's own output is missing": a / rank * update,

@@ -100,7 +100,8 @@ check("Q20.2", vsd_gradient)
 #
 # Now with networks. Write the scalar loss whose gradient in the student's weights is the mean over the batch of $G_i\cdot\partial x_i/\partial\theta$ with
 # $G=\frac\alpha\sigma(\varepsilon_{\mathrm{real}}(x_t)-\varepsilon_{\mathrm{fake}}(x_t))$, where $x=\texttt{student}(z)$. The check calls `.backward()` and looks at the gradients of *all three*
-# networks: the other two must get none. The value of the loss is not looked at.
+# networks: the other two must get none. (All three come as plain functions, so there is no `requires_grad_` to switch.) The value of the loss is
+# not looked at.
 
 # %%
 # ANSWER Q20.3
