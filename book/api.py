@@ -4,7 +4,7 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-READING_ORDER = ("schedule grids mixtures nets lora discrete metrics denoiser boundary solvers parallel rollout losses recipes fit plot").split()
+READING_ORDER = ("schedule grids mixtures nets lora discrete metrics denoiser conversion boundary solvers parallel rollout losses recipes fit plot").split()
 
 
 @dataclass(frozen=True)

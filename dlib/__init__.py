@@ -10,6 +10,7 @@ from dlib.grids import grid
 from dlib.mixtures import NULL, Mixture
 from dlib.lora import adapters, load_adapters, merged, twin
 from dlib.denoiser import Denoiser, Prediction, counted, exact, frozen, guided
+from dlib.conversion import converted
 from dlib.boundary import boundary, edm_boundary, lcm_scalings
 from dlib.guidance import between, rescaled, thresholded
 from dlib.solvers import SOLVERS, annealed_langevin, langevin, reference, sample, transition, walk

@@ -11,7 +11,7 @@ FLOORS = {  # module or package of dlib → its floor; a package may import from
     "_util": 0,
     "schedule": 1, "grids": 1, "mixtures": 1, "nets": 1, "lora": 1, "discrete": 1, "metrics": 1,
     "denoiser": 2,
-    "boundary": 3, "guidance": 3, "solvers": 3,
+    "boundary": 3, "conversion": 3, "guidance": 3, "solvers": 3,
     "likelihood": 4, "parallel": 4, "rollout": 4,
     "losses": 5,
     "recipes": 6,

@@ -10,7 +10,7 @@ from diffusers import (
     DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, HeunDiscreteScheduler, StableDiffusionPipeline, TCDScheduler,
 )
 
-from dlib import CLEAN, SOLVERS, Draw, grid, guided, sample
+from dlib import CLEAN, SOLVERS, Draw, converted, flow, grid, guided, sample
 from full_scale import sd
 from full_scale.card import edges
 from full_scale.draws import Draws
@@ -62,6 +62,17 @@ def gap(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize("spacing, steps", [("trailing", 10), ("trailing", 4), ("leading", 7)])
 def test_ddim(pipe, spacing, steps):
     assert gap(ours(pipe, "ddim", steps, f"sd_{spacing}", "grid"), theirs(pipe, ddim_scheduler(pipe, spacing), steps, start())) < TOLERANCE
+
+
+@torch.no_grad()
+def test_as_a_velocity_model_on_straight_paths_euler_draws_ddims_pictures(pipe):
+    """Euler's step for flow matching is DDIM (chapter 5): the same κ, the same latents up to the scale α of the last level."""
+    model, cond = model_of(pipe), sd.encode(pipe, PROMPTS)
+    ladder = stops(model.schedule, 10, "lam", "grid")
+    straight = [flow().at_lam(level.lam) for level in ladder]
+    by_ddim = sample(model, start(), ladder, SOLVERS["ddim"], cond)
+    by_euler = sample(converted(model, flow(), "velocity"), straight[0].alpha / ladder[0].alpha * start(), straight, SOLVERS["euler"], cond)
+    assert gap(ladder[-1].alpha / straight[-1].alpha * by_euler, by_ddim) < TOLERANCE
 
 
 @pytest.mark.parametrize("final, end", [("sigma_min", "grid"), ("zero", "clean")])
