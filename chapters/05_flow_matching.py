@@ -142,7 +142,7 @@ claim("C05.4", "marginal velocity − chapter 4's drift, five schedules (largest
 #
 # $$\mathrm{CFM}=\mathrm{FM}+\mathbb E\operatorname{Var}[\dot\alpha x_0+\dot\sigma\varepsilon\mid x_t]. \label{eq:fm-gap}$$
 #
-# The last term does not contain $\theta$. So the gradients agree, exactly. It is chapter 1's argument again, and the code is the book's one denoising loss:
+# The last term does not contain $\theta$. So the gradients agree, exactly. The code is the book's one denoising loss:
 # $x_t$ by the schedule, the target by `parts`. On a line the expectation is a double sum, good to rounding; its masses come in through the loss's own weight.
 
 # %%
@@ -182,10 +182,10 @@ claim("C05.7", "and it is the loss of the perfect network (difference)",
       abs(c1 - f1 - cfm(perfect, line, 0.4).item()), below=1e-9)
 
 # %% [markdown]
-# ## 5.3 A loss that cannot reach zero: $c\pi/2$
+# ## 5.3 A loss that cannot reach zero
 #
 # A flow-matching loss that stops falling is not broken: it has a floor. For data $\mathcal N(0,c^2)$ you can compute it. With $V=\alpha^2c^2+\sigma^2$ the
-# variance of a mixture $a x_0+b\varepsilon$ given $x_t$ is
+# variance of $a x_0+b\varepsilon$ given $x_t$ (its variance less covariance squared over $V$) is
 #
 # $$a^2c^2+b^2-\frac{(a\alpha c^2+b\sigma)^2}{V}=\frac{c^2(a\sigma-b\alpha)^2}{V}, \label{eq:fm-variance}$$
 #
@@ -196,7 +196,7 @@ claim("C05.7", "and it is the loss of the perfect network (difference)",
 # (This is the spread of lines at crossings. How much the *flow* bends is another number: chapter 18.)
 #
 # **Flow matching by its other name.** At the same $x_t$ all errors are proportional, so flow matching is a weighted ε-loss. On the straight schedule
-# $u_\theta$ errs by $1/\alpha$ times ε's error, and $d\lambda/dt=-1/(t(1-t))$. Uniform $t$ gives
+# $u=(\varepsilon-x)/\alpha$ errs by $1/\alpha$ times ε's error (and $1/t$ times $x_0$'s), and $d\lambda/dt=-1/(t(1-t))$. Uniform $t$ gives
 #
 # $$\int_0^1\frac{\lVert\varepsilon-\varepsilon_\theta\rVert^2}{(1-t)^2}\,dt=\int e^{-\lambda}\,\lVert\varepsilon-\varepsilon_\theta\rVert^2\,d\lambda. \label{eq:fm-weight}$$
 #
@@ -492,12 +492,18 @@ claim("C05.29", "ten steps are diffusers' ten (largest difference over largest v
 # |---|---|
 # | `exact(gmm5(), vp())` | `full_scale.sd.denoiser(unet, scheduler_config)`, ε or $v$ on its ladder |
 # | `converted(model, flow(), "velocity")` | the same function on that denoiser; a test runs it |
-# | Euler on straight paths | `--solver ddim`: the same pictures, by \eqref{eq:fm-euler} |
+# | Euler on straight paths | `--solver ddim` at the same κ: the same pictures, by \eqref{eq:fm-euler} |
 # | `denoising` with `weights.velocity` | the same function: `--hyper.weight velocity`, with the ladder's own clock |
 # | weights trained as flows (SD3) | no adapter; the step is equal to diffusers' (C05.29) |
 #
 # ```bash
 # python -m full_scale.sample --tiny --prompt "a red circle" --solver ddim --grid lam --steps 20
+#
+# python -m full_scale.sample --weights DIR_OR_HUB_ID --prompt "a lighthouse at dusk" \
+#     --solver ddim --grid lam --steps 20 --omega 6.5
+#
+# python -m full_scale.train finetune --weights DIR_OR_HUB_ID --data DATA --out runs/flow \
+#     --hyper.weight velocity
 # ```
 #
 # **How far up the ladder.** Rung 1: both losses, the floor, all conversions to rounding. Rung 2: a trained $v$-network as a flow model. Rung 3: conversion and Euler's step, on Stable Diffusion's

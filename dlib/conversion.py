@@ -19,12 +19,13 @@ from dlib.schedule import NoiseLevel, NoiseSchedule
 
 
 def converted(model: Denoiser, schedule: NoiseSchedule, predicts: str) -> Denoiser:
-    """The same model on `schedule`, as one that predicts `predicts`: its x₀ and ε at equal κ = σ/α, whatever both predict.
+    """The same model on `schedule`, as one that predicts `predicts`: its x₀ and ε at equal κ = σ/α.
 
-    At (x, level) it asks `model` at the level of its own schedule with the same λ, and there at x·√(D'/D), D = α² + σ²: with
-    equal κ that is x·α'/α, and x·σ'/σ where α = 0. The answer is c·x₀ + d·ε with the new face's (c, d). Time is t ∈ [0, 1] on
-    the new schedule. Raises ValueError, for tensors on the CPU, at noise levels that the model's schedule does not reach, and
-    at α = 0 or σ = 0 if the face cannot be had from its network there: from ε no x₀ at α = 0, from x₀ no ε at σ = 0.
+    At (x, level) it asks `model` at the level of its own schedule with the same λ, and there at
+    x·√(D'/D), D = α² + σ²: with equal κ that is x·α'/α, and x·σ'/σ where α = 0. The answer is
+    c·x₀ + d·ε with the new face's (c, d). Time is t ∈ [0, 1] on the new schedule. Raises
+    ValueError, for tensors on the CPU, at noise levels that the model's schedule does not reach,
+    and where the face cannot be had: from ε no x₀ at α = 0, from x₀ no ε at σ = 0.
 
     >>> from dlib.schedule import flow, vp
     >>> model = Denoiser(lambda x, t, cond: torch.sin(x), vp(), "eps")
