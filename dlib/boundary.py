@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dlib.denoiser import Denoiser, Prediction
+from dlib.denoiser import Denoiser, Prediction, bare
 from dlib.schedule import NoiseLevel, NoiseSchedule
 
 SkipOut = Callable[[NoiseLevel], tuple]
@@ -49,6 +49,7 @@ def boundary(model: Denoiser, skip_out: SkipOut) -> Denoiser:
     >>> bool((f(x, edm().at(0.0)).x0 == x).all()), bool((f(x, edm().at(1.0)).x0 == x).all())
     (True, False)
     """
+    bare(model, "boundary")
     return Bounded(model.net, model.schedule, "x0", model.clock, output=model.predicts, skip_out=skip_out)
 
 

@@ -6,6 +6,7 @@ each is c·x₀ + d·ε with two known numbers, hence an affine function p·x + 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,10 +24,8 @@ Net = Callable[[Tensor, Tensor, Any], Tensor]
 
 def parts(face: str, level: NoiseLevel, schedule: NoiseSchedule) -> tuple:
     """(a, b) such that `face = a·x₀ + b·ε`: what a network that predicts `face` is trained to output."""
-    if face == "eps":
-        return 0.0, 1.0
-    if face == "x0":
-        return 1.0, 0.0
+    if face in ("x0", "eps"):
+        return (1.0, 0.0) if face == "x0" else (0.0, 1.0)
     if face == "v":
         return -level.sigma, level.alpha
     if face == "velocity":
@@ -48,28 +47,33 @@ class Prediction:
         raw = a·x₀ + b·ε and x = α·x₀ + σ·ε are two equations for x₀ and ε; their determinant is αb − σa.
         """
         alpha, sigma = self.level.alpha, self.level.sigma
-        try:
-            a, b = parts(self.model.predicts, self.level, self.model.schedule)
-            det = alpha * b - sigma * a
-            p, q = (c * b - d * a) / det, (d * alpha - c * sigma) / det
-        except ZeroDivisionError:
-            raise self._undetermined("x₀ and ε") from None
-        return _add(p, self.x, q, self.raw)
+        a, b = self._parts(self.model.predicts, "x₀ and ε")
+        det = alpha * b - sigma * a
+        rest = c * b - d * a
+        if not isinstance(det, Tensor) and det == 0:
+            if rest or not (a or b):
+                raise self._undetermined("x₀ and ε")
+            return self.raw * (c / a if a else d / b)  # x tells nothing new, but what is wanted is a multiple of raw
+        return _add(rest / det, self.x, (d * alpha - c * sigma) / det, self.raw)
 
     def _face(self, name: str) -> Tensor:
         if name == self.model.predicts:
             return self.raw
+        return self.mix(*self._parts(name, f"the {name}"))
+
+    def _parts(self, face: str, wanted: str) -> tuple:
         try:
-            c, d = parts(name, self.level, self.model.schedule)
+            a, b = parts(face, self.level, self.model.schedule)
+            if isinstance(a + b, Tensor) or math.isfinite(a + b):
+                return a, b
         except ZeroDivisionError:
-            raise self._undetermined(f"the {name}") from None
-        return self.mix(c, d)
+            pass
+        raise self._undetermined(wanted)
 
     def _undetermined(self, wanted: str) -> ValueError:
         return ValueError(
-            f"a network that predicts {self.model.predicts} does not determine {wanted} at t = {self.level.t:g}, where "
-            f"alpha = {self.level.alpha:g} and sigma = {self.level.sigma:g}: start at t_max=0.999, end at t_min=1e-3, "
-            "or predict v or velocity"
+            f"a network that predicts {self.model.predicts} does not determine {wanted} at t = {self.level.t:g}, where alpha = {self.level.alpha:g} "
+            f"and sigma = {self.level.sigma:g}: start at t_max=0.999, end at t_min=1e-3, or predict v or velocity"
         )
 
     eps = property(lambda self: self._face("eps"), doc="the noise ε")
@@ -145,6 +149,16 @@ def _check_cond(cond: Any, x: Tensor) -> None:
         require(value.device == x.device, f"Denoiser: {name} is on {value.device}, x on {x.device}: move one with .to(x.device)")
 
 
+def one_network(model: Denoiser, verb: str) -> None:
+    """ValueError for a denoiser of several networks, made by `between`: a new `net` would not be asked."""
+    require(type(model).rewired is Denoiser.rewired, f"{verb}: this denoiser chooses between two networks: make each of them {verb} first, then choose")
+
+
+def bare(model: Denoiser, verb: str) -> None:
+    """ValueError unless `model` is a network and its meaning, nothing more: `verb` acts on what that network says."""
+    require(type(model) is Denoiser, f"{verb}: this denoiser is already {type(model).__name__.lower()}: start from the network's own Denoiser")
+
+
 def exact(mixture: Mixture, schedule: NoiseSchedule) -> Denoiser:
     """The perfect denoiser of a Gaussian mixture. It predicts v*, the face that is well-conditioned at both ends."""
     return Denoiser(mixture.net(schedule), schedule, "v")
@@ -157,6 +171,7 @@ def guided(model: Denoiser, omega: float | Tensor, null: Any) -> Denoiser:
     condition ∅, shaped like one sample's condition (a tensor without batch axis, or a mapping of such). All faces are
     affine in the network's output with the same x, so combining the raw outputs combines every face alike.
     """
+    one_network(model, "guided")
 
     def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
         conditional, empty = both_sides(model, x, time, cond, null)

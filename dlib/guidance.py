@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dlib._util import require
-from dlib.denoiser import Denoiser, Net, Prediction, both_sides
+from dlib.denoiser import Denoiser, Net, Prediction, bare, both_sides, one_network
 from dlib.schedule import NoiseLevel
 
 
@@ -52,6 +52,7 @@ def rescaled(model: Denoiser, omega: float, null: Any, phi: float = 0.7) -> Deno
     network predicts, and its effect depends on which that is; the paper's networks predict v. φ = 0 is `guided`.
     """
     require(0 <= phi <= 1, f"rescaled: phi = {phi:g} is outside [0, 1] (0 is plain guidance)")
+    one_network(model, "rescaled")
 
     def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
         conditional, empty = both_sides(model, x, time, cond, null)
@@ -87,4 +88,5 @@ def thresholded(model: Denoiser, quantile: float = 0.995) -> Denoiser:
     them, follow from the new x₀ at the same x; ones that kept the network's ε would leave the level.
     """
     require(0 < quantile <= 1, f"thresholded: quantile = {quantile:g} is outside (0, 1]")
+    bare(model, "thresholded")
     return Thresholded(model.net, model.schedule, "x0", model.clock, output=model.predicts, quantile=quantile)

@@ -103,3 +103,10 @@ def test_half_precision_comes_back_in_float32():
     x = X.bfloat16()
     for level in (SD.at(0.4), per_row(SD.at(0.4), X.float())):
         assert f(x, level).x0.dtype == torch.float32
+
+
+def test_a_boundary_of_a_boundary_is_refused():
+    """Both work on the network's own output: the second would take the first one's x₀ for it."""
+    f = boundary(network(SD, "eps"), lcm_scalings(SD))
+    with pytest.raises(ValueError, match="boundary: this denoiser is already bounded"):
+        boundary(f, lcm_scalings(SD))

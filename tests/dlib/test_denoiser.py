@@ -147,12 +147,23 @@ def test_gradients_reach_the_network_and_x():
 
 @pytest.mark.parametrize("predicts, schedule, t, face", [
     ("eps", flow(), 1.0, "x0"), ("score", flow(), 1.0, "x0"), ("x0", flow(), 0.0, "eps"), ("score", flow(), 0.0, "eps"),
-    ("x0", flow(), 0.0, "score"), ("v", flow(), 0.0, "score"),
+    ("x0", flow(), 0.0, "score"), ("v", flow(), 0.0, "score"), ("eps", vp(), 0.0, "velocity"), ("velocity", vp(), 0.0, "x0"),
 ])
 def test_a_face_that_is_not_determined_is_a_named_error(predicts, schedule, t, face):
     prediction = Denoiser(lambda x, time, cond: torch.ones_like(x), schedule, predicts)(torch.ones(2, 2), schedule.at(t))
     with pytest.raises(ValueError, match=rf"at t = {t:g}, where alpha = .* and sigma = "):
         getattr(prediction, face)
+
+
+def test_what_the_network_says_itself_is_had_at_the_ends_too():
+    """A score at α = 0 is −ε/σ, x₀ at σ = 0 is x₀, though nothing else is determined there."""
+    level, x = flow().at(1.0), normals(4, 2)
+    said = Denoiser(lambda x, time, cond: x**2, flow(), "score")(x, level)
+    assert torch.equal(said.eps, -(x**2)) and torch.equal(said.score, x**2)
+    ended = Denoiser(lambda x, time, cond: x**2, flow(), "x0")(x, CLEAN)
+    assert torch.equal(ended.mix(0.5, 0.0), 0.5 * x**2)
+    with pytest.raises(ValueError, match="does not determine"):
+        ended.mix(0.5, 0.1)
 
 
 BAD = {

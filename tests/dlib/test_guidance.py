@@ -74,3 +74,8 @@ def test_bad_arguments_are_named():
         thresholded(MODEL, 0.0)
     with pytest.raises(ValueError, match="levels of floats"):
         between(MODEL, MODEL, 0.1, 1.0)(X, vp().at(torch.tensor([0.1, 0.2, 0.3, 0.4]), like=X))
+    for verb in (guided, rescaled):
+        with pytest.raises(ValueError, match=f"{verb.__name__}: this denoiser chooses between two networks"):
+            verb(between(MODEL, MODEL, 0.1, 1.0), 1.0, EMPTY)
+    with pytest.raises(ValueError, match="thresholded: this denoiser is already between"):
+        thresholded(between(MODEL, MODEL, 0.1, 1.0))
