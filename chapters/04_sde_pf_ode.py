@@ -93,9 +93,8 @@ figure(plot.fans(panels, times(250)[::5], torch.arange(25) // 5, line),
 # | sub-VP | $-\tfrac12\beta$ | $\beta(1-e^{-2B})$ | $e^{-B/2}$ | $(1-e^{-B})^2$ |
 # | variance exploding, VE | $0$ | $d\sigma^2/dt$ | $1$ | $\sigma_{\min}^2(\sigma_{\max}/\sigma_{\min})^{2t}$ |
 #
-# The code computes $g^2$ from $\dot\alpha$ and $\dot\sigma$; we ask whether it is the slope of λ, whether it is the table's,
-# and whether $n$ steps of \eqref{eq:sde-forward} lead to $\sigma^2$, with an error that falls as $1/n$ (as all orders in this book,
-# ± 0.15). The slope is taken by central differences with $h=10^{-5}$, good to some $(h/t)^2\approx10^{-7}$.
+# The code computes $g^2$ from $\dot\alpha$ and $\dot\sigma$; is it the slope of λ, and is it the table's? The slope is taken by central
+# differences with $h=10^{-5}$, good to some $(h/t)^2\approx10^{-7}$.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -112,6 +111,11 @@ claim("C04.1", "g² = −2σ²λ̇ on five schedules (largest relative error)",
 claim("C04.2", "g² of VP, sub-VP and VE is the table's (largest relative error)",
       max(off(s.diffusion(inside), g2) for s, g2 in zip(named, table)), below=1e-12)
 
+# %% [markdown]
+# And do $n$ steps of \eqref{eq:sde-forward} lead to $\sigma^2$? Their error should fall as $1/n$ (as all orders in this book, ± 0.15).
+
+# %%
+# NBVAL_CHECK_OUTPUT
 def gap(s, n):
     """n forward steps from t = 0.01 to 1: error of the variance given x₀."""
     ts, v = torch.linspace(0.01, 1, n + 1).tolist(), s.at(0.01).sigma ** 2
@@ -146,7 +150,7 @@ claim("C04.3", "n forward steps reach σ² at order 1 (of three, the order furth
 #
 # With $e=-1$ this is \eqref{eq:sde-fp}. With $e=0$ the Laplacian is gone: pure transport, no randomness. With $e=\eta^2>0$ the Laplacian
 # has the wrong sign, until you run time backwards. That is what a sampler does. Here are both sides on a grid over GMM5, the book's five
-# modes. The density comes from the mixture, the score from the network.
+# modes. The density comes from the mixture, the score from the network, the slope in time from differences as above.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -203,10 +207,10 @@ claim("C04.9", "noise without drift: √n · Kolmogorov distance to p_t",
       run(ode_plus_noise)[0], above=2.7)
 
 # %% [markdown]
-# For exact samples the bound is passed by chance once in $10^6$ ($2e^{-2\cdot2.7^2}$).
+# For exact samples the bound is passed by chance once in $10^6$ ($2e^{-2\cdot2.7^2}$) at each of the times.
 #
 # Same marginals, different couplings. On a line the ODE can do only one thing: paths cannot cross, so each point keeps its
-# *quantile*, exactly. At η = 1 the sampler is the forward process filmed backwards. There start and end are all but independent,
+# *quantile*, exactly. (`reference` solves the ODE to some $10^{-10}$.) At η = 1 the sampler is the forward process filmed backwards. There start and end are all but independent,
 # $\alpha_1=.0066$; so they must be here, within five standard errors, $5/\sqrt n$.
 
 # %%
