@@ -56,6 +56,30 @@ def test_a_loss_that_cannot_train_loses_a_part_and_hears_nothing_of_a_trace_it_l
     assert cut != course.solution["Q01.3"] and judged(course, "Q01.3", cut).share == 1
 
 
+@pytest.mark.parametrize("sigma", ["sigma", "sigma[:, None]"])
+def test_a_score_takes_its_sigma_in_every_shape(sigma):
+    course = next(course for course in COURSES if course.number == "02")
+    body = f"s = sigma[:, None]\nreturn 0.5 * (s * score(x0 + s * z, {sigma}) + z).pow(2).sum(1)"
+    assert judged(course, "Q02.2", course.cell("Q02.2", body)).share == 1
+    rows = "return torch.stack([0.5 * (s * score((a + s * b)[None], s) + b).pow(2).sum() for a, b, s in zip(x0, z, sigma)])"
+    assert judged(course, "Q02.2", course.cell("Q02.2", rows)).share == 1
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_last_level_of_a_fifth_is_not_lost_to_rounding(seed, dtype):
+    course = next(course for course in COURSES if course.number == "02")
+    body = f"return torch.logspace(math.log10(apart), math.log10(width / 5), 24, dtype=torch.{dtype}), calls // 24"
+    assert judged(course, "Q02.5", course.cell("Q02.5", body), seed).share == 1
+
+
+def test_the_root_of_a_negative_number_is_named():
+    course = next(course for course in COURSES if course.number == "04")
+    body = course.otherwise["Q04.3"].replace("* -dt", "* dt")
+    with pytest.raises(ValueError, match="has become complex"):
+        judged(course, "Q04.3", course.cell("Q04.3", body))
+
+
 @pytest.mark.parametrize(("body", "leans"), [("return elsewhere", True), ("display(x)", True), ("y += 1\ny = 0", False)])
 def test_only_an_unknown_name_is_looked_for_in_other_cells(monkeypatch, body, leans):
     monkeypatch.setattr("builtins.display", print, raising=False)  # as in a notebook, but not in the grader
