@@ -208,12 +208,12 @@ by = {"guided flow": column(width.values()),
 figure(plot.audit(column(omegas), exactly, by,
                   "guidance weight $\\omega$", "standard deviation"),
        "The guided flow follows the geometric formula down to an eighth of the class's "
-       "width at weight 3; Langevin steps with the same score stay on the tilt, at half.",
+       "width at weight 3; Langevin steps with the same score stay on the tilt, above half.",
        "Class of width ½, whole of width 1. Dashed: theory. One score, two samplers.")
 
 # %% [markdown]
 # The right score at the last level is enough for **Langevin steps** there (1.6 in [chapter 1](01_score_matching.ipynb)): they do sample the tilt. (Steps of size $\eta$ inflate a variance $V$ by $1/(1-\eta/2V)$, here 1.05.)
-# The flow arrives with the history of all levels, and never forgets it. The means differ as well (\eqref{eq:g-gauss} is linear, its integral elementary): at $\omega=2$ the flow lands at 3/2, *beyond* the 6/5 of the tilt. This is the overshoot of the first figure. That growing $\omega$ drives samples
+# The flow arrives with the history of all levels, and never forgets it. The means differ as well: at $\omega=2$ the integral of \eqref{eq:g-gauss}, which is elementary, lands at 3/2, *beyond* the 6/5 of the tilt. This is the overshoot of the first figure. That growing $\omega$ drives samples
 # towards the edge of their class is proved for classes of bounded support and for two Gaussians [@chidambaram2024guidance].
 #
 # ## 6.3 Modes: the mass moves too
