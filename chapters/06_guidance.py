@@ -22,8 +22,7 @@
 # # 6 Guidance: what it samples, and what it does not
 #
 # Ask a diffusion model for "class 1" and it gives you fair samples of class 1. People rarely want fair samples. They want ones that
-# nobody would mistake for class 0, so they turn up a dial, the guidance weight $\omega$. Every picture of a text-to-image model
-# that you have seen was probably made with it. What does the dial do?
+# nobody would mistake for class 0, so they turn up a dial, the guidance weight $\omega$. What does the dial do?
 #
 # The data are two overlapping classes of two Gaussian modes each; both networks are exact. The dashed contours are the density whose
 # score guidance claims to follow. Left: samples of it. Right: what guidance makes of it, with the dial at the 7.5 of Stable Diffusion.
@@ -413,8 +412,8 @@ claim("C06.26", "and its accuracy less that of full guidance",
 
 # %% [markdown]
 # (With 512 captions the standard error of an accuracy is at most .012, and of a difference on equal noise less.) Guidance trades: accuracy rises, the Fréchet distance too. And here the *clean* end
-# does the harm. The reason is 6.4 again: at $\kappa<0.3$ the caption is plain to see, $\varepsilon_c-\varepsilon_\varnothing$ should vanish, and what $\omega$ magnifies is the difference of two errors. Whether cutting the
-# noisy end, which saved the mixture, helps here as well is for exercise 4.
+# does the harm. The reason is 6.4 again: at $\kappa<0.3$ the caption is plain to see, $\varepsilon_c-\varepsilon_\varnothing$ should vanish, and what $\omega$ magnifies is the difference of two errors. Does cutting the
+# noisy end help here too? Exercise 4.
 #
 # ## 6.7 What should look wrong here
 #
