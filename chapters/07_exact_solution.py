@@ -181,7 +181,7 @@ def order(solver, spacing):
     return metrics.order({n: metrics.typical(
         sample(mixture, x_T, levels(n, spacing), solver), goal) for n in (160, 320, 640)})
 
-claim("C07.8", "five modes: DDIM (uniform λ) and Euler (uniform t) have order 1 (largest gap)",
+claim("C07.8", "five modes: DDIM in λ and Euler in t converge at order 1 (largest gap)",
       max(abs(order(solvers.ddim, "lam") - 1), abs(order(solvers.euler, "time") - 1)),
       below=0.15)
 
@@ -369,9 +369,9 @@ def limit(c):
     phi = (torch.linspace(*ends, 10001, dtype=torch.float64).tan() ** 2 / (2 * c)).atan()
     return 10000 * phi.diff().square().sum() / (phi[-1] - phi[0]) ** 2
 
-claim("C07.16", "arctan grid, 10 steps: DDIM loses at least the bound, c = 0.2, 0.5, 2 (ratio)",
+claim("C07.16", "arctan grid, 10 steps: loss over the bound, c = 0.2, 0.5, 2 (least)",
       min(loss_over_bound(c, 10) for c in (0.2, 0.5, 2.0)), above=1.0)
-claim("C07.17", "arctan grid, 80 steps: the ratio over its limit, minus 1 (largest of the three)",
+claim("C07.17", "arctan grid, 80 steps: the ratio over its limit, minus 1 (largest of 3)",
       max(abs(loss_over_bound(c, 80) / limit(c) - 1) for c in (0.2, 0.5, 2.0)), below=0.01)
 
 # %% [markdown]

@@ -19,7 +19,7 @@
 # ---
 
 # %% [markdown]
-# # Assignment 06: read the dial
+# # Assignment 6: read the dial
 #
 # Five questions, 20 points, no training. Each asks for one short function. The cell below your answer calls it on inputs that
 # are new every time and prints `PASS`, or says what is wrong and where to look. A grader will do the same with inputs of its own.
