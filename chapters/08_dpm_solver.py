@@ -243,7 +243,7 @@ claim("C08.15", "UniPC-2 converges at order 3",
       metrics.order(unipc_errors[2]), between=(2.85, 3.15))
 claim("C08.16", "UniPC-3 converges at order 4",
       metrics.order(unipc_errors[3]), between=(3.7, 4.15))
-claim("C08.17", "at 320 steps UniPC-3 is a hundred times closer than the released 3M (error ratio)",
+claim("C08.17", "at 320 steps UniPC-3 is 100 times closer than the released 3M (error ratio)",
       released[320] / unipc_errors[3][320], above=100)
 
 # %% [markdown]
@@ -264,14 +264,15 @@ def corrector(weigh):
             x = solvers.polynomial.through(x_s, s, a, (latest, *nodes))
             if len(nodes) == 2:
                 h, (now, before) = a.lam - s.lam, [x0 for _, x0 in nodes]
-                sums = weigh(now - before, latest[1] - now, *(solvers.phi(k, -h) for k in (2, 3)))
+                phis = solvers.phi(2, -h), solvers.phi(3, -h)
+                sums = weigh(now - before, latest[1] - now, *phis)
                 x = solvers.expand_x0(x_s, s, a, now) + a.alpha * h * sums
         nodes = (latest, *nodes)[:2]
         return solvers.polynomial.through(x, a, b, nodes), (x, a, nodes)
     return step
 
-right = corrector(lambda D_m, D_p, phi_2, phi_3: phi_2 * (D_p + D_m) / 2 + phi_3 * (D_p - D_m))
-stale = corrector(lambda D_m, D_p, phi_2, phi_3: phi_2 * D_m / 2 + phi_3 * D_p / 2)
+right = corrector(lambda Dm, Dp, phi_2, phi_3: phi_2 * (Dp + Dm) / 2 + phi_3 * (Dp - Dm))
+stale = corrector(lambda Dm, Dp, phi_2, phi_3: phi_2 * Dm / 2 + phi_3 * Dp / 2)
 claim("C08.18", "with both derivatives, this corrector converges at order 3",
       metrics.order(errors(right)), between=(2.85, 3.15))
 claim("C08.19", "with the stale index of `vary_coeff`, it converges at order 1",
@@ -303,8 +304,8 @@ compared = {"DDIM": solvers.ddim, "DPM-2 (ε midpoint)": solvers.dpm_solver_2,
 guided_curves = {name: {n: guided_error(s, n) for n in (6, 12, 24, 48)}
                  for name, s in compared.items()}
 figure(plot.convergence(guided_curves),
-       "Under strong guidance the ε-form midpoint is worse than DDIM up to 24 calls, the data-form "
-       "midpoint better throughout, ++(2M) no better at 12; UniPC-3 is worst but one at 6, best from 24.",
+       "Guided, the ε-form midpoint is worse than DDIM up to 24 calls, the data-form midpoint "
+       "better throughout, ++(2M) no better at 12; UniPC-3 worst but one at 6, best from 24.",
        "Guided error against calls, $\\omega = 6.5$.")
 
 # %%
@@ -390,7 +391,8 @@ to_zero = lambda solver: {n: metrics.typical(
     sample(model, x_T, [*by_default(n), CLEAN], solver), x_0) for n in steps}
 def last_step(n):
     level = by_default(n)[-1]
-    x = sample(model, x_T, schedule.levels(grid(schedule, 160, t_min=level.t)), solvers.unipc_3)
+    walked = schedule.levels(grid(schedule, 160, t_min=level.t))
+    x = sample(model, x_T, walked, solvers.unipc_3)
     return metrics.typical(model(x, level).x0, x_0)
 
 alone = {n: last_step(n) for n in steps}
@@ -407,13 +409,13 @@ claim("C08.30", "at 640 steps UniPC-3's error is that of the last step (error ra
 #
 # ## 8.9 Noise in the step
 #
-# The reverse SDE, its noise scaled by $\eta$, has the same marginals, and its linear part, too, can be solved exactly
-# [@lu2022dpmpp]. The rate 1 in \eqref{eq:unipc} becomes $1+\eta$:
+# The reverse SDE with $\eta$ times its noise power has the same marginals [@song2021sde], and its linear part, too, can be solved
+# exactly [@lu2022dpmpp]. The rate 1 in \eqref{eq:unipc} becomes $1+\eta$:
 #
 # $$x_t=\frac{\sigma_t}{\sigma_s}e^{-\eta h}x_s+\alpha_t\!\int_0^h\!(1+\eta)\,e^{-(1+\eta)(h-u)}x_\theta(\lambda_s+u)\,du+\sigma_t\sqrt{1-e^{-2\eta h}}\;z. \label{eq:sde}$$
 #
 # With the polynomial through $p$ values this is SDE-DPM-Solver++($p$M); $\eta=0$ is the ODE, and $\eta=1$, $p=1$ ancestral
-# sampling. "Order" now means that of the *law*. On data $\mathcal N(0,c^2)$ the denoiser is linear, so $x$ is a sum of independent
+# sampling. (This $\eta$ is the square of [chapter 4](04_sde_pf_ode.ipynb)'s.) "Order" now means that of the *law*. On data $\mathcal N(0,c^2)$ the denoiser is linear, so $x$ is a sum of independent
 # normals: the start and one a step. Carry each as a row of its own; the sum of squares is the variance, without sampling:
 
 # %%
@@ -451,14 +453,14 @@ def sde_released(model, x, a, b, memory=None, noise=None, cond=None):
         x_b = x_b + ((q - 1) - 2 * q) * b.alpha * h * h * d_2
     return x_b, nodes
 
-for id, p in (("C08.31", 1), ("C08.32", 2), ("C08.33", 3)):
-    claim(id, f"SDE-DPM-Solver++({p}M): the variance on Gaussian data converges at order {min(p, 2)}",
-          variance_order(solvers.sde_dpm_solver_pp(p)), between=(min(p, 2) - 0.15, min(p, 2) + 0.15))
-claim("C08.34", "with diffusers' coefficient at order 3 it converges at order 1",
+for id, p, order in (("C08.31", 1, 1), ("C08.32", 2, 2), ("C08.33", 3, 2)):
+    claim(id, f"Gaussian data: SDE-DPM-Solver++({p}M)'s variance converges at order {order}",
+          variance_order(solvers.sde_dpm_solver_pp(p)), between=(order - 0.15, order + 0.15))
+claim("C08.34", "with diffusers' coefficient, 3M's converges at order 1",
       variance_order(sde_released), between=(0.85, 1.15))
 point = Denoiser(lambda x, t, cond: 0 * x, schedule, predicts="x0")
 five = levels(5, "time")
-claim("C08.35", "for data that is one point, five wide noisy steps with η = ½ keep the variance exact",
+claim("C08.35", "data that is one point: five wide noisy steps, η = ½, keep the variance",
       variance(point, solvers.sde_dpm_solver_pp(3, 0.5), five, five[0].sigma) / five[-1].sigma**2 - 1,
       between=(-1e-12, 1e-12))
 
@@ -488,7 +490,7 @@ figure(plot.pictures(rows),
 many, asked = Draw(4).normal(torch.empty(100, 1, 8, 8)), torch.arange(100) % 10
 converged = run(many, asked, solvers.dpm_solver_3, 200)
 off = lambda solver, n: metrics.typical(run(many, asked, solver, n), converged)
-claim("C08.36", "digits, a typical sample: 11 calls of ++(2M) are closer than 21 of DDIM (error ratio)",
+claim("C08.36", "digits, typically: 11 calls of ++(2M) are closer than 21 of DDIM (error ratio)",
       off(solvers.dpm_solver_pp_2m, 10) / off(solvers.ddim, 20), below=0.7)
 precise = digits_teacher()
 precise.net.double()
