@@ -9,7 +9,7 @@ import pytest
 import torch
 from truth import SCHEDULES, appendix_a, exact_flow, levels, normals
 
-from dlib import SOLVERS, Denoiser, discrete, exact, grid, metrics, sample, scaled_linear, transition
+from dlib import CLEAN, SOLVERS, Denoiser, discrete, exact, flow, grid, metrics, reference, sample, scaled_linear, transition
 from dlib.metrics import order
 
 diffusers = pytest.importorskip("diffusers")
@@ -120,6 +120,38 @@ def test_diffusers_third_order_multistep_is_second_order():
     assert corrected[160] < released[160] / 4
 
 
+def clean_end(mixture, x, top):
+    """Where the PF-ODE from x at the level `top` ends at σ = 0: from λ = 9 the posterior mean is the end point up to 1e-8."""
+    model, noisy, near = exact(mixture, flow()), flow().at_lam(top.lam), flow().at_lam(9.0)  # in (x/α, σ/α) every schedule has the same ODE
+    return model(reference(model, noisy.alpha / top.alpha * x, noisy, near), near).x0
+
+
+@pytest.mark.parametrize("solver_order, name", [(2, "dpm_solver_pp_2m"), (3, "dpm_solver_pp_3m_released")])
+def test_diffusers_default_grid_converges_below_first_order(solver_order, name):
+    """The class as it comes: N + 1 even indices, rounded, without index 0, then σ = 0; 640 steps still make their last call at index 2.
+
+    Ours on those levels does the same, so it is the grid. The last step, from the exact state, leaves an error that falls as κ² of its level.
+    """
+    peer = diffusers.DPMSolverMultistepScheduler(solver_order=solver_order)
+    ladder = discrete(peer.alphas_cumprod)
+    model, x = exact(appendix_a(), ladder), normals(64, 2)
+    truth, released, ours, alone, bound = clean_end(appendix_a(), x, ladder.at(1.0)), {}, {}, {}, {}
+    for n in (160, 320, 640):
+        peer = diffusers.DPMSolverMultistepScheduler(solver_order=solver_order)
+        peer.set_timesteps(n)
+        walk, y = ladder.levels((peer.timesteps.double() + 1) / 1000), x
+        for step, level in zip(peer.timesteps, walk):
+            y = peer.step(model(y, level).eps, step, y).prev_sample
+        released[n] = metrics.typical(y, truth)
+        ours[n] = metrics.typical(sample(model, x, [*walk, CLEAN], SOLVERS[name]), truth)
+        alone[n] = metrics.typical(model(exact_flow(model, x, 1.0, walk[-1].t), walk[-1]).x0, truth)
+        bound[n] = math.exp(-2 * walk[-1].lam)
+    assert order(released) < 0.95 and order(ours) < 0.95
+    assert all(abs(released[n] / ours[n] - 1) < 0.02 for n in ours), (released, ours)
+    assert order(alone) == pytest.approx(order(bound), abs=0.05) and order(bound) < 0.95
+    assert 0.4 < released[640] / alone[640] < 1.2
+
+
 def constant_noise_error(scheduler, n):
     """x = αx₀ + σε with constant ε is one straight line in (x/α, σ/α): DDIM must end on it, at index 0."""
     x0, eps = normals(8, 2, seed=1).float(), normals(8, 2, seed=2).float()
@@ -156,3 +188,28 @@ def test_diffusers_third_order_sde_is_worse_than_its_second():
             y, memory = SOLVERS["sde_dpm_solver_pp_3m"](model, y, a, b, memory, torch.zeros_like(y))
         errors[solver_order] = (x.double() - y).abs().item()
     assert errors[3] > 3 * errors[2] > 0, errors
+
+
+def test_the_sign_is_all_that_is_wrong_with_diffusers_third_order_sde():
+    """Theirs, step for step, is ours with (q − 1) for 2q before α h² d₂: the sign, and the factor 2 that their 3M lacks as well."""
+    def as_released(model, x, a, b, memory=None, noise=None, cond=None):
+        x_b, nodes = SOLVERS["sde_dpm_solver_pp_3m"](model, x, a, b, memory, noise, cond)
+        if len(nodes) == 3:
+            (l_0, m_0), (l_1, m_1), (l_2, m_2) = nodes
+            d_2 = ((m_0 - m_1) / (l_0 - l_1) - (m_1 - m_2) / (l_1 - l_2)) / (l_0 - l_2)
+            h = b.lam - a.lam
+            q = 0.5 + (1 - math.exp(-2 * h) - 2 * h) / (4 * h * h)
+            x_b = x_b + (q - 1 - 2 * q) * b.alpha * h * h * d_2
+        return x_b, nodes
+
+    peer = diffusers.DPMSolverMultistepScheduler(**LADDER, solver_order=3, algorithm_type="sde-dpmsolver++", timestep_spacing="trailing",
+                                                 final_sigmas_type="sigma_min", lower_order_final=False)
+    peer.set_timesteps(12)
+    walk, model = levels(SD, 12, "sd_trailing"), Denoiser(lambda x, time, cond: f(x, time[:, None]), SD, "eps", clock=lambda t: 1000 * t - 1)
+    x, y, right, memory, ours = START, START.double(), START.double(), None, None
+    for i, (step, a, b) in enumerate(zip(peer.timesteps, walk, walk[1:])):
+        noise = normals(16, 4, seed=i)
+        x = peer.step(f(x, step), step, x, variance_noise=noise.float()).prev_sample
+        y, memory = as_released(model, y, a, b, memory, noise)
+        right, ours = SOLVERS["sde_dpm_solver_pp_3m"](model, right, a, b, ours, noise)
+    assert gap(x.double(), y) <= 1e-4 < 1e-2 < gap(x.double(), right)
