@@ -50,7 +50,7 @@ labels = (fine[:, None] - mixture.means).norm(dim=2).argmin(1)
 panels = {f"20 steps: depth {guess.depth}": guess.starts[-1],
           f"3 corrections: {third.depth}": third.starts[-1]}
 figure(plot.endpoints(panels, fine, labels),
-       "After twenty long steps almost every point is visibly off; after three "
+       "After twenty long steps most points are visibly off; after three "
        "corrections hardly a line can be seen.",
        "Grey: the distance to the result of 400 steps, one after another.")
 
@@ -83,11 +83,11 @@ starts = x_T[:64]
 found = parareal(model, starts, levels(100), tol=0)                 # 10 blocks of 10
 claim("C10.1", "tolerance 0: parareal's samples less DDIM's (RMS distance)",
       metrics.rms(found.x, sample(model, starts, levels(100))), between=(0, 0))
-claim("C10.2", "and its iterations over the number of blocks",
-      found.sweeps / 10, between=(0, 1))
 ragged = parareal(model, starts, levels(97), tol=0)                 # the last block has 7
-claim("C10.3", "97 steps, the last block shorter: less DDIM's",
+claim("C10.2", "97 steps, the last block shorter: the same",
       metrics.rms(ragged.x, sample(model, starts, levels(97))), between=(0, 0))
+claim("C10.3", "both: the most iterations over the number of blocks",
+      max(found.sweeps, ragged.sweeps) / 10, between=(0, 1))
 
 # %% [markdown]
 # ## 10.2 Exact, block by block
@@ -159,8 +159,8 @@ logged = Logged(model, starts, walked, [None] * 36, solvers.ddim, solvers.ddim,
 for _ in islice(logged.run(tol=0), 4):              # the guess and three iterations
     pass
 figure(plot.pipeline(calls),
-       "The bars of one iteration form a staircase, one call later in each block; the "
-       "next iteration's begins in the last call of this one, and no block idles.",
+       "The bars of one iteration form a staircase, one call later in each block; in "
+       "each block the next iteration's bar begins in the last call of this one's.",
        "6 blocks of 6 steps until the third iteration is known: 21 calls, not 36.")
 
 # %% [markdown]
@@ -204,7 +204,7 @@ claim("C10.8", "the worst case, tolerance 0: largest depth over steps",
 #
 # $$e_{p+1}\le\frac{1}{(p+1)!}\Big(\sum_j|r_j|\Big)^{p+1}=O\big(K^{-(p+1)}\big). \label{eq:order}$$
 #
-# Each iteration gains an order, known for smooth equations in general [@gander2007parareal]: **more blocks never need more
+# Each iteration gains an order, known for smooth equations in general [@gander2007parareal]: **more blocks do not need more
 # iterations.**
 #
 # (Chapter 9's Picard sweep is the case of one step a block and a coarse solver that *stays put*, $G(U)=U$. Its $r_j$ is $O(K^{-1})$, so
@@ -254,7 +254,7 @@ for p in left:
 # With $p$ constant, $K=J=\sqrt N$ makes \eqref{eq:depth} about $(p+1)\sqrt N$. *Predict the iterations for 1600 steps of GMM5, if 100 need seven.*
 # `parareal` stops when the end moves by at most tol·σ (rms, largest of the batch; SRDS thresholds the mean absolute difference of
 # pictures). That is a change of one iteration, not an error; since
-# errors fall so fast, the error is far smaller. By the theory the count cannot grow; we allow one. Depth then grows by
+# errors fall so fast, the error is far smaller. By the theory the count should not grow; we allow one. Depth then grows by
 # $\sqrt{16}=4$; we allow 3 to 5.
 
 # %%
@@ -263,17 +263,17 @@ steps = (36, 100, 400, 1600)
 with_root = {n: parareal(model, x_T, levels(n), tol=1e-2) for n in steps}
 windows = {n: picard(model, x_T, levels(n), window=round(n**0.5), tol=1e-2)
            for n in steps[:3]}
-gap = lambda found: metrics.rms(found.x, fine)
 claim("C10.14", "16 times the steps, √N blocks: iterations more",
       with_root[1600].sweeps - with_root[100].sweeps, below=1.5)
 claim("C10.15", "and the depth, times", with_root[1600].depth / with_root[100].depth,
       between=(3, 5))
 claim("C10.16", "its work over that of the sequential sampler, 1600 steps",
       with_root[1600].work / 1600, above=1)
-claim("C10.17", "Picard with a window of √N: its depth over parareal's, 400 steps",
-      windows[400].depth / with_root[400].depth, below=1)
-claim("C10.18", "but Picard's distance to the sequential samples over parareal's",
-      gap(windows[400]) / gap(with_root[400]), above=100)
+close = picard(model, x_T, levels(400), window=20, tol=1e-6)
+claim("C10.17", "Picard, window √N, tolerance 10⁻⁶: its depth over parareal's, 400 steps",
+      close.depth / with_root[400].depth, below=1)
+claim("C10.18", "and its distance to the sequential samples",
+      metrics.rms(close.x, fine), below=1e-5)
 
 # %%
 share = lambda depths: {n: depth / n for n, depth in depths.items()}
@@ -290,9 +290,9 @@ figure(plot.convergence({"one after another": {n: 1 for n in steps},
 
 # %% [markdown]
 # Two things to say plainly. The work at 1600 steps is six times the sequential one. And on GMM5 Picard with a window of $\sqrt N$,
-# about as many states in flight, is *shallower and does less work*. It is also less exact where it stops, by more than the factor of 100
-# that we ask for; but at 400 steps no tolerance makes
-# parareal shallower than $K+J-1=39$, and Picard needs less. Parareal's case is another: blocks that run
+# about as many states in flight, is *shallower and does less work*. At the same tolerance it stops less exact; so we gave it $10^{-6}$,
+# where it ends $10^{-7}$ from the sequential samples (parareal: $3\cdot10^{-8}$), 64 calls deep instead of 153. And no tolerance
+# makes parareal shallower than $K+J-1=39$. Parareal's case is another: blocks that run
 # *alone* for $J$ calls, each on its device, and meet only at their ends.
 #
 # ## 10.6 Which coarse step, and noise
@@ -390,8 +390,8 @@ worst = lambda kind: max((x - y).abs().max() for p, run in enumerate(
          [*range(0, 101, 10)], None).run(0)) for x, y in zip(run.starts[: p + 1], path))
 claim("C10.26", "bracket last: the first p blocks after p iterations, largest error",
       worst(NoCase), between=(0, 0))
-claim("C10.27", "bracket opened: the same, not zero", worst(Careless), above=0)
-claim("C10.28", "but rounding", worst(Careless), below=1e-12)
+claim("C10.27", "bracket opened: rounding errors, not zero",
+      worst(Careless), between=(1e-17, 1e-12))
 
 # %% [markdown]
 # A rounding error is harmless in a picture. It is not harmless in a test: "equal to the sequential sampler" can be checked for equality,
@@ -454,13 +454,13 @@ claim("C10.28", "but rounding", worst(Careless), below=1e-12)
 # %%
 # NBVAL_CHECK_OUTPUT
 many = parareal(model, x_T, levels(400), blocks=50, tol=1e-2)     # √(7·400) is 53
-claim("C10.29", "400 steps: depth of 50 blocks over that of 20",
+claim("C10.28", "400 steps: depth of 50 blocks over that of 20",
       many.depth / with_root[400].depth, below=0.85)
 flip = solvers.solver(order=0, calls=0)(lambda model, x, *rest, **more: (-x, None))
 flipped = parareal(model, starts, levels(36), coarse=flip, tol=0)
-claim("C10.30", "G(U) = −U, tolerance 0: less the sequential samples",
+claim("C10.29", "G(U) = −U, tolerance 0: less the sequential samples",
       metrics.rms(flipped.x, sample(model, starts, levels(36))), between=(0, 0))
-claim("C10.31", "and its depth over the steps", flipped.depth / 36, between=(1, 1))
+claim("C10.30", "and its depth over the steps", flipped.depth / 36, between=(1, 1))
 
 # %% [markdown]
 # ## References

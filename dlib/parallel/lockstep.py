@@ -116,10 +116,11 @@ def begin(name: str, model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], s
     return levels, noises
 
 
-def finite(name: str, values: Sequence[Tensor], sweep: int, steps: Sequence[int], levels: Sequence[NoiseLevel]) -> None:
-    """Raise FloatingPointError, naming sweep and step, if one of `values`, the results of `steps`, is not finite."""
+def finite(name: str, values: Sequence[Tensor], sweeps: Sequence[int], steps: Sequence[int], levels: Sequence[NoiseLevel]) -> None:
+    """Raise FloatingPointError, naming sweep and step, if one of `values`, what `steps` of `sweeps` gave, is not finite."""
     ok = torch.stack([value.isfinite().all() for value in values]).tolist()
     if not all(ok):
-        step = steps[ok.index(False)]
+        step, sweep = min((step, sweep) for step, sweep, fine in zip(steps, sweeps, ok) if not fine)
         raise FloatingPointError(f"{name}: x is no longer finite in sweep {sweep}, after step {step + 1} of {len(levels) - 1} (from t = {levels[step].t:g}): "
-                                 "look at the network's output there; the first sweeps visit points that no sampler does: try a smaller window")
+                                 "look at the network's output there; the first sweeps visit points that no sampler does: "
+                                 "try a smaller window, or more blocks for parareal")

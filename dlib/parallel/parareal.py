@@ -117,8 +117,8 @@ class _Pipeline:
         tasks = [(self.fine, Step(x, levels[n], levels[n + 1], self.noises[n])) for _, (n, x) in fine]
         tasks += [(self.coarse, Step(self.starts[p, i], levels[self.edges[i]], levels[self.edges[i + 1]], None)) for p, i in coarse]
         made = self.lockstep.together(tasks)
-        sweep = 1 + max(p for p, _ in [key for key, _ in fine] + coarse)
-        finite("parareal", made, sweep, [n for _, (n, _) in fine] + [self.edges[i] for _, i in coarse], levels)
+        sweeps = [1 + p for p, _ in [key for key, _ in fine] + coarse]
+        finite("parareal", made, sweeps, [n for _, (n, _) in fine] + [self.edges[i] for _, i in coarse], levels)
         for (key, (n, _)), x in zip(fine, made):
             self.under_way[key] = n + 1, x
             if n + 1 == self.edges[key[1] + 1]:

@@ -99,7 +99,7 @@ def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memor
     while done < steps:
         count, inside = count + 1, range(done, min(done + window, steps))
         made = run(solver, [Step(points[i], levels[i], levels[i + 1], noises[i]) for i in inside])
-        finite(name, made, count, inside, levels)
+        finite(name, made, [count] * len(made), inside, levels)
         made, old = torch.stack(made), torch.stack([points[i + 1] for i in inside])
         new = _summed(made, old, carry[inside][:, inside])
         change = _change(new, old, levels, inside)

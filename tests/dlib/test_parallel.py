@@ -172,6 +172,9 @@ def test_blocks_need_not_divide_the_steps(steps, blocks):
     walk = levels(vp(), steps, t_min=0.01)
     found = parareal(MODEL, X, walk, blocks=blocks, tol=0)
     assert torch.equal(found.x, sample(MODEL, X, walk))
+    edges = next(iterations(MODEL, X, walk, blocks=blocks)).edges
+    lengths = [b - a for a, b in zip(edges, edges[1:])]
+    assert len(lengths) == (blocks or 10) and lengths[:-1] == lengths[:1] * (len(lengths) - 1) and 0 < lengths[-1] <= lengths[0]
 
 
 def test_a_coarse_solver_like_the_fine_one_needs_one_look():
@@ -208,12 +211,14 @@ def test_bad_arguments_are_named():
         picard(MODEL, X, WALK, tol=-1.0)
     with pytest.raises(ValueError, match="tol = nan"):
         parareal(MODEL, X, WALK, tol=math.nan)
-    with pytest.raises(ValueError, match="window = 0, wanted at least 1"):
-        picard(MODEL, X, WALK, window=0)
+    for window in (0, -5):
+        with pytest.raises(ValueError, match=f"window = {window}, wanted at least 1 step, or None for all 24"):
+            picard(MODEL, X, WALK, window=window)
     with pytest.raises(ValueError, match=r"the guess has 3 points, wanted 25 of shape \(6, 2\)"):
         sweeps(MODEL, X, WALK, guess=[X] * 3)
-    with pytest.raises(ValueError, match="25 blocks for 24 steps"):
-        parareal(MODEL, X, WALK, blocks=25)
+    for blocks in (0, -3, 25):
+        with pytest.raises(ValueError, match=f"{blocks} blocks for 24 steps: wanted 1 … 24"):
+            parareal(MODEL, X, WALK, blocks=blocks)
     with pytest.raises(ValueError, match="ancestral cannot be the coarse solver"):
         parareal(MODEL, X, WALK, coarse=ancestral)
     with pytest.raises(ValueError, match="dpm_solver_pp_2m cannot be the coarse solver"):
@@ -232,8 +237,29 @@ def test_an_output_that_is_not_finite_names_sweep_and_step(find):
         return torch.where(time[:, None] < 0.3, math.nan, MODEL.net(x, time, cond))
 
     first = next(i for i, level in enumerate(WALK) if level.t < 0.3)
-    with pytest.raises(FloatingPointError, match=rf"sweep 1, after step ({first + 1}|\d+) of 24"):
+    with pytest.raises(FloatingPointError, match=rf"sweep 1, after step {first + 1} of 24 \(from t = .*look at the network's output"):
         find(Denoiser(net, vp(), "v"), X, WALK, ddim)
+
+
+@pytest.mark.parametrize(("find", "way_out"), [(picard, "a smaller window"), (lambda *a: parareal(*a, blocks=4), "more blocks for parareal")], ids=["picard", "parareal"])
+def test_the_sweep_that_is_named_is_the_one_that_failed(find, way_out):
+    """Step 17 of 24, in the third of four blocks: when parareal makes it first, its second iteration has begun elsewhere."""
+    def net(x, time, cond):
+        return torch.where(time[:, None] == WALK[16].t, math.nan, MODEL.net(x, time, cond))
+
+    with pytest.raises(FloatingPointError, match=rf"sweep 1, after step 17 of 24 .*{way_out}"):
+        find(Denoiser(net, vp(), "v"), X, WALK)
+
+
+def test_a_network_that_fails_later_is_told_from_one_that_fails_at_once():
+    calls = []
+
+    def net(x, time, cond):
+        calls.append(len(x))
+        return MODEL.net(x, time, cond) * (math.nan if len(calls) == 3 else 1)
+
+    with pytest.raises(FloatingPointError, match=r"picard: x is no longer finite in sweep 3, after step \d+ of 24"):
+        picard(Denoiser(net, vp(), "v"), X, WALK)
 
 
 def test_progress_reaches_the_end():
