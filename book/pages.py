@@ -86,6 +86,7 @@ class Pages:
             "numbers": self._numbers,
             "picture": self._picture,
             "start": self._start,
+            "assignments": self._assignments,
         }
         if name not in slots:
             raise BookError(f"book/pages/{uri}: there is no slot book:{name}; the slots are {', '.join(slots)}")
@@ -113,6 +114,11 @@ class Pages:
         """A button for the first chapter that can be read."""
         chapters = self.book.chapters[:1]
         return "".join(f"[Read chapter {c.number}](chapters/{c.stem}.md){{ .md-button .md-button--primary }}" for c in chapters)
+
+    def _assignments(self) -> str:
+        """A table of the assignments, from their own headers."""
+        rows = [f"| {a.number} | {a.summary.rstrip('.')} | {a.minutes} |" for a in self.book.assignments]
+        return "\n".join(["| assignment | what you write | minutes |", "|---|---|---|", *rows])
 
     def _numbers(self) -> str:
         planned = sum(len(chapters) for _, chapters in self.book.outline)

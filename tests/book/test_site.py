@@ -106,6 +106,12 @@ def test_an_unknown_slot_is_named(tiny):
         Pages(Book(tiny.root)).fill("<!-- book:contens -->", "index.md")
 
 
+def test_the_student_s_page_lists_every_assignment(site):
+    page = (site / "for/student.html").read_text(encoding="utf-8")
+    assignments = Book(ROOT).assignments
+    assert len(assignments) > 10 and all(a.summary.rstrip(".") in page.replace("’", "'") for a in assignments)
+
+
 def test_missing_mathjax_is_named(monkeypatch):
     monkeypatch.setattr(mathjax, "PACKAGE", "no-such-package")
     with pytest.raises(BookError, match="pip install no-such-package"):
