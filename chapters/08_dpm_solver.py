@@ -220,7 +220,8 @@ claim("C08.13", "GMM5, 12 steps: the released 3M is closer for a typical sample 
       twelve[0] / twelve[1], below=0.5)
 
 # %% [markdown]
-# The last line surprises: on GMM5 the released form is *closer* from about 10 to 40 steps, for a typical sample. Beyond 48 the order shows.
+# The decade at 320 steps (10.0 to 10.5 over four draws) grows like $N$. The last line surprises: on GMM5 the released form is *closer* from
+# about 10 to 40 steps, for a typical sample. Beyond 48 the order shows.
 #
 # ## 8.6 UniPC: correct with the call you make anyway
 #
