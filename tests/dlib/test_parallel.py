@@ -116,6 +116,31 @@ def _states(model, x, walk, solver=ddim, draw=None):
     return [state.x for state in dlib.walk(model, x, walk, solver, draw=draw)]
 
 
+@pytest.mark.parametrize("tol", [0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5])
+def test_the_window_passes_what_has_settled(tol):
+    one_wrong = [point + (i == 4) for i, point in enumerate(_states(MODEL, X, WALK))]  # points after it settle before it
+    for guess in (None, one_wrong):
+        seen = list(sweeps(MODEL, X, WALK, window=7, tol=tol, guess=guess))
+        for old, new in zip(seen, seen[1:]):
+            inside = range(old.done + 1, min(old.done + 7, 24) + 1)
+            unsettled = [i for i in inside if not _moved(old.points[i], new.points[i], WALK[i]) <= tol]
+            assert new.done == max(old.done + 1, min(unsettled, default=inside.stop) - 1)
+
+
+def test_parareal_stops_when_its_end_has_settled():
+    """Tolerances a little above and a little below the change of each iteration."""
+    ends = [found.starts[-1] for found in iterations(MODEL, X, WALK, tol=0)]
+    moves = [_moved(old, new, WALK[-1]) for old, new in zip(ends, ends[1:])]
+    assert len(moves) == 5 and min(moves) > 0
+    for tol in [factor * move for factor in (0.999, 1.001) for move in moves]:
+        assert parareal(MODEL, X, WALK, tol=tol).sweeps == next((p for p, move in enumerate(moves, 1) if move <= tol), 5)
+
+
+def _moved(old, new, level):
+    """Root mean square of each sample, over the point's own σ, the largest of the batch."""
+    return ((new - old).square().mean(1).sqrt() / level.sigma).max().item()
+
+
 @pytest.mark.parametrize("window", [1, 7, 24, 100])
 def test_a_window_bounds_the_batch(window):
     model = counted(MODEL)
