@@ -154,6 +154,18 @@ def test_anderson_without_memory_over_all_steps_is_picard():
     assert torch.equal(one.x, other.x) and one.sweeps == other.sweeps
 
 
+def test_mixing_weights_are_least_squares_over_the_points_not_cleaner():
+    """For each point and sample by `lstsq`, without the ridge; the first point is not mixed."""
+    (new, old), past = normals(2, 5, 3, 4), [(0, *normals(2, 5, 3, 4, seed=seed)) for seed in (1, 2)]
+    mixed, _ = PICARD._mix(new, old, past, 0, memory=3, ridge=0.0)
+    dx, dr = (torch.stack([now - then for then in each]) for now, each in ((old, [x for _, x, _ in past]), (new - old, [r for _, _, r in past])))
+    assert torch.equal(mixed[0], new[0])
+    for j in range(1, 5):
+        for b in range(3):
+            gamma = torch.linalg.lstsq(dr[:, : j + 1, b].flatten(1).T, (new - old)[: j + 1, b].flatten()[:, None]).solution[:, 0]
+            assert torch.allclose(mixed[j, b], new[j, b] - gamma @ (dx + dr)[:, j, b], atol=1e-10)
+
+
 def test_mixing_saves_sweeps_where_noise_makes_them_many():
     walk = levels(vp(), 60, t_min=0.01)
     x = normals(32, 2)
