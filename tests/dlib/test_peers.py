@@ -9,7 +9,7 @@ import pytest
 import torch
 from truth import SCHEDULES, appendix_a, exact_flow, levels, normals
 
-from dlib import SOLVERS, Denoiser, discrete, exact, grid, metrics, sample, scaled_linear, transition
+from dlib import SOLVERS, Denoiser, discrete, exact, flow, grid, metrics, sample, scaled_linear, transition
 from dlib.metrics import order
 
 diffusers = pytest.importorskip("diffusers")
@@ -156,3 +156,20 @@ def test_diffusers_third_order_sde_is_worse_than_its_second():
             y, memory = SOLVERS["sde_dpm_solver_pp_3m"](model, y, a, b, memory, torch.zeros_like(y))
         errors[solver_order] = (x.double() - y).abs().item()
     assert errors[3] > 3 * errors[2] > 0, errors
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_euler_on_straight_paths(shift):
+    """FlowMatchEulerDiscreteScheduler, taken at its own σ: on straight paths σ is t."""
+    peer = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    end = theirs(peer, 10)
+    model = Denoiser(lambda x, time, cond: f(x, time[:, None]), flow(), "velocity", clock=lambda t: 1000 * t)
+    assert gap(sample(model, START, flow().levels(peer.sigmas), SOLVERS["euler"]), end) <= 1e-6 * end.abs().max()
+
+
+def test_diffusers_shifts_the_clean_end_of_its_flow_grid_twice():
+    """κ' = 3κ of t = 1/1000 is what `shift=3` promises as the last level before 0; it is applied when made and again when stepped."""
+    peer = diffusers.FlowMatchEulerDiscreteScheduler(shift=3)
+    peer.set_timesteps(10)
+    once = 3e-3 / (1 + 2e-3)
+    assert peer.sigmas[-2].item() == pytest.approx(3 * once / (1 + 2 * once), rel=1e-4) and peer.sigma_min == pytest.approx(once, rel=1e-4)
