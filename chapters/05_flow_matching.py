@@ -43,16 +43,17 @@ first = perfect(noise, levels[0]).velocity
 steps = walk(perfect, noise, levels, solvers.euler)
 panels = {"pairs: straight, they cross": [a.alpha * data + a.sigma * noise for a in levels],
           "the flow: it bends": [state.x for state in steps],
-          "one Euler step": [noise + (a.t - 1) * first for a in levels]}
+          "one Euler step": [noise + (a.t - 1) * first for a in levels],
+          "sorted pairs": [a.alpha * data.sort(0).values + a.sigma * noise for a in levels]}
 panels = {name: torch.stack(xs)[:, :, 0] for name, xs in panels.items()}
 figure(plot.fans(panels, levels, torch.arange(25) // 5, line),
        "Straight pairs cross each other; the flow bends and keeps its order; a single Euler "
-       "step sends all noise to one point between the modes.",
-       "Colour: where the noise lay. The first two panels have one density at every time.")
+       "step sends all noise to one point between the modes; sorted pairs do not cross.",
+       "Colour: where the noise lay. The first two panels have the grey density at every time.")
 
 # %% [markdown]
 # One step sends *everything* to one point. The lines that the network was trained on are not the paths that it makes.
-# This chapter says what it does learn, why that is a diffusion model, and what really straightens paths.
+# This chapter says what it does learn, why that is a diffusion model, and what really straightens paths (the last panel's sorting).
 #
 # **Recap.** Noise is added as $x_t=\alpha_tx_0+\sigma_t\varepsilon$; $t=1$ is noise, $t=0$ data, a dot is $d/dt$, $\lambda=\log(\alpha/\sigma)$,
 # $\kappa=\sigma/\alpha$. The density $p_t$ of $x_t$ is carried by the probability-flow ODE, $\dot x=fx-\tfrac12g^2\nabla\log p_t$ with
@@ -251,7 +252,7 @@ claim("C05.6", "ε on VP by DDIM − velocity on straight paths by Euler (RMS)",
 # NBVAL_CHECK_OUTPUT
 from dlib import optimal_coupling
 show(optimal_coupling)
-def cost(size, d):                                  # E‖x₀ − ε‖² over independent pairs', 2d
+def cost(size, d):                                  # over independent pairs', 2d
     draw, rows = Draw(size), torch.empty(size, d, dtype=f64)
     pairs = [optimal_coupling(Batch(draw.normal(rows)), draw) for _ in range(8192 // size)]
     return sum(((b.x0 - b.noise) ** 2).mean().item() for b in pairs) / len(pairs) / 2
