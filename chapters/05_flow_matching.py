@@ -29,11 +29,12 @@
 from book import claim, figure, show                # first: it also tells torch not to spin
 import math
 import torch
-from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, exact, flow, plot, sample, solvers, walk
+from dlib import Denoiser, Draw, Mixture, exact, flow, plot, sample, solvers, walk
 
 f64, schedule = torch.float64, flow()               # α = 1 − t, σ = t
 even = lambda n: schedule.levels(torch.linspace(1, 0, n + 1))       # n equal steps in t
-line = Mixture(torch.tensor([0.3, 0.7]), torch.tensor([[-1.2], [0.8]]), torch.tensor([0.25, 0.4]))
+line = Mixture(torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]),
+               stds=torch.tensor([0.25, 0.4]))
 perfect = exact(line, schedule)
 
 # %%
@@ -49,7 +50,7 @@ panels = {name: torch.stack(xs)[:, :, 0] for name, xs in panels.items()}
 figure(plot.fans(panels, levels, torch.arange(25) // 5, line),
        "Straight pairs cross each other; the flow bends and keeps its order; a single Euler "
        "step sends all noise to one point between the modes; sorted pairs do not cross.",
-       "Colour: where the noise lay. The first two panels have the grey density at every time.")
+       "Colour: where the noise lay. Grey: the density along the first two panels' paths.")
 
 # %% [markdown]
 # One step sends *everything* to one point. The lines that the network was trained on are not the paths that it makes.
@@ -114,7 +115,7 @@ claim("C05.1", "the continuity equation (largest residual)",
 # probability: on a line such a sum is good to rounding. Below, `z` is the grid of ε, `width * z` that of $x_0$.
 
 # %%
-from dlib import denoising
+from dlib import CLEAN, Batch, denoising
 from dlib.losses import weights
 show(denoising)
 z = torch.arange(-8, 8, 0.25, dtype=f64)
@@ -167,7 +168,7 @@ from dlib import cosine
 def least(c, schedule, face):                       # ∫ dt, by 60 Gauss nodes
     bell = Mixture(torch.ones(1), torch.zeros(1, 1), torch.tensor([c]))
     nodes, shares = np.polynomial.legendre.leggauss(60)
-    losses = [cfm(exact(bell, schedule), bell, (node + 1) / 2, c, face).item() for node in nodes]
+    losses = [cfm(exact(bell, schedule), bell, (s + 1) / 2, c, face).item() for s in nodes]
     return losses @ shares / 2
 
 widths = (0.2, 1.0, 2.0)
@@ -231,8 +232,9 @@ def end(model, solver, start, label=None, lam=(-3.5, 3.5)):     # y = x/α after
     return sample(model, path[0].sigma * start, path, solver, label) / path[-1].alpha
 
 start = Draw(0).normal(torch.empty(256, 2, dtype=f64))
+by_ddim, by_euler = end(on_vp, solvers.ddim, start), end(on_flow, solvers.euler, start)
 claim("C05.6", "ε on VP by DDIM − velocity on straight paths by Euler (RMS)",
-      metrics.rms(end(on_vp, solvers.ddim, start), end(on_flow, solvers.euler, start)), below=1e-9)
+      metrics.rms(by_ddim, by_euler), below=1e-9)
 
 # %% [markdown]
 # Same noise, same data. A trajectory looks straighter in one schedule's $x$ and more bent in another's; it is one curve $y(\kappa)$, and
@@ -337,7 +339,8 @@ figure(plot.pictures(rows),
 # NBVAL_CHECK_OUTPUT
 c, one = 0.5, torch.ones(1, 1, dtype=f64)
 bell = exact(Mixture(torch.ones(1), torch.zeros(1, 1), torch.tensor([c])), schedule)
-slip = Denoiser(lambda x, t, cond: -bell(x, schedule.at(t, like=x)).velocity, schedule, "velocity")
+slip = Denoiser(lambda x, t, cond: -bell(x, schedule.at(t, like=x)).velocity,
+                schedule, "velocity")
 spread = lambda model: sample(model, one, even(1000), solvers.euler).item()
 claim("C05.10", "the sign forgotten: standard deviation at the end, over 1/c",
       spread(slip) * c, between=(0.98, 1.02))
