@@ -39,7 +39,8 @@ def of_both(face, x0, eps, level) -> dict[str, np.ndarray]:
         "velocity": {"this is right on straight paths only (x₀ = x − σu, ε = x + αu): elsewhere u = α̇x₀ + σ̇ε": (x - sigma * w, x + alpha * w),
                      "the velocity has the other sign: u = dx/dt": ((d_sigma * x + sigma * w) / det, (-alpha * w - d_alpha * x) / det),
                      "the determinant has the wrong sign: it is ασ̇ − α̇σ": (-x0, -eps),
-                     "the determinant ασ̇ − α̇σ is missing: it is 1 on straight paths only": (det * x0, det * eps)},
+                     "the determinant ασ̇ − α̇σ is missing: it is 1 on straight paths only": (det * x0, det * eps),
+                     "the determinant is a difference: ασ̇ − α̇σ": (det * x0 / (alpha * d_sigma + sigma * d_alpha), det * eps / (alpha * d_sigma + sigma * d_alpha))},
         "score": {"the score has the other sign: it is −ε/σ": ((x - sigma**2 * w) / alpha, sigma * w),
                   "σ is missing: the score is −ε/σ, so ε = −σs": ((x + sigma * w) / alpha, -w),
                   "x₀ lacks the division by α": (x + sigma**2 * w, -sigma * w)},
@@ -56,12 +57,18 @@ def of_velocity(eps_model, at_lam, x, t) -> dict[str, np.ndarray]:
         eps = eps_model(y, level)
         return u(eps, x0(y, eps, level))
 
-    said = {
-        "x is handed over as it is: at equal κ the point y = x/α is the same, not x": found(scale=lambda level: 1.0),
-        "the ratio is upside down: the model's x is α_model/(1−t) times yours": found(scale=lambda level: (1 - t) / level.alpha),
-        "x/α is handed over: multiply by the model's own α": found(scale=lambda level: 1 / (1 - t)),
-        "λ has the wrong sign: it is log(α/σ) = log((1−t)/t)": found(lam=-lam),
-        "λ is half the log signal-to-noise ratio, log(α/σ), not log(α²/σ²)": found(lam=2 * lam),
+    asked = {  # the network was asked in the wrong place
+        "x is handed over as it is: at equal κ the point y = x/α is the same, not x": {"scale": lambda level: 1.0},
+        "the ratio is upside down: the model's x is α_model/(1−t) times yours": {"scale": lambda level: (1 - t) / level.alpha},
+        "x/α is handed over: multiply by the model's own α": {"scale": lambda level: 1 / (1 - t)},
+        "x is multiplied by the model's α: divide it by your own as well": {"scale": lambda level: level.alpha},
+        "λ has the wrong sign: it is log(α/σ) = log((1−t)/t)": {"lam": -lam},
+        "λ is half the log signal-to-noise ratio, log(α/σ), not log(α²/σ²)": {"lam": 2 * lam},
+        "at_lam takes λ = log((1−t)/t), not t": {"lam": t},
+    }
+    said = {why: found(**how) for why, how in asked.items()} | {
+        f"{why} (what you make of its ε is right)": found(**how, x0=lambda y, eps, level: (x - t * eps) / (1 - t)) for why, how in asked.items()
+    } | {
         "x₀ mixes the model's point with your α and σ": found(x0=lambda y, eps, level: (y - t * eps) / (1 - t)),
         "x₀ mixes your point with the model's α and σ": found(x0=lambda y, eps, level: (x - level.sigma * eps) / level.alpha),
         "the sign is wrong: in this time dx/dt = ε − x₀": found(u=lambda eps, x0: x0 - eps),
@@ -134,9 +141,10 @@ CONVERTERS = {  # (converter, is it right?), by what it does
 }
 
 
-def cfm(net, x0, eps, t, target=lambda x0, eps: eps - x0, place=lambda x0, eps, t: (1 - t) * x0 + t * eps, reduce=lambda square: square.sum(1).mean()):
-    """The conditional flow-matching loss, with its target, its x_t or its average replaced."""
-    said = net(place(x0, eps, t[:, None]), t)
+def cfm(net, x0, eps, t, target=lambda x0, eps: eps - x0, place=lambda x0, eps, t: (1 - t) * x0 + t * eps, reduce=lambda square: square.sum(1).mean(),
+        clock=lambda t: t):
+    """The conditional flow-matching loss, with its target, its x_t, its average or the network's time replaced."""
+    said = net(place(x0, eps, t[:, None]), clock(t))
     return reduce((said - target(x0, eps)) ** 2)
 
 
@@ -152,6 +160,8 @@ def of_loss(judged) -> list[dict[str, np.ndarray]]:
         "the target is the noise: this is an ε-loss": changed(target=lambda x0, eps: eps),
         "the squares are averaged over the coordinates too: sum them": changed(reduce=lambda square: square.mean()),
         "the batch is summed: take its mean": changed(reduce=lambda square: square.sum()),
+        "the network is asked at 1 − t: its time is t": changed(clock=lambda t: 1 - t),
+        "the network is asked at x₀: ask it at x_t": changed(place=lambda x0, eps, t: x0),
         "the norm is not squared": changed(reduce=lambda square: square.sum(1).sqrt().mean()),
         "there is a ½ in front": changed(reduce=lambda square: square.sum(1).mean() / 2),
         "x_t is on the variance-preserving circle, not on the straight line": changed(place=lambda x0, eps, t: (1 - t**2).sqrt() * x0 + t * eps),

@@ -98,7 +98,7 @@ check("Q05.2", velocity_of)
 #
 # A colleague hands you `convert(have, want, w, x, level)`. It is told that a network said `w` at `x`, which is the face `have`, and
 # returns the face `want`; both are names from the table above. Write its test: return True if it is right for every pair of faces at each of the
-# `levels`, a list of levels of several schedules, and False otherwise.
+# `levels`, a list of levels of several schedules, none of them with α = 0 or σ = 0, and False otherwise.
 #
 # Your test is tested. It meets right converters, each with rounding errors of its own, and wrong ones. Some of those come
 # back from every journey there and back as if nothing had happened. Choose the points yourself.
@@ -151,7 +151,7 @@ check("Q05.4", cfm_loss)
 # %% [markdown]
 # ## Question 5.5: somebody else's network (4 points)
 #
-# A repository counts time the other way: `theirs(x, s)` has $s=1$ at *data*, and was trained to predict $x_0-\varepsilon$ on the line $x=s\,x_0+(1-s)\,\varepsilon$. Carry `x`
+# A repository counts time the other way: `theirs(x, s)` takes a float $s$ with $s=1$ at *data*, and was trained to predict $x_0-\varepsilon$ on the line $x=s\,x_0+(1-s)\,\varepsilon$. Carry `x`
 # by Euler's rule through `times`, which are in *this book's* time and fall, in unequal steps.
 
 # %%

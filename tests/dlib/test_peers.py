@@ -213,3 +213,20 @@ def test_the_sign_is_all_that_is_wrong_with_diffusers_third_order_sde():
         y, memory = as_released(model, y, a, b, memory, noise)
         right, ours = SOLVERS["sde_dpm_solver_pp_3m"](model, right, a, b, ours, noise)
     assert gap(x.double(), y) <= 1e-4 < 1e-2 < gap(x.double(), right)
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_euler_on_straight_paths(shift):
+    """FlowMatchEulerDiscreteScheduler, taken at its own σ: on straight paths σ is t."""
+    peer = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    end = theirs(peer, 10)
+    model = Denoiser(lambda x, time, cond: f(x, time[:, None]), flow(), "velocity", clock=lambda t: 1000 * t)
+    assert gap(sample(model, START, flow().levels(peer.sigmas), SOLVERS["euler"]), end) <= 1e-6 * end.abs().max()
+
+
+def test_diffusers_shifts_the_clean_end_of_its_flow_grid_twice():
+    """κ' = 3κ of t = 1/1000 is what `shift=3` promises as the last level before 0; it is applied when made and again when stepped."""
+    peer = diffusers.FlowMatchEulerDiscreteScheduler(shift=3)
+    peer.set_timesteps(10)
+    once = 3e-3 / (1 + 2e-3)
+    assert peer.sigmas[-2].item() == pytest.approx(3 * once / (1 + 2 * once), rel=1e-4) and peer.sigma_min == pytest.approx(once, rel=1e-4)
