@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -67,13 +69,27 @@ def teacher_scores(teacher: Denoiser, classifier: Classifier) -> dict:
         "held_out_loss": denoising_loss(teacher, (real, labels), noises=20),
         "train_loss": denoising_loss(teacher, train, noises=4),
         "real": {"frechet": floor, "frechet_std": spread, "accuracy": classifier.accuracy(real, labels), "nearest": nearest(real)},
-        **{f"omega {omega:g}": _sample_scores(teacher, classifier, labels, omega) for omega in OMEGAS},
+        **{f"omega {omega:g}": sampler_scores(lambda seed: draw_digits(teacher, labels, omega, seed), classifier) for omega in OMEGAS},
     }
 
 
-def _sample_scores(teacher: Denoiser, classifier: Classifier, labels: Tensor, omega: float) -> dict:
-    sets = [draw_digits(teacher, labels, omega, seed) for seed in SEEDS]
+def sampler_scores(draw: Callable[[int], Tensor], classifier: Classifier) -> dict[str, float]:
+    """The scores of a sampler, seed ↦ one picture for each held-out label: `digits_frechet`, accuracy, `nearest`; four seeds.
+
+    Read the accuracy last: a picture of the mean digit is read better than a real one.
+    """
+    sets, (_, (_, labels)) = [draw(seed) for seed in SEEDS], digits_split()
     frechet = torch.tensor([digits_frechet(x, classifier) for x in sets], dtype=torch.float64)
     every = torch.cat(sets)
     return {"frechet": frechet.mean().item(), "frechet_std": frechet.std().item(),
             "accuracy": classifier.accuracy(every, labels.repeat(len(sets))), "nearest": nearest(every)}
+
+
+def digits_variety(x: Tensor) -> float:
+    """How much the pictures of one digit differ, relative to real ones: 1 for a fair sampler, 0 for one picture a digit.
+
+    The variance of x (296, 1, 8, 8), drawn for the held-out labels, within a label: summed over pixels, mean over ten labels.
+    """
+    _, (real, labels) = digits_split()
+    within = lambda x: sum(x[labels == c].var(0).sum() for c in range(10)).item()  # noqa: E731
+    return within(x) / within(real)

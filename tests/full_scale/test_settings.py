@@ -1,7 +1,10 @@
 """What a run can be asked: files, flags and hyper-parameters, and the answers to misspelt ones."""
 
+import inspect
+
 import pytest
 
+from dlib import discrete, recipes, scaled_linear
 from full_scale.settings import as_table, check, learning_rate, nearest, read, recipe_of
 
 OK = ["finetune", "--tiny", "--data", "somewhere"]
@@ -87,3 +90,15 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
     for method in ("swiftbrush", "finetune"):
         train.open_engine(read([method, "--tiny", "--data", "d"]), SimpleNamespace(device=torch.device("cpu")))
     assert asked == [False, True]
+
+
+def test_a_run_is_the_chapter_s_own_code_and_a_copy_is_seen(monkeypatch):
+    """Chapter 20 claims it of SwiftBrush: what `recipe_of` returns was made by the function of dlib, not by one that reads the same."""
+    schedule, asked = discrete(scaled_linear()), read(["swiftbrush"])
+    code = lambda recipe: inspect.getclosurevars(recipe.phases[0].loss).nonlocals["loss"].__code__  # noqa: E731
+    ours = code(recipes.swiftbrush(schedule, None))
+    assert code(recipe_of(asked, schedule, None)) is ours
+    scope = dict(vars(inspect.getmodule(recipes.swiftbrush)))
+    exec(inspect.getsource(recipes.swiftbrush), scope)
+    monkeypatch.setitem(recipes.METHODS, "swiftbrush", scope["swiftbrush"])
+    assert code(recipe_of(asked, schedule, None)) is not ours

@@ -5,7 +5,7 @@ import torch
 
 from dlib import NULL, Draw
 from toy_data import weights
-from toy_data.digit_scores import digits_floor, digits_frechet, draw_digits, nearest, teacher_scores
+from toy_data.digit_scores import digits_floor, digits_frechet, digits_variety, draw_digits, nearest, sampler_scores, teacher_scores
 from toy_data.digits import MAKER, digits_classifier, digits_facts, digits_split, digits_teacher
 
 
@@ -92,3 +92,15 @@ def test_the_null_label_draws_every_digit(teacher, classifier):
 def test_frechet_is_taken_at_one_n_only(classifier):
     with pytest.raises(ValueError, match="got 10 pictures, wanted 296"):
         digits_frechet(torch.zeros(10, 1, 8, 8), classifier)
+
+
+def test_variety_is_one_for_real_digits_and_none_for_one_picture_a_label(classifier):
+    """The mean digits are what a collapsed student draws: the classifier likes them, variety and distance do not."""
+    (train, digit), (real, labels) = digits_split()
+    means = torch.stack([train[digit == c].mean(0) for c in range(10)])[labels]
+    others = torch.cat([train[digit == c][::5][: int((labels == c).sum())] for c in range(10)])[labels.argsort(stable=True).argsort()]
+    assert digits_variety(real) == 1 and digits_variety(means) < 1e-12
+    assert digits_variety(others) == pytest.approx(1, abs=0.1)
+    assert digits_variety(means + 0.5 * (real - means)) == pytest.approx(0.25, rel=1e-5)
+    found = sampler_scores(lambda seed: means, classifier)
+    assert found["accuracy"] > classifier.accuracy(real, labels) and found["frechet"] > 4 * digits_floor(classifier)[0] and found["frechet_std"] == 0
