@@ -22,8 +22,8 @@
 # # 3 The Markov view: small steps back, and what each one costs
 #
 # Chapter 2 went down a ladder of noise levels with many Langevin steps on each rung. Can you take *one* step a rung? You
-# have a perfect denoiser: at every level it knows the mean of the clean data. On the left, the first idea: guess $x_0$, and
-# noise the guess to the next level. On the right, DDPM's step [@ho2020ddpm], made of the same guess.
+# have a perfect denoiser: at every level it knows the mean of the clean data. On the left, the first idea: ask where $x$ should be
+# at the next level, on average, and go there. On the right, DDPM's step [@ho2020ddpm]: the same mean, and some noise.
 
 # %%
 from book import claim, figure, show                # first: it also tells torch not to spin
@@ -42,36 +42,36 @@ model = exact(line, schedule)                       # the perfect network for th
 levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing))
 
 # %%
-@solvers.solver(order=1, noisy=True)                # a step from level a to level b
-def noise_the_guess(model, x, a, b, memory=None, noise=None, cond=None):
-    return b.alpha * model(x, a).x0 + b.sigma * noise, memory
+@solvers.solver(order=1)                            # a step from level a to level b
+def mean_alone(model, x, a, b, memory=None, noise=None, cond=None):
+    return transition(model, x, a, b).mean, memory
 
 start = torch.tensor([-1.5, -0.6, 0, 0.6, 1.5]).double().repeat_interleave(3)[:, None]
 steps = levels(200, "time")
 def path(way):
     return torch.stack([s.x[:, 0] for s in walk(model, start, steps, way, draw=Draw(0))])
 
-figure(plot.fans({"noise the guess": path(noise_the_guess)[::5],
+figure(plot.fans({"the mean alone": path(mean_alone)[::5],
                   "DDPM": path(solvers.ancestral)[::5]},
                  steps[::5], torch.arange(15) // 3, line, reach=2.5),
-       "When the guess is noised, paths jump at random and end in modes that are too narrow; "
-       "DDPM's paths are smoother and fill the exact density.",
+       "The mean alone carries every path to the same point; DDPM's paths fill the exact "
+       "density and end in both modes.",
        "The same perfect denoiser, 200 steps, three paths from each of five starts.")
 
 # %%
 # NBVAL_CHECK_OUTPUT
 many = Draw(0).normal(torch.empty(4000, 1, dtype=torch.float64))
-def off(way):           # perfect samples: about 0.8; above 2.5 once in 130 000 runs, 5 never
+def off(way):       # perfect samples: some 0.8; above 2.5 once in 130 000 runs, above 5 never
     x = sample(model, many, [*steps, CLEAN], way, draw=Draw(1))
     return metrics.kolmogorov(line.cdf(x, CLEAN))
 
 claim("C03.1", "DDPM's step: Kolmogorov–Smirnov distance of 4000 samples",
       off(solvers.ancestral), below=2.5)
-claim("C03.2", "noising the guess: the same", off(noise_the_guess), above=5)
+claim("C03.2", "the mean alone: the same", off(mean_alone), above=5)
 
 # %% [markdown]
-# DDPM keeps a share of the old noise and draws the rest. Which share, and why? And what does a step cost,
-# in nats? The price list will tell you what your training loss weighs.
+# Which mean is it, how much noise, and why? And what does a step cost, in nats? The price list will tell you what your
+# training loss weighs.
 #
 # **Recap.** $x_t=\alpha_tx_0+\sigma_t\varepsilon$; $t=1$ is noise, $t=0$ data. $\mathrm{SNR}=\alpha^2/\sigma^2$, and $\lambda=\log(\alpha/\sigma)$ is
 # half its logarithm. A network trained with squared error learns a conditional mean: $x_\theta(x,t)\approx x^\star=\mathbb
@@ -103,8 +103,8 @@ claim("C03.2", "noising the guess: the same", off(noise_the_guess), above=5)
 # $$\tilde\mu=\frac{\sigma_b}{\sigma_a}e^{-h}x_a+\alpha_b(1-e^{-2h})x_0=\alpha_bx_0+\sigma_be^{-h}\varepsilon,\qquad\tilde v=\sigma_b^2(1-e^{-2h}), \label{eq:mv-lambda}$$
 #
 # with $\varepsilon=(x_a-\alpha_ax_0)/\sigma_a$. In words: go to level $b$, keep a share $e^{-2h}$ of the old noise's variance, draw the rest afresh. The library has the
-# last form, with a knob η that chapters 4 and 7 turn; DDPM is η = 1. `mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$. We check all forms against each other on
-# DDPM's own steps, and then Bayes' rule itself, as a sum over a grid with no formula in it.
+# last form, with a knob η that chapters 4 and 7 turn; DDPM is η = 1. `mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$. We check the forms against each other on
+# DDPM's own steps, then Bayes' rule itself as a sum over a grid.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -284,9 +284,9 @@ stairs = {"20 steps, perfect network": paid, "trained, error of ε": on_eps,
           "trained, error of x₀": on_x0}
 figure(plot.per_lam({name: (edges, cost / edges.diff()) for name, cost in stairs.items()},
                     "nats per unit of λ", truth=(fine, e)),
-       "The exact curve rises from 0 to 1; the stairs of 20 perfect steps lie above it, at the "
-       "clean end by two thirds; the network trained on ε is on them, the one trained on x₀ pays twice as "
-       "much at the clean end.",
+       "The exact curve rises from 0 to 1; the stairs of 20 perfect steps lie "
+       "above it, at the clean end by two thirds; the network trained on ε is on them, the "
+       "one trained on x₀ pays twice as much at the clean end.",
        "Areas are nats. Dashed: what steps reveal. Above it: the shape, then the network.")
 
 # %%
@@ -307,8 +307,8 @@ claim("C03.12", "the one trained on x₀, over the same", (on_x0 - paid).sum() /
       above=1)
 
 # %% [markdown]
-# The second network has given up at the clean end: it says ε ≈ 0 there and errs by all of the noise. In units of $x_0$
-# that is next to nothing; in nats it doubles every step.
+# The second network says $\varepsilon\approx x$ at every level. That is right for pure noise; at the clean end it is off by a whole ε. In units of $x_0$ that
+# error is divided by the SNR, up to $10^4$, and the loss does not see it.
 #
 # ## 3.6 More steps, and the right variance
 #
@@ -337,8 +337,8 @@ fall = {name: {n: gap(levels(n), name) for n in counts} for name in ratios}
 in_time = {n: gap(levels(n, "time"), "posterior") for n in counts}
 figure(plot.convergence(fall | {"posterior, uniform t": in_time}, "steps",
                         "bound − its limit, nats", slopes=(1,)),
-       "All gaps fall as one over the steps; with β or the best variance they are ten times "
-       "smaller than with the posterior's, and the posterior's on DDPM's grid is the worst.",
+       "All gaps fall, in the end as one over the steps; with β or the best variance they are "
+       "ten times smaller than with the posterior's, and the posterior's on DDPM's grid is the worst.",
        "The same perfect network; steps uniform in λ, except for the last curve.")
 
 # %%
@@ -530,13 +530,13 @@ claim("C03.24", "with noise on the last step: the width over σ_a",
 #
 # - **DDPM's run** [@ho2020ddpm]: CIFAR-10, $N=1000$, β from $10^{-4}$ to $0.02$, ε with the simple loss, β's variance, Adam at $2\cdot10^{-4}$ with 5000 steps of warm-up, batch 128, gradients
 #     clipped at 1, dropout 0.1, weights averaged at 0.9999. Reported: FID 3.17 and at most 3.75 bits a dimension; trained on the bound: 13.51 and 3.70. *Not reproduced here*, but the reason is
-#     in the figure: the bound spends its weight where no eye looks.
+#     in the last but one figure: the bound spends its weight where no eye looks.
 # - **Learnt variances** interpolate between $\log\tilde v$ and $\log\beta_n$, and save steps and bits [@nichol2021improved].
 # - **Cosine schedule**: it ends at α = 0, where $\beta_N$ would be 1. The paper clips β at 0.999; an ε-network says nothing about $x_0$ there. Use v.
 # - **Clipping $x_\theta$** to $[-1,1]$ is for pixels. Latents have no such range. And clip *before* \eqref{eq:mv-lambda}, so that ε follows.
-# - **Precision.** $1-\bar\alpha_n$ in half precision has lost the clean end. Keep ladders in float32 or better.
+# - **Precision.** In half precision $1-\bar\alpha_n$ loses the clean end. Keep ladders in float32 or better.
 # - **Stable Diffusion's ladder** stops at α = 0.068, but samplers start from pure noise: $L_N$ is not zero, and pictures come out too evenly bright [@lin2024zerosnr].
-# - **Where the toy stops being true.** In pictures most nats are detail that nobody sees, so the bound and quality part ways.
+# - **Where the toy stops being true.** In pictures most nats are detail that nobody sees: bound and quality part ways.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
@@ -557,7 +557,8 @@ claim("C03.24", "with noise on the last step: the width over σ_a",
 #
 # ## 3.11 Exercises
 #
-# 1. *(pencil)* Noising the guess, with many steps, on $\mathcal N(0,c^2)$: show that the variance ends at $c^2/2$. (In $y=x/\alpha$ a step is $y\leftarrow\frac{c^2}{c^2+\kappa_a^2}y+\kappa_bz$.)
+# 1. *(pencil)* Another first idea: guess $x_0$ and noise the guess, $x_b=\alpha_bx^\star+\sigma_bz$. Show that with many steps, on $\mathcal N(0,c^2)$, the variance ends at $c^2/2$. (In $y=x/\alpha$ a
+#     step is $y\leftarrow\frac{c^2}{c^2+\kappa_a^2}y+\kappa_bz$.)
 # 2. *(code)* Write DDPM's algorithm 2, with ε, $a_n$ and $\beta_n$ only, and $v=\tilde v$. Check: a thousand steps equal to `ancestral` with the same noise to $10^{-10}$.
 # 3. *(code)* Steps need not be uniform in λ. To leading order one at λ wastes $c\,h^2$ with $c=-\tfrac12\mathrm{SNR}\,dm/d\lambda$. Which grid is best, and what is its gap? Check with 320 steps.
 # 4. *(open)* Let $r$ depend on $x_a$, by \eqref{eq:mv-true}. At which order does the gap fall now? Train a network for it.
@@ -565,7 +566,7 @@ claim("C03.24", "with noise on the last step: the width over σ_a",
 # <details><summary>Answer to 1</summary>
 #
 # The fresh noise at the last level is $\kappa^2$, so for nearly equal levels the variance settles at $V=\big(\frac{c^2}{c^2+\kappa^2}\big)^2V+\kappa^2$, or
-# $V=\frac{\kappa^2(c^2+\kappa^2)^2}{\kappa^2(2c^2+\kappa^2)}\to\frac{c^2}2$ as $\kappa\to0$. Each mode of the first figure is too narrow by $\sqrt2$.
+# $V=\frac{\kappa^2(c^2+\kappa^2)^2}{\kappa^2(2c^2+\kappa^2)}\to\frac{c^2}2$ as $\kappa\to0$. Samples come out too narrow by $\sqrt2$.
 #
 # </details>
 #
