@@ -42,11 +42,11 @@ def annealing(truth: tuple[Sequence[float], Sequence[float]], runs: Mapping[str,
 
 
 @in_paper_style
-def per_lam(curves: Mapping[str, tuple[Tensor, Tensor]], ylabel: str, truth: tuple[Tensor, Tensor] | None = None, top: float | None = None, log: bool = False):
+def per_lam(curves: Mapping[str, tuple[Tensor, Tensor]], ylabel: str, truth: tuple[Tensor, Tensor] | None = None, log: bool = False):
     """A quantity per unit of λ (noise left, data right), so that areas are totals; the truth dashed.
 
-    curves: name ↦ (lam (n,), values): n values are a line, n − 1 are stairs, one a step between neighbouring λ. top: where a linear
-    axis ends, else above all values; log: a logarithmic one instead.
+    curves: name ↦ (lam (n,), values): n values are a line, n − 1 are stairs, one a step between neighbouring λ. log: a logarithmic
+    axis instead of one from 0.
     """
     figure, (ax,) = make_axes(size=(5.6, 3.6))
     if truth is not None:
@@ -61,7 +61,7 @@ def per_lam(curves: Mapping[str, tuple[Tensor, Tensor]], ylabel: str, truth: tup
     if log:
         ax.set_yscale("log")
     else:
-        ax.set_ylim(0, top)
+        ax.set_ylim(bottom=0)
     ax.set(xlabel="half-log-SNR λ  (noise → data)", ylabel=ylabel)
     ax.legend()
     return figure
