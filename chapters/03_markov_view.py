@@ -61,7 +61,7 @@ figure(plot.fans({"the mean alone": path(mean_alone)[::5],
 # %%
 # NBVAL_CHECK_OUTPUT
 many = Draw(0).normal(torch.empty(4000, 1, dtype=torch.float64))
-def off(way):       # perfect samples: some 0.8; above 2.5 once in 130 000 runs, above 5 never
+def off(way):       # perfect samples: some 0.8; above 2.5 once in 130 000 runs, 5 never
     x = sample(model, many, [*steps, CLEAN], way, draw=Draw(1))
     return metrics.kolmogorov(line.cdf(x, CLEAN))
 
@@ -134,7 +134,7 @@ def moments(log_mass):                              # of densities on the axis, 
 
 bell = lambda x, mean, var: -((x - mean) ** 2) / (2 * var)
 a, b = schedule.levels([0.5, 0.3])
-scale = a.alpha / b.alpha                           # seen: log q(x_a | x_b), one x_a a column
+scale = a.alpha / b.alpha                           # next: log q(x_a | x_b), in columns
 seen = bell(x_a.T, scale * axis, a.sigma**2 - scale**2 * b.sigma**2)
 mean, var = moments(seen + bell(axis, b.alpha * x_0, b.sigma**2))
 step = transition(told, x_a, a, b)
@@ -144,7 +144,7 @@ claim("C03.4", "q(x_b | x_a, x₀) by Bayes' rule on a grid − the formula: mea
 # %% [markdown]
 # ## 3.3 What you do not know
 #
-# You are not told $x_0$. The true way back averages over what it may be: $q(x_b\mid x_a)=\mathbb E_{x_0\mid x_a}\,q(x_b\mid x_a,x_0)$. The mean
+# You are not told $x_0$, so the true way back averages over it: $q(x_b\mid x_a)=\mathbb E_{x_0\mid x_a}\,q(x_b\mid x_a,x_0)$. The mean
 # \eqref{eq:mv-lambda} is linear in $x_0$, so the true mean is $\tilde\mu$ at $x_0=x^\star(x_a)$: exactly what a denoiser provides. The variance grows by the spread of
 # $x_0$, times the square of its coefficient $\gamma=\alpha_b(1-e^{-2h})$. In units of $\tilde v$ that square is $\mathrm{SNR}_b(1-e^{-2h})$, or
 # $\Delta:=\mathrm{SNR}_b-\mathrm{SNR}_a$. So
@@ -171,11 +171,11 @@ claim("C03.5", "the true step back on a grid − the formula: mean, variance",
 #
 # $$\mathrm{KL}\big(q(x_b|x_a,x_0)\,\Vert\,p_\theta\big)=\frac{\Delta}{2r}\lVert x_0-x_\theta\rVert^2+\frac d2\Big(\frac1r-1+\log r\Big). \label{eq:mv-kl}$$
 #
-# One number of the schedule, $\Delta$, is the weight. $r$ divides it: it changes which levels training attends to, not what is best at a level.
+# The weight is one number of the schedule, $\Delta$. $r$ divides it: it changes which levels training attends to, not what is best at a level.
 #
 # ## 3.4 The bound, with both its ends
 #
-# Number the levels $1$ (cleanest) to $N$ (noisiest). The model starts at $p(x_N)=\mathcal N(0,I)$, walks back, and ends with a decoder $p(x_0\mid x_1)$. By Jensen's
+# Levels run from $1$ (cleanest) to $N$ (noisiest). The model starts at $p(x_N)=\mathcal N(0,I)$, walks back, and ends with a decoder $p(x_0\mid x_1)$. By Jensen's
 # inequality $-\log p_\theta(x_0)\le\mathbb E_q\log\frac{q(x_{1:N}\mid x_0)}{p_\theta(x_{0:N})}$. Given $x_0$, a Markov chain is one when read backwards too: $q(x_{1:N}\mid x_0)$ is
 # $q(x_N\mid x_0)$ times all the $q(x_{n-1}\mid x_n,x_0)$. Pair the factors:
 #
@@ -205,7 +205,8 @@ def costs(levels, ratio=lambda a, b: 1.0, network=None):
 
 def ends(first, last):                              # L_N and L_0
     prior = first.alpha**2 * second + first.sigma**2 - 1 - math.log(first.sigma**2)
-    return prior / 2, 0.5 * math.log(2 * math.pi * math.e * (last.sigma / last.alpha) ** 2)
+    decoder = math.log(2 * math.pi * math.e * (last.sigma / last.alpha) ** 2)
+    return prior / 2, decoder / 2
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -251,8 +252,8 @@ claim("C03.8", "the same with both ends", alone + sum(ends(early[0], early[-1]))
 #
 # $$H\big(x_0+\kappa_1\varepsilon\big)+\mathrm{KL}\big(q(x_N)\,\Vert\,p(x_N)\big): \label{eq:mv-limit}$$
 #
-# the exact mean of $-\log p$, but for the two ends of the ladder. The schedule enters *only* through them. To see the third part, train one network twice: same
-# data, same steps, same output ε, but one loss weighs the error of ε and the other that of $x_0$.
+# the exact mean of $-\log p$, but for the two ends of the ladder. The schedule enters *only* through them. To see the third part, train one ε-network twice, alike
+# but for the loss: one weighs the error of ε, the other that of $x_0$.
 
 # %%
 from dlib import Phase, fit, nets
@@ -312,16 +313,16 @@ claim("C03.12", "the one trained on x₀, over the same", (on_x0 - paid).sum() /
 #
 # ## 3.6 More steps, and the right variance
 #
-# With $r=1$ and the perfect network the sum is $\tfrac12\sum\Delta\,m(\mathrm{SNR}_a)$: the integral \eqref{eq:mv-info} by rectangles that stand on the left corner of a *falling* $m$. So the
-# bound falls with every level you insert. With steps of length $h$ in λ, what is left is half a rectangle a step, $\tfrac h2\int\mathrm{SNR}\,d(-m)$; by parts, with $e(\lambda_N)\approx0$,
+# With $r=1$ and the perfect network the sum is $\tfrac12\sum\Delta\,m(\mathrm{SNR}_a)$: the integral \eqref{eq:mv-info} by rectangles whose left corner is on a *falling* $m$. So the
+# bound tightens with every level you insert. With steps of length $h$ in λ, what is left is half a rectangle a step, $\tfrac h2\int\mathrm{SNR}\,d(-m)$; by parts, with $e(\lambda_N)\approx0$,
 #
 # $$\text{gap}\;\approx\;h\Big(\int_{\lambda_N}^{\lambda_1}e\,d\lambda-\tfrac12e(\lambda_1)\Big). \label{eq:mv-rate}$$
 #
-# Can a better $r$ help? Let $r\approx1+2h\rho$, and expand \eqref{eq:mv-kl} to second order, where $\Delta m\approx2he$ and $\frac1r-1+\log r\approx\frac12(2h\rho)^2$. A step then costs less, by
+# Can a better $r$ help? Let $r\approx1+2h\rho$, with a function ρ of λ, and expand \eqref{eq:mv-kl}: $\Delta m\approx2he$, $\frac1r-1+\log r\approx\frac12(2h\rho)^2$. A step becomes cheaper by
 #
 # $$h^2\rho\,(2e-d\rho). \label{eq:mv-save}$$
 #
-# For β's variance on VP, $\rho=\alpha^2$. At the clean end $e\to d$ and $\alpha\to1$ whatever the density of the data, and β saves all there is to save. The best $\rho$ is $e/d$. Exactly, the minimum of \eqref{eq:mv-kl} over $r$ is at
+# On VP, $\sigma_a^2/\sigma_b^2\approx1+2h\alpha^2$: for β, $\rho=\alpha^2$. At the clean end $e\to d$ and $\alpha\to1$ whatever the density of the data, and β saves all of the shape. The best $\rho$ is $e/d$. Exactly, the mean of \eqref{eq:mv-kl} has its minimum over $r$ at
 #
 # $$r^\star=1+\Delta\,m/d,\qquad \mathbb E\,L_{n-1}=\tfrac d2\log(1+\Delta\,m/d), \label{eq:mv-best}$$
 #
@@ -337,16 +338,17 @@ fall = {name: {n: gap(levels(n), name) for n in counts} for name in ratios}
 in_time = {n: gap(levels(n, "time"), "posterior") for n in counts}
 figure(plot.convergence(fall | {"posterior, uniform t": in_time}, "steps",
                         "bound − its limit, nats", slopes=(1,)),
-       "All gaps fall, in the end as one over the steps; with β or the best variance they are "
-       "ten times smaller than with the posterior's, and the posterior's on DDPM's grid is the worst.",
+       "All gaps fall, in the end as one over the steps; with β or the best variance they "
+       "are ten times smaller than with the posterior's, and DDPM's grid is the worst.",
        "The same perfect network; steps uniform in λ, except for the last curve.")
 
 # %%
 # NBVAL_CHECK_OUTPUT
 each = fall["posterior"]
-claim("C03.13", "posterior's variance: gap after each doubling over the one before, largest",
-      max(each[2 * n] / each[n] for n in counts[:-1]), below=1)
-h = (fine[-1] - fine[0]) / 640                      # the laws' next order is about h = 0.014
+orders = [metrics.order({n: gaps[n] for n in (160, 320, 640)}) for gaps in fall.values()]
+claim("C03.13", "three variances: the order of the gap, farthest from 1",
+      max(orders, key=lambda order: abs(order - 1)), between=(0.85, 1.15))
+h = (fine[-1] - fine[0]) / 640                      # next order of the laws: about h, 0.014
 claim("C03.14", "640 steps, posterior's variance: gap over its law",
       each[640] / (h * (area - e[-1] / 2)), between=(0.97, 1.03))
 law = {"β": (2 * fine).sigmoid(), "best r": e}      # ρ; the first is α²
@@ -368,7 +370,7 @@ claim("C03.16", "four steps, best r on N(0, 0.3²) and β on N(0, 1): larger gap
 # ## 3.7 One loss, many weights
 #
 # At a given $x$, $\alpha x_\theta+\sigma\varepsilon_\theta=x=\alpha x_0+\sigma\varepsilon$. So all errors are one: $\varepsilon-\varepsilon_\theta=-\tfrac\alpha\sigma(x_0-x_\theta)$, and $c\,x_0+d\,\varepsilon$ errs by
-# $(c\sigma-d\alpha)/\sigma$ times that of $x_0$. Whatever you regress, you train $x_0$ with a weight (the bound's, for $t$ uniform, is \eqref{eq:mv-kl} over $dt$):
+# $(c\sigma-d\alpha)/\sigma$ times that of $x_0$. Whatever you regress, you train $x_0$ with a weight. The bound's, for $t$ uniform, is \eqref{eq:mv-kl} over $dt$:
 #
 # | loss | factor of $\lVert x_0-x_\theta\rVert^2$ | against the bound |
 # |---|---|---|
@@ -379,7 +381,7 @@ claim("C03.16", "four steps, best r on N(0, 0.3²) and β on N(0, 1): larger gap
 # | min-SNR-γ [@hang2023minsnr] | $\min(\mathrm{SNR},\gamma)$ | $\min(1,\gamma/\mathrm{SNR})/\lvert\dot\lambda\rvert$ |
 # | the bound | $-\tfrac12\,d\,\mathrm{SNR}/dt=\mathrm{SNR}\,\lvert\dot\lambda\rvert$ | 1 |
 #
-# So "simple" drops $\lvert\dot\lambda\rvert$, and with it most of the clean end. Per unit of λ, the bound is the error of ε with weight *one* at every level [@kingma2021vdm; @kingma2023understanding].
+# "Simple" drops $\lvert\dot\lambda\rvert$, and with it most of the clean end. Per unit of λ, the bound is the error of ε with weight *one* at every level [@kingma2021vdm; @kingma2023understanding].
 
 # %%
 smooth = vp()                                       # DDPM's ladder, rungs without end
@@ -412,7 +414,7 @@ def value(weight, face):                            # the same function, predict
 
 table = {weights.eps: snr(now), weights.v: snr(now) + 1, weights.min_snr(5): 5,
          weights.Weight("score"): snr(now) / now.sigma**2}
-claim("C03.17", "losses over the loss on x₀, any face predicted: largest error of the table",
+claim("C03.17", "losses over that on x₀, any face predicted: largest error of the table",
       max(abs(value(weight, face) / value(weights.x0, "v") / factor - 1)
           for face in FACES for weight, factor in table.items()), below=1e-9)
 
@@ -450,8 +452,8 @@ claim("C03.19", "loss of the perfect network over its floor, 9 cases, farthest f
 # %% [markdown]
 # ## 3.8 Rung 2: digits
 #
-# The shipped network of scikit-learn's digits, which predicts v, and DDPM's sampler, `ancestral`. Few steps pay in shape. We ask five to be visibly wrong, at more than twice the Fréchet
-# distance of real pictures, and a hundred to be within that.
+# The shipped network of scikit-learn's digits, which predicts v, and DDPM's sampler, `ancestral`. Few steps pay in shape: five should miss the Fréchet distance of real pictures
+# by more than a factor of two, a hundred should be within it.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -480,8 +482,8 @@ figure(plot.pictures({f"{n} steps": drawn(n)[first_of] for n in (5, 20, 100)}),
        "Ancestral sampling from the same noise.")
 
 # %% [markdown]
-# **Bits.** Here pixels take 17 values, so $L_0$ can be a true probability: guess each pixel from its own noisy one, among those 17. Then \eqref{eq:mv-bound} bounds the length of a code for the picture. The one
-# to beat codes every pixel by its histogram in the training set.
+# **Bits.** Here pixels take 17 values, so $L_0$ can be a true probability: guess each pixel from its own noisy one, among those 17. Then \eqref{eq:mv-bound} bounds the length of a code for the picture. To beat:
+# every pixel coded by its histogram in the training set.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -489,7 +491,7 @@ from dlib import decoder_nats
 show(decoder_nats)
 teacher.net.double()
 pictures, greys = held_out.double(), torch.linspace(-1, 1, 17).double()
-end = teacher.schedule.at_lam(-math.log(0.06))      # κ₁: half the distance of two greys
+end = teacher.schedule.at_lam(-math.log(0.06))      # κ₁: about half a grey's step
 rungs = teacher.schedule.levels(grid(teacher.schedule, 200, t_min=end.t))
 terms = bound(teacher, pictures, rungs, Draw(7), labels)
 last_nats = decoder_nats(pictures, rungs[-1], greys, Draw(8)).mean()
@@ -520,23 +522,23 @@ def forgetful(every):
 right, wrong, sigma = forgetful(50)
 claim("C03.23", "20 steps: width of the modes (0.02, but for a few points between)",
       right, below=0.03)
-claim("C03.24", "with noise on the last step: the width over σ_a",
+claim("C03.24", "with noise on the last step: the width over √(0.02² + σ_a²)",
       wrong / (0.02**2 + sigma**2) ** 0.5, between=(0.9, 1.1))
 
 # %% [markdown]
-# $\sqrt{0.02^2+\sigma_a^2}=0.171$: eight times too wide, after twenty perfect steps. With all thousand levels $\sigma_a=0.01$ and nobody notices, until the day someone samples with fewer steps.
+# $\sqrt{0.02^2+\sigma_a^2}=0.171$: eight times too wide, after twenty perfect steps. With all thousand levels $\sigma_a=0.01$, an eighth too wide, and nobody notices until someone samples with fewer steps.
 #
 # ## 3.10 In practice
 #
 # - **DDPM's run** [@ho2020ddpm]: CIFAR-10, $N=1000$, β from $10^{-4}$ to $0.02$, ε with the simple loss, β's variance, Adam at $2\cdot10^{-4}$ with 5000 steps of warm-up, batch 128, gradients
-#     clipped at 1, dropout 0.1, weights averaged at 0.9999. Reported: FID 3.17 and at most 3.75 bits a dimension; trained on the bound: 13.51 and 3.70. *Not reproduced here*, but the reason is
-#     in the last but one figure: the bound spends its weight where no eye looks.
+#     clipped at 1, dropout 0.1, weights averaged at 0.9999. Reported: FID 3.17 and at most 3.75 bits a dimension; trained on the bound: 13.51 and 3.70. *Not reproduced here*, but the figure of
+#     weights has the reason: the bound looks where no eye does.
 # - **Learnt variances** interpolate between $\log\tilde v$ and $\log\beta_n$, and save steps and bits [@nichol2021improved].
-# - **Cosine schedule**: it ends at α = 0, where $\beta_N$ would be 1. The paper clips β at 0.999; an ε-network says nothing about $x_0$ there. Use v.
-# - **Clipping $x_\theta$** to $[-1,1]$ is for pixels. Latents have no such range. And clip *before* \eqref{eq:mv-lambda}, so that ε follows.
-# - **Precision.** In half precision $1-\bar\alpha_n$ loses the clean end. Keep ladders in float32 or better.
+# - **The cosine schedule** ends at α = 0, where $\beta_N$ would be 1. The paper clips β at 0.999; an ε-network says nothing about $x_0$ there. Use v.
+# - **Clipping $x_\theta$** to $[-1,1]$ is for pixels, not latents. Clip *before* \eqref{eq:mv-lambda}, so that ε follows.
+# - **Precision.** Half-precision $1-\bar\alpha_n$ loses the clean end: keep ladders in float32.
 # - **Stable Diffusion's ladder** stops at α = 0.068, but samplers start from pure noise: $L_N$ is not zero, and pictures come out too evenly bright [@lin2024zerosnr].
-# - **Where the toy stops being true.** In pictures most nats are detail that nobody sees: bound and quality part ways.
+# - **Where the toy stops being true.** In pictures most nats are detail that nobody sees.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
@@ -552,7 +554,7 @@ claim("C03.24", "with noise on the last step: the width over σ_a",
 #     --weights DIR_OR_HUB_ID --data DATA --out runs/finetune
 # ```
 #
-# **How far up the ladder.** Rung 1: every term against quadrature, the limit against an entropy. Rung 2: a true bound on the digits' code length, of which only the rate is known. Rung 3: sampler and loss
+# **How far up the ladder.** Rung 1: every term against quadrature, the limit against an entropy. Rung 2: a true bound on the digits' code length, whose limit nobody knows. Rung 3: sampler and loss
 # are the functions that run on Stable Diffusion.
 #
 # ## 3.11 Exercises
