@@ -179,8 +179,8 @@ claim("C03.5", "the true step back on a grid − the formula: mean, variance",
 # inequality $-\log p_\theta(x_0)\le\mathbb E_q\log\frac{q(x_{1:N}\mid x_0)}{p_\theta(x_{0:N})}$. Given $x_0$, a Markov chain is one when read backwards too: $q(x_{1:N}\mid x_0)$ is
 # $q(x_N\mid x_0)$ times all the $q(x_{n-1}\mid x_n,x_0)$. Pair the factors:
 #
-# $$-\log p_\theta(x_0)\le\underbrace{\mathrm{KL}\big(q(x_N|x_0)\Vert p(x_N)\big)}_{L_N}+\sum_{n=2}^N\underbrace{\mathbb E\,\mathrm{KL}\big(q(x_{n-1}|x_n,x_0)\Vert
-# p_\theta(x_{n-1}|x_n)\big)}_{L_{n-1}}+\underbrace{\mathbb E[-\log p(x_0|x_1)]}_{L_0}. \label{eq:mv-bound}$$
+# $$\begin{aligned}-\log p_\theta(x_0)\le{}&\underbrace{\mathrm{KL}\big(q(x_N|x_0)\Vert p(x_N)\big)}_{L_N}+\underbrace{\mathbb E[-\log p(x_0|x_1)]}_{L_0}\\
+# &+\sum_{n=2}^N\underbrace{\mathbb E\,\mathrm{KL}\big(q(x_{n-1}|x_n,x_0)\Vert p_\theta(x_{n-1}|x_n)\big)}_{L_{n-1}}.\end{aligned} \label{eq:mv-bound}$$
 #
 # Our decoder is $\mathcal N(x_1/\alpha_1,\kappa_1^2)$, $\kappa=\sigma/\alpha$, so $L_0=\frac d2\log(2\pi e\kappa_1^2)$ on average. Slides often show the sum alone, $n$ from 2. All the network's
 # parameters are in it, so it trains the same network. But it is no bound: end the ladder early, at a large $\kappa_1$, and it is nearly nothing.
@@ -326,7 +326,7 @@ claim("C03.12", "the one trained on x₀, over the same", (on_x0 - paid).sum() /
 #
 # $$r^\star=1+\Delta\,m/d,\qquad \mathbb E\,L_{n-1}=\tfrac d2\log(1+\Delta\,m/d), \label{eq:mv-best}$$
 #
-# the mean variance of \eqref{eq:mv-true} [@bao2022analytic]. On Gaussian data the logarithms telescope: no shape is left to pay, in any number of steps.
+# and $r^\star\tilde v$ is the mean of \eqref{eq:mv-true} [@bao2022analytic]. On Gaussian data the logarithms telescope: no shape is left to pay, in any number of steps.
 
 # %%
 ratios = {"posterior": lambda a, b: 1.0,
