@@ -14,7 +14,7 @@ from dlib.conversion import converted
 from dlib.boundary import boundary, edm_boundary, lcm_scalings
 from dlib.guidance import between, rescaled, thresholded
 from dlib.solvers import SOLVERS, annealed_langevin, langevin, reference, sample, transition, walk
-from dlib.likelihood import bound, log_likelihood, normal_log_prob
+from dlib.likelihood import bound, decoder_nats, log_likelihood, normal_log_prob, step_kl
 from dlib.parallel import Parallel, anderson, parareal, picard
 from dlib.rollout import generate
 from dlib.losses import Batch, Loss, consistency, denoising, denoising_score_matching, energy_score, fake_score, optimal_coupling, sds, vsd

@@ -76,13 +76,42 @@ class Bound(NamedTuple):
         return self.prior + self.steps.sum() + self.reconstruction
 
 
+def step_kl(square: Tensor | float, a: NoiseLevel, b: NoiseLevel, d: int = 1, ratio: float = 1.0) -> Tensor | float:
+    """KL(q(x_b|x_a, x₀) ‖ N(μ_θ, r ṽ I)) in nats; μ_θ is the posterior's mean at the network's x₀, ṽ the posterior's variance.
+
+    ½(SNR_b − SNR_a)·square/r + ½d(1/r − 1 + log r), square = ‖x₀ − x₀_θ(x_a)‖² or its mean over a batch (Ho et al. 2020, eq. 8;
+    at r = 1 Kingma et al. 2021, eq. 13). ratio: r; DDPM's other variance, β_n, is r = (σ_a/σ_b)². a, b: floats, a noisier.
+
+    >>> from dlib.schedule import vp
+    >>> a, b = vp().at(0.6), vp().at(0.5)
+    >>> step_kl(0.0, a, b), step_kl(0.3, a, b) > 0
+    (0.0, True)
+    """
+    gain = (b.alpha / b.sigma) ** 2 - (a.alpha / a.sigma) ** 2
+    return 0.5 * gain * square / ratio + 0.5 * d * (1 / ratio - 1 + math.log(ratio))
+
+
+def decoder_nats(x0: Tensor, level: NoiseLevel, values: Tensor, draw: Draw) -> Tensor:
+    """L_0 for data that take a few known values, such as grey levels: −log p(x₀|x_b) in nats, (B,), at one draw of x_b.
+
+    Each coordinate of x₀ is guessed from its own noisy one, p ∝ N(x_b/α_b; value, κ_b²) (Kingma et al. 2021). x0: (B, *shape), every
+    entry one of values (K,). With this L_0 the bound is one on a probability, not on a density. Draws: one normal like x0.
+    """
+    kappa = level.sigma / level.alpha
+    noisy = x0 + kappa * draw.normal(x0)
+    gap, k = (x0[..., None] - values.to(x0)).abs().min(-1)
+    require(bool(gap.max() < 1e-6), f"decoder_nats: x0 has entries up to {gap.max():.2g} from the nearest of the {len(values)} values: pass the values of the data")
+    guess = torch.log_softmax(-0.5 * ((noisy[..., None] - values.to(x0)) / kappa) ** 2, -1)
+    return -guess.gather(-1, k[..., None]).flatten(1).sum(1)
+
+
 @torch.no_grad()
 def bound(model: Denoiser, x0: Tensor, levels: Sequence[NoiseLevel], draw: Draw, cond: Any = None) -> Bound:
     """DDPM's variational bound −log p(x₀) ≤ L_T + Σ L_n + L_0, each term by one draw of x_t a sample (Ho et al. 2020, eq. 5).
 
-    A step from a to b costs KL(q(x_b|x_a, x₀) ‖ p_θ(x_b|x_a)) = ½(SNR_b − SNR_a)‖x₀ − x₀_θ(x_a)‖² when p_θ has the posterior's
-    variance (Kingma et al. 2021, eq. 13). The last, L_0, is −log N(x₀; x_b/α_b, κ_b² I), the decoder at the cleanest level, for
-    continuous data. Prior: KL(q(x_T|x₀) ‖ N(0, (α² + σ²) I)). levels: noise first, σ > 0, floats. Draws: one normal a level.
+    A step from a to b costs `step_kl` with the posterior's variance. L_0 is −log N(x₀; x_b/α_b, κ_b² I), the decoder at the
+    cleanest level, for continuous data (`decoder_nats` is for a few known values). Prior: KL(q(x_T|x₀) ‖ N(0, (α² + σ²) I)).
+    levels: noise first, σ > 0, floats. Draws: one normal a level.
     """
     levels = list(levels)
     require(len(levels) >= 2 and all(isinstance(level.t, float) and level.sigma > 0 for level in levels),
@@ -94,8 +123,7 @@ def bound(model: Denoiser, x0: Tensor, levels: Sequence[NoiseLevel], draw: Draw,
     steps = []
     for a, b in zip(levels, levels[1:]):
         x = a.alpha * x0 + a.sigma * draw.normal(x0)
-        gain = (b.alpha / b.sigma) ** 2 - (a.alpha / a.sigma) ** 2
-        steps.append(0.5 * gain * (x0 - model(x, a, cond).x0).flatten(1).square().sum(1).mean())
+        steps.append(step_kl((x0 - model(x, a, cond).x0).flatten(1).square().sum(1).mean(), a, b, d))
     noise = draw.normal(x0).flatten(1).square().sum(1).mean()  # x₀ − x_b/α_b = −κ_b ε
     reconstruction = 0.5 * (noise + d * math.log(2 * math.pi * (last.sigma / last.alpha) ** 2))
     return Bound(prior, torch.stack(steps), reconstruction)

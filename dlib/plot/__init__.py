@@ -8,12 +8,12 @@ Ito's, which colour-blind readers can tell apart, and every curve has a marker o
 from dlib.plot.densities import over_density
 from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, PAPER
 from dlib.plot.marginals import fans, log_density, one_curve
-from dlib.plot.noise import annealing, bridge
+from dlib.plot.noise import annealing, bridge, per_lam
 from dlib.plot.parallel import sweeps
 from dlib.plot.paths import along_path, convergence, endpoints, pictures, score_error, trajectories
 from dlib.plot.pipeline import pipeline
 from dlib.plot.students import audit, commutator, ledger, modes
 
 __all__ = ["CYCLE", "GREY", "INK", "MARKERS", "MODES", "PAPER", "along_path", "annealing", "audit", "bridge", "commutator", "convergence",
-           "endpoints", "fans", "ledger", "log_density", "modes", "one_curve", "over_density", "pictures", "pipeline",
+           "endpoints", "fans", "ledger", "log_density", "modes", "one_curve", "over_density", "per_lam", "pictures", "pipeline",
            "score_error", "sweeps", "trajectories"]

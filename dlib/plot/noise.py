@@ -39,3 +39,29 @@ def annealing(truth: tuple[Sequence[float], Sequence[float]], runs: Mapping[str,
     ax.set(xlabel=r"noise level $\sigma$  (noise → data)", ylabel=ylabel)
     ax.legend()
     return figure
+
+
+@in_paper_style
+def per_lam(curves: Mapping[str, tuple[Tensor, Tensor]], ylabel: str, truth: tuple[Tensor, Tensor] | None = None, log: bool = False):
+    """A quantity per unit of λ (noise left, data right), so that areas are totals; the truth dashed.
+
+    curves: name ↦ (lam (n,), values): n values are a line, n − 1 are stairs, one a step between neighbouring λ. log: a logarithmic
+    axis instead of one from 0.
+    """
+    figure, (ax,) = make_axes(size=(5.6, 3.6))
+    if truth is not None:
+        ax.plot(*map(numpy, truth), "--", color=INK, lw=1.2, label="exact", zorder=5)
+    for colour, marker, (name, (lam, values)) in zip(CYCLE, MARKERS, curves.items()):
+        require(len(lam) - len(values) in (0, 1), f"plot.per_lam: curve {name!r} has {len(values)} values on {len(lam)} points: wanted as many, or one less for stairs")
+        if len(values) == len(lam):
+            ax.plot(numpy(lam), numpy(values), color=colour, marker=marker, markevery=max(1, len(lam) // 8), ms=4.5, label=name)
+        else:
+            ax.stairs(numpy(values), numpy(lam), color=colour, lw=1.8, baseline=None, label=name)
+            ax.plot(numpy(lam[1:] + lam[:-1])[::3] / 2, numpy(values)[::3], marker, color=colour, ms=4.5)
+    if log:
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+    ax.set(xlabel="half-log-SNR λ  (noise → data)", ylabel=ylabel)
+    ax.legend()
+    return figure

@@ -6,14 +6,17 @@ import pytest
 import torch
 from truth import F64, SCHEDULES, appendix_a, gaussian, levels, line, mutant, normals
 
-from dlib import Denoiser, Draw, bound, exact, log_likelihood, normal_log_prob, vp
+from dlib import Denoiser, Draw, bound, decoder_nats, exact, log_likelihood, normal_log_prob, step_kl, transition, vp
 from dlib import likelihood as module
 from toy_data.mixtures import gmm5
 
 CONTINUOUS = {name: schedule for name, schedule in SCHEDULES.items() if name != "discrete"}
 
 
-@pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=list(CONTINUOUS))
+EVERY = pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=list(CONTINUOUS))
+
+
+@EVERY
 @pytest.mark.parametrize("mixture", [gmm5, appendix_a, line], ids=["gmm5", "appendix_a", "line"])
 def test_the_ode_s_likelihood_is_the_mixture_s(mixture, schedule):
     """Within 1e-4 nat, asked of it with the exact density at the noisy end."""
@@ -78,8 +81,6 @@ def test_the_bound_holds_and_tightens_with_the_steps():
 
 def test_the_bound_s_steps_are_kl_divergences():
     """Each step by its definition: Gaussians of the posterior's variance whose means are that of q and of the model."""
-    from dlib import transition
-
     mixture, walk = line(), levels(vp(), 6, t_min=0.05)
     model, (x0, _) = exact(mixture, vp()), mixture.sample(500, Draw(0))
     terms, draw = bound(model, x0, walk, Draw(5)), Draw(5)
@@ -90,6 +91,69 @@ def test_the_bound_s_steps_are_kl_divergences():
         true_mean, _ = transition(told, x, a, b)
         kl = ((mean - true_mean) ** 2).sum(1).mean() / (2 * std**2)
         assert step.item() == pytest.approx(kl.item(), rel=1e-9)
+
+
+@EVERY
+@pytest.mark.parametrize("ratio", [1.0, 0.6, 2.5])
+def test_a_step_s_cost_is_torch_s_kl(schedule, ratio):
+    (a, b), x0, guess = schedule.levels([0.6, 0.45]), normals(7, 3), normals(7, 3, seed=1)
+    x = a.alpha * x0 + a.sigma * normals(7, 3, seed=2)
+    q, p = (transition(Denoiser(lambda x, t, c, y=y: y, schedule, "x0"), x, a, b) for y in (x0, guess))
+    normal = torch.distributions.Normal
+    truth = torch.distributions.kl_divergence(normal(q.mean, q.std), normal(p.mean, p.std * ratio**0.5)).sum(1)
+    assert torch.allclose(step_kl((x0 - guess).square().sum(1), a, b, 3, ratio), truth, rtol=1e-9)
+
+
+def test_a_step_s_cost_is_ho_s_formula_and_beta_s_ratio():
+    """Ho et al. 2020, eq. 12: β²/(2 v a (1 − ᾱ_n)) ‖ε − ε_θ‖² for v = ṽ and v = β, of one step n − 1 ← n."""
+    a, b = vp().levels([0.5, 0.499])
+    a_n, square = (a.alpha / b.alpha) ** 2, 0.3
+    beta, error = 1 - a_n, square * (a.alpha / a.sigma) ** 2  # ‖ε − ε_θ‖²
+    for v, ratio in ((beta * b.sigma**2 / a.sigma**2, 1.0), (beta, (a.sigma / b.sigma) ** 2)):
+        without = step_kl(square, a, b, 1, ratio) - step_kl(0.0, a, b, 1, ratio)
+        assert without == pytest.approx(beta**2 / (2 * v * a_n * a.sigma**2) * error, rel=1e-9)
+
+
+def test_gaussian_data_with_the_true_variance_are_priced_exactly_in_any_number_of_steps():
+    """The best r is 1 + ΔSNR·m; on N(0, c²) the terms then telescope to ½ log of (SNR + 1/c²). At c = 1 it is β_n's ratio."""
+    snr = lambda level: (level.alpha / level.sigma) ** 2  # noqa: E731
+    for c in (0.3, 1.0):
+        walk, total = levels(vp(), 4), 0.0
+        for a, b in zip(walk, walk[1:]):
+            m = 1 / (snr(a) + c**-2)
+            ratio = 1 + (snr(b) - snr(a)) * m
+            total += step_kl(m, a, b, 1, ratio)
+            assert all(step_kl(m, a, b, 1, ratio) < step_kl(m, a, b, 1, ratio * f) for f in (0.9, 1.1))
+            assert c != 1 or ratio == pytest.approx((a.sigma / b.sigma) ** 2, rel=1e-9)
+        assert total == pytest.approx(0.5 * math.log((snr(walk[-1]) + c**-2) / (snr(walk[0]) + c**-2)), rel=1e-12)
+
+
+class Aimed:
+    """A `Draw` whose noise leads every x₀ to the same noisy y: what a decoder sees, whatever it is asked to decode."""
+
+    def __init__(self, y, kappa):
+        self.y, self.kappa = y, kappa
+
+    def normal(self, like):
+        return (self.y - like) / self.kappa
+
+
+def test_the_decoder_of_a_few_values_is_a_softmax_by_hand():
+    values, level = torch.tensor([-1.0, 0.0, 0.25, 1.0], dtype=F64), vp().at(0.1)
+    k, kappa = torch.tensor([[0, 2, 3], [1, 1, 2]]), level.sigma / level.alpha
+    y = values[k] + kappa * Draw(0).normal(values[k])
+    odds = torch.exp(-0.5 * ((y[..., None] - values) / kappa) ** 2)
+    truth = -(odds / odds.sum(-1, keepdim=True)).gather(-1, k[..., None]).log().sum((1, 2))
+    assert torch.allclose(decoder_nats(values[k], level, values, Draw(0)), truth, rtol=1e-12)
+    with pytest.raises(ValueError, match="pass the values of the data"):
+        decoder_nats(values[k] + 0.1, level, values, Draw(0))
+
+
+def test_the_decoder_of_a_few_values_is_a_probability():
+    values, level = torch.linspace(-1, 1, 5, dtype=F64), vp().at(0.3)
+    y = normals(6, 1)
+    nats = [decoder_nats(torch.full_like(y, value), level, values, Aimed(y, level.sigma / level.alpha)) for value in values]
+    assert torch.allclose(torch.stack(nats).neg().exp().sum(0), torch.ones(6, dtype=F64), rtol=1e-12)
 
 
 def test_a_perfect_guess_costs_only_the_ends():

@@ -55,6 +55,17 @@ def test_annealing_has_noise_on_the_left_and_the_truth_dashed():
         plot.annealing(([1.0], [1.0]), {"run": ([1.0], [])}, "share")
 
 
+def test_per_lam_draws_stairs_where_there_is_one_value_a_step():
+    lam = torch.linspace(-2, 2, 9)
+    ax = plot.per_lam({"steps": (lam, lam[1:] ** 2), "line": (lam, lam**2)}, "nats", truth=(lam, lam)).axes[0]
+    assert [patch.get_data().values.tolist() for patch in ax.patches] == [(lam[1:] ** 2).tolist()]
+    assert ax.patches[0].get_data().edges.tolist() == lam.tolist() and ax.get_ylim()[0] == 0
+    assert ax.lines[0].get_linestyle() == "--" and {text.get_text() for text in ax.get_legend().get_texts()} == {"exact", "steps", "line"}
+    assert plot.per_lam({"line": (lam, lam**2 + 1)}, "weight", log=True).axes[0].get_yscale() == "log"
+    with pytest.raises(ValueError, match="curve 'short' has 7 values on 9 points"):
+        plot.per_lam({"short": (lam, lam[2:])}, "nats")
+
+
 def test_along_path_draws_the_truth_dashed_and_shades_the_step():
     lam = torch.linspace(-1, 1, 30)
     ax = plot.along_path(lam, lam**2, {"frozen": lam * 0}, "ε", step=(0.0, 0.5)).axes[0]
