@@ -164,7 +164,8 @@ claim("C03.4", "posterior in β, in λ and in the library: largest difference, 1
 #
 # You are not told $x_0$. The true way back averages over what it may be: $q(x_b\mid x_a)=\mathbb E_{x_0\mid x_a}\,q(x_b\mid x_a,x_0)$. The mean
 # \eqref{eq:mv-lambda} is linear in $x_0$, so the true mean is $\tilde\mu$ at $x_0=x^\star(x_a)$: exactly what a denoiser provides. The variance grows by the spread of
-# $x_0$, times the square of its coefficient $\gamma=\alpha_b(1-e^{-2h})$. As $\gamma^2/\tilde v=\mathrm{SNR}_b(1-e^{-2h})=\mathrm{SNR}_b-\mathrm{SNR}_a=:\Delta$,
+# $x_0$, times the square of its coefficient $\gamma=\alpha_b(1-e^{-2h})$. In units of $\tilde v$ that square is $\mathrm{SNR}_b(1-e^{-2h})$, or
+# $\Delta:=\mathrm{SNR}_b-\mathrm{SNR}_a$. So
 #
 # $$\mathbb E[x_b\mid x_a]=\tilde\mu\big(x_a,x^\star\big),\qquad\operatorname{Var}[x_b\mid x_a]=\tilde v\,\big(1+\Delta\operatorname{Var}[x_0\mid x_a]\big). \label{eq:mv-true}$$
 #
@@ -214,8 +215,8 @@ claim("C03.7", "the true step back: variance (largest difference)",
 # ## 3.4 The bound, with both its ends
 #
 # Number the levels $1$ (cleanest) to $N$ (noisiest). The model starts at $p(x_N)=\mathcal N(0,I)$, walks back, and ends with a decoder $p(x_0\mid x_1)$. By Jensen's
-# inequality $-\log p_\theta(x_0)\le\mathbb E_q\log\frac{q(x_{1:N}\mid x_0)}{p_\theta(x_{0:N})}$. Given $x_0$, a Markov chain is one when read backwards too:
-# $q(x_{1:N}\mid x_0)=q(x_N\mid x_0)\prod_{n\ge2}q(x_{n-1}\mid x_n,x_0)$. Pair the factors:
+# inequality $-\log p_\theta(x_0)\le\mathbb E_q\log\frac{q(x_{1:N}\mid x_0)}{p_\theta(x_{0:N})}$. Given $x_0$, a Markov chain is one when read backwards too: $q(x_{1:N}\mid x_0)$ is
+# $q(x_N\mid x_0)$ times all the $q(x_{n-1}\mid x_n,x_0)$. Pair the factors:
 #
 # $$-\log p_\theta(x_0)\le\underbrace{\mathrm{KL}\big(q(x_N|x_0)\Vert p(x_N)\big)}_{L_N}+\sum_{n=2}^N\underbrace{\mathbb E\,\mathrm{KL}\big(q(x_{n-1}|x_n,x_0)\Vert
 # p_\theta(x_{n-1}|x_n)\big)}_{L_{n-1}}+\underbrace{\mathbb E[-\log p(x_0|x_1)]}_{L_0}. \label{eq:mv-bound}$$
@@ -267,8 +268,7 @@ claim("C03.8", "22 terms by sampling − by quadrature, in standard errors (larg
 #
 # ## 3.5 What a step's cost is made of
 #
-# Put the true step between the two sides of the KL: $\log\frac{q(x_b|x_a,x_0)}{p_\theta(x_b|x_a)}=\log\frac{q(x_b|x_a,x_0)}{q(x_b|x_a)}+\log\frac{q(x_b|x_a)}{p_\theta(x_b|x_a)}$. The
-# first mean is the information about $x_0$ in $x_b$ that $x_a$ lacks:
+# Inside the logarithm of the KL, multiply and divide by the true step $q(x_b\mid x_a)$. One part of the mean is then $I(x_0;x_b\mid x_a)$, the information about $x_0$ in $x_b$ that $x_a$ lacks:
 #
 # $$\mathbb E\,L_{n-1}=I(x_0;x_b)-I(x_0;x_a)+\mathbb E\,\mathrm{KL}\big(q(x_b\mid x_a)\,\Vert\,p_\theta(x_b\mid x_a)\big). \label{eq:mv-budget}$$
 #
