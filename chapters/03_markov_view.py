@@ -73,10 +73,10 @@ steps = levels(200, "time")
 def path(way):
     return torch.stack([s.x[:, 0] for s in walk(model, start, steps, way, draw=Draw(0))])
 
-figure(plot.fans({name: path(way)[::5] for name, way in ways.items()}, steps[::5],
+figure(plot.fans({name: path(way)[::8] for name, way in ways.items()}, steps[::8],
                  torch.arange(15) // 3, line, reach=2.5),
-       "Noising the guess ends in modes that are too narrow, the mean alone and the swapped "
-       "coefficients in a single mode; DDPM's paths fill the exact density.",
+       "Noising the guess ends in modes that are too narrow, the mean alone and the "
+       "swapped coefficients in a single mode; DDPM's paths fill the exact density.",
        "The same perfect denoiser, 200 steps, three paths from each of five starts.")
 
 # %%
@@ -183,7 +183,7 @@ def moments(log_mass):                              # of densities on the axis, 
 bell = lambda x, mean, var: -((x - mean) ** 2) / (2 * var)
 a, b = schedule.levels([0.5, 0.3])
 scale, added = jump(a, b)
-seen = bell(x_a.T, scale * axis, added)             # log q(x_a | x_b), a column for each x_a
+seen = bell(x_a.T, scale * axis, added)             # log q(x_a | x_b), columns for x_a
 mean, var = moments(seen + bell(axis, b.alpha * x_0, b.sigma**2))
 claim("C03.5", "q(x_b | x_a, x₀) by Bayes' rule on a grid − the formula: mean, variance",
       max((mean - transition(told, x_a, a, b).mean).abs().max(),
@@ -221,8 +221,8 @@ claim("C03.7", "the true step back: variance (largest difference)",
 # $$-\log p_\theta(x_0)\le\underbrace{\mathrm{KL}\big(q(x_N|x_0)\Vert p(x_N)\big)}_{L_N}+\sum_{n=2}^N\underbrace{\mathbb E\,\mathrm{KL}\big(q(x_{n-1}|x_n,x_0)\Vert
 # p_\theta(x_{n-1}|x_n)\big)}_{L_{n-1}}+\underbrace{\mathbb E[-\log p(x_0|x_1)]}_{L_0}. \label{eq:mv-bound}$$
 #
-# Slides often show the sum alone, $n$ from 2. All the network's parameters are in it here, so it trains the same network. But it is no bound. The
-# decoder below is $\mathcal N(x_1/\alpha_1,\kappa_1^2)$, $\kappa=\sigma/\alpha$, so $L_0=\frac d2\log(2\pi e\kappa_1^2)$ on average: *minus* 3.2 nats for our ladder. Double
+# Slides often show the sum alone, $n$ from 2. All the network's parameters are in it here, so it trains the same network. But by itself it says nothing about
+# $-\log p$. The decoder below is $\mathcal N(x_1/\alpha_1,\kappa_1^2)$, $\kappa=\sigma/\alpha$, so $L_0=\frac d2\log(2\pi e\kappa_1^2)$ on average: *minus* 3.2 nats for our ladder. Double
 # $\kappa_1$ and the sum loses $\log2$, while the total does not notice.
 
 # %%
@@ -268,14 +268,15 @@ claim("C03.8", "22 terms by sampling − by quadrature, in standard errors (larg
 #
 # ## 3.5 What a step's cost is made of
 #
-# Inside the logarithm of the KL, multiply and divide by the true step $q(x_b\mid x_a)$. One part of the mean is then $I(x_0;x_b\mid x_a)$, the information about $x_0$ in $x_b$ that $x_a$ lacks:
+# Inside the logarithm of the KL, multiply and divide by the true step $q(x_b\mid x_a)$. One part of the mean over data is then $I(x_0;x_b\mid x_a)$, the
+# information about $x_0$ in $x_b$ that $x_a$ lacks, and for a Markov chain $x_0\to x_b\to x_a$ that is a difference:
 #
 # $$\mathbb E\,L_{n-1}=I(x_0;x_b)-I(x_0;x_a)+\mathbb E\,\mathrm{KL}\big(q(x_b\mid x_a)\,\Vert\,p_\theta(x_b\mid x_a)\big). \label{eq:mv-budget}$$
 #
 # You pay for what the step reveals, which no model can save, and for its wrong *shape*. Since $\mathbb E\lVert x_0-x_\theta\rVert^2=\mathbb E\lVert
 # x_0-x^\star\rVert^2+\mathbb E\lVert x^\star-x_\theta\rVert^2$ (chapter 1), the network's error is a third, separate part.
 #
-# Let the steps shrink. The shape's share vanishes (3.6 says how fast), and with the perfect network's error $m=\mathbb E\lVert x_0-x^\star\rVert^2$ the sum becomes an integral,
+# Let the steps shrink. The shape's share vanishes, and with the perfect network's error $m=\mathbb E\lVert x_0-x^\star\rVert^2$ the sum becomes an integral,
 #
 # $$I(x_0;x_b)-I(x_0;x_a)=\tfrac12\int m\;d\,\mathrm{SNR}=\int_{\lambda_a}^{\lambda_b}\mathbb E\lVert\varepsilon-\varepsilon^\star\rVert^2\,d\lambda, \label{eq:mv-info}$$
 #
@@ -286,6 +287,13 @@ claim("C03.8", "22 terms by sampling − by quadrature, in standard errors (larg
 #
 # the exact mean of $-\log p$, but for the two ends of the ladder. The schedule enters *only* through them. To see the third part, train one network twice: same
 # data, same steps, same output ε, but one loss weighs the error of ε and the other that of $x_0$.
+#
+# <details><summary>Why the shape vanishes</summary>
+#
+# In units of $\sqrt{\tilde v}$ the true step is a standard normal, shifted by a random $s$ of mean 0 and variance $\Delta\operatorname{Var}[x_0\mid x_a]$, by \eqref{eq:mv-true}. Its density over the normal's is
+# $\mathbb E_s\,e^{sz-s^2/2}=1+\tfrac12\mathbb E s^2(z^2-1)+\dots$, so the divergence is of the order of $(\mathbb E s^2)^2\propto\Delta^2$. The number of steps is $\propto1/\Delta$: their sum goes to zero like $\Delta$.
+#
+# </details>
 
 # %%
 def learn(weight, seed=0, steps=500):
@@ -314,9 +322,9 @@ stairs = {"20 steps, perfect network": paid, "trained, error of ε": on_eps,
           "trained, error of x₀": on_x0}
 figure(plot.per_lam({name: (edges, cost / edges.diff()) for name, cost in stairs.items()},
                     "nats per unit of λ", truth=(fine, eps_error)),
-       "The exact curve rises from 0 to 1; the stairs of 20 perfect steps lie above it by two "
-       "thirds; the network trained on ε is on them, the one trained on x₀ pays twice as "
-       "much at the clean end.",
+       "The exact curve rises from 0 to 1; the stairs of 20 perfect steps lie above it by "
+       "two thirds; the network trained on ε is on them, the one trained on x₀ pays "
+       "twice as much at the clean end.",
        "Areas are nats. Dashed: what steps reveal. Above it: the shape, then the network.")
 
 # %%
@@ -378,8 +386,8 @@ fall = {f"{name}, uniform λ": {n: gap(levels(n), name) for n in counts} for nam
 for name in ("posterior", "β"):
     fall[f"{name}, uniform t"] = {n: gap(levels(n, "time"), name) for n in counts}
 figure(plot.convergence(fall, "steps", "bound − its limit, nats", slopes=(1,)),
-       "All gaps fall as one over the steps; with β or the best variance they are ten times "
-       "smaller than with the posterior's, and the posterior's on DDPM's grid is the worst.",
+       "All gaps fall as one over the steps; with β or the best variance they are ten "
+       "times smaller than with the posterior's, which is worst on DDPM's grid.",
        "The same perfect network. Only the variance of the step and the grid differ.")
 
 # %%
@@ -439,8 +447,8 @@ named = {"the bound": weights.elbo, "x₀": weights.x0, "ε (simple)": weights.e
          "v": weights.v, "min-SNR-5": weights.min_snr()}
 figure(plot.per_lam({name: per_lam(weight) for name, weight in named.items()},
                     "weight of ‖ε − ε_θ‖², relative", log=True),
-       "The bound is flat; simple is nearly flat and falls by fifty at the clean end; min-SNR "
-       "falls off beyond λ = 1; v and x₀ fall by many orders of magnitude from the noise on.",
+       "The bound is flat; simple is nearly flat and falls by fifty at the clean end; "
+       "min-SNR falls off beyond λ = 1; v and x₀ fall by many orders of magnitude.",
        "What each loss attends to, per unit of λ, times uniform in $t$.")
 
 # %%
@@ -458,7 +466,7 @@ def value(weight, face="v", times=uniform_times(0.02)):
 now = smooth.at(0.3)
 table = {"eps": snr(now), "v": snr(now) + 1, "score": snr(now) / now.sigma**2}
 at_now = lambda draw, n: torch.full((n,), now.t, dtype=torch.float64)
-claim("C03.20", "loss on ε, v, score over the loss on x₀, against the table (largest error)",
+claim("C03.20", "loss on ε, v, score over that on x₀, against the table (largest error)",
       max(abs(value(weights.Weight(face), times=at_now) / value(weights.x0, times=at_now)
               / factor - 1) for face, factor in table.items()), below=1e-9)
 claim("C03.21", "one function as ε, x₀, v, velocity, score: spread of its loss, 5 weights",
@@ -504,9 +512,9 @@ claim("C03.23", "loss of the perfect network over its floor, 9 cases, farthest f
 teacher, classifier = digits_teacher(), digits_classifier()
 (train, names), (held_out, labels) = digits_split()
 def drawn(n, seed=0):                               # n calls, the last of them to σ = 0
-    walk = teacher.schedule.levels(grid(teacher.schedule, n - 1, "time"))
+    rungs = [*teacher.schedule.levels(grid(teacher.schedule, n - 1, "time")), CLEAN]
     noise = Draw(seed).normal(held_out)
-    return sample(teacher, noise, [*walk, CLEAN], solvers.ancestral, labels, Draw(seed + 10))
+    return sample(teacher, noise, rungs, solvers.ancestral, labels, Draw(seed + 10))
 
 real, _ = digits_floor(classifier)
 def away(n):                                        # mean of three seeds
@@ -561,8 +569,8 @@ claim("C03.28", "held-out over training pictures: the steps' nats",
 figure(plot.per_lam({"training pictures": (edges, seen / edges.diff()),
                      "held-out pictures": (edges, unseen / edges.diff())},
                     "nats per pixel and unit of λ"),
-       "Both stairs rise towards data; up to λ = 0 they coincide, beyond it held-out pictures "
-       "cost up to a fifth more.",
+       "Both stairs rise towards data; up to λ = 0 they coincide, beyond it held-out "
+       "pictures cost up to a fifth more.",
        "The price list of the digits network, 30 steps: where it knows its training set.")
 
 # %% [markdown]
@@ -578,11 +586,12 @@ figure(plot.per_lam({"training pictures": (edges, seen / edges.diff()),
 # NBVAL_CHECK_OUTPUT
 narrow = exact(Mixture(line.weights, line.means, torch.full((2,), 0.02)), schedule)
 def forgetful(every):
-    walk = schedule.levels(torch.arange(1000, 0, -every) / 1000)
-    x = narrow(sample(narrow, many, walk, solvers.ancestral, draw=Draw(1)), walk[-1]).x0
-    wrong = x + walk[-1].sigma * Draw(9).normal(x)
+    rungs = schedule.levels(torch.arange(1000, 0, -every) / 1000)
+    x = sample(narrow, many, rungs, solvers.ancestral, draw=Draw(1))
+    x, sigma = narrow(x, rungs[-1]).x0, rungs[-1].sigma
+    wrong = x + sigma * Draw(9).normal(x)
     width = lambda x: (x[x > 0] - line.means[1]).square().mean().sqrt().item()
-    return width(x), width(wrong), walk[-1].sigma
+    return width(x), width(wrong), sigma
 
 right, wrong, sigma = forgetful(50)
 claim("C03.29", "20 steps: width of the modes (0.02, but for a few points between)",
@@ -602,7 +611,7 @@ claim("C03.30", "with noise on the last step: the width over σ_a",
 # - **Cosine schedule**: it ends at α = 0, where $\beta_N$ would be 1. The paper clips β at 0.999; an ε-network says nothing about $x_0$ there. Use v.
 # - **Clipping $x_\theta$** to $[-1,1]$ is for pixels. Latents have no such range. And clip *before* \eqref{eq:mv-lambda}, so that ε follows.
 # - **Precision.** $1-\bar\alpha_n$ in half precision has lost the clean end. Keep ladders in float32 or better.
-# - **Stable Diffusion's ladder** stops at α = 0.068, but samplers start from pure noise: $L_N$ is not zero, and pictures come out too evenly bright [@lin2024zerosnr].
+# - **Stable Diffusion's ladder** stops at α = 0.068, but samplers start from pure noise: $L_N$ is not zero, and pictures come out of medium brightness [@lin2024zerosnr].
 # - **Where the toy stops being true.** In pictures most nats are detail that nobody sees, so the bound and quality part ways.
 #
 # | this chapter | Stable Diffusion |
