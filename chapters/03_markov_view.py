@@ -21,10 +21,9 @@
 # %% [markdown]
 # # 3 The Markov view: small steps back, and what each one costs
 #
-# Chapter 2 went down a ladder of noise levels with many Langevin steps on each rung. Can you take *one* step a rung? You
-# have a perfect denoiser: at every level it knows the mean of the clean data. Below are four ways to use it. Guess $x_0$
-# and noise the guess to the next level; move by the right mean and add nothing; mix guess and point the wrong way round;
-# and DDPM's way [@ho2020ddpm].
+# Chapter 2 went down a ladder of noise levels with many Langevin steps on each rung. Can you take *one* step a rung, given a
+# perfect denoiser? Four ways: guess $x_0$ and noise the guess to the next level; move by the right mean and add nothing;
+# mix guess and point the wrong way round; and DDPM's way [@ho2020ddpm].
 
 # %%
 from book import claim, figure, show                # first: it also tells torch not to spin
@@ -95,9 +94,9 @@ claim("C03.2", "the best of the three other ways",
 # (Perfect samples exceed 2.5 once in 130 000 runs, and 5 never.) Where does DDPM's step come from? And what does it cost,
 # in nats? The price list will tell you what your training loss weighs.
 #
-# **Recap.** $x_t=\alpha_tx_0+\sigma_t\varepsilon$; $t=1$ is noise, $t=0$ data. $\mathrm{SNR}=\alpha^2/\sigma^2$ and $\lambda=\log(\alpha/\sigma)$ is
-# half its logarithm. A network trained with squared error learns a conditional mean: $x_\theta(x,t)\approx x^\star=\mathbb
-# E[x_0\mid x_t=x]$ (chapter 1), and `exact` is that mean. Steps go from a noisier level $a$ to a cleaner $b$.
+# **Recap.** $x_t=\alpha_tx_0+\sigma_t\varepsilon$; $t=1$ is noise, $t=0$ data. $\mathrm{SNR}=\alpha^2/\sigma^2$, and $\lambda=\log(\alpha/\sigma)$ is
+# half its logarithm. Squared error teaches a network the conditional mean $x^\star=\mathbb E[x_0\mid x_t]$ (chapter 1); `exact` is that mean. Steps
+# go from a noisier level $a$ to a cleaner $b$.
 #
 # ## 3.1 A chain of small steps
 #
@@ -119,13 +118,12 @@ claim("C03.2", "the best of the three other ways",
 # \tilde\mu=\tilde v\Big(\frac{\alpha_{a|b}x_a}{\sigma_{a|b}^2}+\frac{\alpha_bx_0}{\sigma_b^2}\Big)
 # =\alpha_{a|b}\frac{\sigma_b^2}{\sigma_a^2}x_a+\alpha_b\frac{\sigma_{a|b}^2}{\sigma_a^2}x_0. \label{eq:mv-beta}$$
 #
-# That is DDPM's formula. Now let $h=\lambda_b-\lambda_a$, so that $e^{-2h}=\mathrm{SNR}_a/\mathrm{SNR}_b$ and $\sigma_{a|b}^2=\sigma_a^2(1-e^{-2h})$. The schedule almost
-# disappears:
+# That is DDPM's formula. With $h=\lambda_b-\lambda_a$, $e^{-2h}=\mathrm{SNR}_a/\mathrm{SNR}_b$ and $\sigma_{a|b}^2=\sigma_a^2(1-e^{-2h})$, so
 #
 # $$\tilde\mu=\frac{\sigma_b}{\sigma_a}e^{-h}x_a+\alpha_b(1-e^{-2h})x_0=\alpha_bx_0+\sigma_be^{-h}\varepsilon,\qquad\tilde v=\sigma_b^2(1-e^{-2h}), \label{eq:mv-lambda}$$
 #
-# with $\varepsilon=(x_a-\alpha_ax_0)/\sigma_a$. In words: go to level $b$, keep a share $e^{-2h}$ of the old noise's variance, draw the rest afresh. The library has the
-# last form, with a knob η that chapters 4 and 7 turn; DDPM is η = 1. `mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$.
+# with $\varepsilon=(x_a-\alpha_ax_0)/\sigma_a$: go to level $b$, keep a share $e^{-2h}$ of the old noise's variance, draw the rest afresh. The library has the
+# last form, with a knob η for chapter 7 (DDPM is 1). `mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -162,14 +160,13 @@ claim("C03.4", "posterior in β, in λ and in the library: largest difference, 1
 # %% [markdown]
 # ## 3.3 What you do not know
 #
-# You are not told $x_0$. The true way back averages over what it may be: $q(x_b\mid x_a)=\mathbb E_{x_0\mid x_a}\,q(x_b\mid x_a,x_0)$. The mean
-# \eqref{eq:mv-lambda} is linear in $x_0$, so the true mean is $\tilde\mu$ at $x_0=x^\star(x_a)$: exactly what a denoiser provides. The variance grows by the spread of
-# $x_0$, times the square of its coefficient $\gamma=\alpha_b(1-e^{-2h})$. In units of $\tilde v$ that square is $\mathrm{SNR}_b(1-e^{-2h})$, or
-# $\Delta:=\mathrm{SNR}_b-\mathrm{SNR}_a$. So
+# You are not told $x_0$. The true step back, $q(x_b\mid x_a)$, averages over what it may be. \eqref{eq:mv-lambda} is linear in $x_0$, so the true mean is $\tilde\mu$ at
+# $x_0=x^\star$: what a denoiser provides. The variance grows by that of $x_0$ times the square of its coefficient $\gamma=\alpha_b(1-e^{-2h})$. In units of
+# $\tilde v$ that square is $\Delta:=\mathrm{SNR}_b-\mathrm{SNR}_a$:
 #
 # $$\mathbb E[x_b\mid x_a]=\tilde\mu\big(x_a,x^\star\big),\qquad\operatorname{Var}[x_b\mid x_a]=\tilde v\,\big(1+\Delta\operatorname{Var}[x_0\mid x_a]\big). \label{eq:mv-true}$$
 #
-# On a line all of this is a sum over a grid, with no formula of the library in it:
+# On a line all of this is a sum over a grid:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -202,11 +199,11 @@ claim("C03.7", "the true step back: variance (largest difference)",
       (var - step.std**2 * (1 + (snr(b) - snr(a)) * unknown)).abs().max(), below=1e-9)
 
 # %% [markdown]
-# For short steps, $\Delta\to0$, the true step is nearly Gaussian and $\tilde v$ is nearly its variance. So DDPM's model is a Gaussian,
-# $p_\theta(x_b\mid x_a)=\mathcal N(\tilde\mu(x_a,x_\theta),\,r\tilde v)$, with one of two fixed $r$. $r=1$ ("fixed small") is right if $x_0$ is certain. A variance of $\beta_n$, that is
-# $r=\sigma_a^2/\sigma_b^2$ ("fixed large"), is right if the data are $\mathcal N(0,1)$: there $\operatorname{Var}[x_0\mid x_a]=\sigma_a^2$; put it into \eqref{eq:mv-true}.
+# For short steps the true step is nearly Gaussian and $\tilde v$ nearly its variance. So DDPM's model is a Gaussian,
+# $p_\theta(x_b\mid x_a)=\mathcal N(\tilde\mu(x_a,x_\theta),\,r\tilde v)$. Two $r$ are common. $r=1$ ("fixed small") is right if $x_0$ is certain. $r=\sigma_a^2/\sigma_b^2$, a variance of
+# $\beta_n$ ("fixed large"), is right for data $\mathcal N(0,1)$, where $\operatorname{Var}[x_0\mid x_a]=\sigma_a^2$.
 #
-# Its means differ from the posterior's by $\gamma(x_0-x_\theta)$. With $\gamma^2/\tilde v=\Delta$ the divergence of the two Gaussians is, in $d$ dimensions,
+# Its mean differs from the posterior's by $\gamma(x_0-x_\theta)$, and $\gamma^2=\Delta\tilde v$. So the divergence of the two Gaussians is, in $d$ dimensions,
 #
 # $$\mathrm{KL}\big(q(x_b|x_a,x_0)\,\Vert\,p_\theta\big)=\frac{\Delta}{2r}\lVert x_0-x_\theta\rVert^2+\frac d2\Big(\frac1r-1+\log r\Big). \label{eq:mv-kl}$$
 #
@@ -273,15 +270,15 @@ claim("C03.8", "22 terms by sampling − by quadrature, in standard errors (larg
 #
 # $$\mathbb E\,L_{n-1}=I(x_0;x_b)-I(x_0;x_a)+\mathbb E\,\mathrm{KL}\big(q(x_b\mid x_a)\,\Vert\,p_\theta(x_b\mid x_a)\big). \label{eq:mv-budget}$$
 #
-# You pay for what the step reveals, which no model can save, and for its wrong *shape*. Since $\mathbb E\lVert x_0-x_\theta\rVert^2=\mathbb E\lVert
-# x_0-x^\star\rVert^2+\mathbb E\lVert x^\star-x_\theta\rVert^2$ (chapter 1), the network's error is a third, separate part.
+# You pay for what the step reveals, which no model can save, and for its wrong *shape*. The network's error, $\mathbb E\lVert
+# x^\star-x_\theta\rVert^2$ on top of $m=\mathbb E\lVert x_0-x^\star\rVert^2$ (chapter 1), is a third, separate part.
 #
-# Let the steps shrink. The shape's share vanishes, and with the perfect network's error $m=\mathbb E\lVert x_0-x^\star\rVert^2$ the sum becomes an integral,
+# Let the steps shrink. The shape's share vanishes, and with the perfect network the sum becomes an integral,
 #
 # $$I(x_0;x_b)-I(x_0;x_a)=\tfrac12\int m\;d\,\mathrm{SNR}=\int_{\lambda_a}^{\lambda_b}\mathbb E\lVert\varepsilon-\varepsilon^\star\rVert^2\,d\lambda, \label{eq:mv-info}$$
 #
-# since $d\,\mathrm{SNR}=2\,\mathrm{SNR}\,d\lambda$ and $\mathrm{SNR}\,m$ is the error of ε [@guo2005immse]. The ends fit: $\mathbb E\,L_N=I(x_0;x_N)+\mathrm{KL}(q(x_N)\Vert p(x_N))$, and
-# $\mathbb E\,L_0$ is the entropy of $x_1/\alpha_1=x_0+\kappa_1\varepsilon$ given $x_0$. So \eqref{eq:mv-bound} tends to
+# since $\mathrm{SNR}\,m$ is the error of ε [@guo2005immse]. The ends fit: $L_N$ is $I(x_0;x_N)+\mathrm{KL}(q(x_N)\Vert p(x_N))$ on average, and $L_0$ the entropy of
+# $x_0+\kappa_1\varepsilon$ given $x_0$. So \eqref{eq:mv-bound} tends to
 #
 # $$H\big(x_0+\kappa_1\varepsilon\big)+\mathrm{KL}\big(q(x_N)\,\Vert\,p(x_N)\big): \label{eq:mv-limit}$$
 #
@@ -290,8 +287,8 @@ claim("C03.8", "22 terms by sampling − by quadrature, in standard errors (larg
 #
 # <details><summary>Why the shape vanishes</summary>
 #
-# In units of $\sqrt{\tilde v}$ the true step is a standard normal, shifted by a random $s$ of mean 0 and variance $\Delta\operatorname{Var}[x_0\mid x_a]$, by \eqref{eq:mv-true}. Its density over the normal's is
-# $\mathbb E_s\,e^{sz-s^2/2}=1+\tfrac12\mathbb E s^2(z^2-1)+\dots$, so the divergence is of the order of $(\mathbb E s^2)^2\propto\Delta^2$. The number of steps is $\propto1/\Delta$: their sum goes to zero like $\Delta$.
+# In units of $\sqrt{\tilde v}$ the true step is a standard normal shifted by a random $s$ of mean 0 and variance $\propto\Delta$, by \eqref{eq:mv-true}. Its density over the normal's,
+# $\mathbb E_s\,e^{sz-s^2/2}$, differs from 1 by $O(\Delta)$, so the divergence is $O(\Delta^2)$. The steps number $\propto1/\Delta$.
 #
 # </details>
 
@@ -358,8 +355,8 @@ claim("C03.14", "the one trained on x₀, over the same", (on_x0 - paid).sum() /
       above=1)
 
 # %% [markdown]
-# (C03.13: we ask that the network cost at most a tenth of the shape.) The second network has given up at the clean end: it says ε ≈ 0 there and errs by all of the noise. In units of $x_0$
-# that is next to nothing; in nats it doubles every step.
+# (C03.13: we ask that the network cost at most a tenth of the shape.) The second network has given up at the clean end: it says ε ≈ 0. In units of $x_0$ that errs by next to nothing;
+# in nats it doubles every step.
 #
 # ## 3.6 More steps, and the right variance
 #
@@ -486,7 +483,7 @@ claim("C03.22", "the bound's weight on three schedules, same ends: largest gap t
 
 # %% [markdown]
 # **A loss has a floor**, and it is not zero: $\mathbb E\lVert x_0-x^\star\rVert^2$ in the loss's units. On $\mathcal N(0,c^2)$, with $D=\alpha^2c^2+\sigma^2$, it is $c^2\sigma^2/D$ for $x_0$, $\alpha^2c^2/D$ for ε, $c^2/D$ for v, a
-# dimension. So for data of unit variance the loss on v is about 1 at *every* level, the steadiest curve to watch. (Bounds: five standard errors of a mean of 200 000 squares.)
+# dimension. For data of unit variance the loss on v is 1 at *every* level. (Bounds: five standard errors of a mean of 200 000 squares.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -604,13 +601,12 @@ claim("C03.30", "with noise on the last step: the width over σ_a",
 #
 # ## 3.10 In practice
 #
-# - **DDPM's run** [@ho2020ddpm]: CIFAR-10, $N=1000$, β from $10^{-4}$ to $0.02$, ε with the simple loss, β's variance, Adam at $2\cdot10^{-4}$ with 5000 steps of warm-up, batch 128, gradients
-#     clipped at 1, dropout 0.1, weights averaged at 0.9999. Reported: FID 3.17 and at most 3.75 bits a dimension; trained on the bound: 13.51 and 3.70. *Not reproduced here*, but the reason is
-#     in the figure: the bound spends its weight where no eye looks.
-# - **Learnt variances** interpolate between $\log\tilde v$ and $\log\beta_n$, and save steps and bits [@nichol2021improved].
-# - **Cosine schedule**: it ends at α = 0, where $\beta_N$ would be 1. The paper clips β at 0.999; an ε-network says nothing about $x_0$ there. Use v.
-# - **Clipping $x_\theta$** to $[-1,1]$ is for pixels. Latents have no such range. And clip *before* \eqref{eq:mv-lambda}, so that ε follows.
-# - **Precision.** $1-\bar\alpha_n$ in half precision has lost the clean end. Keep ladders in float32 or better.
+# - **DDPM's run** [@ho2020ddpm]: CIFAR-10, $N=1000$, simple loss, β's variance, Adam at $2\cdot10^{-4}$, warm-up 5000, batch 128, gradients clipped at 1, dropout 0.1, weights averaged
+#     at 0.9999. Reported: FID 3.17 and 3.75 bits a dimension; trained on the bound, 13.51 and 3.70. *Not reproduced here*, but the last figure of 3.7 says why: the bound spends its weight where no
+#     eye looks. Learnt variances, between $\tilde v$ and $\beta_n$, save bits and steps [@nichol2021improved].
+# - **Cosine schedule**: at its end α = 0 and $\beta_N$ would be 1; the paper clips β at 0.999. An ε-network says nothing about $x_0$ there. Use v.
+# - **Clipping $x_\theta$** to $[-1,1]$ is for pixels, not latents; clip *before* \eqref{eq:mv-lambda}, so that ε follows.
+# - **Precision.** Half precision loses $1-\bar\alpha_n$ at the clean end: keep ladders in float32.
 # - **Stable Diffusion's ladder** stops at α = 0.068, but samplers start from pure noise: $L_N$ is not zero, and pictures come out of medium brightness [@lin2024zerosnr].
 # - **Where the toy stops being true.** In pictures most nats are detail that nobody sees, so the bound and quality part ways.
 #
@@ -618,8 +614,8 @@ claim("C03.30", "with noise on the last step: the width over σ_a",
 # |---|---|
 # | `discrete(torch.cumprod(1 - beta, 0))` | the same, from the scheduler's configuration |
 # | `solvers.ancestral` | the same function, `--solver ancestral`; a test compares it with diffusers' `DDPMScheduler` |
-# | `denoising(…, weights.eps, times)` | the same function, in `full_scale.train finetune`; other weights by name in its recipe |
-# | `bound` | runs on any denoiser; bits of latents are not bits of pictures; no command |
+# | `denoising(…, weights.eps, times)` | the same function, in `full_scale.train finetune`; its recipe names the weight |
+# | `bound` | runs on any denoiser, without a command; bits of latents are not bits of pictures |
 #
 # ```bash
 # python -m full_scale.sample --tiny --prompt "a red circle" --solver ancestral --grid sd_trailing --steps 50
@@ -628,24 +624,23 @@ claim("C03.30", "with noise on the last step: the width over σ_a",
 #     --weights DIR_OR_HUB_ID --data DATA --out runs/finetune
 # ```
 #
-# **How far up the ladder.** Rung 1: every term against quadrature, the limit against an entropy. Rung 2: a true bound on the digits' code length, of which only the rate is known. Rung 3: sampler and loss
-# are the functions that run on Stable Diffusion.
+# **How far up the ladder.** Rung 1: every term against quadrature. Rung 2: a bound on the digits' code length, of which only the rate is known. Rung 3: sampler and loss run on Stable Diffusion.
 #
 # ## 3.11 Exercises
 #
 # 1. *(pencil)* Noising the guess, with many steps, on $\mathcal N(0,c^2)$: show that the variance ends at $c^2/2$. (In $y=x/\alpha$ a step is $y\leftarrow\frac{c^2}{c^2+\kappa_a^2}y+\kappa_bz$.)
 # 2. *(code)* Write DDPM's algorithm 2, with ε, $a_n$ and $\beta_n$ only, and $v=\tilde v$. Check: a thousand steps equal to `ancestral` with the same noise to $10^{-10}$.
-# 3. *(code)* Steps need not be uniform in λ. To leading order one at λ wastes $c\,h^2$ with $c=-\tfrac12\mathrm{SNR}\,dm/d\lambda$. Which grid is best, and what is its gap? Check with 320 steps.
+# 3. *(code)* To leading order a step wastes $c\,h^2$ with $c=-\tfrac12\mathrm{SNR}\,dm/d\lambda$. Which grid is best, and what is its gap? Check with 320 steps.
 # 4. *(open)* Let $r$ depend on $x_a$, by \eqref{eq:mv-true}. At which order does the gap fall now? Train a network for it.
 #
 # <details><summary>Answer to 1</summary>
 #
-# The fresh noise at the last level is $\kappa^2$, so for nearly equal levels the variance settles at $V=\big(\frac{c^2}{c^2+\kappa^2}\big)^2V+\kappa^2$, or
-# $V=\frac{\kappa^2(c^2+\kappa^2)^2}{\kappa^2(2c^2+\kappa^2)}\to\frac{c^2}2$ as $\kappa\to0$. Each mode of the first figure is too narrow by $\sqrt2$.
+# For nearly equal levels the variance settles at $V=\big(\frac{c^2}{c^2+\kappa^2}\big)^2V+\kappa^2$, or $V=\frac{(c^2+\kappa^2)^2}{2c^2+\kappa^2}\to\frac{c^2}2$ as $\kappa\to0$. Each mode of the first
+# figure is too narrow by $\sqrt2$.
 #
 # </details>
 #
-# Answer to 3, as code that runs. With local step $h(\lambda)$ the gap is $\int c\,h\,d\lambda$ for $\int d\lambda/h=N$ steps; by Cauchy–Schwarz it is at least $(\int\sqrt c\,d\lambda)^2/N$, reached for $h\propto1/\sqrt c$.
+# Answer to 3, as code that runs. The gap is $\int c\,h\,d\lambda$ for $\int d\lambda/h=N$ steps: at least $(\int\sqrt c\,d\lambda)^2/N$ by Cauchy–Schwarz, reached for $h\propto1/\sqrt c$.
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -73,7 +73,7 @@ check("Q03.1", posterior)
 # %%
 # ANSWER Q03.2
 def posterior_by_sampling(x_a, x_0, a, b, z):
-    """(means, variances), each (B,). x_a, x_0: (B,), one-dimensional points; z: (M,) standard normals."""
+    """(means, variances), each (B,). x_a, x_0: (B,), points on a line; z: (M,), normals."""
     ### BEGIN SOLUTION
     scale = a.alpha / b.alpha
     x_b = b.alpha * x_0[:, None] + b.sigma * z
@@ -150,7 +150,7 @@ check("Q03.4", loss_weights)
 # %%
 # ANSWER Q03.5
 def bound_terms(x0_of, x0, levels, noise):
-    """(L_N, a number; the steps, (N − 1,), in the order of the walk; L_0, a number). x0: (B, d); noise: (N, B, d)."""
+    """(L_N, steps of shape (N − 1,) in the order of the walk, L_0); noise: (N, B, d)."""
     ### BEGIN SOLUTION
     first, last, d = levels[0], levels[-1], x0.shape[1]
     size = x0.square().sum(1).mean()
