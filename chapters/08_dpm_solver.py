@@ -285,11 +285,11 @@ figure(plot.convergence(guided_curves),
 # %%
 # NBVAL_CHECK_OUTPUT
 at_12 = {name: curve[12] / guided_curves["DDIM"][12] for name, curve in guided_curves.items()}
-claim("C08.17", "guided, 12 calls: DPM-Solver-2 is further off than DDIM (error ratio)",
+claim("C08.17", "guided, 12 calls, λ grid: DPM-Solver-2 is further off than DDIM (error ratio)",
       at_12["DPM-2 (ε midpoint)"], between=(3, 10))
-claim("C08.18", "guided, 12 calls: ++(2S) is closer than DDIM (error ratio)",
+claim("C08.18", "guided, 12 calls, λ grid: ++(2S) is closer than DDIM (error ratio)",
       at_12["++(2S) (data midpoint)"], below=0.7)
-claim("C08.19", "guided, 12 calls: ++(2M) is no better than DDIM (error ratio)",
+claim("C08.19", "guided, 12 calls, λ grid: ++(2M) is no better than DDIM (error ratio)",
       at_12["++(2M)"], between=(0.75, 1.35))
 
 # %% [markdown]
@@ -433,9 +433,9 @@ def sde_released(model, x, a, b, memory=None, noise=None, cond=None):
     return x_b, nodes
 
 for id, p, eta, order in (("C08.28", 1, 1, 1), ("C08.29", 2, 0.5, 2), ("C08.30", 3, 1, 2)):
-    claim(id, f"Gaussian data, {p}M, η = {eta:g}: the variance converges at order {order}",
+    claim(id, f"SDE-++({p}M), η = {eta:g}: Gaussian data's variance converges at order {order}",
           variance_order(solvers.sde_dpm_solver_pp(p, eta)), between=(order - 0.15, order + 0.15))
-claim("C08.31", "3M with diffusers' coefficient, η = 1: it converges at order 1",
+claim("C08.31", "SDE-++(3M) with diffusers' coefficient: it converges at order 1",
       variance_order(sde_released), between=(0.85, 1.15))
 
 # %% [markdown]
@@ -564,7 +564,7 @@ def eps_2m(model, x, a, b, memory=None, noise=None, cond=None):
 
 claim("C08.35", "the ε-form of 2M converges at order 2",
       metrics.order(errors(eps_2m)), between=(1.85, 2.15))
-claim("C08.36", "guided, 12 calls: the ε-form of 2M is closer than ++(2M) (error ratio)",
+claim("C08.36", "guided, 12 calls, λ grid: the ε-form of 2M is closer than ++(2M) (error ratio)",
       guided_error(eps_2m, 12) / guided_error(solvers.dpm_solver_pp_2m, 12), below=0.6)
 
 # %% [markdown]
