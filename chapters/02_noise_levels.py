@@ -399,14 +399,15 @@ figure(plot.pictures(rows),
 # NBVAL_CHECK_OUTPUT
 against = lambda delta, n: curves[f"annealed, δ = {delta}"][n] / curves["DDIM"][n]
 claim("C02.19", "digits, 50 calls, δ = 0.1 (the law: 72): Fréchet distance over DDIM's",
-      against(0.1, 50), above=5)
+      against(0.1, 50), above=20)
 claim("C02.20", "digits, 20 calls, δ = 0.6: Fréchet distance over DDIM's",
       against(0.6, 20), above=2)
 claim("C02.21", "digits, 100 calls, δ = 0.3: Fréchet distance over DDIM's",
       against(0.3, 100), below=2)
 
 # %% [markdown]
-# The first bound follows from the law: noise of ten times $\sigma_L$, as large as the data, is left. The other two are margins around
+# The first bound follows from the law: noise of ten times $\sigma_L$, as large as the data, is left, and noise alone scores some
+# sixty times DDIM's distance: we ask for a third of that. (Twice the step would score nine.) The other two are margins around
 # the values of several seeds. The law is necessary, not sufficient: 20 calls at $\delta=0.6$ obey it and lose by a factor of five. At 100 calls
 # DDIM is still ahead, by a fifth or so. Langevin dynamics is not bad; it is slow.
 #
