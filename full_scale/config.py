@@ -38,7 +38,7 @@ class Config:
     negative: str = ""
     """The null prompt ∅, which guidance moves away from."""
     solver: str = "unipc_3"
-    """A name of dlib.SOLVERS. UniPC-3 on the arctan grid needs the fewest calls where the truth is known, with guidance and without."""
+    """A name of dlib.SOLVERS. UniPC-3 on the arctan grid needs the fewest calls where the truth is known and guidance is strong; without guidance UniPC-2 is as good."""
     steps: int = 25
     """Steps from noise to picture; network calls are steps times the solver's calls."""
     grid: str = "arctan"

@@ -18,7 +18,7 @@ def malformed(outputs: Sequence, names: Sequence[str], shapes: Sequence[tuple]) 
     if not outputs:
         return wrong("the answer returned None: is there a return at its end?")
     if len(outputs) != len(shapes):
-        return wrong(f"got {len(outputs)} array{'s' * (len(outputs) != 1)}, wanted {len(shapes)}")
+        return wrong(f"got {len(outputs)} array{'s' * (len(outputs) != 1)}, wanted {len(shapes)}: {', '.join(names)}")
     for value, name, shape in zip(outputs, names, shapes):
         if value.shape != shape:
             return wrong(f"{name} has shape {value.shape}, wanted {shape}: does the answer return what its docstring says?")

@@ -75,6 +75,11 @@ def typical(x: np.ndarray, truth: np.ndarray) -> float:
     return float(np.exp(np.log(np.maximum(np.linalg.norm(x - truth, axis=1), 1e-300)).mean()))
 
 
+def tensors(inputs: dict, *names: str) -> list:
+    """These inputs of a case, as the tensors that an answer is given."""
+    return [torch.tensor(inputs[name]) for name in names]
+
+
 def arrays(*values) -> list[np.ndarray]:
     """What an answer returned, as float64 arrays; none at all if something is None, which judges know as a lacking `return`."""
     return [] if any(value is None for value in values) else [array(value) for value in values]

@@ -7,7 +7,7 @@ from dlib.losses import implicit
 
 from book.questions import Case, Question, Verdict, q01_mistakes
 from book.questions.judging import RIGHT, distance, malformed, recognise, wrong
-from book.questions.problems import array, arrays
+from book.questions.problems import array, arrays, tensors
 
 PRELUDE = """from book import check                             # first: it also tells torch not to spin
 import math
@@ -23,12 +23,8 @@ def _mixture(rng: np.random.Generator, d: int) -> dict[str, np.ndarray]:
     return {"weights": rng.dirichlet(np.full(k, 4.0)), "means": rng.normal(size=(k, d)), "stds": rng.uniform(0.4, 1.2, k)}
 
 
-def _tensors(inputs: dict, *names: str) -> list:
-    return [torch.tensor(inputs[name]) for name in names]
-
-
 def _of(inputs: dict) -> Mixture:
-    return Mixture(*_tensors(inputs, *MIXTURE))
+    return Mixture(*tensors(inputs, *MIXTURE))
 
 
 def _compare(case: Case, outputs: list, name: str, shape: tuple, hint: str) -> Verdict:
@@ -59,10 +55,10 @@ def draw_score(seed: int) -> Case:
 
 def run_score(answer, inputs, network) -> list:
     """The score, and 1 if it is another or none where autograd cannot work. (torch.func works there: only people see it.)"""
-    value = arrays(answer(*_tensors(inputs, "x", *MIXTURE)))
+    value = arrays(answer(*tensors(inputs, "x", *MIXTURE)))
     try:
         with torch.inference_mode():
-            again = arrays(answer(*_tensors(inputs, "x", *MIXTURE)))
+            again = arrays(answer(*tensors(inputs, "x", *MIXTURE)))
         same = all(np.allclose(*pair, rtol=1e-6, equal_nan=True) for pair in zip(value, again))
     except Exception:  # without autograd's obstacle it ran
         same = False
@@ -102,7 +98,7 @@ def draw_denoise(seed: int) -> Case:
 
 
 def run_denoise(answer, inputs, network) -> list:
-    x, *mixture = _tensors(inputs, "x", *MIXTURE)
+    x, *mixture = tensors(inputs, "x", *MIXTURE)
     return arrays(answer(x, float(inputs["sigma"]), *mixture))
 
 
@@ -122,7 +118,7 @@ def _draw_network(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def _field(inputs: dict):
     """The vector field as a score function, and its weights: a leaf that the loss may be differentiated by."""
-    inner, outer = _tensors(inputs, "inner", "outer")
+    inner, outer = tensors(inputs, "inner", "outer")
     outer.requires_grad_()
     return (lambda x: torch.tanh(x @ inner) @ outer), outer
 
@@ -154,7 +150,7 @@ def draw_implicit(seed: int) -> Case:
 
 def run_implicit(answer, inputs, network) -> list:
     score, weights = _field(inputs)
-    value = answer(score, *_tensors(inputs, "x"))
+    value = answer(score, *tensors(inputs, "x"))
     return arrays(value, _gradient(value, weights))
 
 
@@ -184,7 +180,7 @@ def draw_dsm(seed: int) -> Case:
 
 
 def run_dsm(answer, inputs, network) -> list:
-    (score, weights), (x0, z) = _field(inputs), _tensors(inputs, "x", "z")
+    (score, weights), (x0, z) = _field(inputs), tensors(inputs, "x", "z")
     value = answer(score, x0, z, float(inputs["sigma"]))
     return arrays(value, _gradient(value, weights))
 
@@ -214,7 +210,7 @@ def _score_of(inputs: dict):
 
 
 def run_langevin(answer, inputs, network) -> list:
-    x, noise = _tensors(inputs, "x", "noise")
+    x, noise = tensors(inputs, "x", "noise")
     return arrays(answer(_score_of(inputs), x, float(inputs["step"]), noise))
 
 

@@ -7,7 +7,7 @@ from dlib.losses import weights
 
 from book.questions import Case, Question, Verdict, q02_mistakes
 from book.questions.judging import RIGHT, distance, malformed, recognise, wrong
-from book.questions.problems import array, arrays
+from book.questions.problems import array, arrays, tensors
 
 PRELUDE = """from book import check                             # first: it also tells torch not to spin
 import math
@@ -15,10 +15,6 @@ import math
 import torch"""
 ROWS, CHAINS, DELTA = 24, 2000, 0.2
 OFF = 0.08  # total variation: 2000 chains have a standard error of 0.011 at most, and 0.011 lie outside of 3 widths by right
-
-
-def _tensors(inputs: dict, *names: str) -> list:
-    return [torch.tensor(inputs[name]) for name in names]
 
 
 def _compare(case: Case, outputs: list, name: str, shape: tuple, hint: str) -> Verdict:
@@ -56,7 +52,7 @@ def judge_ladder(case: Case, outputs: list, calls: float) -> Verdict:
 
 def _field(inputs: dict):
     """A score that depends on σ, one number or one a row, and its weights: a leaf that the loss may be differentiated by."""
-    inner, outer = _tensors(inputs, "inner", "outer")
+    inner, outer = tensors(inputs, "inner", "outer")
     outer.requires_grad_()
     return (lambda x, sigma: torch.tanh(x @ inner + _rows(x, sigma)) @ outer / _rows(x, sigma)), outer
 
@@ -74,7 +70,7 @@ def draw_loss(seed: int) -> Case:
     d = int(rng.integers(3, 6))
     inputs = {"inner": rng.normal(size=(d, 7)) / d**0.5, "outer": rng.normal(size=(7, d)), "x": rng.normal(size=(ROWS, d)),
               "z": rng.normal(size=(ROWS, d)), "sigma": np.exp(rng.uniform(-2, 2, ROWS))}
-    (score, leaf), x, z, sigma = _field(inputs), *_tensors(inputs, "x", "z", "sigma")
+    (score, leaf), x, z, sigma = _field(inputs), *tensors(inputs, "x", "z", "sigma")
     schedule = ve(0.05, 20)
     model = Denoiser(lambda x, t, cond: score(x, schedule.at(t).sigma), schedule, "score")
 
@@ -96,7 +92,7 @@ def _gradient(value, leaf) -> np.ndarray:
 
 def run_loss(answer, inputs, network) -> list:
     score, leaf = _field(inputs)
-    value = answer(score, *_tensors(inputs, "x", "z", "sigma"))
+    value = answer(score, *tensors(inputs, "x", "z", "sigma"))
     return arrays(value, _gradient(value, leaf))
 
 
@@ -165,7 +161,7 @@ def draw_annealed(seed: int) -> Case:
 
 def _model(inputs: dict):
     schedule = ve(inputs["sigmas"].min(), inputs["sigmas"].max())
-    return exact(Mixture(*_tensors(inputs, "weights", "means", "stds")), schedule), schedule
+    return exact(Mixture(*tensors(inputs, "weights", "means", "stds")), schedule), schedule
 
 
 def _score(inputs: dict):
@@ -174,7 +170,7 @@ def _score(inputs: dict):
 
 
 def run_annealed(answer, inputs, network) -> list:
-    x, sigmas, noise = _tensors(inputs, "x", "sigmas", "noise")
+    x, sigmas, noise = tensors(inputs, "x", "sigmas", "noise")
     return arrays(answer(_score(inputs), x, sigmas, float(inputs["epsilon"]), noise))
 
 

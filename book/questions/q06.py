@@ -8,7 +8,7 @@ from dlib import Denoiser, Mixture, guided, vp
 
 from book.questions import Case, Question, Verdict, q06_mistakes
 from book.questions.judging import faults
-from book.questions.problems import arrays
+from book.questions.problems import arrays, tensors
 
 PRELUDE = """from book import check                             # first: it also tells torch not to spin
 import math
@@ -17,10 +17,6 @@ import torch"""
 ROWS = 24
 KINDS = ("omega", "scale", "extra")
 FACES = ("eps", "v", "score")
-
-
-def _tensors(inputs: dict, *names: str) -> list:
-    return [torch.tensor(inputs[name]) for name in names]
 
 
 def _floats(inputs: dict, *names: str) -> list[float]:
@@ -46,7 +42,7 @@ def draw_kinds(seed: int) -> Case:
 
 
 def run_kinds(answer, inputs, network) -> list:
-    given = *_tensors(inputs, "told", "empty"), float(inputs["w"])
+    given = *tensors(inputs, "told", "empty"), float(inputs["w"])
     return arrays(*(answer(*given, kind) for kind in KINDS))
 
 
@@ -63,7 +59,7 @@ def draw_faces(seed: int) -> Case:
     rng = np.random.default_rng(seed)
     shape = (ROWS, int(rng.integers(2, 5)))
     inputs = {"told": rng.normal(size=shape), "empty": rng.normal(size=shape), "x": rng.normal(size=shape), "omega": np.array(rng.uniform(1.0, 7.0))} | _level(rng)
-    told, empty, x = _tensors(inputs, "told", "empty", "x")
+    told, empty, x = tensors(inputs, "told", "empty", "x")
     omega, alpha, sigma = _floats(inputs, "omega", "alpha", "sigma")
     level, asked = vp().at(vp().at_lam(math.log(alpha / sigma)).t), torch.zeros(ROWS, dtype=torch.int64)
     values = [guided(Denoiser(lambda x, t, cond: torch.cat([told, empty]), vp(), face), omega, -1)(x, level, asked).x0.numpy() for face in FACES]
@@ -71,7 +67,7 @@ def draw_faces(seed: int) -> Case:
 
 
 def run_faces(answer, inputs, network) -> list:
-    given = *_tensors(inputs, "told", "empty", "x"), *_floats(inputs, "alpha", "sigma")
+    given = *tensors(inputs, "told", "empty", "x"), *_floats(inputs, "alpha", "sigma")
     return arrays(*(answer(*given, face, float(inputs["omega"])) for face in FACES))
 
 
@@ -140,7 +136,7 @@ def draw_masses(seed: int) -> Case:
 
 
 def run_masses(answer, inputs, network) -> list:
-    return arrays(answer(*_tensors(inputs, "of_class", "of_all"), float(inputs["omega"])))
+    return arrays(answer(*tensors(inputs, "of_class", "of_all"), float(inputs["omega"])))
 
 
 def judge_masses(case: Case, outputs: list, calls: float) -> Verdict:
@@ -157,7 +153,7 @@ def draw_mixture(seed: int) -> Case:
     labels = np.concatenate([[0, 0, 1], rng.integers(0, 3, k - 3)]).astype(np.float64)
     inputs = {"x": rng.normal(size=(ROWS, 2)), "weights": rng.dirichlet(np.full(k, 3.0)), "means": rng.normal(size=(k, 2)), "stds": rng.uniform(0.3, 0.8, k),
               "labels": labels, "omega": np.array(rng.uniform(1.0, 7.0))} | _level(rng)
-    x, weights, means, stds = _tensors(inputs, "x", "weights", "means", "stds")
+    x, weights, means, stds = tensors(inputs, "x", "weights", "means", "stds")
     omega, alpha, sigma = _floats(inputs, "omega", "alpha", "sigma")
     mixture = Mixture(weights, means, stds, torch.tensor(labels).long())
     level, x = vp().at(vp().at_lam(math.log(alpha / sigma)).t), x.requires_grad_()
@@ -167,7 +163,7 @@ def draw_mixture(seed: int) -> Case:
 
 
 def run_mixture(answer, inputs, network) -> list:
-    given = _tensors(inputs, "x", "weights", "means", "stds")
+    given = tensors(inputs, "x", "weights", "means", "stds")
     return arrays(answer(*given, torch.tensor(inputs["labels"]).long(), 0, *_floats(inputs, "omega", "alpha", "sigma")))
 
 

@@ -9,17 +9,13 @@ from dlib.losses.score_distillation import kl
 
 from book.questions import Case, Question, Verdict, q20_mistakes
 from book.questions.judging import RIGHT, distance, faults, malformed, recognise, wrong
-from book.questions.problems import array, arrays
+from book.questions.problems import array, arrays, tensors
 
 PRELUDE = """from book import check                             # first: it also tells torch not to spin
 import math
 
 import torch"""
 ROWS = 24
-
-
-def _tensors(inputs: dict, *names: str) -> list:
-    return [torch.tensor(inputs[name]) for name in names]
 
 
 def _floats(inputs: dict, *names: str) -> list[float]:
@@ -40,7 +36,7 @@ def draw_gaussians(seed: int) -> Case:
     rng = np.random.default_rng(seed)
     d = int(rng.integers(3, 6))
     inputs = {"m": rng.normal(size=d), "s": rng.uniform(0.3, 1.7, d), "mu": rng.normal(size=d), "tau": rng.uniform(0.5, 1.5, d)} | _level(rng)
-    m, s, mu, tau = _tensors(inputs, "m", "s", "mu", "tau")
+    m, s, mu, tau = tensors(inputs, "m", "s", "mu", "tau")
     alpha, sigma = _floats(inputs, "alpha", "sigma")
     m.requires_grad_(), s.requires_grad_()
     v_p, v_q = alpha**2 * s**2 + sigma**2, alpha**2 * tau**2 + sigma**2
@@ -52,7 +48,7 @@ def draw_gaussians(seed: int) -> Case:
 
 
 def run_gaussians(answer, inputs, network) -> list:
-    returned = answer(*_tensors(inputs, "m", "s", "mu", "tau"), *_floats(inputs, "alpha", "sigma"))
+    returned = answer(*tensors(inputs, "m", "s", "mu", "tau"), *_floats(inputs, "alpha", "sigma"))
     return arrays(None) if returned is None else arrays(*returned)
 
 
@@ -66,7 +62,7 @@ def judge_gaussians(case: Case, outputs: list, calls: float) -> Verdict:
 
 
 def _line(inputs: dict) -> Mixture:
-    weights, means, stds = _tensors(inputs, "weights", "means", "stds")
+    weights, means, stds = tensors(inputs, "weights", "means", "stds")
     return Mixture(weights, means[:, None], stds)
 
 
@@ -103,7 +99,7 @@ def _real(inputs: dict):
 
 
 def run_quadrature(answer, inputs, network) -> list:
-    x, jacobian, nodes, mass = _tensors(inputs, "x", "jacobian", "nodes", "mass")
+    x, jacobian, nodes, mass = tensors(inputs, "x", "jacobian", "nodes", "mass")
     return arrays(answer(x, jacobian, _real(inputs), nodes, mass, *_floats(inputs, "alpha", "sigma")))
 
 
@@ -122,7 +118,7 @@ SHAPE, NUMBER, BACKWARD = 1, 2, 3
 def _networks(inputs: dict) -> tuple[dict, dict]:
     """(the networks as functions, their weights as leaves)."""
     leaves = {name: torch.tensor(inputs[name], requires_grad=True) for name in ("student", "real", "fake")}
-    inner, mix = _tensors(inputs, "inner", "mix")
+    inner, mix = tensors(inputs, "inner", "mix")
     nets = {"student": lambda z: torch.tanh(z @ inner) @ leaves["student"]}
     nets |= {name: (lambda x, weight=leaves[name]: torch.tanh(x @ mix) @ weight + 0.3 * x) for name in ("real", "fake")}
     return nets, leaves
@@ -144,7 +140,7 @@ def draw_step(seed: int) -> Case:
 
 def run_step(answer, inputs, network) -> list:
     nets, leaves = _networks(inputs)
-    value = answer(nets["student"], nets["real"], nets["fake"], *_tensors(inputs, "z", "eps"), *_floats(inputs, "alpha", "sigma"))
+    value = answer(nets["student"], nets["real"], nets["fake"], *tensors(inputs, "z", "eps"), *_floats(inputs, "alpha", "sigma"))
     if value is None:
         return []
     early, tensor = any(leaf.grad is not None for leaf in leaves.values()), isinstance(value, torch.Tensor)
@@ -182,14 +178,14 @@ def draw_answer(seed: int) -> Case:
     rng = np.random.default_rng(seed)
     shape = (ROWS, int(rng.integers(2, 5)))
     inputs = {"output": rng.normal(size=shape), "z": rng.normal(size=shape)} | _level(rng)
-    output, z = _tensors(inputs, "output", "z")
+    output, z = tensors(inputs, "output", "z")
     values = [Denoiser(lambda x, t, cond: output, vp(), face)(z, vp().at(_time(inputs))).x0.numpy() for face in ("eps", "v")]
     mistakes = q20_mistakes.of_answer(inputs["output"], inputs["z"], *_floats(inputs, "alpha", "sigma"))
     return Case(inputs, {"values": values, "mistakes": mistakes})
 
 
 def run_answer(answer, inputs, network) -> list:
-    given = *_tensors(inputs, "output", "z"), *_floats(inputs, "alpha", "sigma")
+    given = *tensors(inputs, "output", "z"), *_floats(inputs, "alpha", "sigma")
     return arrays(*(answer(*given, face) for face in ("eps", "v")))
 
 
@@ -206,7 +202,7 @@ def draw_adapter(seed: int) -> Case:
     rank, wide, out = int(rng.integers(2, 4)), *(int(n) for n in rng.permutation([5, 6]))
     inputs = {"x": rng.normal(size=(ROWS, wide)), "weight": rng.normal(size=(out, wide)), "bias": rng.normal(size=out),
               "A": rng.normal(size=(rank, wide)), "B": rng.normal(size=(out, rank)), "a": np.array(rng.uniform(8, 16))}
-    x, weight, bias, A, B = _tensors(inputs, "x", "weight", "bias", "A", "B")
+    x, weight, bias, A, B = tensors(inputs, "x", "weight", "bias", "A", "B")
     plain = torch.nn.Linear(wide, out, dtype=torch.float64)
     with torch.no_grad():
         plain.weight.copy_(weight), plain.bias.copy_(bias)
@@ -217,7 +213,7 @@ def draw_adapter(seed: int) -> Case:
 
 
 def run_adapter(answer, inputs, network) -> list:
-    returned = answer(*_tensors(inputs, "x", "weight", "bias", "A", "B"), float(inputs["a"]))
+    returned = answer(*tensors(inputs, "x", "weight", "bias", "A", "B"), float(inputs["a"]))
     return arrays(*returned) if isinstance(returned, (tuple, list)) else arrays(returned)
 
 

@@ -110,7 +110,7 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q03.1", _swap(_PLAIN, "a.alpha / b.alpha", "b.alpha / a.alpha").format(mean="(r * b.sigma**2 * x_a + b.alpha * s2 * x_0) / a.sigma**2",
                                                                             variance="b.sigma**2 * s2 / a.sigma**2"), "not α_b/α_a"),
     ("Q03.1", _plain(variance="b.sigma**2 * s2 / a.sigma**2 * torch.ones_like(x_a)"), "the variance has shape"),
-    ("Q03.1", "return x_a", "got 1 arrays, wanted 2"),
+    ("Q03.1", "return x_a", "got 1 array, wanted 2"),
     ("Q03.2", _sampling("w = (-(x_a.unsqueeze(1) - r * x_b)**2 / (2 * s2)).exp()", "w = torch.ones_like(x_b)"), "the weights are missing"),
     ("Q03.2", _sampling("w / w.sum(1, keepdim=True)", "w / len(z)").replace("(w * x_b**2).sum(1) - mean**2", "(w * (x_b - mean[:, None])**2).sum(1)"), "do not sum to 1"),
     ("Q03.2", _sampling("(2 * s2)", "(2 * a.sigma**2)"), "not σ_a²"),
