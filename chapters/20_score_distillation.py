@@ -192,7 +192,7 @@ claim("C20.4", "Diff-Instruct: x̂₀ of the fake − of the teacher is (σ/α)�
 #
 # $$\nabla^{\mathrm{SDS}}_\theta=\mathbb E_{z,\varepsilon}\Big[w(t)\,\big(\varepsilon_q(x_t)-\varepsilon\big)\cdot\frac{\partial g_\theta}{\partial\theta}\Big]. \label{eq:sd-sds}$$
 #
-# It looks like the same thing: subtracting $\varepsilon$ or its guess, what is the difference? But $\partial g/\partial\theta$ depends on $z$ only, and $\varepsilon$ is independent of $z$ with
+# It looks like the same thing. But $\partial g/\partial\theta$ depends on $z$ only, and $\varepsilon$ is independent of $z$ with
 # mean zero. So $-\varepsilon$ changes the variance, never the mean. What is left with $w=\alpha/\sigma$ is the $q$-part of \eqref{eq:sd-two}:
 #
 # $$\nabla^{\mathrm{SDS}}_\theta=-\nabla_\theta\,\mathbb E_{x\sim p_t}\log q_t(x)=\nabla_\theta\,\mathrm{CE}(p_t,q_t),\qquad \mathrm{KL}=\mathrm{CE}-\mathrm{H}(p_t). \label{eq:sd-ce}$$
@@ -251,8 +251,7 @@ claim("C20.9", "with w = σ² that minimum is in no mode (stds to the nearest)",
 claim("C20.10", "with w = α/σ it is inside a mode", in_stds(bottom(kl)), below=1)
 
 # %% [markdown]
-# (0.1 is half the width of the narrowest mode.) The weight decides *which* point, and $\sigma^2$, the weight in use, picks one where
-# the noised densities agree and no data are. Guidance moves it: DreamFusion's $\omega=100$ sharpens $q_t$ until the point is a good one. For one 3-D
+# (0.1 is half the width of the narrowest mode.) The weight decides *which* point, and $\sigma^2$, the weight in use, picks one where no data are. Guidance moves it: DreamFusion's $\omega=100$ sharpens $q_t$ until the point is a good one. For one 3-D
 # scene, a point is all you need. For a generator it is a disaster.
 #
 # ## 20.5 The second network, and how fresh it must be
@@ -299,7 +298,7 @@ claim("C20.15", "a stale fake: modes that the student finds",
       (stale > mixture.weights / 4).sum(), between=(0, 1))
 
 # %% [markdown]
-# At most one. It fled from where the fake believed it to be, until a mode of the data caught it. A fake that lags turns VSD back into something
+# At most one: it fled until a mode of the data caught it. A fake that lags turns VSD back into something
 # like SDS; "two time scales", several fake steps a student step or a larger rate, is the cure.
 #
 # ## 20.6 Twins: the fake as an adapter
@@ -332,15 +331,13 @@ claim("C20.17", "one network, its adapter frozen by the switch: the same ratio",
       gradient(adapters(student).values()) / undisturbed, between=(0, 0))
 
 # %% [markdown]
-# No error, no gradient. (With gradient checkpointing it is worse: the forward pass is repeated with the *other* adapter. The test suite shows both
-# with peft itself, on Stable Diffusion's U-Net.)
+# No error, no gradient. (Under gradient checkpointing the forward pass is even repeated with the *other* adapter. The test suite shows both with peft itself.)
 #
 # ## 20.7 Rung 2: digits from labels, pictures from captions
 #
-# SwiftBrush [@nguyen2024swiftbrush] is \eqref{eq:sd-vsd} with $w=\sigma^2$ for a student that begins as a copy of the teacher. First on scikit-learn's 8×8 digits, with the
-# shipped network as teacher, a twin as fake, two steps of the fake for each of the student (20.5) and no guidance. At $t=1$ this teacher answers a label
-# with *one* picture, the mean; a student that begins there is a point, and so is narrow (exercise 3). At $t=0.6$ the answers differ a little already.
-# Where pictures would be, the batch has NaN: nobody looks at one.
+# SwiftBrush [@nguyen2024swiftbrush] is \eqref{eq:sd-vsd} with $w=\sigma^2$ for a student that begins as a copy of the teacher. First on scikit-learn's 8×8 digits: a small
+# trained network as teacher, a twin as fake, two steps of the fake for each of the student (section 20.5), no guidance. At $t=1$ this teacher answers a label
+# with *one* picture, and a student that begins there is a point (exercise 3); at $t=0.6$ the answers differ a little. The batch has NaN for pictures: nobody looks at one.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -351,13 +348,14 @@ def trio(teacher):
     torch.manual_seed(0)
     nets = {"student": copy.deepcopy(teacher.net).requires_grad_(True),
             "fake": twin(teacher.net, rank=16)}
-    return {"teacher": teacher} | {role: replace(teacher, net=net) for role, net in nets.items()}
+    new = {role: replace(teacher, net=net) for role, net in nets.items()}
+    return {"teacher": teacher} | new
 
 digits, nan = trio(digits_teacher()), torch.full((120, 1, 8, 8), math.nan)
 of_digits = digits["teacher"].schedule
-learn(recipes.swiftbrush(of_digits, NULL, **plain, fake_steps=2, start=0.6), digits,
-      lambda step: Batch(nan, torch.arange(10).repeat(12)), steps=200,
-      rates={"student": 3e-4, "fake": 3e-3});
+brush = recipes.swiftbrush(of_digits, NULL, **plain, fake_steps=2, start=0.6)
+history = learn(brush, digits, lambda step: Batch(nan, torch.arange(10).repeat(12)),
+                steps=200, rates={"student": 3e-4, "fake": 3e-3})
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -376,14 +374,15 @@ figure(plot.pictures({f"{way}: Fréchet {found[way]['frechet']:.2f}": draw(0)[la
 (floor, _), (one, ours, _) = digits_floor(judge), found.values()
 claim("C20.18", "digits, one call: Fréchet above the floor, the student's over the teacher's",
       (ours["frechet"] - floor) / (one["frechet"] - floor), below=0.5)
-claim("C20.19", "variety of the student's pictures of one digit (real ones: 1)",
+claim("C20.19", "digits, one call: variety of the student's pictures of a label (real ones: 1)",
       digits_variety(ways["student, 1 call"](0)), above=0.25)
-claim("C20.20", "its pictures that a classifier reads as asked", ours["accuracy"], above=0.95)
+claim("C20.20", "digits, one call: share of the student's that a classifier reads as asked",
+      ours["accuracy"], above=0.95)
 
 # %% [markdown]
-# (The Fréchet distance is to held-out digits, on a classifier's features; the floor is what real ones have. Variety is the variance of pictures of one
+# (The Fréchet distance is to held-out digits, on a classifier's features; the floor is that of real ones. Variety is the variance within a
 # label.) A student that has learnt nothing has a ratio of 1 and a variety of 0.05, and SDS makes both worse. We ask for half of the way; seven seeds had 0.30 to 0.36.
-# Do not read the accuracy alone: the teacher's soft digits score 100 %, real ones 98 %.
+# Accuracy alone is a trap: the teacher's soft digits score 100 %, real ones 98 %.
 #
 # Now the same recipe for a small transformer that draws 16×16 pictures for captions like *a large blue square left of a small
 # yellow triangle*, on Stable Diffusion's schedule ($\alpha=0.068$ at $t=1$), from pure noise.
@@ -403,8 +402,8 @@ claim("C20.23", "the teacher after 400 steps of its twin: largest change of an o
       (base(z, start[0], text).raw - before).abs().max(), between=(0, 0))
 
 # %% [markdown]
-# A reader that knows how the pictures were made (no network) says whether each shows what its caption says; Fréchet distance and variety are to real
-# pictures of the same captions.
+# A reader that knows how the pictures were made (no network) says whether each shows its caption; Fréchet distance and variety compare with real
+# ones of the same captions.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -431,8 +430,8 @@ claim("C20.27", "but four calls of the teacher are better: Fréchet, student ove
       ours["frechet"] / four["frechet"], above=1)
 
 # %% [markdown]
-# A student that has learnt nothing has a ratio of 1 in the first two (0.5 is more than ten standard errors away), and next to no variety.
-# What did *not* work: this teacher needs only four calls, and they beat our one.
+# A student that has learnt nothing has 1 in the first two (0.5 is more than ten standard errors away), and next to no variety.
+# What did *not* work: four calls of this teacher beat our one.
 #
 # ## 20.8 What should look wrong here
 #
@@ -523,9 +522,8 @@ claim("C20.30", "its loss with the published settings − ours", first - second,
 #
 # <details><summary>Answer to 3</summary>
 #
-# At $t=1$ the teacher's variety is 0.01: the student begins as ten points, and by exercise 1 a narrow student wants the fastest fake. It spreads, but slowly:
-# after 100 steps we had 0.12 to 0.16 from $t=1$ and 0.29 to 0.35 from $t=0.6$ (four seeds), and after 450 from $t=1$ 0.64 to 0.67 (three).
-# A one-step student needs a start that is not a point, or patience.
+# At $t=1$ the teacher's variety is 0.01: the student begins as ten points, and by exercise 1 a narrow student wants the fastest fake. It spreads slowly:
+# after 100 steps we had 0.12 to 0.16 from $t=1$ and 0.29 to 0.35 from $t=0.6$ (four seeds), after 450 from $t=1$ 0.64 to 0.67 (three).
 #
 # </details>
 #
