@@ -298,7 +298,7 @@ figure(plot.one_curve(shown),
 
 # %% [markdown]
 # The noisy samplers become one as well, $dy=(1+\eta^2)\,\varepsilon\,d\kappa+\eta\sqrt{2\kappa}\,d\bar w$. What differs between schedules is what a coarse step in
-# $t$ does to them. Solvers that step in $(y,\kappa)$, or in λ, get the linear part for nothing: that is where
+# $t$ does to them; [Explore](../book/pages/explore.md) shows it for one noise on three schedules. Solvers that step in $(y,\kappa)$, or in λ, get the linear part for nothing: that is where
 # chapters [7](07_exact_solution.ipynb) and 8 start.
 #
 # ## 4.5 The probability of a picture

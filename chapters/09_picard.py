@@ -140,7 +140,7 @@ figure(plot.sweeps(maps),
 
 # %% [markdown]
 # The white region is larger than promised: at the noisy end a step hardly depends on $x$, and the last digits agree early.
-# (The site's page *Explore* sweeps with a slider.)
+# ([Explore](../book/pages/explore.md) sweeps with a slider.)
 #
 # ## 9.3 Why so few sweeps
 #

@@ -127,7 +127,7 @@ figure(plot.sweeps(maps),
 
 # %% [markdown]
 # Theory promises the white triangle and no more. Left, the colours say that you need not wait for it. Right, they say that you
-# must; section 10.6 asks why.
+# must; section 10.6 asks why. ([Explore](../book/pages/explore.md) goes through the iterations with a slider.)
 #
 # ## 10.3 The pipeline
 #
