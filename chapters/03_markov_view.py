@@ -88,7 +88,7 @@ claim("C03.2", "the mean alone: the same", off(mean_alone), above=5)
 #
 # For neighbours $\sigma^2_{a|b}$ is $\beta_n$. Every pair $(\alpha,\sigma)$ with falling λ is such a chain.
 #
-# ## 3.2 The way back, if you knew $x_0$
+# ## 3.2 The way back, if you knew the data
 #
 # Bayes' rule, with everything given $x_0$: $q(x_b\mid x_a,x_0)\propto q(x_a\mid x_b)\,q(x_b\mid x_0)$. Both factors are Gaussian in
 # $x_b$; precisions add, and means are weighted by them:
