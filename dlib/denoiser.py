@@ -87,7 +87,7 @@ def _add(p: float | Tensor, x: Tensor, q: float | Tensor, raw: Tensor) -> Tensor
     """p·x + q·raw in the dtype of x; host floats go into fused kernels."""
     if isinstance(p, Tensor) or isinstance(q, Tensor):
         return (p * x + q * raw).to(x.dtype)
-    return torch.add(raw * q, x, alpha=p) if p else raw * q
+    return (raw * q).add_(x, alpha=p) if p else raw * q
 
 
 def identity(t):
@@ -125,7 +125,7 @@ class Denoiser:
                     "draw one t a sample and pass schedule.at(t, like=x)")
             time = time.reshape(-1).to(dtype)
         else:
-            time = torch.full((len(x),), time, device=x.device, dtype=dtype)
+            time = x.new_full((len(x),), time, dtype=dtype)
         if cond is not None:
             _check_cond(cond, x)
         raw = self.net(x, time, cond)
