@@ -69,3 +69,13 @@ def test_expansions_integrate_polynomials(name):
     from_x0 = b.sigma / a.sigma * x + b.sigma * sum(moment(k, 1) * d for k, d in enumerate(derivatives))
     for given, expected in ((expand_eps(x, a, b, *derivatives), from_eps), (expand_x0(x, a, b, *derivatives), from_x0)):
         assert (given - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("k", [0, 47])
+def test_an_index_without_coefficients_is_named(k):
+    with pytest.raises(ValueError, match=f"phi: k = {k}, wanted 1 ≤ k ≤ 46"):
+        phi(k, 0.5)
+
+
+def test_the_last_index_has_its_whole_series():
+    assert phi(46, 0.9) == pytest.approx(sum(0.9**n / math.factorial(n + 46) for n in range(25)), rel=1e-14)
