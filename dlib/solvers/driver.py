@@ -39,8 +39,7 @@ def walk(
 def _walk(model, x, levels, solver, cond, draw) -> Iterator[State]:
     memory, steps = None, len(levels) - 1
     yield State(0, steps, levels[0], x)
-    for i in range(steps):
-        a, b = levels[i], levels[i + 1]
+    for step, a, b in zip(range(1, steps + 1), levels, levels[1:]):
         if b.sigma == 0:
             x = model(x, a, cond).mix(b.alpha, 0.0)
         else:
@@ -51,10 +50,10 @@ def _walk(model, x, levels, solver, cond, draw) -> Iterator[State]:
                 if a.alpha > 0:
                     raise
                 raise ValueError(
-                    f"{_name(solver)}: step {i + 1} of {steps} starts at t = {a.t:g} with alpha = {a.alpha:g}, sigma = {a.sigma:g}, "
+                    f"{_name(solver)}: step {step} of {steps} starts at t = {a.t:g} with alpha = {a.alpha:g}, sigma = {a.sigma:g}, "
                     f"where its formula is singular ({error}): start at t_max=0.999, or use ddim or dpm_solver_pp_2m with a v or velocity network"
                 ) from error
-        yield State(i + 1, steps, b, x)
+        yield State(step, steps, b, x)
 
 
 def sample(
@@ -78,14 +77,14 @@ def sample(
     for state in walk(model, x, levels, solver, cond, draw):
         if each is not None:
             each(state)
-    if not torch.isfinite(state.x).all():
+    if not _finite(state.x):
         _name_the_step(walk(model, start, levels, solver, cond, replay), levels[0])
     return state.x
 
 
 def _name_the_step(states: Iterator[State], start: NoiseLevel) -> None:
     for state in states:
-        if not torch.isfinite(state.x).all():
+        if not _finite(state.x):
             where = f"after step {state.step} of {state.steps}" if state.step else "before the first step"
             if start.alpha == 0:
                 where += f", having started at t = {start.t:g} where alpha = 0 and λ = −∞: start at t_max=0.999, or"
@@ -94,6 +93,11 @@ def _name_the_step(states: Iterator[State], start: NoiseLevel) -> None:
                 "look at the network's output there; in half precision try float32, at high guidance try more steps"
             )
     raise FloatingPointError("sample: the result is not finite, but a replay was: the network is not deterministic")
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all of x is finite: a finite sum has finite terms; a sum that is not may only have overflowed."""
+    return bool(torch.isfinite(x.sum()) or torch.isfinite(x).all())
 
 
 def _name(solver: Any) -> str:
@@ -110,8 +114,9 @@ def check(model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver, 
     require(all(isinstance(level.lam, float) for level in levels),
             "sample: levels must hold floats, one level for the whole batch: use schedule.levels(grid)")
     for i, (a, b) in enumerate(zip(levels, levels[1:])):
-        require(b.lam > a.lam, f"sample: levels must go from noise to data, but level {i + 1} (t = {b.t:g}) is not cleaner "
-                f"than level {i} (t = {a.t:g}): reverse the grid, e.g. grid.flip(0)")
+        if not b.lam > a.lam:  # also NaN
+            raise ValueError(f"sample: levels must go from noise to data, but level {i + 1} (t = {b.t:g}) is not cleaner "
+                             f"than level {i} (t = {a.t:g}): reverse the grid, e.g. grid.flip(0)")
     home = model.schedule.at(levels[0].t).lam if levels[0].t >= model.schedule.t_min else levels[0].lam
     require(home == levels[0].lam or abs(home - levels[0].lam) < 1e-5, f"sample: levels[0] has λ = {levels[0].lam:g}, but the model's "
             f"schedule ({model.schedule.name}) has λ = {home:g} at that t: make the levels with model.schedule.levels(grid)")

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from dlib._util import require
 from dlib.schedule import NoiseLevel
 
 
@@ -19,7 +18,8 @@ def phi(k: int, h: float | Tensor) -> float | Tensor:
     >>> abs(phi(2, 1.0) - (math.e - 2)) < 1e-15, phi(3, 0.0) == 1 / 6
     (True, True)
     """
-    require(1 <= k <= 46, f"phi: k = {k}, wanted 1 ≤ k ≤ 46")
+    if not 1 <= k <= 46:
+        raise ValueError(f"phi: k = {k}, wanted 1 ≤ k ≤ 46")
     if isinstance(h, Tensor):
         small = h.abs() < 1
         return torch.where(small, _series(k, torch.where(small, h, 0.0)), _recursion(k, torch.where(small, 1.0, h)))

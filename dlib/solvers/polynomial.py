@@ -29,7 +29,8 @@ def through(x: Tensor, a: NoiseLevel, b: NoiseLevel, nodes: tuple, eta: float = 
     else:
         moments += [math.factorial(k) * h**k * c * h * phi(k + 1, -c * h) for k in range(1, len(nodes))]
     weights = _weights([lam - a.lam for lam, _ in nodes], moments)
-    total = b.sigma / a.sigma * (math.e ** (-eta * h) if eta else 1) * x.to(nodes[0][1].dtype)  # a tensor of our own: what follows adds in place
+    x = x if x.dtype == nodes[0][1].dtype else x.to(nodes[0][1].dtype)
+    total = b.sigma / a.sigma * (math.e ** (-eta * h) if eta else 1) * x  # a tensor of our own: what follows adds in place
     for w, (_, x0) in zip(weights, nodes):
         w = b.alpha * w
         total = total + w * x0 if isinstance(w, Tensor) else total.add_(x0, alpha=w)

@@ -47,11 +47,24 @@ def test_step_overhead_competitors_do_the_same_work():
         assert (ours - theirs).abs().max() < 1e-4, method
 
 
+def test_noise_that_is_given_is_the_noise_of_every_step_and_only_there():
+    from diffusers.schedulers import scheduling_lcm
+
+    before = scheduling_lcm.randn_tensor
+    rounds = step_overhead.rounds(torch.zeros(1, 4, 8, 8), lambda x, t: torch.zeros_like(x))
+    for ours in ("dlib lcm", "diffusers LCM"):
+        given = [rounds[f"{ours}, noise given"]()() for _ in range(2)]
+        assert torch.equal(*given)
+    assert not torch.equal(rounds["diffusers LCM"]()(), rounds["diffusers LCM"]()())
+    assert not torch.equal(rounds["dlib lcm"]()(), rounds["dlib lcm, noise given"]()())
+    assert scheduling_lcm.randn_tensor is before
+
+
 def test_a_dlib_step_is_no_slower_than_diffusers():
     report = step_overhead.run(repeats=8)
     ratios = {row[0]: row[-1] for row in report.rows}
-    assert len(ratios) == 13
-    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)", "UniPC-2"):
+    assert len(ratios) == 15
+    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)", "UniPC-2", step_overhead.GIVEN):
         assert ratios[f"diffusers {method}"] > 1.2, method
 
 

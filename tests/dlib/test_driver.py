@@ -155,3 +155,16 @@ def test_a_solver_of_your_own():
 def test_every_solver_is_listed_under_its_own_name():
     assert SOLVERS["dpm_solver_1"] is ddim
     assert all(step.__name__ == name for name, step in SOLVERS.items() if name != "dpm_solver_1")
+
+
+def test_values_are_judged_by_themselves_not_by_their_sum():
+    """The check adds x up first: a sum may overflow where no value does, and opposite infinities must not cancel."""
+
+    @solver(order=1)
+    def stay(model, x, a, b, memory=None, noise=None, cond=None):
+        return x, memory
+
+    large = torch.full((1, 64), 3e38)
+    assert large.sum().isinf() and torch.equal(sample(MODEL, large, FIVE, stay), large)
+    with pytest.raises(FloatingPointError, match="before the first step"):
+        sample(MODEL, torch.tensor([[math.inf, -math.inf]]), FIVE, stay)
