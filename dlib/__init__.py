@@ -19,4 +19,4 @@ from dlib.parallel import Parallel, anderson, parareal, picard
 from dlib.rollout import generate
 from dlib.losses import Batch, Loss, consistency, denoising, denoising_score_matching, energy_score, fake_score, optimal_coupling, sds, vsd
 from dlib.recipes import Phase, Recipe
-from dlib.fit import Ema, fit
+from dlib.fit import Ema, fit, train

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlib._util import Draw, require
-from dlib.losses import Batch
+from dlib.losses import Batch, Loss
 from dlib.recipes import Phase, Roles
 
 
@@ -79,3 +79,17 @@ def fit(
         if each is not None:
             each(step, metrics)
     return {name: torch.stack(values).tolist() for name, values in kept.items()}
+
+
+def train(
+    net: nn.Module, loss: Callable[[Batch, Draw], Loss], data: Callable[[int], Batch], steps: int, lr: float = 2e-3, seed: int = 0
+) -> None:
+    """`fit` for one network and one loss, as the toys need it: Adam, its rate falling from `lr` to zero along a cosine.
+
+    loss: (batch, draw) ↦ Loss, which knows the network; data: step ↦ Batch; seed: of the loss's own draws.
+    What a chapter needs beyond that, a history, an average, two networks, `fit` has.
+    """
+    optim = torch.optim.Adam(net.parameters(), lr)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
+    phase = Phase("net", lambda roles, batch, draw: loss(batch, draw))
+    fit([phase], {"net": net}, {"net": optim}, data, steps, Draw(seed), each=lambda step, metrics: rate.step())

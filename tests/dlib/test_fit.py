@@ -6,6 +6,7 @@ import pytest
 import torch
 from truth import F64, line, mutant, normals
 
+import dlib
 from dlib import Batch, Denoiser, Draw, Ema, Loss, Phase, denoising, exact, fit, flow, vp
 from dlib.losses import uniform_times, weights
 from dlib.nets import MLP
@@ -194,3 +195,21 @@ def test_a_draw_for_each_step_makes_steps_repeatable_by_themselves():
     phases, roles, optims = [Phase("net", loss)], {"net": Denoiser(net, vp(), "v")}, {"net": torch.optim.SGD(net.parameters(), 0.0)}
     fit(phases, roles, optims, lambda step: Batch(torch.zeros(2, 2)), 3, lambda step: Draw(step % 2))
     assert (seen[0] == seen[2]).all() and (seen[0] != seen[1]).any()
+
+
+def test_train_is_adam_with_a_falling_rate_and_one_stream_of_draws():
+    """Three steps by hand; at the last the rate is a quarter of the first, ½(1 + cos ⅔π)."""
+    ours, theirs = linear(), linear()
+    data = lambda step: Batch(normals(8, 2, seed=step).float())  # noqa: E731
+
+    def loss(net, batch, draw):
+        return Loss((net(batch.x0) - draw.normal(batch.x0)).square().mean(), {})
+
+    dlib.train(ours, lambda batch, draw: loss(ours, batch, draw), data, 3, lr=0.1, seed=5)
+    optim, draw = torch.optim.Adam(theirs.parameters(), 0.1), Draw(5)
+    for step, share in enumerate((1.0, 0.75, 0.25)):
+        optim.param_groups[0]["lr"] = 0.1 * share
+        optim.zero_grad()
+        loss(theirs, data(step), draw).value.backward()
+        optim.step()
+    torch.testing.assert_close(ours.weight, theirs.weight)
