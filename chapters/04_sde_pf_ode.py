@@ -25,7 +25,7 @@
 # By a random walk or along a smooth curve? This chapter shows that both are right, that a whole family lies between
 # them, and that one number must be right in all of them.
 #
-# The data are two modes on a line, so the perfect network is a formula. Each panel sends several paths from each of the same
+# The data are two modes on a line, so the perfect network is a formula. Each panel sends three paths from each of the same
 # five points. The number η says how much noise a sampler adds on the way; grey is the exact density at every time. One sampler is
 # wrong. (In code, a *solver* carries `x` from noise level `a` to the cleaner level `b`, and `walk` gives the state after each step.)
 
@@ -57,10 +57,10 @@ def states(solver, x):
     return list(walk(model, x, times(250), solver, draw=Draw(0)))
 
 # %%
-starts = torch.tensor([-1.5, -0.6, 0, 0.6, 1.5]).double().repeat_interleave(4)[:, None]
+starts = torch.tensor([-1.5, -0.6, 0, 0.6, 1.5]).double().repeat_interleave(3)[:, None]
 panels = {name: torch.stack([state.x[:, 0] for state in states(solver, starts)[::5]])
           for name, solver in samplers.items()}
-figure(plot.fans(panels, times(250)[::5], torch.arange(20) // 4, line),
+figure(plot.fans(panels, times(250)[::5], torch.arange(15) // 3, line),
        "With η = 0 the paths of a start coincide, with η = ½ and 1 they spread and still "
        "fill the exact density; noise without its drift leaves the density.",
        "Colour: the common start. Three of the four samplers end on the data's density.")
@@ -163,7 +163,7 @@ claim("C04.2", "both sides agree for e = −1, 0, ¼, 1 on VP, sub-VP, VE (large
 #
 # $$dx=\big[f\,x-\tfrac12(1+\eta^2)\,g^2s\big]dt+\eta\,g\,d\bar w,\qquad t\text{ from }1\text{ to }0. \label{eq:sde-family}$$
 #
-# (Here $dt<0$, and $d\bar w$ stands for $\sqrt{|dt|}\,z$.) η = 1 is Anderson's **reverse SDE** [@anderson1982reverse], with the drift
+# (Here $dt<0$, and $d\bar w$ stands for $\sqrt{|dt|}\,z$.) So η = 1 is Anderson's **reverse SDE** [@anderson1982reverse], with the drift
 # $fx-g^2s$. η = 0 is the **probability-flow ODE**, with *half* of the score term. Every η has the same marginals $p_t$, if it starts
 # in $p_1$. The noise of one with the drift of another has not.
 #
@@ -187,8 +187,8 @@ claim("C04.4", "noise without its drift: √n · distance to p_t", wrong, above=
 # $\alpha_1=.0066$.
 #
 # **What the noise is for.** Split the step: \eqref{eq:sde-family} is the ODE plus $-\tfrac12\eta^2g^2s\,dt+\eta g\,d\bar w$. The second part is
-# chapter 1's Langevin dynamics, at fixed $t$ and with step $\tfrac12\eta^2g^2|dt|$. It leaves $p_t$ alone and pulls everything else
-# towards it. So η > 0 *repairs* errors. Start the samplers of $\mathcal N(0,1)$ with a wrong variance: at the end all of the error is left for
+# chapter 1's Langevin step at fixed $t$, $x\leftarrow x+\delta s+\sqrt{2\delta}\,z$ with $\delta=\tfrac12\eta^2g^2|dt|$. It leaves $p_t$ alone and pulls
+# everything else towards it. So η > 0 *repairs* errors. Start the samplers of $\mathcal N(0,1)$ with a wrong variance: at the end all of the error is left for
 # η = 0, 8 % for ½, nothing for 1 (exercise 3). The price is in the steps, because noise must be resolved as well.
 # [Chapter 8](08_dpm_solver.ipynb) counts calls.
 #
@@ -226,9 +226,9 @@ def own_clock(s):
 # NBVAL_CHECK_OUTPUT
 runs = {s.name: own_clock(s) for s in every}
 a, b = at(schedule, 5), at(schedule, 0.05)
-one = reference(model, a.alpha * y, a, b)[:, 0] / b.alpha
+goal = reference(model, a.alpha * y, a, b)[:, 0] / b.alpha
 claim("C04.5", "five schedules, each on its clock, end where dy/dκ = ε does (largest gap)",
-      max((x[:, -1] / level.alpha[-1] - one).abs().max() for level, x in runs.values()),
+      max((x[:, -1] / level.alpha[-1] - goal).abs().max() for level, x in runs.values()),
       below=1e-9)
 curves = {name: (level.t, x[4], level.sigma / level.alpha, x[4] / level.alpha)
           for name, (level, x) in runs.items() if name != "cosine"}
@@ -273,8 +273,8 @@ figure(plot.log_density(found, truth, axis),
 #
 # ## 4.6 Rung 2: real pictures
 #
-# The shipped digits network, one start for each digit. Equation \eqref{eq:sde-family} with the linear part solved exactly is
-# `sde_dpm_solver_pp(p, eta)`, whose `eta` is our $\eta^2$.
+# Now a learnt network, on digits. Each digit gets one start and several draws of the noise. The solver is
+# `sde_dpm_solver_pp(p, eta)`: \eqref{eq:sde-family} with the linear part solved exactly. Its `eta` is our $\eta^2$.
 
 # %%
 teacher, digit = digits_teacher(), torch.arange(10).repeat_interleave(40)
@@ -303,35 +303,34 @@ claim("C04.7", "digits, η = 1: spread from one start over the ODE's from many",
       spread(draws[1]) / spread(many), between=(0.75, 1.25))
 
 # %% [markdown]
-# **The likelihood of held-out digits**, at $t=.05$, by a network that was told no label (`NULL`). Two numbers that you can compute
-# enclose it. A fair model must beat the best single Gaussian, fitted to the training pictures. And no model can say more than $-\tfrac
-# d2\log(2\pi e\sigma^2)$ on average, the value for the noise alone: $x_t=\alpha x_0+\sigma\varepsilon$ is at least as random as
-# $\sigma\varepsilon$.
+# **How probable are digits that the network has never seen?** It is told no label (`NULL`), and asked at $t=.05$. Two numbers enclose
+# its answer. It should beat the best single Gaussian, fitted to the training pictures. And no model's $\log p$ can be more than $-\tfrac
+# d2\log(2\pi e\sigma^2)$ on average, the noise's own: $x_t=\alpha x_0+\sigma\varepsilon$ is at least as random as $\sigma\varepsilon$.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 teacher.net.double()
-noisy = lambda x, draw: a.alpha * x.double() + a.sigma * draw.normal(x.double())
 (train, _), (held_out, _) = digits_split()
-x, none = noisy(held_out[:100], Draw(9)), torch.full((100,), NULL)
-signs = Draw(10).normal(x[None]).sign()
+x_0, none = held_out[:100].double(), torch.full((100,), NULL)
+x = a.alpha * x_0 + a.sigma * Draw(9).normal(x_0)   # a: t = 0.05, b: t = 1, as above
+signs = Draw(10).normal(x[None]).sign()             # one vector a picture
 change, x_b = log_likelihood(teacher, x, a, b, none, signs, rtol=1e-3)
 
 z = a.alpha * train.double().flatten(1)
 cov = z.T.cov() + a.sigma**2 * torch.eye(64).double()
-gauss = torch.distributions.MultivariateNormal(z.mean(0), cov).log_prob(x.flatten(1)).mean()
-ceiling = -32 * math.log(2 * math.pi * math.e * a.sigma**2)
+gauss = torch.distributions.MultivariateNormal(z.mean(0), cov).log_prob(x.flatten(1))
+ceiling = -64 / 2 * math.log(2 * math.pi * math.e * a.sigma**2)
 claim("C04.8", "held-out digits: log p in nats, above a Gaussian's and below the ceiling",
-      (change + normal_log_prob(x_b, b)).mean(), between=(gauss, ceiling))
+      (change + normal_log_prob(x_b, b)).mean(), between=(gauss.mean(), ceiling))
 
 # %% [markdown]
-# The network says some 11 nats more about a picture than the Gaussian does.
+# The network's $\log p$ is 11 nats above the Gaussian's: to it, a digit is $e^{11}$ times as probable. Such a difference needs no unit.
 #
 # ## 4.7 What should look wrong here
 #
 # Take `noise_only`, the fourth panel, to $\mathcal N(0,1)$ on VP, where the ODE does not move at all. *Predict the variance at the end
-# before you run this.* A step maps $\mathcal N(0,v)$ to $\mathcal N(0,m^2v+k^2)$ with two numbers $m$ and $k$; two rows, $x=1$ without noise
-# and noise alone, reveal them.
+# before you run this.* No sampling is needed. A step is $x\leftarrow mx+kz$, so the variance becomes $m^2v+k^2$; two rows, $x=1$ without noise and
+# noise alone, reveal $m$ and $k$.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -351,8 +350,8 @@ claim("C04.9", "noise without its drift: the variance at the end, which should b
 #
 # ## 4.8 In practice
 #
-# - **η.** The ODE for few calls, for editing and for distilling: its map is a function. Noise for quality at many calls. With a *learnt* score the marginals of different η
-#     differ; nothing in this chapter promises otherwise. EDM's churn [@karras2022edm] is Langevin in other clothes.
+# - **η.** The ODE for few calls, for editing and for distilling: it is a map. Noise for quality at many calls. With a *learnt* score the marginals of different η
+#     differ. EDM's churn [@karras2022edm] is Langevin in other clothes.
 # - **Predictor–corrector** samplers add Langevin steps at each level [@song2021sde]. The released step size has norms averaged over the *batch*: a sample depends on its
 #     neighbours.
 # - **Bits per dimension** are $-\log_2p/d$. A density bounds a probability only if the pictures were *dequantised* by uniform noise of one grey level [@theis2016note]. For 8-bit
