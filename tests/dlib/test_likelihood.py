@@ -6,7 +6,7 @@ import pytest
 import torch
 from truth import F64, SCHEDULES, appendix_a, gaussian, levels, line, mutant, normals
 
-from dlib import Denoiser, Draw, bound, decoder_nats, exact, log_likelihood, normal_log_prob, step_kl, transition, vp
+from dlib import Denoiser, Draw, Mixture, bound, decoder_nats, exact, log_likelihood, normal_log_prob, step_kl, transition, ve, vp
 from dlib import likelihood as module
 from toy_data.mixtures import gmm5
 
@@ -35,6 +35,37 @@ def test_the_normal_prior_costs_little_on_vp():
     change, end = log_likelihood(exact(mixture, vp()), x, a, b)
     gap = (change + normal_log_prob(end, b) - mixture.log_prob(x, a)).abs()
     assert 1e-5 < gap.max() < 0.05
+
+
+def test_the_normal_prior_misses_the_mean_of_p_1():
+    """On VP its error in a point is, to first order, α₁ E x₀ · x₁: of size α₁‖E x₀‖ over many points (500: five standard errors)."""
+    mixture, a, b = gmm5(), vp().at(0.01), vp().at(1.0)
+    x, _ = mixture.sample(500, Draw(4))
+    x = a.alpha * x + a.sigma * Draw(5).normal(x)
+    change, end = log_likelihood(exact(mixture, vp()), x, a, b)
+    error = (change + normal_log_prob(end, b) - mixture.log_prob(x, a)).square().mean().sqrt()
+    shift = b.alpha * (mixture.weights @ mixture.means).norm()
+    assert 5e-4 < shift < 5e-3 and error / shift == pytest.approx(1, abs=0.16)
+
+
+def test_hutchinson_over_all_signs_is_the_trace_and_one_sign_vector_is_off_by_about_a_nat():
+    mixture, a, b = gmm5(), vp().at(0.01), vp().at(1.0)
+    model, x = exact(mixture, vp()), mixture.sample(200, Draw(4))[0]
+    truth, _ = log_likelihood(model, x, a, b)
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=F64)[:, None].expand(2, 200, 2)  # the mean of vvᵀ is I
+    off = [(log_likelihood(model, x, a, b, probes=v)[0] - truth).square().mean().sqrt() for v in (signs, signs[:1])]
+    assert off[0] < 1e-6 and 0.5 < off[1] < 2
+
+
+def test_half_the_unit_of_length_is_worth_a_bit_per_dimension():
+    mixture = gmm5()
+    small = Mixture(mixture.weights, mixture.means / 2, mixture.stds / 2)
+    nats = []
+    for data, schedule, scale in ((small, ve(0.005, 25), 0.5), (mixture, ve(), 1.0)):
+        x, a, b = scale * mixture.sample(32, Draw(11))[0], schedule.at(0.3), schedule.at(0.9)
+        change, end = log_likelihood(exact(data, schedule), x, a, b)
+        nats.append(change + data.log_prob(end, b))
+    assert ((nats[0] - nats[1]) / (2 * math.log(2)) - 1).abs().max() < 1e-6
 
 
 def test_hutchinson_is_unbiased_and_rademacher_has_the_smaller_variance():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from truth import MIXTURES, SCHEDULES, appendix_a, gaussian, normals
+from truth import MIXTURES, SCHEDULES, appendix_a, gaussian, line, normals
 
 from dlib import NULL, Denoiser, exact, flow, guided, reference, vp
 from dlib.nets import MLP
@@ -46,6 +46,13 @@ def test_all_schedules_share_one_ode_in_kappa():
         a, b = (schedule.at_lam(-math.log(k)) for k in kappa)
         ends.append(reference(exact(appendix_a(), schedule), a.alpha * y, a, b) / b.alpha)
     assert max((end - ends[0]).abs().max().item() for end in ends[1:]) < 1e-9
+
+
+def test_on_a_line_every_point_keeps_its_quantile():
+    """Paths of the ODE cannot cross."""
+    mixture, (a, b) = line(), vp().levels([1.0, 0.01])
+    x = a.sigma * normals(50, 1)
+    assert (mixture.cdf(reference(exact(mixture, vp()), x, a, b), b) - mixture.cdf(x, a)).abs().max() < 1e-9
 
 
 def test_a_condition_is_handed_on():

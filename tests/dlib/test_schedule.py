@@ -7,6 +7,7 @@ import torch
 from truth import F64, SCHEDULES
 
 from dlib import NoiseSchedule, cosine, discrete, edm, flow, scaled_linear, sub_vp, ve, vp
+from dlib.metrics import order
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
 TIMES = torch.linspace(0.002, 0.998, 83, dtype=F64)
@@ -114,6 +115,18 @@ def test_diffusion_is_minus_two_sigma_squared_lam_dot(schedule):
     lam_dot = (schedule.at(t + h).lam - schedule.at(t - h).lam) / (2 * h)
     expected = -2 * schedule.at(t).sigma ** 2 * lam_dot
     assert ((schedule.diffusion(t) - expected).abs() <= 1e-6 * expected).all()
+
+
+@pytest.mark.parametrize("name", ["vp", "sub_vp", "ve"])
+def test_steps_of_the_forward_sde_reach_sigma_at_order_one(name):
+    """x ← x + f x dt + g √dt z from x₀: after n steps the variance is σ² up to O(1/n)."""
+    schedule, gaps = SCHEDULES[name], {}
+    for n in (160, 320, 640):
+        times, v = torch.linspace(0.01, 1, n + 1, dtype=F64).tolist(), schedule.at(0.01).sigma ** 2
+        for t, u in zip(times, times[1:]):
+            v = (1 + schedule.drift(t) * (u - t)) ** 2 * v + schedule.diffusion(t) * (u - t)
+        gaps[n] = abs(v - schedule.at(1.0).sigma ** 2)
+    assert order(gaps) == pytest.approx(1, abs=0.15)
 
 
 def test_drift_and_diffusion_of_the_table():
