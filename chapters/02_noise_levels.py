@@ -109,7 +109,8 @@ claim("C02.2", "σ = 5: zeros of the score on the line", zeros(5), between=(1, 1
 # $s_\theta=-\varepsilon_\theta/\sigma$. With $w_i=\sigma_i^2$ each term is $\tfrac12\,\mathbb E\lVert z-\varepsilon_\theta\rVert^2$, of one size on every rung.
 #
 # In the library this is the weight `eps`, and `Weight("score")` is the unweighted loss; both leave out the ½. (Papers call the weight $\lambda$,
-# which here is $\log(\alpha/\sigma)$.) Instead of a list we draw $\log\sigma$ uniformly: on this schedule that is `uniform_times`. `learn` is chapter 1's training loop.
+# which here is $\log(\alpha/\sigma)$.) Instead of a list we draw $\log\sigma$ uniformly: on this schedule that is `uniform_times`. `learn` is
+# chapter 1's training loop, and a `Recipe` holds its phases.
 
 # %%
 show(denoising)
@@ -177,8 +178,8 @@ claim("C02.5", "ULA's variance over V*: the one of six rungs that is farthest fr
 #
 # ## 2.4 The weights come back
 #
-# Now the two modes. The share of $p_\sigma$ on the left is known: 0.56 at $\sigma=20$, 0.8 in the end. The chains must follow
-# this curve, and they can only move while the valley is shallow. Three ladders, 480 steps each:
+# Now the two modes. The share of $p_\sigma$ on the left is known, from the distribution function of the first coordinate: 0.56 at
+# $\sigma=20$, 0.8 in the end. The chains must follow this curve, and they can only move while the valley is shallow. Three ladders, 480 steps each:
 #
 # - 24 rungs from $\sigma_1=20$;
 # - *two* rungs, 20 and 0.1: the second has the full valley, so that the share of the first should stay;
@@ -208,8 +209,8 @@ figure(plot.annealing((runs["24 rungs from 20"][0], truth), runs, "share on the 
 good, two, low = [shares[-1] for sigmas, shares in runs.values()]
 claim("C02.6", "plain Langevin, 480 steps: share on the left", left(plain), below=0.01)
 claim("C02.7", "24 rungs from 20: share on the left", good, between=(0.75, 0.85))
-claim("C02.8", "two rungs: share on the left over that of p₂₀", two / truth[0],
-      between=(0.9, 1.1))
+claim("C02.8", "two rungs: share on the left over the exact one at σ = 20",
+      two / truth[0], between=(0.9, 1.1))
 claim("C02.9", "24 rungs from 1: share on the left", low, below=0.05)
 by_net = follow(ladder(24), 20, learnt, start.float())[1][-1]
 claim("C02.10", "24 rungs, learnt score: share on the left", by_net, between=(0.75, 0.85))
@@ -235,7 +236,7 @@ claim("C02.10", "24 rungs, learnt score: share on the left", by_net, between=(0.
 #
 # ## 2.6 What should look wrong here
 #
-# The commonest slip is to forget $\sigma_L$ in \eqref{eq:eta}: $\eta_i=\epsilon\,\sigma_i^2$. Then $\delta$ is 0.002. *Start from noise,
+# It is easy to forget $\sigma_L$ in \eqref{eq:eta}: $\eta_i=\epsilon\,\sigma_i^2$. Then $\delta$ is 0.002. *Start from noise,
 # $\sigma=20$. After the last denoising, where are the samples? Where would you look for the bug?*
 
 # %%
@@ -249,7 +250,7 @@ claim("C02.11", "with σ_L: share of samples in a mode", in_a_mode(0.002), above
 claim("C02.12", "without σ_L: share in a mode", in_a_mode(0.002 * 0.1**2), below=0.3)
 
 # %% [markdown]
-# (Of perfect samples 0.989 lie within three standard deviations.) The others are nearly where they started. The law wants
+# (Of perfect samples 0.989 lie within three standard deviations.) Without $\sigma_L$ they are nearly where they started. The law wants
 # $5.3/0.002=2650$ steps. After 480, at least $0.998^{480}=0.38$ of the noise is left, a spread of nearly 8; a
 # coordinate that wide is within $\pm3$ less than 0.3 of the time. No error is raised: the samples look like an untrained network's.
 #
@@ -275,12 +276,13 @@ def anneal(delta, n):                               # two steps a rung, n in all
 
 # %%
 digits = {"DDIM, 20 calls": sample(teacher, x_T, [*rungs(20), CLEAN], cond=digit)}
-for delta, n in ((0.1, 50), (0.6, 20), (0.6, 100)):
+for delta, n in ((0.1, 50), (0.6, 20), (0.6, 50)):
     digits[f"annealed, δ = {delta}, {n} calls"] = anneal(delta, n)
 frechet = {name: digits_frechet(x, judge) for name, x in digits.items()}
 figure(plot.pictures({f"{name}: {frechet[name]:.2f}": digits[name][::30] for name in digits}),
-       "DDIM's 20 calls and annealed Langevin's 100 make digits; its 20 make ragged ones, "
-       "and with δ = 0.1 its 50 make noise.", "With their Fréchet distances.")
+       "DDIM's 20 calls and annealed Langevin's 50 make digits; its 20 make ragged ones, "
+       "and with δ = 0.1 its 50 make noise.",
+       "The numbers are Fréchet distances: Langevin's 50 calls come near DDIM's 20.")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -289,7 +291,7 @@ pure = digits_frechet(held_out.std() * x_T, judge)  # noise as large as the data
 claim("C02.13", "δ = 0.1, 50 calls: Fréchet distance over pure noise's", unlawful / pure,
       above=1)
 claim("C02.14", "δ = 0.6, 20 calls: Fréchet distance over DDIM's", short / ddim, above=2)
-claim("C02.15", "δ = 0.6, 100 calls: over DDIM's with 20", long / ddim, below=2)
+claim("C02.15", "δ = 0.6, 50 calls: over DDIM's with 20", long / ddim, below=2)
 
 # %% [markdown]
 # With $\delta=0.1$, 50 calls leave $150\cdot0.9^{50}=0.8$ of the start, noise as large as the data: no better than noise alone, says the first bound. The other two
@@ -317,15 +319,15 @@ claim("C02.15", "δ = 0.6, 100 calls: over DDIM's with 20", long / ddim, below=2
 # | this chapter | Stable Diffusion |
 # |---|---|
 # | `exact(mixture, ve(0.1, 20))` | `full_scale.sd.denoiser(unet, scheduler_config)` |
-# | `denoising(model, batch, draw, weights.eps, times)` | the same function, in `full_scale.train finetune` |
-# | `annealed_langevin(model, x, levels, …)` | the same function accepts that denoiser; no option of `full_scale.sample`, which has noisy solvers: |
+# | `denoising(…, weights.eps, times)` | the same function, in `full_scale.train finetune` |
+# | `annealed_langevin` | accepts that denoiser; `full_scale.sample` has noisy solvers instead: |
 #
 # ```bash
 # python -m full_scale.sample --tiny --prompt "a red circle" --solver ancestral --steps 50
 # ```
 #
-# **How far up the ladder.** Rung 1: variances and shares in closed form, weights recovered with the exact and with a learnt score. Rung 2: a trained network;
-# Langevin needs some five times DDIM's calls. Rung 3: the loss is there, the sampler is replaced.
+# **How far up the ladder.** Rung 1: variances and shares in closed form, weights recovered with the exact and with a learnt score. Rung 2: a trained network, where 50 calls come
+# near DDIM's 20. Rung 3: the loss is there, the sampler is replaced.
 #
 # ## 2.9 Exercises
 #
