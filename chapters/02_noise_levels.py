@@ -260,7 +260,7 @@ claim("C02.12", "without σ_L: share in a mode", in_a_mode(0.002 * 0.1**2), belo
 # $\sigma/\alpha$, and `annealed_langevin` carries $x/\alpha$ from rung to rung. Here $\sigma/\alpha$ goes from 150 down to 0.08. By
 # \eqref{eq:ladder} that takes 72 steps with $\delta=0.1$, and 8 with $\delta=0.6$.
 #
-# The rival is DDIM, which follows an ODE down the same levels (chapter 7). The judge is the Fréchet distance to held-out digits, in the
+# The rival is DDIM, which follows an ODE down the same schedule (chapter 7). The judge is the Fréchet distance to held-out digits, in the
 # features of a classifier. (Langevin gets one call more, for the last denoising.)
 
 # %%
@@ -304,7 +304,7 @@ claim("C02.15", "δ = 0.6, 50 calls: over DDIM's with 20", long / ddim, below=2)
 #     [@song2020improved]: 232 levels from 50 to 0.01, $T=5$, $\epsilon=6.2\cdot10^{-6}$, so $\delta=0.062$; an average of the weights; a last denoising. Image quality: *not reproduced here*.
 # - **NCSNv2's ratio.** In $d$ dimensions noise lies on a shell, $\lVert\sigma z\rVert\approx\sqrt d\,\sigma$, and neighbouring shells should overlap by half:
 #     $\gamma=1/(1-3/\sqrt{2d})$, which makes 219 levels for CIFAR-10. In a plane every ratio passes this rule.
-# - **NCSNv2's step** is the best for one rung that is entered exactly, and leaves 5.5 % too much variance there. Down the whole ladder it is 13 % (exercise 1;
+# - **NCSNv2's step** is the best for one rung that is entered exactly. On data of no width it leaves 5.5 % too much variance there; down the whole ladder it is 13 % (exercise 1;
 #     measured in `tests/dlib/test_langevin.py`).
 # - **The last denoising** helps where data are thin. On $\mathcal N(0,c^2)$ it shrinks the variance's error by $c^2/(c^2+\sigma_L^2)$: to a hundredth for
 #     $c=\sigma_L/10$, by a seventh for $c=2.5\,\sigma_L$ (measured in the same file).
