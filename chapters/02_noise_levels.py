@@ -33,10 +33,10 @@ from book import claim, figure, show                # first: it also tells torch
 import math
 
 import torch
-from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, Phase, Recipe, annealed_langevin
-from dlib import denoising, exact, grid, langevin, metrics, nets, plot, sample, ve
+from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, annealed_langevin, denoising
+from dlib import exact, grid, langevin, metrics, nets, plot, sample, train, ve
 from dlib.losses import uniform_times, weights
-from toy_data import digits_classifier, digits_split, digits_teacher, gaussian, learn
+from toy_data import digits_classifier, digits_split, digits_teacher, gaussian
 from toy_data.digit_scores import digits_frechet
 
 mixture = Mixture(torch.tensor([0.8, 0.2]), torch.tensor([[-5.0, 0.0], [5.0, 0.0]]),
@@ -109,20 +109,20 @@ claim("C02.2", "σ = 5: zeros of the score on the line", zeros(5), between=(1, 1
 # $s_\theta=-\varepsilon_\theta/\sigma$. With $w_i=\sigma_i^2$ each term is $\tfrac12\,\mathbb E\lVert z-\varepsilon_\theta\rVert^2$, of one size on every rung.
 #
 # In the library this is the weight `eps`, and `Weight("score")` is the unweighted loss; both leave out the ½. (Papers call the weight $\lambda$,
-# which here is $\log(\alpha/\sigma)$.) Instead of a list we draw $\log\sigma$ uniformly: on this schedule that is `uniform_times`. `learn` is
-# chapter 1's training loop, and a `Recipe` holds its phases.
+# which here is $\log(\alpha/\sigma)$.) Instead of a list we draw $\log\sigma$ uniformly: on this schedule that is `uniform_times`. `train` is
+# chapter 1's training loop.
 
 # %%
 show(denoising)
-def train(weight):
+def learn(weight):
     torch.manual_seed(0)
-    net, points = Denoiser(nets.MLP(2, width=64, depth=2), schedule, "eps"), Draw(1)
-    loss = lambda roles, batch, draw: denoising(net, batch, draw, weight, uniform_times(0))
-    fresh = lambda step: Batch(mixture.sample(512, points)[0].float())
-    learn(Recipe((Phase("net", loss),), ("net",)), {"net": net}, fresh, 600, {"net": 5e-3})
-    return net
+    net, points = nets.MLP(2, width=64, depth=2), Draw(1)
+    network = Denoiser(net, schedule, "eps")
+    loss = lambda batch, draw: denoising(network, batch, draw, weight, uniform_times(0))
+    train(net, loss, lambda step: Batch(mixture.sample(512, points)[0].float()), 600, lr=5e-3)
+    return network
 
-learnt, unweighted = train(weights.eps), train(weights.Weight("score"))
+learnt, unweighted = learn(weights.eps), learn(weights.Weight("score"))
 
 # %% [markdown]
 # Measure the error of $\varepsilon_\theta$ by the noise's own size, $\sqrt d$. As in chapter 1 we allow a fifth, now on every rung. The unweighted loss
