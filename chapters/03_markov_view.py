@@ -28,7 +28,7 @@
 #
 # New words of the library: a *schedule* says how much data and noise there is at every time, and `levels(n)` are the
 # $n+1$ noise levels of a walk from noise to data. `transition` is the mean and the standard deviation of one step; `walk`
-# and `sample` take it again and again.
+# and `sample` go step by step.
 
 # %%
 from book import claim, figure, show                # first: it also tells torch not to spin
@@ -119,7 +119,7 @@ claim("C03.2", "the mean alone: the same", off(mean_alone), above=5)
 # form, with a knob η that chapters 4 and 7 turn; DDPM is η = 1. `mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$.
 #
 # Check both forms against Bayes' rule itself, $q(x_b\mid x_a,x_0)=q(x_a\mid x_b)\,q(x_b\mid x_0)/q(x_a\mid x_0)$, at points
-# drawn anywhere. The "network" here is told $x_0$.
+# drawn anywhere. The "network" here is told $x_0$. (A `Denoiser` is a network, its schedule, and what it predicts.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -218,7 +218,7 @@ e = torch.tensor([snr(level) * error(level) for level in map(schedule.at_lam, la
 
 # %% [markdown]
 # For the third part you need networks with errors. Train one ε-network twice: one loss weighs the error of ε, the other that
-# of $x_0$. (`learn` is Adam.) Then let `bound` price the twenty steps.
+# of $x_0$. (A `Recipe` is a list of phases, `learn` runs them with Adam.) Then let `bound` price twenty steps.
 
 # %%
 def trained(weight, seed=0):
@@ -274,18 +274,15 @@ claim("C03.8", "trained on the error of x₀: the same", (on_x0 - perfect).sum()
 
 # %%
 # NBVAL_CHECK_OUTPUT
-def gap(n, ratio):
-    prices = [step_kl(error(a), a, b, ratio=ratio(a, b)) for a, b in pairwise(levels(n))]
-    return sum(prices) - area
+def gap(n, ratio=lambda a, b: 1.0):
+    return sum(step_kl(error(a), a, b, ratio=ratio(a, b)) for a, b in pairwise(levels(n))) - area
 
-fixed_small = {n: gap(n, lambda a, b: 1.0) for n in (20, 160, 320, 640)}
-fixed_large = gap(20, lambda a, b: (a.sigma / b.sigma) ** 2)
 law = (lam[-1] - lam[0]) / 640 * (area - e[-1] / 2)  # good to about h, here 0.014
 claim("C03.9", "posterior's variance, 160 to 640 steps: the order of the gap",
-      metrics.order({n: fixed_small[n] for n in (160, 320, 640)}), between=(0.85, 1.15))
-claim("C03.10", "640 steps: that gap over its law", fixed_small[640] / law, between=(0.97, 1.03))
+      metrics.order({n: gap(n) for n in (160, 320, 640)}), between=(0.85, 1.15))
+claim("C03.10", "640 steps: that gap over its law", gap(640) / law, between=(0.97, 1.03))
 claim("C03.11", "20 steps: the gap with β's variance over that with the posterior's",
-      fixed_large / fixed_small[20], below=0.5)
+      gap(20, lambda a, b: (a.sigma / b.sigma) ** 2) / gap(20), below=0.5)
 
 # %% [markdown]
 # ## 3.7 One loss, many weights
@@ -304,18 +301,20 @@ claim("C03.11", "20 steps: the gap with β's variance over that with the posteri
 # | the bound, $t$ uniform | $-\tfrac12\,d\,\mathrm{SNR}/dt=\mathrm{SNR}\,\lvert\dot\lambda\rvert$ |
 #
 # The last line is \eqref{eq:mv-kl} over $dt$; "simple" drops its $\lvert\dot\lambda\rvert$, and with it most of the clean end.
-# Divide each line by the last one, and you see what a loss attends to per unit of λ, where the bound weighs the error of ε
-# alike at every level [@kingma2021vdm; @kingma2023understanding]:
+# Divide each line by the last one to see what a loss attends to, per unit of λ. There the bound weighs the error of ε alike at
+# every level [@kingma2021vdm; @kingma2023understanding]:
 
 # %%
 smooth, lam = vp(), torch.linspace(-5, 4.6, 97, dtype=torch.float64)
 level = smooth.at(smooth.time(lam))                 # DDPM's ladder, rungs without end
+over = lambda weight: weight(level, smooth) / weights.elbo(level, smooth)
 named = {"the bound": weights.elbo, "x₀": weights.x0, "ε (simple)": weights.eps,
          "v": weights.v, "min-SNR-5": weights.min_snr()}
-figure(plot.per_lam({name: (lam, weight(level, smooth) / weights.elbo(level, smooth))
+figure(plot.per_lam({name: (lam, over(weight) / over(weight).mean())
                      for name, weight in named.items()}, "weight over the bound's", log=True),
-       "ALT",
-       "What each loss attends to, per unit of λ, times uniform in $t$.")
+       "The bound is flat; simple is flat up to λ = 1, then falls a hundredfold; min-SNR falls "
+       "off sooner; v and x₀ fall by many orders of magnitude from the noise on.",
+       "What each loss attends to, per unit of λ (mean 1), times uniform in $t$.")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -331,9 +330,9 @@ claim("C03.12", "four losses over that on x₀: error of the table", max(map(abs
 # %% [markdown]
 # ## 3.8 Rung 2: digits
 #
-# The shipped network of scikit-learn's digits, which predicts v, and DDPM's sampler. Few steps pay in shape. Judge by the
-# Fréchet distance to held-out pictures, in units of what other real pictures have: five steps should miss it by more than a
-# factor of two, a hundred should be within two. (Means of four seeds.)
+# The shipped network of scikit-learn's digits predicts v; sample it with DDPM's steps. Few steps pay in shape: the Fréchet
+# distance to held-out pictures, in units of what other real pictures have, should be more than two with five steps, and less
+# with a hundred. (`sampler_scores` takes the mean of four seeds.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -384,7 +383,7 @@ claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²
 #     $2\cdot10^{-4}$ with 5000 steps of warm-up, batch 128, gradients clipped at 1, dropout 0.1, weights averaged at 0.9999.
 #     Reported: FID 3.17 and at most 3.75 bits a dimension; trained on the bound: 13.51 and 3.70. *Not reproduced here*, but
 #     the figure of weights has the reason: the bound looks where no eye does.
-# - **A loss has a floor**, and it is not zero: the perfect network's (exercise 2).
+# - **A loss has a floor** that is not zero, the perfect network's. Know it before you wait for less (exercise 2).
 # - **Learnt variances** interpolate between $\log\tilde v$ and $\log\beta_n$, and save steps and bits [@nichol2021improved].
 # - **The cosine schedule** ends at α = 0, where $\beta_N$ would be 1. The paper clips β at 0.999; an ε-network says nothing
 #     about $x_0$ there. Use v.
@@ -392,9 +391,8 @@ claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²
 # - **Precision.** Half-precision $1-\bar\alpha_n$ loses the clean end: keep ladders in float32.
 # - **Stable Diffusion's ladder** stops at α = 0.068, but samplers start from pure noise: $L_N$ is not zero, and pictures come
 #     out too evenly bright [@lin2024zerosnr].
-# - **Bits of real pictures.** Grey values are discrete, so $L_0$ can be a probability (`decoder_nats`), and the bound the
-#     length of a code. Measured on the digits: 6 % shorter than coding every pixel by its histogram
-#     (`tests/toy_data/test_digits_teacher.py`).
+# - **Bits.** Grey values are discrete, so $L_0$ can be a probability (`decoder_nats`), and the bound the length of a code.
+#     Measured on held-out digits: 6 % shorter than every pixel's histogram gives (`tests/toy_data/test_digits_teacher.py`).
 # - **Where the toy stops being true.** In pictures most nats are detail that nobody sees.
 #
 # | this chapter | Stable Diffusion |
