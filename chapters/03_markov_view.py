@@ -156,9 +156,9 @@ claim("C03.4", "the library's, in λ − Bayes' rule", in_lam, below=1e-9)
 #
 # $$p_\theta(x_b\mid x_a)=\mathcal N\big(\tilde\mu(x_a,x_\theta),\;r\,\tilde vI\big). \label{eq:mv-model}$$
 #
-# The *posterior's variance*, $r=1$, would be right if $x_0$ were certain. *β's variance*, $\sigma_{a|b}^2$ (for neighbours
-# $\beta_n$), has $r=\sigma_a^2/\sigma_b^2$. It is right for $\mathcal N(0,1)$, where $\operatorname{Var}[x_0\mid
-# x_a]=\sigma_a^2$.
+# The *posterior's variance*, $r=1$, would be right if $x_0$ were certain; `ancestral` has it. *β's variance*,
+# $\sigma_{a|b}^2$ (for neighbours $\beta_n$), has $r=\sigma_a^2/\sigma_b^2$. It is right for $\mathcal N(0,1)$, where
+# $\operatorname{Var}[x_0\mid x_a]=\sigma_a^2$.
 #
 # ## 3.4 What a step costs
 #
@@ -270,7 +270,7 @@ claim("C03.8", "trained on the error of x₀: the same", (on_x0 - perfect).sum()
 # Most of it is at the clean end, and there you can do better. Noise is finer than any detail of the density, so you know of
 # $x_0$ what $x_a$ says, up to the noise: $\operatorname{Var}[x_0\mid x_a]\approx\kappa_a^2=1/\mathrm{SNR}_a$. The bracket in
 # \eqref{eq:mv-true} is then $\mathrm{SNR}_b/\mathrm{SNR}_a\approx\sigma_a^2/\sigma_b^2$: β's variance is right, whatever the
-# data. With twenty steps we ask it to remove at least half of the gap.
+# data. With twenty steps we ask it to remove at least half of the gap. (Cheaper in nats is not prettier: see 3.10.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -356,11 +356,12 @@ figure(plot.pictures({f"{n} steps": drawn(n, torch.arange(10), 0) for n in (5, 2
 # %% [markdown]
 # ## 3.9 What should look wrong here
 #
-# DDPM's last step adds no noise. Some code forgets. With $r=1$ that changes nothing: at $\sigma_b=0$, $\tilde v=0$. With β's
-# variance, the step from $a$ to clean data has $\sigma_{a|b}^2=\sigma_a^2$.
+# DDPM's last step adds no noise. Some code forgets. With the posterior's variance that changes nothing: at $\sigma_b=0$,
+# $\tilde v=0$. β's variance is $\sigma_{a|b}^2=\sigma_a^2$ there.
 #
 # *Data: two modes of width 0.02. Ladder: every 50th of DDPM's levels, so the last step starts at $\sigma_a=0.170$. How wide are
-# the modes if the last noise is added? And with all thousand levels, where it starts at $\sigma_a=0.01$?*
+# the modes if the last noise is added? And with all thousand levels, where it starts at $\sigma_a=0.01$?* (A few samples end
+# between the modes, so the right answer may measure a little more than 0.02.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -381,14 +382,15 @@ claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²
 #
 # - **DDPM's run** [@ho2020ddpm]: CIFAR-10, $N=1000$, β from $10^{-4}$ to $0.02$, ε with the simple loss, β's variance, Adam at
 #     $2\cdot10^{-4}$ with 5000 steps of warm-up, batch 128, gradients clipped at 1, dropout 0.1, weights averaged at 0.9999.
-#     Reported: FID 3.17 and at most 3.75 bits a dimension; trained on the bound: 13.51 and 3.70. *Not reproduced here*, but
-#     the figure of weights has the reason: the bound looks where no eye does.
+#     Reported: FID 3.17 and at most 3.75 bits a dimension; trained on the bound: 13.51 and 3.70. *Not reproduced here.* The
+#     figure of weights has the reason: the bound looks where no eye does.
 # - **A loss has a floor** that is not zero, the perfect network's. Know it before you wait for less (exercise 2).
-# - **Learnt variances** interpolate between $\log\tilde v$ and $\log\beta_n$, and save steps and bits [@nichol2021improved].
 # - **The cosine schedule** ends at α = 0, where $\beta_N$ would be 1. The paper clips β at 0.999; an ε-network says nothing
 #     about $x_0$ there. Use v.
+# - **Cheaper in nats is not prettier.** With ten steps on CIFAR-10, DDIM's paper reports FID 367 for β's variance, whose noise
+#     stays in the picture, and 41 for the posterior's [@song2021ddim, table 1]: *not reproduced here*. A learnt
+#     variance, between $\log\tilde v$ and $\log\beta_n$, saves steps and bits [@nichol2021improved].
 # - **Clipping $x_\theta$** to $[-1,1]$ is for pixels, not latents. Clip *before* \eqref{eq:mv-lambda}, so that ε follows.
-# - **Precision.** Half-precision $1-\bar\alpha_n$ loses the clean end: keep ladders in float32.
 # - **Stable Diffusion's ladder** stops at α = 0.068, but samplers start from pure noise: $L_N$ is not zero, and pictures come
 #     out too evenly bright [@lin2024zerosnr].
 # - **Bits.** Grey values are discrete, so $L_0$ can be a probability (`decoder_nats`), and the bound the length of a code.
@@ -400,7 +402,6 @@ claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²
 # | `discrete(torch.cumprod(1 - beta, 0))` | the same, from the scheduler's configuration |
 # | `solvers.ancestral` | the same function, `--solver ancestral`; a test compares it with diffusers' `DDPMScheduler` |
 # | `denoising(…, weights.eps, times)` | the same function, in `full_scale.train finetune`; other weights by name in its recipe |
-# | `bound` | runs on any denoiser; bits of latents are not bits of pictures; no command |
 #
 # ```bash
 # python -m full_scale.sample --tiny --prompt "a red circle" --solver ancestral --grid sd_trailing --steps 50
@@ -436,14 +437,7 @@ claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²
 # The derivative vanishes at $r^\star=1+\Delta m/d$: the mean of the bracket in \eqref{eq:mv-true} [@bao2022analytic]. What is
 # left is $\tfrac d2\log r^\star$. Here $d=1$ and $m=1/(\mathrm{SNR}_a+c^{-2})$, so
 # $r^\star=(\mathrm{SNR}_b+c^{-2})/(\mathrm{SNR}_a+c^{-2})$ and the logarithms telescope, in any number of steps: on Gaussian
-# data the true step *is* a Gaussian. (At $c=1$ you find β's variance again.)
-#
-# ```python
-# ladder, m = levels(4), lambda level: 1 / (snr(level) + c**-2)
-# best = lambda a, b: 1 + (snr(b) - snr(a)) * m(a)
-# paid = sum(step_kl(m(a), a, b, ratio=best(a, b)) for a, b in zip(ladder, ladder[1:]))
-# paid - 0.5 * math.log(m(ladder[0]) / m(ladder[-1]))     # 1e-15
-# ```
+# data the true step *is* a Gaussian. At $c=1$ you find β's variance again. (`tests/dlib/test_likelihood.py` has this sum.)
 #
 # </details>
 #
