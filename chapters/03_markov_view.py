@@ -26,9 +26,8 @@
 # should be at the next level, on average, and go there. On the right, DDPM's step [@ho2020ddpm]: the same mean, and some
 # noise.
 #
-# New words of the library: a *schedule* says how much data and noise there is at every time, and `levels(n)` are the
-# $n+1$ noise levels of a walk from noise to data. `transition` is the mean and the standard deviation of one step; `walk`
-# and `sample` go step by step.
+# In the code, `levels(n)` are the $n+1$ noise levels of a walk from noise to data, `transition` is the mean and the standard
+# deviation of one step; `walk` and `sample` go step by step.
 
 # %%
 from book import claim, figure, show                # first: it also tells torch not to spin
@@ -69,7 +68,7 @@ figure(plot.fans({"the mean alone": path(mean_alone), "DDPM": path(solvers.ances
 
 # %% [markdown]
 # The picture in one number: the largest gap between the samples' distribution function and the exact one, times $\sqrt n$
-# (the Kolmogorov–Smirnov distance). Perfect samples have about 0.8, and more than 2.5 once in 130 000 runs.
+# (the Kolmogorov–Smirnov distance). Perfect samples have about 0.8, and more than 2.5 at most once in 130 000 runs.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -78,12 +77,11 @@ def off(way):
     x = sample(model, many, [*steps, CLEAN], way, draw=Draw(1))
     return metrics.kolmogorov(line.cdf(x, CLEAN))
 
-claim("C03.1", "DDPM's step: the distance of 4000 samples", off(solvers.ancestral), below=2.5)
-claim("C03.2", "the mean alone: the same", off(mean_alone), above=5)
+claim("C03.1", "DDPM's step: Kolmogorov–Smirnov distance", off(solvers.ancestral), below=2.5)
+claim("C03.2", "the mean alone: Kolmogorov–Smirnov distance", off(mean_alone), above=5)
 
 # %% [markdown]
-# Which mean is it, how much noise, and why? And what does a step cost? The price list will tell you what your training
-# loss weighs.
+# Which mean is it, how much noise, and why? And what does a step cost? That price list tells you what your loss weighs.
 #
 # **Recap.** $x_t=\alpha_tx_0+\sigma_t\varepsilon$; $t=1$ is noise, $t=0$ data. The signal-to-noise ratio is
 # $\mathrm{SNR}=\alpha^2/\sigma^2$, and $\lambda=\log(\alpha/\sigma)$ is half its logarithm. A network trained with squared
@@ -116,10 +114,9 @@ claim("C03.2", "the mean alone: the same", off(mean_alone), above=5)
 # $$\tilde\mu=\alpha_bx_0+\sigma_be^{-h}\varepsilon,\qquad\tilde v=\sigma_b^2(1-e^{-2h}). \label{eq:mv-lambda}$$
 #
 # In words: go to level $b$, keep a share $e^{-2h}$ of the old noise's variance, draw the rest afresh. The library has this
-# form, with a knob η that chapters 4 and 7 turn; DDPM is η = 1. `mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$.
+# form. (`mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$; η is 1 until chapter 4.)
 #
-# Check both forms against Bayes' rule itself, $q(x_b\mid x_a,x_0)=q(x_a\mid x_b)\,q(x_b\mid x_0)/q(x_a\mid x_0)$, at points
-# drawn anywhere. The "network" here is told $x_0$. (A `Denoiser` is a network, its schedule, and what it predicts.)
+# Check both forms against Bayes' rule itself, $q(x_a\mid x_b)\,q(x_b\mid x_0)\,/\,q(x_a\mid x_0)$, at points drawn anywhere. The "network" here is told $x_0$.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -135,7 +132,7 @@ mean = (scale * b.sigma**2 * x_a + b.alpha * var * x_0) / a.sigma**2
 forms = [Normal(mean, b.sigma * var**0.5 / a.sigma), Normal(*transition(told, x_a, a, b))]
 in_beta, in_lam = [(form.log_prob(x_b) - bayes).abs().max() for form in forms]
 claim("C03.3", "log q(x_b | x_a, x₀): DDPM's formula − Bayes' rule", in_beta, below=1e-9)
-claim("C03.4", "the library's, in λ − Bayes' rule", in_lam, below=1e-9)
+claim("C03.4", "log q(x_b | x_a, x₀): the library's form − Bayes' rule", in_lam, below=1e-9)
 
 # %% [markdown]
 # ## 3.3 What you do not know
@@ -156,13 +153,12 @@ claim("C03.4", "the library's, in λ − Bayes' rule", in_lam, below=1e-9)
 #
 # $$p_\theta(x_b\mid x_a)=\mathcal N\big(\tilde\mu(x_a,x_\theta),\;r\,\tilde vI\big). \label{eq:mv-model}$$
 #
-# The *posterior's variance*, $r=1$, would be right if $x_0$ were certain; `ancestral` has it. *β's variance*,
-# $\sigma_{a|b}^2$ (for neighbours $\beta_n$), has $r=\sigma_a^2/\sigma_b^2$. It is right for $\mathcal N(0,1)$, where
-# $\operatorname{Var}[x_0\mid x_a]=\sigma_a^2$.
+# The *posterior's variance*, $r=1$, is right if $x_0$ is certain; `ancestral` has it. *β's variance*, $\sigma_{a|b}^2$, has
+# $r=\sigma_a^2/\sigma_b^2$ and is right for $\mathcal N(0,1)$, where $\operatorname{Var}[x_0\mid x_a]=\sigma_a^2$.
 #
 # ## 3.4 What a step costs
 #
-# Judge the walk as a code for the data: how many nats does it need for $x_0$? Levels run from $1$ (cleanest) to $N$
+# How many nats does the walk need to say $x_0$? Levels run from $1$ (cleanest) to $N$
 # (noisiest). The model starts at $p(x_N)=\mathcal N(0,I)$, walks back, and ends with a decoder, here
 # $p(x_0\mid x_1)=\mathcal N(x_1/\alpha_1,\kappa_1^2I)$ with $\kappa=\sigma/\alpha$. By Jensen's inequality
 # $-\log p_\theta(x_0)\le\mathbb E_q\log\frac{q(x_{1:N}\mid x_0)}{p_\theta(x_{0:N})}$. Given $x_0$, a Markov chain is one when
@@ -178,8 +174,8 @@ claim("C03.4", "the library's, in λ − Bayes' rule", in_lam, below=1e-9)
 #
 # With $r=1$: *half Δ times the denoiser's squared error.* That is all of DDPM's price list.
 #
-# Slides often show the sum alone. All the network's parameters are in it, so it trains the same network. But it is no bound:
-# end the ladder early, at $\kappa_1=1$, and it is nearly nothing.
+# Slides often show the sum alone. It trains the same network, but it is no bound: end the ladder early, at $\kappa_1=1$, and
+# it is nearly nothing.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -188,8 +184,8 @@ early = schedule.levels(grid(schedule, 20, t_min=schedule.at_lam(0.0).t))     # 
 points, _ = line.sample(20_000, Draw(3))
 truth = -line.log_prob(points, CLEAN).mean()        # −log p, exactly
 terms = bound(model, points, early, Draw(4))
-claim("C03.5", "the sum alone − the mean of −log p (nats)", terms.steps.sum() - truth, below=0)
-claim("C03.6", "the bound with both ends − the same", terms.total - truth, above=0)
+claim("C03.5", "the sum alone, to κ₁ = 1 − the mean of −log p", terms.steps.sum() - truth, below=0)
+claim("C03.6", "with both ends − the mean of −log p (nats)", terms.total - truth, above=0)
 
 # %% [markdown]
 # ## 3.5 What the price is made of
@@ -200,8 +196,8 @@ claim("C03.6", "the bound with both ends − the same", terms.total - truth, abo
 # $$\tfrac12\sum\Delta\,m\;\to\;\tfrac12\int m\;d\,\mathrm{SNR}=\int_{\lambda_N}^{\lambda_1}e\,d\lambda,\qquad
 # e=\mathrm{SNR}\,m=\mathbb E\lVert\varepsilon-\varepsilon^\star\rVert^2. \label{eq:mv-area}$$
 #
-# So *per unit of λ, the price is the error of ε*, on every schedule. The area is what the walk reveals about $x_0$: it is the
-# mutual information $I(x_0;x_1)-I(x_0;x_N)$ [@guo2005immse], and no model can save it. Two things are paid on top. The
+# So *per unit of λ, the price is the error of ε*, on every schedule. The area is what the walk reveals about $x_0$, the
+# information $I(x_0;x_1)-I(x_0;x_N)$ [@guo2005immse]: no model can save it. You pay two things on top. The
 # *shape*: a step of finite length is not the Gaussian that we take for it. And the *network*: since
 # $\mathbb E\lVert x_0-x_\theta\rVert^2=m+\mathbb E\lVert x^\star-x_\theta\rVert^2$ (chapter 1), its error is a part of its own.
 
@@ -217,8 +213,8 @@ lam = torch.linspace(levels(1)[0].lam, levels(1)[1].lam, 401, dtype=torch.float6
 e = torch.tensor([snr(level) * error(level) for level in map(schedule.at_lam, lam.tolist())])
 
 # %% [markdown]
-# For the third part you need networks with errors. Train one ε-network twice: one loss weighs the error of ε, the other that
-# of $x_0$. (A `Recipe` is a list of phases, `learn` runs them with Adam.) Then let `bound` price twenty steps.
+# Now networks with errors. Train one ε-network twice: one loss weighs the error of ε, the other that of $x_0$. (A `Recipe` is
+# a list of phases, `learn` runs them with Adam.) Then let `bound` price twenty steps.
 
 # %%
 def trained(weight, seed=0):
@@ -253,7 +249,8 @@ area = torch.trapezoid(e, lam).item()
 shape = perfect.sum() - area                        # a tenth of it is little
 claim("C03.7", "trained on the error of ε: what it adds, over the shape of 20 steps",
       (on_eps - perfect).sum() / shape, below=0.1)
-claim("C03.8", "trained on the error of x₀: the same", (on_x0 - perfect).sum() / shape, above=1)
+claim("C03.8", "trained on the error of x₀: what it adds, over the shape of 20 steps",
+      (on_x0 - perfect).sum() / shape, above=1)
 
 # %% [markdown]
 # The second network says $\varepsilon\approx x$ at every level. That is right for pure noise; at the clean end it is off by a
@@ -261,16 +258,16 @@ claim("C03.8", "trained on the error of x₀: the same", (on_x0 - perfect).sum()
 #
 # ## 3.6 More steps, or a better variance
 #
-# The shape is what rectangles have over the area. Their left corner is on a *falling* $m$, so they are always too large, and
-# each level that you insert tightens the bound. With steps of length $h$ in λ, half a rectangle a step is left,
-# $\tfrac h2\int\mathrm{SNR}\,d(-m)$. By parts, with $e(\lambda_N)\approx0$,
+# The shape is what rectangles have over the area. Their left corner is on a *falling* $m$, so each level that you insert
+# tightens the bound. With steps of length $h$ in λ, what is left is $\tfrac h2\int\mathrm{SNR}\,d(-m)$. By parts, with
+# $e(\lambda_N)\approx0$,
 #
 # $$\text{gap}\;\approx\;h\Big(\int_{\lambda_N}^{\lambda_1}e\,d\lambda-\tfrac12e(\lambda_1)\Big)\;\propto\;\frac1N. \label{eq:mv-rate}$$
 #
-# Most of it is at the clean end, and there you can do better. Noise is finer than any detail of the density, so you know of
-# $x_0$ what $x_a$ says, up to the noise: $\operatorname{Var}[x_0\mid x_a]\approx\kappa_a^2=1/\mathrm{SNR}_a$. The bracket in
-# \eqref{eq:mv-true} is then $\mathrm{SNR}_b/\mathrm{SNR}_a\approx\sigma_a^2/\sigma_b^2$: β's variance is right, whatever the
-# data. With twenty steps we ask it to remove at least half of the gap. (Cheaper in nats is not prettier: see 3.10.)
+# Most of it is at the clean end, and there you can do better. The noise is finer than any detail of the density, so
+# $\operatorname{Var}[x_0\mid x_a]\approx\kappa_a^2=1/\mathrm{SNR}_a$, and the bracket in \eqref{eq:mv-true} is
+# $\mathrm{SNR}_b/\mathrm{SNR}_a\approx\sigma_a^2/\sigma_b^2$: β's variance is right, whatever the data. We ask it to remove at
+# least half of the gap of twenty steps.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -280,7 +277,7 @@ def gap(n, ratio=lambda a, b: 1.0):
 law = (lam[-1] - lam[0]) / 640 * (area - e[-1] / 2)  # good to about h, here 0.014
 claim("C03.9", "posterior's variance, 160 to 640 steps: the order of the gap",
       metrics.order({n: gap(n) for n in (160, 320, 640)}), between=(0.85, 1.15))
-claim("C03.10", "640 steps: that gap over its law", gap(640) / law, between=(0.97, 1.03))
+claim("C03.10", "640 steps: the gap over its law", gap(640) / law, between=(0.97, 1.03))
 claim("C03.11", "20 steps: the gap with β's variance over that with the posterior's",
       gap(20, lambda a, b: (a.sigma / b.sigma) ** 2) / gap(20), below=0.5)
 
@@ -301,8 +298,7 @@ claim("C03.11", "20 steps: the gap with β's variance over that with the posteri
 # | the bound, $t$ uniform | $-\tfrac12\,d\,\mathrm{SNR}/dt=\mathrm{SNR}\,\lvert\dot\lambda\rvert$ |
 #
 # The last line is \eqref{eq:mv-kl} over $dt$; "simple" drops its $\lvert\dot\lambda\rvert$, and with it most of the clean end.
-# Divide each line by the last one to see what a loss attends to, per unit of λ. There the bound weighs the error of ε alike at
-# every level [@kingma2021vdm; @kingma2023understanding]:
+# Divided by the last line, each one says what a loss attends to, per unit of λ [@kingma2021vdm; @kingma2023understanding]:
 
 # %%
 smooth, lam = vp(), torch.linspace(-5, 4.6, 97, dtype=torch.float64)
@@ -324,15 +320,15 @@ fixed = lambda draw, n: torch.full((n,), now.t, dtype=torch.float64)
 loss = lambda weight: denoising(told, Batch(points), Draw(6), weight, fixed).value
 table = {weights.eps: snr(now), weights.v: snr(now) + 1, weights.min_snr(5): 5,
          weights.Weight("score"): snr(now) / now.sigma**2}
-wrong = [loss(weight) / loss(weights.x0) / factor - 1 for weight, factor in table.items()]
-claim("C03.12", "four losses over that on x₀: error of the table", max(map(abs, wrong)), below=1e-9)
+wrong = max(abs(loss(w) / loss(weights.x0) / factor - 1) for w, factor in table.items())
+claim("C03.12", "four losses over that on x₀: largest error of the table", wrong, below=1e-9)
 
 # %% [markdown]
 # ## 3.8 Rung 2: digits
 #
-# The shipped network of scikit-learn's digits predicts v; sample it with DDPM's steps. Few steps pay in shape: the Fréchet
-# distance to held-out pictures, in units of what other real pictures have, should be more than two with five steps, and less
-# with a hundred. (`sampler_scores` takes the mean of four seeds.)
+# The same steps, with the shipped network of scikit-learn's digits. Few steps pay in shape: the Fréchet distance to held-out
+# pictures should be more than twice that of other real pictures with five steps, and less with a hundred. (`sampler_scores`
+# is a mean of four seeds.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -347,7 +343,7 @@ def away(n):
     return scores["frechet"] / digits_floor(classifier)[0]
 
 claim("C03.13", "digits, 5 steps: Fréchet distance over that of real pictures", away(5), above=2)
-claim("C03.14", "digits, 100 steps: the same", away(100), below=2)
+claim("C03.14", "digits, 100 steps: the same distance", away(100), below=2)
 figure(plot.pictures({f"{n} steps": drawn(n, torch.arange(10), 0) for n in (5, 20, 100)}),
        "With five steps the digits are plain and soft, with twenty they gain strokes of "
        "their own, with a hundred they look like handwriting.",
@@ -356,12 +352,12 @@ figure(plot.pictures({f"{n} steps": drawn(n, torch.arange(10), 0) for n in (5, 2
 # %% [markdown]
 # ## 3.9 What should look wrong here
 #
-# DDPM's last step adds no noise. Some code forgets. With the posterior's variance that changes nothing: at $\sigma_b=0$,
-# $\tilde v=0$. β's variance is $\sigma_{a|b}^2=\sigma_a^2$ there.
+# DDPM's last step, to $\sigma_b=0$, adds no noise. Some code forgets. With the posterior's variance nothing changes, since
+# $\tilde v=0$; but β's variance is $\sigma_a^2$ there.
 #
 # *Data: two modes of width 0.02. Ladder: every 50th of DDPM's levels, so the last step starts at $\sigma_a=0.170$. How wide are
-# the modes if the last noise is added? And with all thousand levels, where it starts at $\sigma_a=0.01$?* (A few samples end
-# between the modes, so the right answer may measure a little more than 0.02.)
+# the modes if the last noise is added? And with all thousand levels, where it starts at $\sigma_a=0.01$?* (The right answer may
+# measure a little over 0.02: a few samples end between the modes.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -384,17 +380,15 @@ claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²
 #     $2\cdot10^{-4}$ with 5000 steps of warm-up, batch 128, gradients clipped at 1, dropout 0.1, weights averaged at 0.9999.
 #     Reported: FID 3.17 and at most 3.75 bits a dimension; trained on the bound: 13.51 and 3.70. *Not reproduced here.* The
 #     figure of weights has the reason: the bound looks where no eye does.
-# - **A loss has a floor** that is not zero, the perfect network's. Know it before you wait for less (exercise 2).
 # - **The cosine schedule** ends at α = 0, where $\beta_N$ would be 1. The paper clips β at 0.999; an ε-network says nothing
 #     about $x_0$ there. Use v.
 # - **Cheaper in nats is not prettier.** With ten steps on CIFAR-10, DDIM's paper reports FID 367 for β's variance, whose noise
 #     stays in the picture, and 41 for the posterior's [@song2021ddim, table 1]: *not reproduced here*. A learnt
 #     variance, between $\log\tilde v$ and $\log\beta_n$, saves steps and bits [@nichol2021improved].
-# - **Clipping $x_\theta$** to $[-1,1]$ is for pixels, not latents. Clip *before* \eqref{eq:mv-lambda}, so that ε follows.
 # - **Stable Diffusion's ladder** stops at α = 0.068, but samplers start from pure noise: $L_N$ is not zero, and pictures come
 #     out too evenly bright [@lin2024zerosnr].
-# - **Bits.** Grey values are discrete, so $L_0$ can be a probability (`decoder_nats`), and the bound the length of a code.
-#     Measured on held-out digits: 6 % shorter than every pixel's histogram gives (`tests/toy_data/test_digits_teacher.py`).
+# - **Bits.** Grey values are discrete: with `decoder_nats` as $L_0$, the bound is the length of a code. Measured on held-out
+#     digits: 6 % shorter than by every pixel's histogram (`tests/toy_data/test_digits_teacher.py`).
 # - **Where the toy stops being true.** In pictures most nats are detail that nobody sees.
 #
 # | this chapter | Stable Diffusion |
@@ -418,8 +412,8 @@ claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²
 # 1. *(pencil)* Another first idea: guess $x_0$ and noise the guess, $x_b=\alpha_bx^\star+\sigma_bz$. Show that with many steps,
 #     on $\mathcal N(0,c^2)$, the variance ends at $c^2/2$. (In $y=x/\alpha$ a step is
 #     $y\leftarrow\frac{c^2}{c^2+\kappa_a^2}y+\kappa_bz$.)
-# 2. *(code)* On $\mathcal N(0,c^2)$, which loss has the perfect network, on $x_0$, on ε and on v? Check with `denoising` and
-#     200 000 draws: within 2 %. At which $c$ is one of them the same at every level? That curve is the steadiest to watch.
+# 2. *(code)* A loss has a floor that is not zero. On $\mathcal N(0,c^2)$, where is it for $x_0$, ε and v? Check with `denoising`
+#     and 200 000 draws: within 2 %. At which $c$ is one of them the same at every level?
 # 3. *(code)* Which $r$ makes the mean of \eqref{eq:mv-kl} smallest, for a given $m$? Price $\mathcal N(0,c^2)$ in four steps
 #     with it. Check: nothing above the area $\tfrac12\log\frac{\mathrm{SNR}_1+c^{-2}}{\mathrm{SNR}_N+c^{-2}}$, to $10^{-12}$.
 # 4. *(open)* Let $r$ depend on $x_a$, by \eqref{eq:mv-true}. At which order does the gap fall now? Train a network for it.
