@@ -184,7 +184,7 @@ early = schedule.levels(grid(schedule, 20, t_min=schedule.at_lam(0.0).t))     # 
 points, _ = line.sample(20_000, Draw(3))
 truth = -line.log_prob(points, CLEAN).mean()        # −log p, exactly
 terms = bound(model, points, early, Draw(4))
-claim("C03.5", "the sum alone, to κ₁ = 1 − the mean of −log p", terms.steps.sum() - truth, below=0)
+claim("C03.5", "the sum alone (to κ₁ = 1) − the mean of −log p", terms.steps.sum() - truth, below=0)
 claim("C03.6", "with both ends − the mean of −log p (nats)", terms.total - truth, above=0)
 
 # %% [markdown]
