@@ -78,7 +78,7 @@ def test_one_function_seen_through_three_faces_has_one_loss(schedule):
 @EVERY
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
 def test_the_perfect_denoiser_scores_the_floor(schedule, t):
-    """Data N(0, c²I): x-MSE c²σ²/V, ε-MSE α²c²/V a dimension, V = α²c² + σ².
+    """Data N(0, c²I): x-MSE c²σ²/V, ε-MSE α²c²/V, v-MSE c²(α² + σ²)²/V a dimension, V = α²c² + σ².
 
     40 000 χ² values: standard error √(2/40000) = 0.7%; five of them; 15 cases: false alarms below 1e-5.
     """
@@ -87,6 +87,7 @@ def test_the_perfect_denoiser_scores_the_floor(schedule, t):
     run = lambda weight: denoising(exact(gaussian(c, d), schedule), Batch(c * normals(10000, d)), Draw(1), weight, at(t)).value.item()  # noqa: E731
     assert run(weights.x0) == pytest.approx(d * c**2 * level.sigma**2 / V, rel=0.035)
     assert run(weights.eps) == pytest.approx(d * level.alpha**2 * c**2 / V, rel=0.035)
+    assert run(weights.v) == pytest.approx(d * c**2 * (level.alpha**2 + level.sigma**2) ** 2 / V, rel=0.035)
 
 
 def test_the_floor_is_the_minimum():

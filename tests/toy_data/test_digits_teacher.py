@@ -1,9 +1,11 @@
 """The shipped weights are what they say, and score what they state."""
 
+import math
+
 import pytest
 import torch
 
-from dlib import NULL, Draw
+from dlib import NULL, Draw, bound, decoder_nats, grid
 from toy_data import weights
 from toy_data.digit_scores import digits_floor, digits_frechet, digits_variety, draw_digits, nearest, sampler_scores, teacher_scores
 from toy_data.digits import MAKER, digits_classifier, digits_facts, digits_split, digits_teacher
@@ -104,3 +106,20 @@ def test_variety_is_one_for_real_digits_and_none_for_one_picture_a_label(classif
     assert digits_variety(means + 0.5 * (real - means)) == pytest.approx(0.25, rel=1e-5)
     found = sampler_scores(lambda seed: means, classifier)
     assert found["accuracy"] > classifier.accuracy(real, labels) and found["frechet"] > 4 * digits_floor(classifier)[0] and found["frechet_std"] == 0
+
+
+def test_ddpm_s_bound_codes_held_out_digits_in_fewer_nats_than_each_pixel_s_histogram():
+    """A true bound on the code's length: the last level's decoder guesses each pixel among its 17 values. Measured: 6 % less."""
+    teacher = digits_teacher()
+    teacher.net.double()
+    (train, _), (pictures, labels) = digits_split()
+    pictures, greys = pictures.double(), torch.linspace(-1, 1, 17, dtype=torch.float64)
+    end = teacher.schedule.at_lam(-math.log(0.06))  # κ₁: about half a grey's step
+    rungs = teacher.schedule.levels(grid(teacher.schedule, 200, t_min=end.t))
+    terms = bound(teacher, pictures, rungs, Draw(7), labels)
+    last = decoder_nats(pictures, rungs[-1], greys, Draw(8)).mean()
+    a_pixel = (terms.prior + terms.steps.sum() + last) / 64
+    ink = lambda x: ((x + 1) * 8).round().long().flatten(1)  # noqa: E731
+    counts = 1 + torch.nn.functional.one_hot(ink(train), 17).sum(0)  # (64, 17)
+    histograms = -(counts / counts.sum(1, keepdim=True)).log().gather(1, ink(pictures).T).mean()
+    assert a_pixel / histograms == pytest.approx(0.94, abs=0.03)
