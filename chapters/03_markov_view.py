@@ -35,12 +35,12 @@ import math
 from itertools import pairwise
 import torch
 from torch.distributions import Normal
-from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, Phase, Recipe, bound, denoising
-from dlib import discrete, exact, grid, metrics, nets, plot, sample, solvers, step_kl
+from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, bound, denoising, discrete
+from dlib import exact, grid, metrics, nets, plot, sample, solvers, step_kl, train
 from dlib import transition, vp, walk
 from dlib.losses import uniform_times, weights
 from dlib.losses.weights import exchange
-from toy_data import digits_classifier, digits_split, digits_teacher, learn
+from toy_data import digits_classifier, digits_split, digits_teacher
 from toy_data.digit_scores import digits_floor, sampler_scores
 
 line = Mixture(torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]),
@@ -213,16 +213,16 @@ lam = torch.linspace(levels(1)[0].lam, levels(1)[1].lam, 401, dtype=torch.float6
 e = torch.tensor([snr(level) * error(level) for level in map(schedule.at_lam, lam.tolist())])
 
 # %% [markdown]
-# Now networks with errors. Train one ε-network twice: one loss weighs the error of ε, the other that of $x_0$. (A `Recipe` is
-# a list of phases, `learn` runs them with Adam.) Then let `bound` price twenty steps.
+# Now networks with errors. Train one ε-network twice: one loss weighs the error of ε, the other that of $x_0$. (`train` is
+# Adam, its rate falling to zero.) Then let `bound` price twenty steps.
 
 # %%
 def trained(weight, seed=0):
     torch.manual_seed(seed)
-    student, data = Denoiser(nets.MLP(1, width=64, depth=2), schedule, "eps"), Draw(1 + seed)
-    fresh = lambda step: Batch(line.sample(512, data)[0].float())
-    loss = lambda roles, batch, draw: denoising(student, batch, draw, weight, uniform_times())
-    learn(Recipe((Phase("net", loss),), ("net",)), {"net": student}, fresh, 500, {"net": 3e-3})
+    net, data = nets.MLP(1, width=64, depth=2), Draw(1 + seed)
+    student = Denoiser(net, schedule, "eps")
+    loss = lambda batch, draw: denoising(student, batch, draw, weight, uniform_times())
+    train(net, loss, lambda step: Batch(line.sample(512, data)[0].float()), 500, lr=3e-3)
     return student
 
 by_eps, by_x0 = trained(weights.eps), trained(weights.x0)
