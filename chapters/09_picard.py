@@ -66,8 +66,9 @@ figure(plot.endpoints(panels, truth, labels),
 # ## 9.1 A sum accepts guesses
 #
 # **Recap.** A noisy sample is $x_t=\alpha_tx_0+\sigma_t\varepsilon$: pure noise at $t=1$, data at $t=0$. A *level* is one $t$ with its
-# $\alpha$ and $\sigma$. The network looks at $x_t$ and estimates its two parts, $x_\theta$ and $\varepsilon$. DDIM [@song2021ddim] keeps both and puts them
-# together again for the next, cleaner level $b$, with one network call: $\Phi(x)=\alpha_bx_\theta(x)+\sigma_b\,\varepsilon(x)$.
+# $\alpha$ and $\sigma$; ours are evenly spaced in $\lambda=\log(\alpha/\sigma)$. The network looks at $x_t$ and estimates its two parts, $x_\theta$ and
+# $\varepsilon$. DDIM [@song2021ddim] puts them together again for the next, cleaner level $b$: one call a step,
+# $\Phi(x)=\alpha_bx_\theta(x)+\sigma_b\,\varepsilon(x)$.
 #
 # Number the levels $0$ (noise) to $N$ (data), and call the step that leaves level $j$ $\Phi_j$. A sampler is a **chain**,
 #
@@ -86,16 +87,18 @@ figure(plot.endpoints(panels, truth, labels),
 # $$X_{j+1}\leftarrow\Phi_j(X_j)+\sum_{i<j}A_{ji}\big[\Phi_i(X_i)-X_{i+1}\big],\qquad A_{ji}=\frac{s_{j+1}}{s_{i+1}},\quad s=\sqrt{\alpha^2+\sigma^2}. \label{eq:sweep}$$
 #
 # The bracket says how wrong a guess was, and the sum passes it on to all later points. Here the schedule is
-# variance preserving, so $s=1$ and $A=1$; section 9.6 shows what the factor is for. In the library, one row a point, swept with tolerance 0,
-# which means "until nothing moves":
+# variance preserving, so $s=1$ and $A=1$; section 9.6 shows what the factor is for. In the library, with one row a point. Tolerance 0
+# means "until nothing moves":
 
 # %%
 # NBVAL_CHECK_OUTPUT
 show(_summed)
 starts, forty = x_T[:64], levels(40)
-found = [picard(model, starts, forty, window=w, tol=0).x for w in (1, 7, 40)]
+found = [picard(model, starts, forty, window=w, tol=0) for w in (1, 7, 40)]
 claim("C09.1", "DDIM, 1, 7 or 40 steps at once: Picard's samples less the sequential ones",
-      max(metrics.rms(x, sample(model, starts, forty)) for x in found), between=(0, 0))
+      max(metrics.rms(run.x, sample(model, starts, forty)) for run in found), between=(0, 0))
+claim("C09.2", "and the most sweeps over the number of steps",
+      max(run.sweeps for run in found) / 40, between=(0, 1))
 
 # %% [markdown]
 # ## 9.2 The triangle of zeros
@@ -106,7 +109,7 @@ claim("C09.1", "DDIM, 1, 7 or 40 steps at once: Picard's samples less the sequen
 # always suffice [@shih2023paradigms, prop. 1].
 #
 # **In floating point too.** A bracket of equal numbers is 0.0, and \eqref{eq:sweep} adds the sum last, to a step that is computed as the
-# sequential sampler computes it. Not a bit differs.
+# sequential sampler computes it.
 #
 # **With noise too.** Ancestral sampling adds fresh noise $z_j$ in every step. Draw all the $z_j$ *before* the first sweep: then a step with its
 # noise is a fixed function, and the proof holds. `picard` draws what `sample` would draw, in that order.
@@ -126,10 +129,8 @@ wild = error_map(starts, guess=[starts, *(Draw(j).normal(starts) for j in range(
 # %%
 # NBVAL_CHECK_OUTPUT
 three = [*maps.values(), wild]
-claim("C09.2", "all three: points 0 to k after k sweeps, largest error",
+claim("C09.3", "all three: points 0 to k after k sweeps, largest error",
       max(row[: k + 1].max() for run in three for k, row in enumerate(run)), between=(0, 0))
-claim("C09.3", "and the most sweeps over the number of steps",
-      max(len(run) - 1 for run in three) / 40, between=(0, 1))
 figure(plot.sweeps(maps),
        "Left of the dashed diagonal both maps are white, bitwise exact. DDIM's white "
        "reaches well beyond it and fills the map after 18 sweeps, not 40; the ancestral "
@@ -137,7 +138,8 @@ figure(plot.sweeps(maps),
        "40 steps, GMM5. Dashed: point $k$ after $k$ sweeps. White: equal bits.")
 
 # %% [markdown]
-# White is promised left of the dashed line only; that colours fade long before it comes is not. ([Explore](../book/pages/explore.md) sweeps with a slider.)
+# White is promised left of the dashed line. That colours fade long before it comes is not.
+# ([Explore](../book/pages/explore.md) sweeps with a slider.)
 #
 # ## 9.3 Why so few sweeps
 #
@@ -145,17 +147,17 @@ figure(plot.sweeps(maps),
 #
 # $$X_{j+1}^{\text{new}}-X_{j+1}^*=\sum_{i\le j}\Big(\big[\Phi_i(X_i)-X_i\big]-\big[\Phi_i(X_i^*)-X_i^*\big]\Big). \label{eq:error}$$
 #
-# A short step changes little, so what it *changes* depends on $X_i$ only a little: suppose $\Phi_i-\mathrm{id}$ has Lipschitz constant $l_i$. Then the
-# error at a point is at most $\sum_il_i$ times the errors before it, one sweep ago. Put \eqref{eq:error} into itself $k$ times. The
-# indices fall strictly, $i_1>i_2>\dots>i_k$, and each product of $k$ different $l$ comes once, while $(\sum l)^k$ has it $k!$ times:
+# A short step changes little, and what it *changes* depends on $X_i$ only a little: let $\Phi_i-\mathrm{id}$ have Lipschitz constant $l_i$. Then the
+# error at $j+1$ is at most $\sum_{i\le j}l_i\lVert X_i-X_i^*\rVert$, with the points of one sweep before. Insert this into itself $k$ times. Each point
+# looks at noisier ones only, so the indices fall, $i_1>\dots>i_k$. Each product of $k$ different $l$ comes once; $(\sum l)^k$ has it $k!$ times:
 #
 # $$\lVert X^{(k)}-X^*\rVert\ \le\!\!\sum_{i_1>\dots>i_k}\!\!l_{i_1}\cdots l_{i_k}\,\lVert X^{(0)}-X^*\rVert\ \le\ \frac{S^k}{k!}\,\lVert X^{(0)}-X^*\rVert,\qquad S=\sum_il_i, \label{eq:factorial}$$
 #
 # with the largest distance over the points as norm. A factorial beats every power: the error may grow at first, then it plunges. And $l_i$ shrinks
 # with the length of the step, so $S$ tends to an integral. **With more steps, the number of sweeps tends to a constant.**
 #
-# For one Gaussian, $\mathcal N(0,c^2)$, you can see the factorial at work. There a step is a factor, $\Phi_i(x)=(1+l_i)\,x$, and from
-# the guess "all equal" induction gives
+# For one Gaussian, $\mathcal N(0,c^2)$, you can see the factorial at work. There a step is a factor, $\Phi_i(x)=(1+l_i)\,x$, now with the sign
+# of $l_i$, and from the guess "all equal" induction gives
 #
 # $$X_j^{(k)}=X_0\sum_{m\le k}e_m(l_0,\dots,l_{j-1}),\qquad e_m=\sum_{i_1>\dots>i_m}l_{i_1}\cdots l_{i_m}. \label{eq:expand}$$
 #
@@ -217,7 +219,8 @@ figure(plot.convergence(curves, xlabel="steps $N$", ylabel="network calls"),
 # $$\max_{\text{batch}}\ \lVert X_{j+1}^{\text{new}}-X_{j+1}\rVert_{\text{rms}}\le\mathrm{tol}\cdot\sigma_{j+1}, \label{eq:stop}$$
 #
 # stopping before the first that has not. It always moves past its first point: that was a step from a settled point. (The paper divides by
-# the standard deviation of DDPM's posterior instead of $\sigma$.) This is all of the algorithm; `run` makes the window's steps with one network call, and `_mix` belongs to the next section:
+# the standard deviation of DDPM's posterior instead of $\sigma$, and moves one point further.) This is all of the algorithm. `run` makes the
+# window's steps with one network call; `_mix` belongs to the next section:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -230,8 +233,8 @@ claim("C09.8", "tolerance 0.01: the median sample's distance to DDIM's, over tol
 claim("C09.9", "and the worst sample's", apart.max(), above=10)
 
 # %% [markdown]
-# So **a tolerance is not an error bound**: it bounds what *one* sweep changes. Most samples end far closer. A few stood at a fork between two modes, where a small
-# change decides. Now vary window and tolerance:
+# So **a tolerance is not an error bound**: it bounds what *one* sweep changes. Most samples end closer. A few stood at a fork between two
+# modes, where a small change decides. Now vary window and tolerance:
 
 # %%
 tried = lambda tol: [picard(model, starts, hundred, window=w, tol=tol)
@@ -251,8 +254,9 @@ figure(plot.convergence(trade, xlabel="work: evaluations a sample", ylabel="dept
 #
 # ## 9.5 Memory of two kinds
 #
-# **Solvers with memory** are refused. DPM-Solver++(2M) uses the answer of the step before. Steps made at the same time have no before: each would be a
-# *first* step, which is DDIM. Solvers that ask several times inside a step, such as DPM-Solver-3, are welcome: three calls a sweep.
+# **Solvers with memory** are refused. DPM-Solver++(2M) uses the answer of the step before. Steps made at the same time have no
+# before: each would be a *first* step, which is DDIM. Solvers that ask several times inside a step are welcome: DPM-Solver-3 makes
+# three calls a sweep.
 #
 # **Sweeps with memory** may be fewer. ParaTAA [@tang2024parataa] turns two knobs:
 #
@@ -264,7 +268,7 @@ figure(plot.convergence(trade, xlabel="work: evaluations a sample", ylabel="dept
 # $$X_j\leftarrow X_j^{\text{new}}-(\Delta X_j+\Delta R_j)\,\gamma_j,\qquad \gamma_j=\arg\min_\gamma\sum_{i\le j}\lVert R_i-\Delta R_i\gamma\rVert^2. \label{eq:mix}$$
 #
 # The sum looks at noisier points only, so what is exact stays exact. The first unfinished point is never mixed, and $N$ sweeps
-# still suffice. The function is `anderson`:
+# still suffice. (The released code carries DDIM's linear part along the chain; ours carries the size, by $A$.) The function is `anderson`:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -288,7 +292,7 @@ claim("C09.13", "DDIM, order 60: sweeps with mixing over those without",
 #
 # ## 9.6 What should look wrong here
 #
-# EDM's samplers work in $y=x/\alpha$, whose size falls from 152 to 1 along our levels. Sweep in $y$, and leave the factor $A$ of
+# EDM's samplers work in $y=x/\alpha$, whose size falls from 152 to about 1 along our levels. Sweep in $y$, and leave the factor $A$ of
 # \eqref{eq:sweep} out. The chain is the same chain; the triangle holds. *Predict the error after the first sweeps.*
 
 # %%
@@ -309,13 +313,13 @@ figure(plot.sweeps({"in $x$": maps["DDIM"], "in $y$, no factor": in_y}),
 # %% [markdown]
 # Equation \eqref{eq:factorial} knows why. On $\mathcal N(0,c^2)$ with $c=\tfrac14$ the sum $S$ tends to the logarithm of how far the
 # point's size moves. In $x$ it goes from 1 to $c$: $S=\ln4=1.4$. In $y$ it goes from 152 to $c$: $S=\ln608=6.4$, and
-# $6.4^6/6!\approx95$. The factor $A$ makes the library's sweeps those of $x/s$, in which all schedules with the same $\lambda=\log(\alpha/\sigma)$ are one
+# $6.4^6/6!\approx95$. The factor $A$ makes the library's sweeps those of $x/s$, in which all schedules with the same $\lambda$ are one
 # (measured: `tests/dlib/test_parallel.py`).
 #
 # ## 9.7 Rung 2: captioned shapes
 #
-# A trained network: the small transformer that draws captions such as "a small green square", guided with $\omega=2$, 50 steps on Stable Diffusion's schedule, in
-# float32. ParaDiGMS' own settings: window 10, tolerance 0.1.
+# A trained network: the small transformer that draws captions such as "a small green square", guided with $\omega=2$, 50 steps on
+# Stable Diffusion's schedule, in float32. Window 10, tolerance 0.1, as in ParaDiGMS' code.
 
 # %%
 world = guided(shapes_teacher(), 2.0, NULL_TOKENS)
