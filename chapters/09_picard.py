@@ -70,7 +70,7 @@ figure(plot.endpoints(panels, truth, labels),
 # $\varepsilon$. DDIM [@song2021ddim] puts them together again for the next, cleaner level $b$: one call a step,
 # $\Phi(x)=\alpha_bx_\theta(x)+\sigma_b\,\varepsilon(x)$.
 #
-# Number the levels $0$ (noise) to $N$ (data), and call the step that leaves level $j$ $\Phi_j$. A sampler is a **chain**,
+# Number the levels $0$ (noise) to $N$ (data), and let $\Phi_j$ be the step from level $j$. A sampler is a **chain**,
 #
 # $$X_{j+1}=\Phi_j(X_j),\qquad X_0=x_T. \label{eq:chain}$$
 #
@@ -97,7 +97,7 @@ starts, forty = x_T[:64], levels(40)
 found = [picard(model, starts, forty, window=w, tol=0) for w in (1, 7, 40)]
 claim("C09.1", "DDIM, 1, 7 or 40 steps at once: Picard's samples less the sequential ones",
       max(metrics.rms(run.x, sample(model, starts, forty)) for run in found), between=(0, 0))
-claim("C09.2", "and the most sweeps over the number of steps",
+claim("C09.2", "the most sweeps of these three runs, over the number of steps",
       max(run.sweeps for run in found) / 40, between=(0, 1))
 
 # %% [markdown]
@@ -114,7 +114,7 @@ claim("C09.2", "and the most sweeps over the number of steps",
 # **With noise too.** Ancestral sampling adds fresh noise $z_j$ in every step. Draw all the $z_j$ *before* the first sweep: then a step with its
 # noise is a fixed function, and the proof holds. `picard` draws what `sample` would draw, in that order.
 #
-# Here is the error of every point after every sweep, from the usual guess, all points equal; and once from a wild one, pure noise.
+# Here is the error of every point after every sweep, from the usual guess, all points equal, and once from pure noise.
 
 # %%
 def error_map(x, solver=solvers.ddim, guess=None):
@@ -129,7 +129,7 @@ wild = error_map(starts, guess=[starts, *(Draw(j).normal(starts) for j in range(
 # %%
 # NBVAL_CHECK_OUTPUT
 three = [*maps.values(), wild]
-claim("C09.3", "all three: points 0 to k after k sweeps, largest error",
+claim("C09.3", "DDIM, ancestral, wild guess: points 0 to k after k sweeps, largest error",
       max(row[: k + 1].max() for run in three for k, row in enumerate(run)), between=(0, 0))
 figure(plot.sweeps(maps),
        "Left of the dashed diagonal both maps are white, bitwise exact. DDIM's white "
@@ -182,7 +182,7 @@ last = [sweep.points[-1].item() for sweep in sweeps(line, one, forty, tol=0)]
 claim("C09.4", "N(0, c²): the last point after k sweeps, less the product to degree k",
       max(abs(x - e) for x, e in zip(last, product.coef.cumsum())), below=1e-12)
 S, guess_off = sum(map(abs, change)), 1 - last[-1]
-claim("C09.5", "and its error over S^k/k! times the guess's, sweeps 1 to 10 (largest)",
+claim("C09.5", "N(0, c²): its error over S^k/k! times the guess's, k = 1 to 10 (largest)",
       max(abs(last[k] - last[-1]) / guess_off / (S**k / math.factorial(k))
           for k in range(1, 11)), between=(0, 1))
 
@@ -193,9 +193,9 @@ claim("C09.5", "and its error over S^k/k! times the guess's, sweeps 1 to 10 (lar
 # %%
 # NBVAL_CHECK_OUTPUT
 runs = {n: picard(model, x_T, levels(n), tol=1e-2) for n in (12, 25, 50, 100, 200, 400)}
-claim("C09.6", "depth for 400 steps over that for 50",
+claim("C09.6", "Picard's depth for 400 steps over that for 50",
       runs[400].depth / runs[50].depth, below=1.5)
-claim("C09.7", "but the work for 400 steps over the sequential sampler's",
+claim("C09.7", "Picard's work for 400 steps over the sequential sampler's",
       runs[400].work / 400, above=1)
 
 # %%
@@ -230,7 +230,7 @@ loose = picard(model, x_T, hundred, tol=1e-2).x
 apart = (loose - slow).norm(dim=1) / (1e-2 * hundred[-1].sigma)
 claim("C09.8", "tolerance 0.01: the median sample's distance to DDIM's, over tol · σ",
       apart.median(), below=1)
-claim("C09.9", "and the worst sample's", apart.max(), above=10)
+claim("C09.9", "tolerance 0.01: the worst sample's distance", apart.max(), above=10)
 
 # %% [markdown]
 # So **a tolerance is not an error bound**: it bounds what *one* sweep changes. Most samples end closer. A few stood at a fork between two
@@ -339,7 +339,7 @@ figure(plot.pictures(rows),
        "Ten captions, the same noise in each column.")
 
 # %% [markdown]
-# We ask for a third of the depth, which is modest beside 9.3, and that most pictures are the sequential ones to a twentieth of their range.
+# We ask for a third of the depth, and for most pictures to a twentieth of their range.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -348,7 +348,7 @@ claim("C09.15", "shapes, window 10, tolerance 0.1: depth over steps",
       fast.depth / 50, below=1 / 3)
 claim("C09.16", "the median picture: RMS distance to the sequential one (range 2)",
       apart.median(), below=0.1)
-claim("C09.17", "pictures that are further off than that, over all",
+claim("C09.17", "pictures that are more than 0.1 off, over all 32",
       (apart > 0.1).double().mean(), below=0.25)
 
 # %% [markdown]
