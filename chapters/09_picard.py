@@ -23,9 +23,9 @@
 #
 # A sampler waits. Each step needs the point that the step before has made, so a hundred steps are a hundred network calls
 # *one after another*, while most of a large accelerator idles. Chapter 8 asked for fewer steps. This chapter keeps the steps
-# and makes them at the same time.
+# and makes them all at once.
 #
-# Both panels below start from the same noise, and both wait for **12 network calls one after another**. A grey line ties each
+# Both panels start from the same noise, and both wait for **12 network calls one after another**. A grey line ties each
 # point to where the exact flow would have carried it.
 
 # %%
