@@ -22,7 +22,7 @@
 # # 9 Picard iteration: all time steps at once
 #
 # A sampler waits. Each step needs the point that the step before has made, so a hundred steps are a hundred network calls
-# *one after another*, while most of a large accelerator idles. Chapter 8 asked for fewer steps. This chapter keeps the steps
+# *one after another*, while a large accelerator idles. Chapter 8 asked for fewer steps. This chapter keeps the steps
 # and makes them all at once.
 #
 # Both panels start from the same noise, and both wait for **12 network calls one after another**. A grey line ties each
@@ -60,7 +60,7 @@ figure(plot.endpoints(panels, truth, labels),
 
 # %% [markdown]
 # The right panel is not a better solver. It is the *same* DDIM with 200 steps, found in 12 rounds instead of 200. The
-# caption tells the price: each round asked the network about all steps that were not settled yet. This chapter says why so few
+# caption tells the price: each round asked about all steps not settled yet. This chapter says why so few
 # rounds suffice, when the answer is exact to the last bit, and what you pay.
 #
 # ## 9.1 A sum accepts guesses
@@ -339,7 +339,7 @@ figure(plot.pictures(rows),
        "Ten captions, the same noise in each column.")
 
 # %% [markdown]
-# We ask for a third of the depth, and for most pictures to a twentieth of their range.
+# We ask for a third of the depth, and that most pictures come within a twentieth of their range.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -352,7 +352,7 @@ claim("C09.17", "pictures that are more than 0.1 off, over all 32",
       (apart > 0.1).double().mean(), below=0.25)
 
 # %% [markdown]
-# The few that differ stood at a fork, as in 9.4.
+# A few differ more. Forks, as in 9.4, would explain it.
 #
 # ## 9.8 In practice
 #
@@ -361,7 +361,7 @@ claim("C09.17", "pictures that are more than 0.1 off, over all 32",
 #   rounds, the pictures of 100-step DDIM in 7 [@tang2024parataa]. Large networks on accelerators: *not reproduced here*.
 # - **When.** If 20 calls of ++(2M) are good enough, make them. Parallel rounds are for chains you
 #   must keep: 1000-step ancestral sampling, or a result that must equal another run's.
-# - **Batch.** The slowest sample moves the window. It is for batch 1; a server with a queue should batch requests.
+# - **Batch.** The slowest sample moves the window. Parallel sampling is for batch 1; a server with a queue should batch requests.
 # - **Bits.** A network may round a batch of 500 differently from a batch of 2. Exactness needs rows that do not depend on their neighbours:
 #   `--chunk 1` gives them, and is no longer parallel (measured: `tests/full_scale/test_sd_parallel.py`). In bfloat16 the third digit
 #   differs; a tolerance below that never settles early.
