@@ -190,7 +190,8 @@ claim("C10.5", "the worst case, tolerance 0: largest depth over N",
 # $$e_{p+1}\le\frac{1}{(p+1)!}\Big(\sum_j|r_j|\Big)^{p+1}=O\big(K^{-(p+1)}\big). \label{eq:order}$$
 #
 # Each iteration gains an order, for smooth equations in general [@gander2007parareal]. **More blocks do not need more
-# iterations.** Here are the orders on GMM5, typical errors with 60, 120 and 240 blocks of 2 steps, with chapter 8's bounds of ± 0.15:
+# iterations.** Here are the orders on GMM5, from the geometric mean of the samples' errors with 60, 120 and 240 blocks of 2 steps. The bounds
+# are those of chapter 8, ± 0.15:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -260,40 +261,39 @@ claim("C10.12", "and Picard's RMS distance to the sequential samples",
 
 # %%
 # NBVAL_CHECK_OUTPUT
-teacher, digit = guided(digits_teacher(), omega=1.0, null=NULL), torch.arange(10)
+teacher = guided(digits_teacher(), omega=1.0, null=NULL)
 to_clean = lambda n: [*schedule.levels(grid(schedule, n - 1, t_min=1e-2)), CLEAN]
-noise = Draw(4).normal(torch.empty(10, 1, 8, 8))
-with torch.no_grad():
-    few, many = (parareal(teacher, noise, to_clean(n), tol=0.1, cond=digit) for n in (25, 225))
-    in_turn = sample(teacher, noise, to_clean(225), cond=digit)
+noise, digit = Draw(4).normal(torch.empty(10, 1, 8, 8)), torch.arange(10)
+few = parareal(teacher, noise, to_clean(25), tol=0.1, cond=digit)
+many = parareal(teacher, noise, to_clean(225), tol=0.1, cond=digit)
+in_turn = sample(teacher, noise, to_clean(225), cond=digit)
 claim("C10.13", "digits: iterations for 225 steps over those for 25",
       many.sweeps / few.sweeps, below=1.5)
 claim("C10.14", "digits, 225 steps: RMS distance to the sequential pictures over tol·σ",
       metrics.rms(many.x, in_turn) / (0.1 * to_clean(225)[-2].sigma), below=1)
 
 # %%
-with torch.no_grad():
-    seen = list(islice(iterations(teacher, noise, to_clean(225), cond=digit), 3))
+seen = list(islice(iterations(teacher, noise, to_clean(225), cond=digit), 3))
 rows = {"225 in turn": in_turn, "15 long steps": seen[0].starts[-1]}
-rows |= {f"error × 4, {p} corrections, {run.depth} deep":
-         4 * (run.starts[-1] - in_turn).abs() - 1 for p, run in enumerate(seen)}
+for p, run in enumerate(seen):
+    rows[f"error × 4, {p} corrections"] = 4 * (run.starts[-1] - in_turn).abs() - 1
 figure(plot.pictures(rows),
        "Fifteen long steps give the right digits with errors along every stroke; one "
        "correction leaves faint traces of them, two leave blank paper.",
-       "Same network, same noise in each column.")
+       f"Same network and noise in a column. The last row: {seen[2].depth} calls deep, not 225.")
 
 # %% [markdown]
 # ## 10.7 What should look wrong here
 #
 # Two slips in \eqref{eq:update}: a wrong sign, $F-(G'-G)$, and parentheses left out, $F+G'-G$. *Predict for each, with 400 steps
-# and tolerance 0: is the sample still right, and after how many of at most 20 iterations?* The correct update needs 15.
+# and tolerance 0: is the sample still right, and after how many of at most 20 iterations?*
 
 # %%
 # NBVAL_CHECK_OUTPUT
 right = _Pipeline._next
 
 def slipped(update):
-    """parareal with another `update` of F, G' and G, where the library skips zeros too."""
+    """parareal with update(F, G', G), also where the library knows that G' − G is zero."""
     def following(self, p, i):
         if right(self, p, i) is None or p == 0:
             return right(self, p, i)
@@ -307,13 +307,14 @@ flipped = slipped(lambda F, new, old: F - (new - old))
 opened = slipped(lambda F, new, old: F + new - old)
 claim("C10.15", "wrong sign: samples less the sequential ones",
       metrics.rms(flipped.x, fine), between=(0, 0))
-claim("C10.16", "wrong sign: iterations over blocks", flipped.sweeps / 20, between=(1, 1))
+claim("C10.16", f"wrong sign: iterations over blocks (right sign: {settled.sweeps}/20)",
+      flipped.sweeps / 20, between=(1, 1))
 claim("C10.17", "no parentheses: samples less the sequential ones",
       metrics.rms(opened.x, fine), between=(1e-17, 1e-12))
 
 # %% [markdown]
-# The wrong sign ends at *exactly* the right sample: the proof of section 10.2 never asks what $G$ says. Only the count gives it away, all 20
-# iterations and the sequential depth, since in \eqref{eq:gauss-rounds} $g$ becomes $-g$ and $r_j$ is about $-2$. So test the count as well as
+# The wrong sign ends at *exactly* the right sample: the proof of section 10.2 never asks what $G$ says. Only the count gives it away: all 20
+# iterations, the sequential depth, where the right sign needs 15. For in \eqref{eq:gauss-rounds} $g$ becomes $-g$ and $r_j$ about $-2$. So test the count as well as
 # the sample.
 #
 # The missing parentheses leave rounding errors. They are harmless in a picture. They are not harmless in a test: "equal to the
@@ -367,7 +368,8 @@ claim("C10.17", "no parentheses: samples less the sequential ones",
 #    to $10^{-12}$ after each of their rounds on 20 steps.
 # 3. *(code)* Give the ancestral $F$ a coarse step that moves as it does: the *mean* of an ancestral step. Predict whether it needs fewer
 #    iterations than DDIM's long step at 400 steps and tolerance $10^{-2}$. Check: at most four fifths.
-# 4. *(open)* Blocks of equal length in λ are a choice. Find edges for GMM5 that save an iteration at 400 steps.
+# 4. *(open)* Blocks of equal length in λ are a choice. Find edges (`edges` of `_Pipeline`) for GMM5 that save an iteration at 400
+#    steps.
 #
 # <details><summary>Answer to 1</summary>
 #
