@@ -76,9 +76,9 @@ figure(plot.endpoints(panels, fine, labels),
 # show that the starts were wrong; block $i$ should have begun not at $U_i^{p-1}$ but at a better $U_i^p$. How far would that move the block's
 # end? $F$ knows, for another $J$ calls. Ask $G$ instead:
 #
-# $$U_{i+1}^{p}=F_i(U_i^{p-1})+\big[G_i(U_i^{p})-G_i(U_i^{p-1})\big],\qquad U_0^p=x_T. \label{eq:update}$$
+# $$U_{i+1}^{p}=F_i(U_i^{p-1})+\big[G_i(U_i^{p})-G_i(U_i^{p-1})\big] \label{eq:update}$$
 #
-# This is **parareal** [@lions2001parareal], brought to diffusion as SRDS, *self-refining diffusion samplers* [@selvam2024srds]. Only
+# with $U_0^p=x_T$. This is **parareal** [@lions2001parareal], brought to diffusion as SRDS, *self-refining diffusion samplers* [@selvam2024srds]. Only
 # the bracket is sequential, one coarse call a block. In the library, where `None` means "not known yet", and with tolerance 0, which
 # iterates until the end does not change in any bit:
 
@@ -137,9 +137,9 @@ figure(plot.sweeps(maps),
 # blocks idle most of the time.
 #
 # But $F_i(U_i^{p-1})$ needs *only* $U_i^{p-1}$. Start it when that arrives, while later blocks still wait for theirs. Let $U_i^p$ be
-# known after $T(p,i)$ calls. The next start then needs the end of a fine solve, and a coarse step:
+# known after $T(p,i)$ calls; the guess has $T(0,i)=i$. The next start needs the end of a fine solve, and a coarse step:
 #
-# $$T(p,i+1)=\max\big\{T(p-1,i)+J,\;T(p,i)+1\big\},\qquad T(0,i)=i. \label{eq:ready}$$
+# $$T(p,i+1)=\max\big\{T(p-1,i)+J,\;T(p,i)+1\big\}. \label{eq:ready}$$
 #
 # By induction $T(p,i)=i+p(J-1)$ for $i\ge p$ and $J\ge2$: both entries of the maximum agree. The last start is there after
 #
@@ -164,9 +164,9 @@ figure(plot.pipeline(third.timetable),
 shapes = ((100, 10), (96, 8), (36, 6), (100, 5), (100, 20))
 runs = {(N, K, tol): parareal(model, starts[:8], levels(N), blocks=K, tol=tol)
         for N, K in shapes for tol in (0.1, 0)}
-late = [run.depth - (K + run.sweeps * (N // K - 1)) for (N, K, tol), run in runs.items()]
+excess = [run.depth - (K + run.sweeps * (N // K - 1)) for (N, K, tol), run in runs.items()]
 claim("C10.4", "depth less K + p(J−1), largest of ten runs",
-      max(map(abs, late)), between=(0, 0))
+      max(map(abs, excess)), between=(0, 0))
 claim("C10.5", "the worst case, tolerance 0: largest depth over N",
       max(run.depth / N for (N, K, tol), run in runs.items()), between=(1, 1))
 
@@ -177,9 +177,9 @@ claim("C10.5", "the worst case, tolerance 0: largest depth over N",
 #
 # For data $\mathcal N(0,c^2)$ both maps are factors, $F_i(U)=f_iU$ and $G_i(U)=g_iU$, and \eqref{eq:update} reads
 # $U_{i+1}^p=g_iU_i^p+(f_i-g_i)U_i^{p-1}$. Each block contributes $g_i$, or $f_i-g_i$ at the price of one iteration. With $p$ iterations
-# to spend,
+# to spend, and $r_j=(f_j-g_j)/g_j$,
 #
-# $$U_i^{p}=x_T\prod_{j\lt i}g_j\;\sum_{m\le p}e_m(r_0,\dots,r_{i-1}),\qquad r_j=\frac{f_j-g_j}{g_j}, \label{eq:gauss-rounds}$$
+# $$U_i^{p}=x_T\prod_{j\lt i}g_j\;\sum_{m\le p}e_m(r_0,\dots,r_{i-1}), \label{eq:gauss-rounds}$$
 #
 # where $e_m$ is the sum of all products of $m$ different $r_j$. The chain is $\prod f_j=\prod g_j(1+r_j)$; $p$ iterations are this product
 # *multiplied out to degree $p$* in how wrong the coarse step is. Of $i$ factors there is no degree above $i$: the triangle again.
@@ -233,9 +233,9 @@ claim("C10.10", "work for 1600 steps over p times 1600",
 windows = {N: picard(model, x_T, levels(N), window=round(N**0.5), tol=1e-6)
            for N in steps[:3]}
 share = lambda found: {N: run.depth / N for N, run in found.items()}
-figure(plot.convergence({"one after another": dict.fromkeys(steps, 1), "parareal":
-                         share(runs), "Picard, window √N": share(windows)},
-                        xlabel="steps $N$", ylabel="depth over $N$"),
+curves = {"one after another": dict.fromkeys(steps, 1),
+          "parareal": share(runs), "Picard, window √N": share(windows)}
+figure(plot.convergence(curves, xlabel="steps $N$", ylabel="depth over $N$"),
        "Parareal's depth falls from nearly all of the steps at 36 to a sixth of them at "
        "1600; Picard's window is shallower at 36, 100 and 400 steps.",
        f"GMM5. Iterations of parareal: {', '.join(str(run.sweeps) for run in runs.values())}.")

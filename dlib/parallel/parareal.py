@@ -115,7 +115,7 @@ class _Pipeline:
             self.new.append((p, i))
 
     def _tick(self) -> None:
-        """One network call: a step of each fine solve under way, the coarse step of each new start; then all starts that follow."""
+        """One network call that advances all that can be advanced; then all starts that follow."""
         fine, coarse, self.new = list(self.under_way), self.new, []
         self.timetable.append(fine)
         made = self._steps(fine, coarse)
