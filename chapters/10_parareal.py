@@ -276,7 +276,7 @@ claim("C10.14", "digits, 225 steps: RMS distance to the sequential pictures over
 seen = list(islice(iterations(teacher, noise, to_clean(225), cond=digit), 3))
 rows = {"225 in turn": in_turn, "15 long steps": seen[0].starts[-1]}
 for p, run in enumerate(seen):
-    rows[f"error × 4, {p} corrections"] = 4 * (run.starts[-1] - in_turn).abs() - 1
+    rows[f"error × 4, corrections: {p}"] = 4 * (run.starts[-1] - in_turn).abs() - 1
 figure(plot.pictures(rows),
        "Fifteen long steps give the right digits with errors along every stroke; one "
        "correction leaves faint traces of them, two leave blank paper.",
@@ -335,7 +335,7 @@ claim("C10.17", "no parentheses: samples less the sequential ones",
 #   does, it costs iterations.
 # - **$G$ must be a function.** Dropout, or kernels that change between calls, leave a bracket that never vanishes.
 # - **Bits.** A matrix product over many rows may round differently than over one. `--chunk 1` evaluates each row by itself; the test suite
-#   compares Stable Diffusion's pictures for equality that way.
+#   compares a tiny Stable Diffusion's pictures for equality that way.
 # - **No memory.** Multistep solvers are refused, as in chapter 9. DPM-Solver-2, Heun and DPM-Solver-3 are welcome as $F$ and $G$, the
 #   ancestral step as $F$.
 # - **Where the toy stops being true.** GMM5's ε is smooth; a large network's, strongly guided, makes larger $r_j$.
