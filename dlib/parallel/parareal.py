@@ -52,6 +52,7 @@ class Iteration(NamedTuple):
     """Where `iterations` stands: the starts U_0 … U_K of the blocks, U_K the end; depth and work so far (see `Parallel`).
 
     change (K + 1,): how far the iteration moved each start, over σ; NaN for the coarse guess. edges: the step each block begins with.
+    timetable: for each round of steps so far the fine ones among them, as (iteration that began the solve, block); see `plot.pipeline`.
     """
 
     starts: list[Tensor]
@@ -59,6 +60,7 @@ class Iteration(NamedTuple):
     edges: list[int]
     depth: int
     work: int
+    timetable: list[list[tuple[int, int]]]
 
 
 def iterations(
@@ -93,6 +95,7 @@ class _Pipeline:
         self.coarse_ends: dict[tuple[int, int], Tensor] = {}
         self.under_way: dict[tuple[int, int], tuple[int, Tensor]] = {}  # the next fine step and its x
         self.new: list[tuple[int, int]] = []  # starts whose coarse step is due
+        self.timetable: list[list[tuple[int, int]]] = []
         self._learn(0, 0, x)
 
     def run(self, tol: float) -> Iterator[Iteration]:
@@ -101,7 +104,7 @@ class _Pipeline:
                 self._tick()
             change = torch.stack([self._change(p, i) for i in range(self.blocks + 1)])
             starts = [self.starts[min(p, i), i] for i in range(self.blocks + 1)]
-            yield Iteration(starts, change, self.edges, self.lockstep.depth, self.lockstep.work)
+            yield Iteration(starts, change, self.edges, self.lockstep.depth, self.lockstep.work, list(self.timetable))
             if change[-1] <= tol:
                 return
 
@@ -112,22 +115,31 @@ class _Pipeline:
             self.new.append((p, i))
 
     def _tick(self) -> None:
-        """One network call: a step of each fine solve under way and the coarse step of each new start; then all starts that follow."""
-        fine, coarse, self.new, levels = list(self.under_way.items()), self.new, [], self.levels
-        tasks = [(self.fine, Step(x, levels[n], levels[n + 1], self.noises[n])) for _, (n, x) in fine]
-        tasks += [(self.coarse, Step(self.starts[p, i], levels[self.edges[i]], levels[self.edges[i + 1]], None)) for p, i in coarse]
-        made = self.lockstep.together(tasks)
-        sweeps = [1 + p for p, _ in [key for key, _ in fine] + coarse]
-        finite("parareal", made, sweeps, [n for _, (n, _) in fine] + [self.edges[i] for _, i in coarse], levels)
-        for (key, (n, _)), x in zip(fine, made):
-            self.under_way[key] = n + 1, x
-            if n + 1 == self.edges[key[1] + 1]:
-                self.fine_ends[key] = self.under_way.pop(key)[1]
+        """One network call that advances all that can be advanced; then all starts that follow."""
+        fine, coarse, self.new = list(self.under_way), self.new, []
+        self.timetable.append(fine)
+        made = self._steps(fine, coarse)
         self.coarse_ends.update(zip(coarse, made[len(fine) :]))
-        due = {*coarse, *((p + 1, i) for (p, i), _ in fine if (p, i) in self.fine_ends)}
+        due = set(coarse)
+        for (p, i), x in zip(fine, made):
+            n = self.under_way[p, i][0] + 1
+            self.under_way[p, i] = n, x
+            if n == self.edges[i + 1]:
+                del self.under_way[p, i]
+                self.fine_ends[p, i] = x
+                due.add((p + 1, i))
         for p, i in sorted(due, key=lambda at: at[::-1]):
             if (x := self._next(p, i)) is not None:
                 self._learn(p, i + 1, x)
+
+    def _steps(self, fine: list[tuple[int, int]], coarse: list[tuple[int, int]]) -> list[Tensor]:
+        """The next step of each fine solve, then the coarse steps, all in one network call."""
+        levels, ns = self.levels, [self.under_way[key][0] for key in fine]
+        tasks = [(self.fine, Step(self.under_way[key][1], levels[n], levels[n + 1], self.noises[n])) for key, n in zip(fine, ns)]
+        tasks += [(self.coarse, Step(self.starts[p, i], levels[self.edges[i]], levels[self.edges[i + 1]], None)) for p, i in coarse]
+        made = self.lockstep.together(tasks)
+        finite("parareal", made, [1 + p for p, _ in fine + coarse], ns + [self.edges[i] for _, i in coarse], levels)
+        return made
 
     def _next(self, p: int, i: int) -> Tensor | None:
         """U_{i+1}^p, or None while something that it is made of is missing."""
