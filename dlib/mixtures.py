@@ -79,6 +79,26 @@ class Mixture:
         """(1+ω) log p_t(x|c) − ω log p_t(x): unnormalised; its gradient is the guided score (Ho & Salimans 2022)."""
         return (1 + omega) * self.log_prob(x, level, label) - omega * self.log_prob(x, level)
 
+    def class_prob(self, x: Tensor, level: NoiseLevel, label: Tensor) -> Tensor:
+        """p_t(c | x) of the class label (B,), by Bayes' rule from p_t(x | c), p_t(x) and the class's weight: (B,)."""
+        prior = ((label[:, None] == self.labels.to(x.device)) | (label[:, None] == NULL)).to(x) @ self.weights.to(x)
+        return prior * (self.log_prob(x, level, label) - self.log_prob(x, level)).exp()
+
+    def tilted_sample(self, n: int, level: NoiseLevel, label: int, omega: float, draw: Draw) -> Tensor:
+        """n exact samples (n, d) of the tilt p_t(x|c)^{1+ω} p_t(x)^{−ω} (over its integral), by rejection.
+
+        By Bayes' rule it is p_t(x) p_t(c|x)^{1+ω}, up to a constant: draw a noised point of any class, keep it with probability
+        p_t(c|x)^{1+ω}. level: of floats; ω ≥ −1. Draws, n points at a time: those of `sample`, the noise, a uniform a point.
+        """
+        require(omega >= -1, f"Mixture: a tilt of omega = {omega:g} would keep points with probability above 1: wanted omega ≥ −1 (0 is the class)")
+        kept, asked = self.means[:0], torch.full((n,), label)
+        while len(kept) < n:
+            x0, _ = self.sample(n, draw)
+            x = level.alpha * x0 + level.sigma * draw.normal(x0)
+            keep = draw.uniform(n) < self.class_prob(x, level, asked) ** (1 + omega)
+            kept = torch.cat([kept, x[keep]])
+        return kept[:n]
+
     def posterior_means(self, x: Tensor, level: NoiseLevel, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(E[x₀|x_t], E[ε|x_t]), each (B, d), each from its own sum: neither loses digits as σ → 0 or α → 0."""
         joint, centred, variance, alpha, sigma = self._components(x, level, label)
