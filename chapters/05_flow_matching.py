@@ -67,7 +67,7 @@ figure(plot.fans(panels, levels, torch.arange(25) // 5, line),
 # **Recap.**
 #
 # - Noise is added as $x_t=\alpha_tx_0+\sigma_t\varepsilon$; $t=1$ is noise, $t=0$ is data, a dot is $d/dt$. We write $\lambda=\log(\alpha/\sigma)$ and $\kappa=\sigma/\alpha$.
-# - The perfect network says $\varepsilon(x,t)=\mathbb E[\varepsilon\mid x_t=x]$. One call has five **faces**, each computed from any other: `.eps`, `.x0`,
+# - The perfect network says $\varepsilon(x,t)=\mathbb E[\varepsilon\mid x_t=x]$. A call has five **faces**: `.eps`, `.x0`,
 #   `.v` $=\alpha\varepsilon-\sigma x_0$, `.velocity`, `.score` $=\nabla\log p_t$. `exact(mixture, schedule)` is such a network.
 # - The probability-flow ODE carries the density $p_t$ of $x_t$ (chapter 4). For $y=x/\alpha$ it reads $dy/d\kappa=\varepsilon(x,t)$, whatever the schedule.
 # - DDIM steps from level $a$ to $b$ by $\alpha_bx_0+\sigma_b\varepsilon$: keep what the network said, change the level.
@@ -127,7 +127,7 @@ z = torch.arange(-10, 10, 0.25, dtype=f64)
 def cfm(model, data, t, face="velocity"):
     x0, eps = torch.cartesian_prod(data.stds.max() * z, z).split(1, dim=1)      # all pairs
     share = torch.softmax(data.log_prob(x0, CLEAN) - eps[:, 0] ** 2 / 2, 0)[:, None]
-    weight = weights.Weight(face, lambda level, schedule: len(x0) * share)
+    weight = weights.Weight(face, lambda level, schedule: len(x0) * share)     # mean → sum
     times = lambda draw, n: torch.full((n,), t, dtype=f64)
     return denoising(model, Batch(x0, noise=eps), Draw(0), weight, times).value
 
@@ -164,7 +164,7 @@ claim("C05.2", "gradient of CFM − gradient of FM (relative)",
 #
 # $$\int_0^1\frac{\lVert\varepsilon-\varepsilon_\theta\rVert^2}{(1-t)^2}\,dt=\int e^{-\lambda}\,\lVert\varepsilon-\varepsilon_\theta\rVert^2\,d\lambda. \label{eq:fm-weight}$$
 #
-# Do the same for the $v$-loss on the cosine schedule, $\alpha=\cos\frac\pi2t$ and $\sigma=\sin\frac\pi2t$: the weight is $\frac2\pi e^{-\lambda}$. **Flow matching is
+# Do the same for the $v$-loss on the cosine schedule, $\alpha=\cos\frac\pi2t$ and $\sigma=\sin\frac\pi2t$: $v$ errs by $1/\alpha$ too, $d\lambda/dt=-\frac\pi{2\alpha\sigma}$, and the weight is $\frac2\pi e^{-\lambda}$. **Flow matching is
 # $v$-prediction on the cosine schedule, times $\pi/2$** [@kingma2023understanding]. Such objectives differ by a weight over λ, and by nothing else. So the $v$-loss must stop at $c$, not at $c\pi/2$:
 
 # %%

@@ -319,7 +319,8 @@ claim("C07.13", "x₀ and ε from dlib.thresholded: it stays (rms)",
 # | `solvers.ddim` | the same function object; also the teacher's step in LCM and PCM |
 #
 # ```bash
-# python -m full_scale.sample --tiny --prompt "a red circle" --solver ddim --grid sd_trailing --steps 10
+# python -m full_scale.sample --tiny --prompt "a red circle" \
+#     --solver ddim --grid sd_trailing --steps 10
 # ```
 #
 # **How far up the ladder.** Rung 1: the exact solution, and DDIM's error in closed form. Rung 2: a trained network, there and back. Rung 3: equal to
