@@ -221,7 +221,7 @@ claim("C05.5", "ε on VP, converted − E[ε − x₀ | x] on straight paths (la
 #
 # $$x_a+(t_b-t_a)(\varepsilon-x_0)=(1-t_b)\,x_0+t_b\,\varepsilon=\alpha_bx_0+\sigma_b\varepsilon, \label{eq:fm-euler}$$
 #
-# because $x_a=(1-t_a)x_0+t_a\varepsilon$. **Euler for flow matching is DDIM**, and DDIM, Euler's rule in $(y,\kappa)$, does not see the schedule. So walk the ε-model by DDIM on VP and its
+# because $x_a=(1-t_a)x_0+t_a\varepsilon$. **Euler for flow matching is DDIM**, and DDIM, Euler's rule in $(y,\kappa)$, does not see the schedule. Walk the ε-model by DDIM on VP and its
 # converted twin by Euler, through the same ten κ:
 
 # %%
@@ -290,7 +290,7 @@ def trained(couple, seed):
     return model
 
 # %% [markdown]
-# Then take *one* step from 2000 noises. The independent network can only send them near the mean (section 5.1). The coupled one should end several times closer to the data.
+# Take *one* step from 2000 noises. The independent network can only send them near the mean (section 5.1). The coupled one should end several times closer to the data.
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -337,8 +337,10 @@ claim("C07.13", "x₀ and ε from dlib.thresholded: it stays (rms)",
 # <details><summary>Answer to 1</summary>
 #
 # $\dot z=\dot x/\sigma-x\dot\sigma/\sigma^2$. With \eqref{eq:pfode} and $\varepsilon=(x-\alpha x_\theta)/\sigma$ this is
-# $x(\dot\alpha/\alpha-\dot\sigma/\sigma-\dot\lambda)/\sigma+\alpha\dot\lambda x_\theta/\sigma=e^\lambda\dot\lambda x_\theta$, since the bracket vanishes. Frozen, the
-# integral is $\sigma_t(e^{\lambda_t}-e^{\lambda_s})x_\theta=\alpha_t(1-e^{-h})x_\theta$. Insert $x_s=\alpha_sx_\theta+\sigma_s\varepsilon$ in both forms: each becomes
+#
+# $$\dot z=\frac x\sigma\Bigl(\frac{\dot\alpha}\alpha-\frac{\dot\sigma}\sigma-\dot\lambda\Bigr)+\frac\alpha\sigma\dot\lambda\,x_\theta=e^\lambda\dot\lambda\,x_\theta,$$
+#
+# since the bracket vanishes. Frozen, the integral is $\sigma_t(e^{\lambda_t}-e^{\lambda_s})x_\theta=\alpha_t(1-e^{-h})x_\theta$. Insert $x_s=\alpha_sx_\theta+\sigma_s\varepsilon$ in both forms: each becomes
 # $\alpha_tx_\theta+\sigma_t\varepsilon$.
 #
 # </details>
