@@ -62,7 +62,7 @@ figure(plot.fans(panels, levels, torch.arange(25) // 5, line),
 # Top left, the lines that the network was trained on: they cross. Top right, the paths that it makes: they bend, and keep
 # their order. Bottom left, one step along its first direction: *everything* lands on one point.
 #
-# This chapter says what the network learns, why that is a diffusion model, and what really straightens the paths (bottom right).
+# What does the network learn? Why is that a diffusion model? And what really straightens the paths (bottom right)?
 #
 # **Recap.**
 #
@@ -79,7 +79,7 @@ figure(plot.fans(panels, levels, torch.arange(25) // 5, line),
 #
 # $$u_t(x)=\mathbb E\big[\dot\alpha x_0+\dot\sigma\varepsilon\,\big|\,x_t=x\big]. \label{eq:fm-marginal}$$
 #
-# It moves the density just as the lines do. To see it, take a smooth test function $\varphi$ that vanishes far away. By the chain rule
+# It moves the density just as the lines do. Take a smooth test function $\varphi$ that vanishes far away. By the chain rule
 #
 # $$\frac d{dt}\mathbb E\,\varphi(x_t)=\mathbb E\big[\nabla\varphi(x_t)\cdot(\dot\alpha x_0+\dot\sigma\varepsilon)\big]=\mathbb E\big[\nabla\varphi(x_t)\cdot u_t(x_t)\big],$$
 #
@@ -214,7 +214,7 @@ claim("C05.5", "ε on VP, converted − E[ε − x₀ | x] on straight paths (la
       (on_flow(x, level).raw - (eps - x0)).abs().max(), below=1e-9)
 
 # %% [markdown]
-# Why not convert there and back, and compare? A velocity with its sign wrong both ways would come back unchanged. In assignment 5 you
+# Converting there and back proves less: a velocity with its sign wrong both ways comes back unchanged. In assignment 5 you
 # write the test that catches such converters.
 #
 # **The same samples.** On straight paths Euler's step is
@@ -251,7 +251,7 @@ claim("C05.6", "ε on VP by DDIM − velocity on straight paths by Euler (RMS)",
 #
 # $$\text{share of the cost that is saved}\;\le\;\sqrt{\frac{2\ln n}d}. \label{eq:fm-batch}$$
 #
-# Many dimensions come near it. Let each $x_0$ in turn pick the best of the noises left: three quarters of them choose among $n/4$ or more. For $n=256$ that alone is half of the bound.
+# Many dimensions come near it: if each $x_0$ in turn picks the best noise left, three quarters choose among $n/4$ or more. For $n=256$ that alone is half of the bound.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -270,10 +270,10 @@ figure(plot.convergence(costs, "batch size n", "transport cost over independent 
        "Data and noise both normal, in $d$ dimensions: the laws' optimum costs nothing.")
 
 # %% [markdown]
-# Batch coupling is strong on toys and weak in pictures: in Stable Diffusion's $d=16\,384$, a batch of 256 saves at most 2.6 %. Chapter 18 makes its pairs with the model itself.
+# In Stable Diffusion's $d=16\,384$, a batch of 256 saves at most 2.6 %. Chapter 18 makes its pairs with the model itself.
 #
-# Two traps. **No score**: the ends and the algebra \eqref{eq:fm-table} are right, but $\varepsilon$ given $x_0$ is no longer normal, so $-\mathbb E[\varepsilon\mid x]/\sigma$ is *not*
-# $\nabla\log p_t$. A sampler that reads a score off gives wrong variances; exercise 3 computes one. **Labels**: pair across classes, and a class's noise is no longer $\mathcal N(0,I)$, but that is where sampling starts.
+# Two traps. **No score**: $\varepsilon$ given $x_0$ is no longer normal, and $-\mathbb E[\varepsilon\mid x]/\sigma$ is *not*
+# $\nabla\log p_t$. A sampler that reads a score off gives wrong variances (exercise 3). **Labels**: couple within each class. Across classes, a class's noise is no longer the $\mathcal N(0,I)$ from which you sample.
 #
 # Now train a small MLP on the five modes, with independent and with coupled noise.
 
@@ -325,11 +325,11 @@ figure(plot.pictures({"v on VP, by DDIM": by_ddim, "as a velocity, by Euler": by
 # %% [markdown]
 # ## 5.7 What should look wrong here
 #
-# Many codes regress $x_0-\varepsilon$. With $t=1$ at data (the rectified-flow release, facebookresearch/flow_matching, torchcfm) that is right: it is $dx/dt$ there. Lecture slides take it over to
-# $x_t=(1-t)x_0+t\varepsilon$, this book's and SD3's time. There it is $-\dot x$, and the sampler must subtract.
+# Many codes put $t=1$ at data (the rectified-flow release, facebookresearch/flow_matching, torchcfm) and regress $x_0-\varepsilon$, which is $dx/dt$ there. In the time of
+# this book and of SD3 it is $-\dot x$, and the sampler must subtract.
 #
-# Take data $\mathcal N(0,c^2)$ with $c=\tfrac12$ and forget the sign. *Predict the standard deviation at the end*, before you run the cell.
-# ($u$ is linear, so a start at 1 ends at the standard deviation.)
+# Forget it, for data $\mathcal N(0,c^2)$ with $c=\tfrac12$. *Predict the standard deviation at the end*, before you run the cell.
+# ($u$ is linear, so a start at 1 ends at it.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -350,7 +350,7 @@ claim("C05.11", "the right sign: over c", spread(right) / c, between=(0.98, 1.02
 #   `lognormal_times(flow(), 0, 1)`. It trains more in the middle of λ and changes no optimum.
 # - **Shift.** $t'=\frac{mt}{1+(m-1)t}$ is $\kappa'=m\kappa$: the same as dividing the data by $m$, since $y'/m=x_0/m+\kappa\varepsilon$. SD3 uses $m=3$ at $1024^2$. diffusers
 #   shifts its clean end twice (.003, then .009; a test shows it).
-# - **The ends.** A velocity network is well defined at $\alpha=0$; a score read off it divides by $t$. A converted VP model starts where VP does, at $t=.9935$; `converted` says so.
+# - **The ends.** A velocity network is well defined at $\alpha=0$. A converted VP model starts where VP does, at $t=.9935$; `converted` says so.
 # - **Where the toy stops being true.** A learnt ε-model errs, and conversion keeps its errors: dividing by $\alpha$ magnifies them near noise.
 #
 # | this chapter | Stable Diffusion |
@@ -382,8 +382,7 @@ claim("C05.11", "the right sign: over c", spread(right) / c, between=(0.98, 1.02
 #
 # <details><summary>Answer to 1</summary>
 #
-# $a=0$, $b=1$: $\alpha^2c^2/(\alpha^2c^2+\sigma^2)$. As $\alpha\to0$ it is 0: $x_t$ *is* the noise. As $\sigma\to0$ it is 1, the whole variance: nothing can be known of ε, and since the velocity of straight paths
-# is $\varepsilon-x_0$, its loss cannot fall below 1 there either.
+# $a=0$, $b=1$: $\alpha^2c^2/(\alpha^2c^2+\sigma^2)$. As $\alpha\to0$ it is 0: $x_t$ *is* the noise. As $\sigma\to0$ it is 1, the whole variance: nothing can be known of ε.
 #
 # </details>
 #
