@@ -7,7 +7,7 @@ from truth import SCHEDULES, appendix_a, normals
 
 from dlib import Denoiser, exact, vp
 from dlib.solvers import (
-    dpm_solver_2, dpm_solver_3, dpm_solver_pp_2m, dpm_solver_pp_2s, dpm_solver_pp_3m, dpm_solver_pp_3m_released, euler, heun,
+    ddim, dpm_solver_2, dpm_solver_3, dpm_solver_pp_2m, dpm_solver_pp_2s, dpm_solver_pp_3m, dpm_solver_pp_3m_released, euler, heun,
 )
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
@@ -37,6 +37,16 @@ def close(a, b):
 
 def inside(schedule, s, t, r):
     return schedule.at_lam(s.lam + r * (t.lam - s.lam))
+
+
+@EVERY
+def test_ddim_in_its_three_forms(schedule):
+    """ε frozen, x₀ frozen, and the level changed: one step (Song et al. 2021, eq. 12)."""
+    model, (*_, s, t) = problem(schedule)
+    h, said = t.lam - s.lam, model(X, s)
+    for form in (t.alpha / s.alpha * X - t.sigma * expm1(h) * said.eps, t.sigma / s.sigma * X - t.alpha * expm1(-h) * said.x0,
+                 t.alpha * said.x0 + t.sigma * said.eps):
+        assert close(ddim(model, X, s, t)[0], form)
 
 
 @EVERY
