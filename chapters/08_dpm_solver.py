@@ -75,10 +75,10 @@ path = list(walk(model, x_T[3:4], levels(480), solvers.dpm_solver_3))[170:272]
 lam = torch.tensor([state.level.lam for state in path])
 eps = torch.stack([model(state.x, state.level).eps[0, 1] for state in path])
 known = [22, 46, 70]                                # where the 20-step sampler asked last
-fits = {name: torch.tensor(np.polyval(np.polyfit(lam[known[-k:]], eps[known[-k:]], k - 1), lam))
-        for k, name in enumerate(("frozen", "line", "parabola"), 1)}
+fit = lambda now: torch.tensor(np.polyval(np.polyfit(lam[now], eps[now], len(now) - 1), lam))
+fits = {"frozen": fit(known[2:]), "line": fit(known[1:]), "parabola": fit(known)}
 figure(plot.along_path(lam, eps, fits, "ε₂ along one path", lam[[70, 94]].tolist()),
-       "In the shaded step ε leaves the frozen value at once, the line later, the parabola hardly.")
+       "In the shaded step ε leaves the frozen value at once, the line late, the parabola hardly.")
 
 # %% [markdown]
 # ## 8.2 Taylor inside the integral
@@ -108,11 +108,11 @@ figure(plot.along_path(lam, eps, fits, "ε₂ along one path", lam[[70, 94]].tol
 # %%
 # NBVAL_CHECK_OUTPUT
 show(solvers.expand_eps, solvers.ddim)
-def end(solver, n, on=levels):
+def end(solver, n, on=levels):                      # n steps, on a grid that `on` makes
     return sample(model, x_T, on(n), solver)
 
-def order(solver, on=levels):
-    return metrics.order({n: metrics.typical(end(solver, n, on), truth) for n in (160, 320, 640)})
+def order(solver, on=levels, steps=(160, 320, 640)):
+    return metrics.order({n: metrics.typical(end(solver, n, on), truth) for n in steps})
 
 def converges(id, name, p, slope):
     claim(id, f"{name} converges at order {p}", slope, between=(p - 0.15, p + 0.15))
@@ -121,7 +121,7 @@ converges("C08.1", "DDIM", 1, order(solvers.ddim))
 
 # %% [markdown]
 # All bounds on orders are of this kind: what theory promises, ± 0.15, from 160 to 640 steps in float64, for a *typical*
-# sample, the geometric mean over 256 starts. (A few lie on the border between two modes and would rule a root mean square.) Bounds on
+# sample, the geometric mean over 256 starts. (A few lie between two modes and would rule a root mean square.) Bounds on
 # error *ratios* are margins around the values of three seeds.
 #
 # ## 8.3 More calls inside a step
@@ -155,7 +155,7 @@ converges("C08.5", "Heun's rule in (y, κ)", 2, order(solvers.heun))
 #
 # $$x_t = \frac{\sigma_t}{\sigma_s}x_s + \alpha_t(1-e^{-h})\Big[x_\theta^{s} + \frac{h}{2h_0}\big(x_\theta^{s}-x_\theta^{s-1}\big)\Big]. \label{eq:2m}$$
 #
-# It is the default of diffusers' `DPMSolverMultistepScheduler`. A uniform grid cannot test $h/h_0$, which is 1 there. So take steps of $2h, h, 2h, h\dots$:
+# A uniform grid cannot test $h/h_0$, which is 1 there. So take steps of $2h, h, 2h, h\dots$:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -163,7 +163,8 @@ show(solvers.dpm_solver_pp_2m)
 def uneven(n):                                      # drop every third level of a finer grid
     return [level for i, level in enumerate(levels(3 * n // 2)) if i % 3 != 1]
 
-converges("C08.6", "DPM-Solver++(2M) on uneven steps", 2, order(solvers.dpm_solver_pp_2m, uneven))
+two_m = solvers.dpm_solver_pp_2m
+converges("C08.6", "DPM-Solver++(2M) on uneven steps", 2, order(two_m, uneven))
 
 # %% [markdown]
 # ## 8.5 Third order, and a missing factor of two
@@ -182,8 +183,9 @@ show(solvers.multistep._third_order)
 ours, released = solvers.dpm_solver_pp_3m, solvers.dpm_solver_pp_3m_released
 converges("C08.7", "DPM-Solver++(3M), corrected, on uneven steps", 3, order(ours, uneven))
 converges("C08.8", "DPM-Solver++(3M), as released,", 2, order(released))
+twelve = [metrics.typical(end(solver, 12), truth) for solver in (released, ours)]
 claim("C08.9", "12 steps: the released 3M is closer for a typical sample (error ratio)",
-      metrics.typical(end(released, 12), truth) / metrics.typical(end(ours, 12), truth), below=0.5)
+      twelve[0] / twelve[1], below=0.5)
 
 # %% [markdown]
 # The last line surprises: from about 10 to 40 steps the released form is *closer* here. Order is a promise about the limit.
@@ -196,7 +198,7 @@ claim("C08.9", "12 steps: the released 3M is closer for a typical sample (error 
 # $$x_t=\frac{\sigma_t}{\sigma_s}x_s+\alpha_t\sum_j w_j\,x_\theta^j,\qquad \sum_j w_j\,u_j^k=\int_0^h e^{-(h-u)}u^k\,du=k!\,h^{k+1}\phi_{k+1}(-h). \label{eq:unipc}$$
 #
 # UniPC [@zhao2023unipc] uses it twice. The *predictor* has the latest $p$ nodes. Then comes the next step's call anyway, and the *corrector*
-# makes the old step again with that value as one node more: a local error of $O(h^{p+2})$. (The value was taken at the predicted $x$, off by
+# makes the old step again with that value as one more node: a local error of $O(h^{p+2})$. (The value was taken at the predicted $x$, off by
 # $O(h^{p+1})$; the weight's factor $h$ makes that $O(h^{p+2})$ too.) So UniPC-$p$ has order $p+1$ at one call a step.
 
 # %%
@@ -207,12 +209,12 @@ converges("C08.11", "UniPC-2", 3, order(solvers.unipc_2))
 claim("C08.12", "UniPC-3 converges at order 4", order(solvers.unipc_3), between=(3.7, 4.15))
 
 # %% [markdown]
-# (UniPC-3's next error term still shows at 160 steps, hence its lower bound.) The authors' repository has a second corrector, which is first order: 8.11 breaks it down.
+# (UniPC-3's next error term still shows at 160 steps, hence its lower bound.) The authors' repository has a second corrector; 8.11 measures its order.
 #
 # ## 8.7 What a call buys
 #
 # Budgets are not limits. So count *calls*: 12 are 12 steps of ++(2M), 6 of DPM-Solver-2, 4 of DPM-Solver-3. In the shaded band the
-# error is below the **sampling floor**, the sliced Wasserstein distance between two *exact* sets of 10 000. (Pairs at an rms distance $r$ are at most $r/\sqrt d$ apart in it.)
+# error is below the **sampling floor**, the sliced Wasserstein distance between two *exact* sets of 10 000. (Points paired at an rms distance $r$ are at most $r/\sqrt d$ apart in that distance.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -251,16 +253,16 @@ def off(solver, spacing, calls):
     path = levels(calls // solver.calls, spacing)
     return metrics.rms(sample(pair, x_T, path, solver, cond=classes), goal)
 
-columns = [("arctan", 6), ("arctan", 12), ("arctan", 24), ("lam", 12), ("karras", 12), ("time", 12)]
+columns = [*(("arctan", n) for n in (6, 12, 24)), ("lam", 12), ("karras", 12), ("time", 12)]
 rows = [["rms error", *(f"{spacing} {calls}" for spacing, calls in columns)]]
-rows += [[name, *(f"{off(s, *column):.3f}" for column in columns)] for name, s in named.items()]
+rows += [[name, *(f"{off(s, *where):.3f}" for where in columns)] for name, s in named.items()]
 print("\n".join("".join(f"{entry:>11}" for entry in row) for row in rows))
 
 # %%
 # NBVAL_CHECK_OUTPUT
 def ratio(id, one, other, spacing, calls, **bound):
     value = off(named[one], spacing, calls) / off(named[other], spacing, calls)
-    claim(id, f"guided, {calls} calls, {spacing}: error of {one} over that of {other}", value, **bound)
+    claim(id, f"guided, {calls} calls, {spacing}: {one}'s error over {other}'s", value, **bound)
 
 ratio("C08.14", "DPM-2", "DDIM", "lam", 12, between=(3, 10))
 ratio("C08.15", "++(2S)", "DDIM", "lam", 12, below=0.7)
@@ -270,14 +272,14 @@ ratio("C08.18", "UniPC-3", "++(2M)", "arctan", 12, below=0.33)
 
 # %% [markdown]
 # Read the table along a row: the grid decides as much as the solver. Uniform in $t$ the last step is the longest in $\lambda$, and high orders extrapolate over it.
-# Read it down a column: below ten calls low orders win, from there on UniPC-3. The data form rescues *single-step* solvers; for multistep ones it is the other way round here
+# Read it down a column: on `arctan` ++(2M) wins at 6 calls, UniPC-3 from 12 on. The data form rescues *single-step* solvers; for multistep ones it is the other way round here
 # (exercise 3). What ++ surely adds: it accepts $\sigma=0$ and $\alpha=0$ at the ends, and pixel models can clip $x_\theta$.
 #
 # ## 8.8 The grid you get without asking
 #
-# diffusers' `DPMSolverMultistepScheduler()` spreads $N+1$ indices evenly over a ladder of 1000, rounds
+# diffusers' `DPMSolverMultistepScheduler()`, ++(2M) by default, spreads $N+1$ indices evenly over a ladder of 1000, rounds
 # them, drops index 0 and ends with a step to $\sigma=0$ (the level `CLEAN`). On it ++(2M), ++(3M) and UniPC all converge below first order. Why? The last step returns
-# $x_\theta$, and along \eqref{eq:ode} $dx_\theta/d\kappa=-\kappa\,d\varepsilon/d\kappa$. So it leaves an error $\propto\kappa_1^2$, with
+# $x_\theta=y-\kappa\varepsilon$, and along \eqref{eq:ode} $dx_\theta/d\kappa=-\kappa\,d\varepsilon/d\kappa$. So it leaves an error $\propto\kappa_1^2$, with
 # $\kappa_1$ the level of the last call, however good the state that it starts from:
 
 # %%
@@ -291,12 +293,12 @@ x_0 = model(reference(model, x_T, noisy, clean), clean).x0
 whole, alone, kappa_squared = {}, {}, {}
 for n in (160, 320, 640):
     *_, last = path = by_default(n)
-    whole[n] = metrics.typical(sample(model, x_T, [*path, CLEAN], solvers.dpm_solver_pp_2m), x_0)
+    whole[n] = metrics.typical(sample(model, x_T, [*path, CLEAN], two_m), x_0)
     alone[n] = metrics.typical(model(reference(model, x_T, noisy, last), last).x0, x_0)
     kappa_squared[n] = (last.sigma / last.alpha) ** 2
 claim("C08.19", "on diffusers' default grid ++(2M) converges below order 1",
       metrics.order(whole), below=1)
-claim("C08.20", "its last step, from the exact state, as κ₁² (difference of the slopes)",
+claim("C08.20", "diffusers' default grid, exact last step: its order minus that of κ₁²",
       metrics.order(alone) - metrics.order(kappa_squared), between=(-0.05, 0.05))
 
 # %% [markdown]
@@ -309,9 +311,9 @@ claim("C08.20", "its last step, from the exact state, as κ₁² (difference of 
 # $dz=\big(-\eta z+(1+\eta)e^\lambda x_\theta\big)\,d\lambda+\sqrt{2\eta}\,dw$, and its linear part, too, can be solved exactly [@lu2022dpmpp]. The
 # rate 1 in \eqref{eq:unipc} becomes $1+\eta$:
 #
-# $$x_t=\frac{\sigma_t}{\sigma_s}e^{-\eta h}x_s+\alpha_t\!\int_0^h\!(1+\eta)\,e^{-(1+\eta)(h-u)}x_\theta(\lambda_s+u)\,du+\sigma_t\sqrt{1-e^{-2\eta h}}\;\xi,\quad\xi\sim\mathcal N(0,I). \label{eq:sde}$$
+# $$x_t=\frac{\sigma_t}{\sigma_s}e^{-\eta h}x_s+\alpha_t\!\int_0^h\!(1+\eta)\,e^{-(1+\eta)(h-u)}x_\theta(\lambda_s+u)\,du+\sigma_t\sqrt{1-e^{-2\eta h}}\;\xi, \label{eq:sde}$$
 #
-# With the polynomial through $p$ values this is SDE-DPM-Solver++($p$M). $\eta=0$ is the ODE; $\eta=1$, $p=1$ is ancestral
+# with fresh $\xi\sim\mathcal N(0,I)$. With the polynomial through $p$ values this is SDE-DPM-Solver++($p$M). $\eta=0$ is the ODE; $\eta=1$, $p=1$ is ancestral
 # sampling. (Ours is the square of [chapter 4](04_sde_pf_ode.ipynb)'s η.) "Order" now means that of the *law*. On data $\mathcal N(0,c^2)$ the
 # denoiser is linear, so $x$ is a sum of independent normals, the start and one a step, and its variance needs no sampling:
 
@@ -319,13 +321,13 @@ claim("C08.20", "its last step, from the exact state, as κ₁² (difference of 
 # NBVAL_CHECK_OUTPUT
 show(solvers.sde_dpm_solver_pp, metrics.variance)
 normal = exact(gaussian(0.0, 0.5), schedule)
-start, final = ((0.5 * level.alpha) ** 2 + level.sigma**2 for level in levels(1))    # exact
-def law_order(solver):
-    return metrics.order({n: abs(metrics.variance(normal, levels(n), solver, start) - final)
-                          for n in (160, 320, 640)})
+start, final = ((0.5 * level.alpha) ** 2 + level.sigma**2 for level in levels(1))
+def law(solver, steps=(160, 320, 640)):             # the order of the variance
+    away = lambda n: abs(metrics.variance(normal, levels(n), solver, start) - final)
+    return metrics.order({n: away(n) for n in steps})
 
-converges("C08.21", "SDE-++(2M), η = ½: the variance", 2, law_order(solvers.sde_dpm_solver_pp(2, 0.5)))
-converges("C08.22", "SDE-++(3M), η = 1: the variance", 2, law_order(solvers.sde_dpm_solver_pp(3, 1)))
+converges("C08.21", "SDE-++(2M), η = ½: variance", 2, law(solvers.sde_dpm_solver_pp(2, 0.5)))
+converges("C08.22", "SDE-++(3M), η = 1: variance", 2, law(solvers.sde_dpm_solver_pp_3m))
 
 # %% [markdown]
 # 3M gains no order over 2M: the noise between its nodes makes $x_\theta$ rough along the path.
@@ -342,16 +344,16 @@ noise, digit = Draw(4).normal(torch.empty(100, 1, 8, 8)), torch.arange(100) % 10
 def run(solver, n):
     return sample(teacher, noise, [*levels(n), CLEAN], solver, digit)
 
-converged = run(solvers.dpm_solver_3, 200)
+converged, fine = run(solvers.dpm_solver_3, 200), run(two_m, 10)
 rows = {"converged": converged[:10]}
-for name, solver in (("DDIM", solvers.ddim), ("++(2M)", solvers.dpm_solver_pp_2m)):
-    rows[f"{name}, 11 calls"] = pictures = run(solver, 10)[:10]
-    rows[f"{name}: error × 4"] = 4 * (pictures - converged[:10]).abs() - 1
+for name, pictures in (("DDIM", run(solvers.ddim, 10)), ("++(2M)", fine)):
+    rows[f"{name}, 11 calls"] = pictures[:10]
+    rows[f"{name}: error × 4"] = (4 * (pictures - converged).abs() - 1)[:10]
 figure(plot.pictures(rows),
        "Eleven calls of DDIM leave errors along every stroke; eleven of ++(2M) almost none.")
-claim("C08.23", "digits, typically: 11 calls of ++(2M) are closer than 21 of DDIM (error ratio)",
-      metrics.typical(run(solvers.dpm_solver_pp_2m, 10), converged)
-      / metrics.typical(run(solvers.ddim, 20), converged), below=0.7)
+claim("C08.23", "digits: the error of 11 calls of ++(2M) over that of 21 of DDIM",
+      metrics.typical(fine, converged) / metrics.typical(run(solvers.ddim, 20), converged),
+      below=0.7)
 
 # %% [markdown]
 # ## 8.11 What should look wrong here
@@ -385,15 +387,15 @@ converges("C08.24", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_co
 #
 # | your case | take | measured |
 # |---|---|---|
-# | 10 calls or more | `unipc_3` on `arctan`, the default of `full_scale.sample` | guided: C08.18. Not guided, calls to an rms of $10^{-2}$: 16; UniPC-2 18, ++(2M) 26, DDIM 187 (`bench nfe`) |
-# | 6 to 9 calls | `dpm_solver_pp_2m` on `arctan`; or distil (Part III) | C08.17 |
+# | 12 calls or more | `unipc_3` on `arctan`, the default of `full_scale.sample` | guided: C08.18. Not guided, calls to an rms of $10^{-2}$: 16; UniPC-2 18, ++(2M) 26, DDIM 187 (`bench nfe`) |
+# | about 6 calls | `dpm_solver_pp_2m` on `arctan`; or distil (Part III) | C08.17 |
 # | a grid uniform in $t$ | `dpm_solver_pp_2m`, no higher order | C08.16 |
 # | fresh noise in each step | `sde_dpm_solver_pp_2m` | C08.21; 3M gains nothing, C08.22 |
 #
 # - **Elsewhere.** Common for Stable Diffusion 1.5: 20–25 steps of ++(2M) at `guidance_scale` 7.5. Papers report CIFAR-10 FIDs at 10 calls
 #   of 4.70 for DPM-Solver [@lu2022dpm] and 3.87 for UniPC [@zhao2023unipc]: *not reproduced here*.
-# - **diffusers.** Where it is right, its numbers are ours: DDIM, ++(2M), UniPC (`bh2`), also the released 3M (`test_peers.py` and `test_polynomial_solvers.py` in `tests/dlib`, which also
-#   show that its `sde-dpmsolver++` of order 3 is worse than its order 2: a $-\tfrac12$ for a $+\tfrac12$).
+# - **diffusers.** Where it is right, its numbers are ours: DDIM, ++(2M), UniPC (`bh2`), also the released 3M (`test_peers.py`, `test_polynomial_solvers.py`). Its
+#   `sde-dpmsolver++` of order 3 is worse than its order 2, a $-\tfrac12$ for a $+\tfrac12$ (same tests).
 # - **The ends.** Where $\alpha=0$ (flow models at $t=1$) ε-forms divide by zero; data forms with a v or velocity network start there.
 #   At $\sigma=0$ only order 1 is defined. Where a grid's last step is long, as `sd_trailing`'s is, `full_scale.sample` lets `CLEAN` *replace* the last level.
 # - **Pixels.** Guided predictions leave $[-1,1]$. *Dynamic thresholding* [@saharia2022imagen], `thresholded(model)`, clips $x_\theta$ to
@@ -416,8 +418,8 @@ converges("C08.24", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_co
 # python -m full_scale.sample --weights DIR_OR_HUB_ID --prompt "a lighthouse at dusk"
 # ```
 #
-# **How far up the ladder.** Rung 1: every order, against the exact flow. Rung 2: a trained network, against its own ODE. Rung 3: the
-# same functions on Stable Diffusion's classes, equal to diffusers where diffusers is right.
+# **How far up the ladder.** Rung 1: every order, against the exact flow. Rung 2: a trained network, against its own ODE. Rung 3: Stable Diffusion's classes, equal to
+# diffusers where it is right.
 #
 # ## 8.13 Exercises
 #
@@ -425,7 +427,7 @@ converges("C08.24", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_co
 # 2. *(code)* Repair `vary_coeff`. Check: `order(yours)` is 3. Then write DPM-Solver-3 with nodes at ¼ and ½. Predict its order, and check.
 # 3. *(code)* Write the ε-form of 2M. Check: `order(yours)` is 2. Does it beat ++(2M) in `off(yours, "lam", 12)`?
 # 4. *(open)* On `arctan` UniPC-3 needs 16 calls for an rms of $10^{-2}$. Find falling times from 1 to 0.01, as `schedule.levels(times)`, that
-#    need fewer. Does their lead survive other draws of `x_T`, and the guided `pair`?
+#    need fewer, also for other `x_T` and the guided `pair`.
 #
 # <details><summary>Answer to 1</summary>
 #
