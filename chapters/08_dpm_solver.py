@@ -50,7 +50,7 @@ figure(plot.endpoints(panels, truth, nearest),
 
 # %% [markdown]
 # The left sampler takes the network's answer to stay the same during a step. The right one remembers its last three answers.
-# ([Explore](../book/pages/explore.md) draws such paths for any number of calls.)
+# ([Explore](../book/pages/explore.md) draws such paths.)
 #
 # ## 8.1 Recap: the exact solution
 #
@@ -83,10 +83,10 @@ figure(plot.along_path(lam, eps, fits, "ε₂ along one path", lam[[70, 94]].tol
 # %% [markdown]
 # ## 8.2 Taylor inside the integral
 #
-# Let $h=\lambda_t-\lambda_s$ and $\varepsilon^{(k)}$ the $k$-th *total* derivative of $\varepsilon(x_\lambda,\lambda)$ along the path. Put the Taylor polynomial of
-# $\varepsilon$ at $\lambda_s$ into \eqref{eq:exact-eps}. Each power of $\lambda-\lambda_s$ gives an integral that can be done once and for all,
+# Let $h=\lambda_t-\lambda_s$, and let $\varepsilon^{(k)}$ be the $k$-th *total* derivative in $\lambda$, along the path. Put the Taylor polynomial of
+# $\varepsilon$ at $\lambda_s$ into \eqref{eq:exact-eps}. Its powers give integrals that are done once and for all,
 #
-# $$\phi_{k+1}(h) = \int_0^1 e^{(1-\theta)h}\,\frac{\theta^k}{k!}\,d\theta,\qquad \phi_1(h)=\frac{e^h-1}{h},\qquad \phi_{k+1}=\frac{\phi_k-1/k!}{h}, \label{eq:phi}$$
+# $$\phi_{k+1}(h) = \int_0^1 e^{(1-\theta)h}\,\frac{\theta^k}{k!}\,d\theta,\qquad \phi_1(h)=\frac{e^h-1}{h}, \label{eq:phi}$$
 #
 # and the step becomes
 #
@@ -94,8 +94,8 @@ figure(plot.along_path(lam, eps, fits, "ε₂ along one path", lam[[70, 94]].tol
 #
 # <details><summary>The algebra</summary>
 #
-# With $\lambda=\lambda_s+\theta h$, $d\lambda=h\,d\theta$ and $\alpha_t e^{-\lambda} = \alpha_te^{-\lambda_t}e^{(1-\theta)h}=\sigma_t e^{(1-\theta)h}$.
-# The recursion is integration by parts. The data form \eqref{eq:exact-x0} gives the same with $\alpha_t$ for $-\sigma_t$, $-h$ for $h$ inside $\phi$ and $\sigma_t/\sigma_s$ in front.
+# Set $\lambda=\lambda_s+\theta h$: then $\alpha_t e^{-\lambda} = \alpha_te^{-\lambda_t}e^{(1-\theta)h}=\sigma_t e^{(1-\theta)h}$.
+# From \eqref{eq:exact-x0} comes the data form: $\sigma_t/\sigma_s$ in front, $+\alpha_t$ for $-\sigma_t$, $\phi(-h)$ for $\phi(h)$.
 #
 # </details>
 #
@@ -134,8 +134,8 @@ converges("C08.1", "DDIM", 1, order(solvers.ddim))
 # Both are $\tfrac12h^2+O(h^3)$. And $u$ is off by $O(h^2)$, which the factor $h$ turns into $O(h^3)$. The same rule for $x_\theta$ in
 # \eqref{eq:exact-x0} is DPM-Solver++(2S).
 #
-# DPM-Solver-3 asks twice inside the step and reads the slope off the second answer, at $r_2h$. That slope is $\varepsilon'+\tfrac12r_2h\,\varepsilon''$, so
-# $h^2\phi_2\approx\tfrac12h^2$ brings in $\tfrac14r_2h^3\varepsilon''$. Wanted is $h^3\phi_3\approx\tfrac16h^3$: hence $r_2=\tfrac23$ and no other.
+# DPM-Solver-3 asks twice inside the step and reads the slope off the second answer, at $r_2h$. Times $h^2\phi_2\approx\tfrac12h^2$, that slope
+# $\varepsilon'+\tfrac12r_2h\,\varepsilon''$ brings in $\tfrac14r_2h^3\varepsilon''$. Wanted is $\tfrac16h^3\varepsilon''$: hence $r_2=\tfrac23$ and no other.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -151,7 +151,7 @@ converges("C08.5", "Heun's rule in (y, κ)", 2, order(solvers.heun))
 # ## 8.4 One call a step: remember instead
 #
 # A multistep solver gets its slope from an answer it already has. With $x_\theta^{s-1}$ the data prediction one step ago and $h_0$ the length
-# of that step, DPM-Solver++(2M) extrapolates $x_\theta$ to the middle of the step:
+# of that step, DPM-Solver++(2M) extrapolates $x_\theta$ to the middle of the step, which, as in 8.3, makes order 2:
 #
 # $$x_t = \frac{\sigma_t}{\sigma_s}x_s + \alpha_t(1-e^{-h})\Big[x_\theta^{s} + \frac{h}{2h_0}\big(x_\theta^{s}-x_\theta^{s-1}\big)\Big]. \label{eq:2m}$$
 #
@@ -169,8 +169,8 @@ converges("C08.6", "DPM-Solver++(2M) on uneven steps", 2, order(two_m, uneven))
 # %% [markdown]
 # ## 8.5 Third order, and a missing factor of two
 #
-# Three values give slope *and* curvature. Newton's divided differences are $d_1=(x_\theta^s-x_\theta^{s-1})/h_0$, $d_1^-=(x_\theta^{s-1}-x_\theta^{s-2})/h_1$
-# and $d_2=(d_1-d_1^-)/(h_0+h_1)$, with $h_1$ the step before $h_0$. Then
+# Three values give slope *and* curvature. In Newton's words, $d_1$ and $d_1^-$ are the slopes over the last step, $h_0$, and the one before, $h_1$, and
+# $d_2=(d_1-d_1^-)/(h_0+h_1)$. Then
 #
 # $$x_\theta' = d_1 + h_0\,d_2,\qquad x_\theta''=2\,d_2, \label{eq:newton}$$
 #
@@ -209,12 +209,12 @@ converges("C08.11", "UniPC-2", 3, order(solvers.unipc_2))
 claim("C08.12", "UniPC-3 converges at order 4", order(solvers.unipc_3), between=(3.7, 4.15))
 
 # %% [markdown]
-# (UniPC-3's next error term still shows at 160 steps, hence its lower bound.) The authors' repository has a second corrector; 8.11 measures its order.
+# (UniPC-3's next error term still shows at 160 steps, hence its lower bound.) The authors have a second corrector; 8.11 measures its order.
 #
 # ## 8.7 What a call buys
 #
-# Budgets are not limits. So count *calls*: 12 are 12 steps of ++(2M), 6 of DPM-Solver-2, 4 of DPM-Solver-3. In the shaded band the
-# error is below the **sampling floor**, the sliced Wasserstein distance between two *exact* sets of 10 000. (Points paired at an rms distance $r$ are at most $r/\sqrt d$ apart in that distance.)
+# Budgets are not limits. So count *calls*: 12 are 12 steps of ++(2M), 6 of DPM-Solver-2, 4 of DPM-Solver-3. Shaded is the **sampling floor**: there an rms error over $\sqrt d$ is
+# below the sliced Wasserstein distance of two *exact* sets of 10 000, and nobody could tell.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -234,12 +234,8 @@ claim("C08.13", "GMM5, 6 calls: DPM-Solver-3 is further off than DDIM (error rat
 
 # %% [markdown]
 # **With guidance.** $\varepsilon^\omega=(1+\omega)\varepsilon(x,c)-\omega\,\varepsilon(x,\varnothing)$ [@ho2022cfg] multiplies the slopes of
-# $\varepsilon$ by up to $1+2\omega$. Now the form matters. Written in $x_\theta$, with the same inner point, both midpoint rules are
-#
-# $$x_t=\frac{\sigma_t}{\sigma_s}x_s+\alpha_t(1-e^{-h})\big[x_\theta^s+c\,(x_\theta^m-x_\theta^s)\big],\qquad c=\begin{cases}1&\text{data form}\\e^{h/2}&\varepsilon\text{-form.}\end{cases} \label{eq:midpoints}$$
-#
-# With 6 steps uniform in λ, $h=1.36$: the ε-form weighs the change of $x_\theta$ by 1.47, the data form by .74, where an $x_\theta$ linear in $\lambda$
-# wants .91. The ε-form shoots over, and guidance magnifies it.
+# $\varepsilon$ by up to $1+2\omega$. Now the form matters. Written in $x_\theta$, DPM-Solver-2 is ++(2S) with the change of $x_\theta$ inside the step weighed $e^{h/2}$ times as much (exercise 1).
+# For 6 steps uniform in λ, $h=1.36$, that is 1.47 against .74, where a change linear in λ wants .91. The ε-form shoots over, and guidance magnifies it.
 #
 # **On which grid.** `lam` is uniform in $\lambda$, `time` in $t$, `karras` in $\kappa^{1/7}$ [@karras2022edm], and `arctan` in
 # $\arctan\sqrt{\kappa/\tfrac12}$, finest around $\kappa=\tfrac12$, where the modes part. Two overlapping classes, $\omega=6.5$
@@ -303,7 +299,7 @@ claim("C08.20", "diffusers' default grid, exact last step: its order minus that 
 
 # %% [markdown]
 # From 160 to 640 steps the last call moves from index 6 to index 2 and $\kappa_1^2$ falls threefold, a slope of .80; at index 1 it stops. No picture shows an error of $10^{-3}$, but a
-# measurement of orders does: stop that at $\sigma>0$. (`tests/dlib/test_peers.py` runs diffusers' own class: the same.)
+# measurement of orders does: stop that at $\sigma>0$. (`test_peers.py`: diffusers' own class does the same.)
 #
 # ## 8.9 Noise in the step
 #
@@ -314,7 +310,7 @@ claim("C08.20", "diffusers' default grid, exact last step: its order minus that 
 # $$x_t=\frac{\sigma_t}{\sigma_s}e^{-\eta h}x_s+\alpha_t\!\int_0^h\!(1+\eta)\,e^{-(1+\eta)(h-u)}x_\theta(\lambda_s+u)\,du+\sigma_t\sqrt{1-e^{-2\eta h}}\;\xi, \label{eq:sde}$$
 #
 # with fresh $\xi\sim\mathcal N(0,I)$. With the polynomial through $p$ values this is SDE-DPM-Solver++($p$M). $\eta=0$ is the ODE; $\eta=1$, $p=1$ is ancestral
-# sampling. (Ours is the square of [chapter 4](04_sde_pf_ode.ipynb)'s η.) "Order" now means that of the *law*. On data $\mathcal N(0,c^2)$ the
+# sampling. (This η is that of [chapter 4](04_sde_pf_ode.ipynb), squared.) "Order" now means that of the *law*. On data $\mathcal N(0,c^2)$ the
 # denoiser is linear, so $x$ is a sum of independent normals, the start and one a step, and its variance needs no sampling:
 
 # %%
@@ -330,11 +326,11 @@ converges("C08.21", "SDE-++(2M), η = ½: variance", 2, law(solvers.sde_dpm_solv
 converges("C08.22", "SDE-++(3M), η = 1: variance", 2, law(solvers.sde_dpm_solver_pp_3m))
 
 # %% [markdown]
-# 3M gains no order over 2M: the noise between its nodes makes $x_\theta$ rough along the path.
+# 3M gains no order over 2M: noise makes $x_\theta$ rough along the path.
 #
 # ## 8.10 Rung 2: real pictures
 #
-# Now a *trained* network: a small MLP on scikit-learn's 8×8 digits, guided with $\omega=1$. The yardstick is its own ODE, solved with 200
+# Now a *trained* network, a small MLP on scikit-learn's 8×8 digits, with $\omega=1$. The yardstick is its own ODE in 200
 # steps of DPM-Solver-3; the last call is the step to `CLEAN`.
 
 # %%
@@ -358,9 +354,9 @@ claim("C08.23", "digits: the error of 11 calls of ++(2M) over that of 21 of DDIM
 # %% [markdown]
 # ## 8.11 What should look wrong here
 #
-# UniPC's repository has a variant `vary_coeff` that corrects by derivatives. Let $D_-=x_\theta^s-x_\theta^{s-1}$ and $D_+=x_\theta^t-x_\theta^s$. At $p=2$ and equal steps
+# UniPC's variant `vary_coeff` corrects by derivatives. Let $D_-$ be the change of $x_\theta$ over the step before, $D_+$ over this one. At $p=2$ and equal steps
 # $hx_\theta'=\tfrac12(D_-+D_+)$ and $h^2x_\theta''=D_+-D_-$, and with $\phi$ at $-h$ the corrector should add
-# $\alpha_th\,(\phi_2\,hx_\theta'+\phi_3\,h^2x_\theta'')$ to DDIM. But its loop over the derivatives ends one too early, and $D_+$ is added
+# $\alpha_th\,(\phi_2\,hx_\theta'+\phi_3\,h^2x_\theta'')$ to DDIM. But its loop over derivatives ends one too early, and $D_+$ comes
 # after it with the index left over. What it adds is `slip`. *Predict the order before you run this.*
 
 # %%
@@ -380,29 +376,28 @@ def vary_coeff(model, x, a, b, memory=None, noise=None, cond=None):
 converges("C08.24", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_coeff))
 
 # %% [markdown]
-# Where both differences are $hx_\theta'$, a constant slope, $\phi_2\to\tfrac12$ and $\phi_3\to\tfrac16$ give $\tfrac13\alpha_th^2x_\theta'$ for the $\tfrac12$ that
+# Let both differences be $hx_\theta'$, a constant slope. Then $\phi_2\to\tfrac12$, $\phi_3\to\tfrac16$ give $\tfrac13\alpha_th^2x_\theta'$ for the $\tfrac12$ that
 # belongs there. Nothing crashes. Before you copy a solver, measure its order.
 #
 # ## 8.12 In practice
 #
 # | your case | take | measured |
 # |---|---|---|
-# | 12 calls or more | `unipc_3` on `arctan`, the default of `full_scale.sample` | guided: C08.18. Not guided, calls to an rms of $10^{-2}$: 16; UniPC-2 18, ++(2M) 26, DDIM 187 (`bench nfe`) |
+# | 12 calls or more | `unipc_3` on `arctan`, the default of `full_scale.sample` | guided: C08.18. Not guided: an rms of .01 in 16 calls; UniPC-2 18, ++(2M) 26, DDIM 187 (`bench nfe`) |
 # | about 6 calls | `dpm_solver_pp_2m` on `arctan`; or distil (Part III) | C08.17 |
 # | a grid uniform in $t$ | `dpm_solver_pp_2m`, no higher order | C08.16 |
 # | fresh noise in each step | `sde_dpm_solver_pp_2m` | C08.21; 3M gains nothing, C08.22 |
 #
-# - **Elsewhere.** Common for Stable Diffusion 1.5: 20–25 steps of ++(2M) at `guidance_scale` 7.5. Papers report CIFAR-10 FIDs at 10 calls
-#   of 4.70 for DPM-Solver [@lu2022dpm] and 3.87 for UniPC [@zhao2023unipc]: *not reproduced here*.
+# - **Elsewhere.** Common for Stable Diffusion 1.5: 20–25 steps of ++(2M) at `guidance_scale` 7.5. CIFAR-10 FIDs at 10 calls: 4.70 for DPM-Solver [@lu2022dpm], 3.87 for
+#   UniPC [@zhao2023unipc], as reported, *not reproduced here*.
 # - **diffusers.** Where it is right, its numbers are ours: DDIM, ++(2M), UniPC (`bh2`), also the released 3M (`test_peers.py`, `test_polynomial_solvers.py`). Its
 #   `sde-dpmsolver++` of order 3 is worse than its order 2, a $-\tfrac12$ for a $+\tfrac12$ (same tests).
-# - **The ends.** Where $\alpha=0$ (flow models at $t=1$) ε-forms divide by zero; data forms with a v or velocity network start there.
-#   At $\sigma=0$ only order 1 is defined. Where a grid's last step is long, as `sd_trailing`'s is, `full_scale.sample` lets `CLEAN` *replace* the last level.
+# - **The ends.** At $\alpha=0$ (flow models, $t=1$) ε-forms divide by zero; data forms with a v or velocity network start there.
+#   At $\sigma=0$ only order 1 is defined. Where a grid's last step is long, as `sd_trailing`'s, `full_scale.sample` lets `CLEAN` *replace* the last level.
 # - **Pixels.** Guided predictions leave $[-1,1]$. *Dynamic thresholding* [@saharia2022imagen], `thresholded(model)`, clips $x_\theta$ to
-#   $\pm s$ and divides by $s$, the .995 quantile of $|x_\theta|$ but at least 1; $\varepsilon$ must follow
-#   ([chapter 7](07_exact_solution.ipynb)). Latents have no such range.
-# - **Where the toy stops being true.** A trained network obeys these orders towards *its own* ODE (`tests/toy_data/test_digits_teacher.py`); no order repairs its own error. `arctan`'s ½ is where *this* data
-#   decides. Close to the ODE's end point is not the same as good-looking.
+#   $\pm s$ and divides by $s$, the .995 quantile of $|x_\theta|$ but at least 1; ε must follow ([chapter 7](07_exact_solution.ipynb)). Latents have no such range.
+# - **Where the toy stops being true.** A trained network obeys these orders towards *its own* ODE (`test_digits_teacher.py`); no order repairs its error. `arctan`'s ½ is where *this* data
+#   decides. Close to the end point is not yet good-looking.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
@@ -423,17 +418,16 @@ converges("C08.24", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_co
 #
 # ## 8.13 Exercises
 #
-# 1. *(pencil)* Show that \eqref{eq:2m}, with exact former values, has local error $O(h^3)$ when $h_0=h$, by expanding $\phi_2(-h)$ as in 8.3.
-# 2. *(code)* Repair `vary_coeff`. Check: `order(yours)` is 3. Then write DPM-Solver-3 with nodes at ¼ and ½. Predict its order, and check.
-# 3. *(code)* Write the ε-form of 2M. Check: `order(yours)` is 2. Does it beat ++(2M) in `off(yours, "lam", 12)`?
-# 4. *(open)* On `arctan` UniPC-3 needs 16 calls for an rms of $10^{-2}$. Find falling times from 1 to 0.01, as `schedule.levels(times)`, that
-#    need fewer, also for other `x_T` and the guided `pair`.
+# 1. *(pencil)* Bring \eqref{eq:dpm2} into the form $\frac{\sigma_t}{\sigma_s}x_s+\alpha_t(1-e^{-h})\big[x_\theta^s+c\,(x_\theta^m-x_\theta^s)\big]$, with $x_\theta^m$ the data prediction at $u$. What is $c$?
+# 2. *(code)* Repair `vary_coeff`: `order(yours)` is 3. Then write DPM-Solver-3 with nodes at ¼ and ½. Predict its order, and check.
+# 3. *(code)* Write the ε-form of 2M: `order(yours)` is 2. Does it beat ++(2M) in `off(yours, "lam", 12)`?
+# 4. *(open)* Find falling times from 1 to 0.01, as `schedule.levels(times)`, on which UniPC-3 needs
+#    fewer calls than on `arctan`, also for other `x_T` and the guided `pair`.
 #
 # <details><summary>Answer to 1</summary>
 #
-# In front of the quotient $x_\theta'+O(h)$ the step puts $\alpha_t(1-e^{-h})\tfrac h2=\alpha_t(\tfrac12h^2-\tfrac14h^3+\dots)$; exact is
-# $\alpha_th^2\phi_2(-h)=\alpha_t(\tfrac12h^2-\tfrac16h^3+\dots)$. They differ by $O(h^3)$; the quotient's $O(h)$ meets a factor
-# $O(h^2)$, and the term of $x_\theta''$ is itself $O(h^3)$.
+# DDIM in data form gives $u$, so $\varepsilon_m=(u-\alpha_mx_\theta^m)/\sigma_m=x_s/\sigma_s-e^{\lambda_m}\big[x_\theta^m-(1-e^{-h/2})\,x_\theta^s\big]$. Its factor $\sigma_t(e^h-1)$ turns
+# $e^{\lambda_m}$ into $\alpha_t(1-e^{-h})\,e^{h/2}$, and the terms in $x_s$ add up to $\sigma_t/\sigma_s$. Hence $c=e^{h/2}$; in ++(2S) it is 1.
 #
 # </details>
 #

@@ -39,10 +39,10 @@ def order(errors: Mapping[int, float]) -> float:
 
 
 def variance(model, levels: Sequence, solver, start: float) -> float:
-    """Variance at levels[-1] of what a solver makes of N(0, start) at levels[0], for a denoiser linear in x; nothing is sampled.
+    """Variance at levels[-1] of what a solver makes of N(0, start) at levels[0]; nothing is sampled.
 
-    Data N(0, c²) have such a denoiser. x is then a sum of independent normals, the start's and one a step. Each is carried
-    as a row of its own, noisy solver or not, and their squares sum to the variance.
+    For a denoiser linear in x, such as that of data N(0, c²). Then x is a sum of independent normals,
+    the start and one a step. Each is carried as a row of its own; their squares sum to the variance.
     """
     rows = torch.eye(len(levels), dtype=torch.float64).unsqueeze(2)
     x, memory = start**0.5 * rows[0], None
