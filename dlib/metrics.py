@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +36,19 @@ def order(errors: Mapping[int, float]) -> float:
     n = torch.tensor(list(errors), dtype=torch.float64).log()
     e = torch.tensor(list(errors.values()), dtype=torch.float64).log()
     return -(((n - n.mean()) * (e - e.mean())).sum() / (n - n.mean()).square().sum()).item()
+
+
+def variance(model, levels: Sequence, solver, start: float) -> float:
+    """Variance at levels[-1] of what a solver makes of N(0, start) at levels[0]; nothing is sampled.
+
+    For a denoiser linear in x, such as that of data N(0, c²). Then x is a sum of independent normals,
+    the start and one a step. Each is carried as a row of its own; their squares sum to the variance.
+    """
+    rows = torch.eye(len(levels), dtype=torch.float64).unsqueeze(2)
+    x, memory = start**0.5 * rows[0], None
+    for a, b, noise in zip(levels, levels[1:], rows[1:]):
+        x, memory = solver(model, x, a, b, memory, noise)
+    return x.square().sum().item()
 
 
 def kolmogorov(u: Tensor) -> float:

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from truth import F64, normals
+from truth import F64, gaussian, levels, mutant, normals
 
-from dlib import Draw
-from dlib.metrics import frechet, kolmogorov, noise_floor, order, rms, sliced_w2, typical
+from dlib import SOLVERS, Denoiser, Draw, exact, metrics, sample, vp
+from dlib.metrics import frechet, kolmogorov, noise_floor, order, rms, sliced_w2, typical, variance
 from toy_data.mixtures import ring8
 
 
@@ -29,6 +29,27 @@ def test_order_is_minus_the_log_slope():
     noisy = {10: 1e-2, 20: 4e-3, 40: 1e-3}
     fit = torch.linalg.lstsq(torch.stack([steps, torch.ones(3)], 1).double(), torch.tensor(list(noisy.values()), dtype=F64).log()[:, None])
     assert order(noisy) == pytest.approx(-fit.solution[0].item())
+
+
+def test_variance_of_ddim_on_a_gaussian_is_a_product_of_cosines():
+    """Song et al.'s step on N(0, c²) turns by φ = arctan(κ/c) and keeps cos Δφ of the width; a sampled cloud agrees to 5 standard errors."""
+    c, walk = 0.5, levels(vp(), 12, t_min=0.01)
+    model, noisy, clean = exact(gaussian(c, 1), vp()), *((a.alpha * c) ** 2 + a.sigma**2 for a in (walk[0], walk[-1]))
+    angles = [math.atan2(a.sigma, a.alpha * c) for a in walk]
+    width = math.prod(math.cos(a - b) for a, b in zip(angles, angles[1:]))
+    found = variance(model, walk, SOLVERS["ddim"], noisy)
+    assert found == pytest.approx(clean * width**2, rel=1e-12)
+    cloud = sample(model, noisy**0.5 * normals(20000, 1), walk, SOLVERS["ddim"])
+    assert found == pytest.approx(cloud.var().item(), rel=5 * (2 / 20000) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["ancestral", "sde_dpm_solver_pp_2m", "sde_dpm_solver_pp_3m"])
+def test_variance_counts_each_step_s_noise_once(name):
+    """x₀ = 0 for sure: an exact step of the SDE has variance σ² at every level, whatever the steps. Without its noise it falls short."""
+    walk, zero = levels(vp(), 7, t_min=0.01), Denoiser(lambda x, t, cond: torch.zeros_like(x), vp(), "x0")
+    assert variance(zero, walk, SOLVERS[name], walk[0].sigma ** 2) == pytest.approx(walk[-1].sigma ** 2, rel=1e-12)
+    quiet = mutant(metrics.variance, "memory, noise)", "memory, 0 * noise)")
+    assert quiet(zero, walk, SOLVERS[name], walk[0].sigma ** 2) < 0.9 * walk[-1].sigma ** 2
 
 
 def test_sliced_w2_of_two_gaussians():

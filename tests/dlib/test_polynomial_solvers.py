@@ -8,7 +8,7 @@ import torch
 from truth import F64, MIXTURES, appendix_a, errors, exact_flow, gaussian, levels, mutant, normals
 
 from dlib import SOLVERS, Denoiser, Draw, discrete, exact, sample, scaled_linear, vp
-from dlib.metrics import order
+from dlib.metrics import order, variance
 from dlib.solvers import ancestral, expand_x0, phi, polynomial, sde_dpm_solver_pp, solver, unipc
 from dlib.solvers.polynomial import through
 
@@ -111,16 +111,10 @@ def test_third_order_methods_beat_the_released_one_tenfold(mixture):
 
 
 def final_variance(solver, n, c=0.5):
-    """Var x after n steps on data N(0, c²), exactly: the denoiser is linear, so x is a sum of independent normals, one row each."""
-    model, walk = exact(gaussian(c, 1), vp()), levels(vp(), n, t_max=0.9, t_min=0.05)
-    marginal = lambda level: (level.alpha * c) ** 2 + level.sigma**2  # noqa: E731
-    x, memory = torch.zeros(n + 1, 1, dtype=F64), None
-    x[0] = marginal(walk[0]) ** 0.5
-    for i, (a, b) in enumerate(zip(walk, walk[1:])):
-        noise = torch.zeros(n + 1, 1, dtype=F64)
-        noise[i + 1] = 1
-        x, memory = solver(model, x, a, b, memory, noise)
-    return x.square().sum().item(), marginal(walk[-1])
+    """(Var x after n steps on data N(0, c²), the exact one)."""
+    walk = levels(vp(), n, t_max=0.9, t_min=0.05)
+    start, end = ((level.alpha * c) ** 2 + level.sigma**2 for level in (walk[0], walk[-1]))
+    return variance(exact(gaussian(c, 1), vp()), walk, solver, start), end
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])

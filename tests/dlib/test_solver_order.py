@@ -10,7 +10,7 @@ from truth import MIXTURES, errors, exact_flow, mutant, normals
 
 from dlib import SOLVERS, exact, flow, vp
 from dlib.metrics import order
-from dlib.solvers import dpm_solver_2, dpm_solver_3, dpm_solver_pp_2m, dpm_solver_pp_2s, dpm_solver_pp_3m, heun, multistep
+from dlib.solvers import dpm_solver_2, dpm_solver_3, dpm_solver_pp_2m, dpm_solver_pp_2s, dpm_solver_pp_3m, expand_eps, heun, multistep, solver
 
 STEPS, END = (160, 320, 640), {"t_max": 1.0, "t_min": 0.01}
 RELEASED = "dpm_solver_pp_3m_released"
@@ -81,6 +81,21 @@ def test_a_slip_costs_an_order(solver, old, new):
     model, x, truth = problem("appendix_a")
     slope = order(errors(model, x[:16], truth[:16], mutant(solver, old, new), (160, 320), **END))
     assert slope < solver.order - 0.5
+
+
+@pytest.mark.parametrize("r_1, r_2, wanted", [(1 / 3, 2 / 3, 3), (1 / 2, 2 / 3, 3), (1 / 4, 1 / 2, 2)])
+def test_dpm_solver_3_is_third_order_with_its_last_node_at_two_thirds_only(r_1, r_2, wanted):
+    """The slope from a node at r₂ brings in ¼ r₂ h³ ε″ where ⅙ h³ ε″ belongs."""
+    @solver(order=wanted, calls=3)
+    def step(model, x, a, b, memory=None, noise=None, cond=None):
+        h = b.lam - a.lam
+        inner, outer = (model.schedule.at_lam(a.lam + r * h) for r in (r_1, r_2))
+        first = model(x, a, cond)
+        slope = (model(first.mix(inner.alpha, inner.sigma), inner, cond).eps - first.eps) / (r_1 * h)
+        u = expand_eps(x, a, outer, first.eps, slope)
+        return expand_eps(x, a, b, first.eps, (model(u, outer, cond).eps - first.eps) / (r_2 * h)), memory
+
+    assert order(errors(*problem("appendix_a"), step, STEPS, **END)) == pytest.approx(wanted, abs=0.15)
 
 
 def test_a_missing_correction_costs_an_order(monkeypatch):
