@@ -26,7 +26,7 @@
 #
 # The data here are two overlapping classes of two Gaussian modes each, and the networks are exact: `model(x, level, c)` knows the
 # noise in $x$ given the class $c$, or given nothing, the empty condition $\varnothing$ (`NULL`). The library's `guided` turns the dial to
-# the 7.5 of Stable Diffusion, our $\omega=6.5$.
+# the 7.5 of Stable Diffusion, which counts from 1: our $\omega=6.5$.
 
 # %%
 from book import claim, figure, show               # first: it also tells torch not to spin
@@ -49,7 +49,7 @@ strong = guided(model, OMEGA, null=NULL)
 
 # %% [markdown]
 # Guidance follows the score of a certain density, the dashed contours below: 6.2 says which. On the left are samples of that
-# density. On the right is what guidance makes of it.
+# density. On the right is what guidance makes of it, by an accurate solver of [chapter 8](08_dpm_solver.ipynb).
 
 # %%
 tilted = lambda omega, draw: mixture.tilted_sample(2000, last, 1, omega, draw)
@@ -289,7 +289,8 @@ teacher, codes = shapes_teacher(), asked()
 dial = lambda omega, null=NULL_TOKENS: guided(teacher, omega, null)
 nets = {"ω = 0": teacher, "ω = 2": dial(2.0), "ω = 6.5": dial(6.5),
         "ω = 6.5, κ ≥ 0.3": between(dial(6.5), teacher, 0.3, 1e3)}
-made = {name: draw_shapes(net, codes, 0.0, steps=16) for name, net in nets.items()}
+made = {name: draw_shapes(net, codes, 0.0, steps=16)        # 0.0: no ω on top of the net's
+        for name, net in nets.items()}
 found = {name: scores(x, codes) for name, x in made.items()}
 title = "{}: accuracy {accuracy:.3f}, Fréchet {frechet:.2f}"
 rows = {title.format(name, **found[name]): x[16:24] for name, x in made.items()}

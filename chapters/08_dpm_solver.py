@@ -188,7 +188,7 @@ claim("C08.9", "12 steps: the released 3M is closer for a typical sample (error 
       twelve[0] / twelve[1], below=0.5)
 
 # %% [markdown]
-# The last line surprises: from about 10 to 40 steps the released form is *closer* here. Order is a promise about the limit.
+# The last line surprises: from about 10 to 40 steps the released form is *closer* here, for a typical sample. Order is a promise about the limit.
 #
 # ## 8.6 UniPC: correct with the call you make anyway
 #
@@ -239,7 +239,7 @@ claim("C08.13", "GMM5, 6 calls: DPM-Solver-3 is further off than DDIM (error rat
 #
 # **On which grid.** `lam` is uniform in $\lambda$, `time` in $t$, `karras` in $\kappa^{1/7}$ [@karras2022edm], and `arctan` in
 # $\arctan\sqrt{\kappa/\tfrac12}$, finest around $\kappa=\tfrac12$, where the modes part. Two overlapping classes, $\omega=6.5$
-# (diffusers' `guidance_scale=7.5`; a guided call is one on twice the batch):
+# (a guided call is one on twice the batch):
 
 # %%
 classes = torch.arange(256) % 2
@@ -388,14 +388,15 @@ converges("C08.24", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_co
 # | a grid uniform in $t$ | `dpm_solver_pp_2m`, no higher order | C08.16 |
 # | fresh noise in each step | `sde_dpm_solver_pp_2m` | C08.21; 3M gains nothing, C08.22 |
 #
-# - **Elsewhere.** Common for Stable Diffusion 1.5: 20–25 steps of ++(2M) at `guidance_scale` 7.5. CIFAR-10 FIDs at 10 calls: 4.70 for DPM-Solver [@lu2022dpm], 3.87 for
+# - **A model of your own.** Do as in 8.10: its own ODE in 200 steps is the yardstick for solvers and grids, at your guidance and budget.
+# - **Elsewhere.** Stable Diffusion 1.5: commonly 20–25 steps of ++(2M). CIFAR-10 FIDs at 10 calls: 4.70 for DPM-Solver [@lu2022dpm], 3.87 for
 #   UniPC [@zhao2023unipc], as reported, *not reproduced here*.
 # - **diffusers.** Where it is right, its numbers are ours: DDIM, ++(2M), UniPC (`bh2`), also the released 3M (`test_peers.py`, `test_polynomial_solvers.py`). Its
 #   `sde-dpmsolver++` of order 3 is worse than its order 2, a $-\tfrac12$ for a $+\tfrac12$ (same tests).
 # - **The ends.** At $\alpha=0$ (flow models, $t=1$) ε-forms divide by zero; data forms with a v or velocity network start there.
-#   At $\sigma=0$ only order 1 is defined. Where a grid's last step is long, as `sd_trailing`'s, `full_scale.sample` lets `CLEAN` *replace* the last level.
+#   At $\sigma=0$ only order 1 is defined. `full_scale.sample` lets `CLEAN` *replace* a grid's last level, so that nothing extrapolates over a long last step (`sd_trailing`).
 # - **Pixels.** Guided predictions leave $[-1,1]$. *Dynamic thresholding* [@saharia2022imagen], `thresholded(model)`, clips $x_\theta$ to
-#   $\pm s$ and divides by $s$, the .995 quantile of $|x_\theta|$ but at least 1; ε must follow ([chapter 7](07_exact_solution.ipynb)). Latents have no such range.
+#   $\pm s$ and divides by $s$, the .995 quantile of $|x_\theta|$ but at least 1; ε must follow ([chapter 7](07_exact_solution.ipynb)).
 # - **Where the toy stops being true.** A trained network obeys these orders towards *its own* ODE (`test_digits_teacher.py`); no order repairs its error. `arctan`'s ½ is where *this* data
 #   decides. Close to the end point is not yet good-looking.
 #

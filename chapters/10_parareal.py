@@ -79,7 +79,7 @@ figure(plot.endpoints(panels, fine, labels),
 # $$U_{i+1}^{p}=F_i(U_i^{p-1})+\big[G_i(U_i^{p})-G_i(U_i^{p-1})\big] \label{eq:update}$$
 #
 # with $U_0^p=x_T$. This is **parareal** [@lions2001parareal], brought to diffusion as SRDS, *self-refining diffusion samplers* [@selvam2024srds]. Only
-# the bracket is sequential, one coarse call a block. In the library, where `None` means "not known yet", and with tolerance 0, which
+# the bracket is sequential, one coarse call a block. In the library, where `None` means "not known yet", `fine[p, i]` is $F_i(U_i^p)$ and `coarse[p, i]` is $G_i(U_i^p)$, and with tolerance 0, which
 # iterates until the end does not change in any bit:
 
 # %%
@@ -322,7 +322,7 @@ claim("C10.17", "no parentheses: samples less the sequential ones",
 #
 # ## 10.8 In practice
 #
-# - **Which one?** If 20 calls of DPM-Solver++(2M) (chapter 8) are good enough, make them. If not, and one device has room for many states at once,
+# - **Which one?** If 20 calls of a solver of chapter 8 are good enough, make them. If not, and one device has room for many states at once,
 #   try Picard (chapter 9). If several devices are slow to talk to each other, parareal.
 # - **Published.** SRDS reports up to 1.7 times the speed of 25-step Stable Diffusion 2 and up to 4.3 times on longer trajectories; the
 #   conference abstract, up to 2.3 times at 100 steps [@selvam2024srds]. Wall-clock times on GPUs, *not reproduced here*: on the one
@@ -334,8 +334,7 @@ claim("C10.17", "no parentheses: samples less the sequential ones",
 # - **Rounded timesteps.** If $F$ rounds its blocks' ends to integers, parareal converges to another sampler's picture, exactly. If only $G$
 #   does, it costs iterations.
 # - **$G$ must be a function.** Dropout, or kernels that change between calls, leave a bracket that never vanishes.
-# - **Bits.** A matrix product over many rows may round differently than over one. `--chunk 1` evaluates each row by itself; the test suite
-#   compares a tiny Stable Diffusion's pictures for equality that way.
+# - **Bits.** As in chapter 9, they need `--chunk 1`; the test suite compares a tiny Stable Diffusion's pictures for equality that way.
 # - **No memory.** Multistep solvers are refused, as in chapter 9. DPM-Solver-2, Heun and DPM-Solver-3 are welcome as $F$ and $G$, the
 #   ancestral step as $F$.
 # - **Where the toy stops being true.** GMM5's ε is smooth; a large network's, strongly guided, makes larger $r_j$.
@@ -368,8 +367,8 @@ claim("C10.17", "no parentheses: samples less the sequential ones",
 #    to $10^{-12}$ after each of their rounds on 20 steps.
 # 3. *(code)* Give the ancestral $F$ a coarse step that moves as it does: the *mean* of an ancestral step. Predict whether it needs fewer
 #    iterations than DDIM's long step at 400 steps and tolerance $10^{-2}$. Check: at most four fifths.
-# 4. *(open)* Blocks of equal length in λ are a choice. Find edges (`edges` of `_Pipeline`) for GMM5 that save an iteration at 400
-#    steps.
+# 4. *(open)* Blocks of equal length in λ are a choice. Find `edges` for GMM5 that save an iteration at 400 steps: count the items of
+#    `_Pipeline(model, x_T, levels(400), [None] * 400, solvers.ddim, solvers.ddim, edges, None).run(1e-2)`, less one.
 #
 # <details><summary>Answer to 1</summary>
 #
