@@ -322,8 +322,14 @@ claim("C10.17", "no parentheses: samples less the sequential ones",
 #
 # ## 10.8 In practice
 #
-# - **Which one?** If 20 calls of a solver of chapter 8 are good enough, make them. If not, and one device has room for many states at once,
-#   try Picard (chapter 9). If several devices are slow to talk to each other, parareal.
+# Part II on one card. (With fewer calls than a handful no sampler helps; then change the network: Part III.)
+#
+# | what is dear | take | where |
+# |---|---|---|
+# | network calls | `unipc_3` on the `arctan` grid; for about 6 calls `dpm_solver_pp_2m` | 8.12 |
+# | waiting, and one device has room for many states | `picard` with a window | 9.4 |
+# | waiting, and devices are slow to talk to each other | `parareal` | here |
+#
 # - **Published.** SRDS reports up to 1.7 times the speed of 25-step Stable Diffusion 2 and up to 4.3 times on longer trajectories; the
 #   conference abstract, up to 2.3 times at 100 steps [@selvam2024srds]. Wall-clock times on GPUs, *not reproduced here*: on the one
 #   CPU thread of this page a batch costs what its rows cost, and parareal is slower than `sample`.
@@ -334,9 +340,7 @@ claim("C10.17", "no parentheses: samples less the sequential ones",
 # - **Rounded timesteps.** If $F$ rounds its blocks' ends to integers, parareal converges to another sampler's picture, exactly. If only $G$
 #   does, it costs iterations.
 # - **$G$ must be a function.** Dropout, or kernels that change between calls, leave a bracket that never vanishes.
-# - **Bits.** As in chapter 9, they need `--chunk 1`; the test suite compares a tiny Stable Diffusion's pictures for equality that way.
-# - **No memory.** Multistep solvers are refused, as in chapter 9. DPM-Solver-2, Heun and DPM-Solver-3 are welcome as $F$ and $G$, the
-#   ancestral step as $F$.
+# - **As in chapter 9**: bits need `--chunk 1`, and solvers with memory are refused. The ancestral step is welcome as $F$, not as $G$.
 # - **Where the toy stops being true.** GMM5's ε is smooth; a large network's, strongly guided, makes larger $r_j$.
 #
 # | this chapter | Stable Diffusion |
