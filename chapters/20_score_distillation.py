@@ -116,7 +116,7 @@ figure(plot.modes(made, mixture),
 # By a loss whose derivative it is: $\tfrac12\lVert x-\mathrm{sg}(x-G)\rVert^2$, where sg stops gradients. Its value, $\tfrac12\lVert G\rVert^2$, means nothing.
 #
 # Audit it at one level. Take a student with seven equally likely values of $z$, $g_\theta(z)=\theta_1+\theta_2z+\theta_3z^2+\theta_4\sin2z$. Its $p_t$ is a
-# mixture of seven Gaussians, one around each sample, so KL is a sum over a grid and autograd differentiates that sum. No formula of `vsd` is in it.
+# mixture of seven Gaussians, one around each sample, so KL against data of two modes is a sum over a grid, and autograd differentiates it. No formula of `vsd` is in it.
 
 # %%
 show(vsd, injected)
@@ -124,7 +124,7 @@ F64, level = torch.float64, schedule.at_lam(math.log(0.8 / 0.6))     # α = 0.8,
 z = torch.linspace(-1.5, 1.5, 7, dtype=F64)
 theta = torch.tensor([0.3, 0.8, -0.2, 0.5], dtype=F64, requires_grad=True)
 x = torch.stack([z**0, z, z**2, (2 * z).sin()], 1) @ theta           # the seven samples
-law = Mixture(torch.ones(7) / 7, x[:, None], torch.full((7,), 1e-6))
+law = Mixture(torch.ones(7) / 7, x[:, None], torch.full((7,), 1e-6)) # as a mixture of spikes
 two = Mixture(torch.tensor([0.6, 0.4]), torch.tensor([[-1.0], [1.2]]), torch.tensor([0.3, 0.5]))
 line = torch.arange(-9, 9, 0.01, dtype=F64)[:, None]
 log_p, log_q = law.log_prob(line, level), two.log_prob(line, level)
@@ -202,7 +202,7 @@ figure(plot.audit(widths, exactly, found, "width $s$ of the student", "derivativ
 # $$\Phi(x)=-\int w(t)\,\frac\sigma\alpha\;\mathbb E_\varepsilon\log q_t(\alpha x+\sigma\varepsilon)\,dt. \label{eq:sd-phi}$$
 #
 # Each sample rolls downhill alone, to a minimum of $\Phi$. You can find it *without training*, from log-densities only. Here for
-# $w=\sigma^2$, which is in use: 49 times, 289 nodes for $\varepsilon$, a descent from the mean of the data.
+# $w=\sigma^2$, as in released codes: 49 times, 289 nodes for $\varepsilon$, a descent from the mean of the data.
 
 # %%
 # NBVAL_CHECK_OUTPUT
