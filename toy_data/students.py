@@ -1,12 +1,14 @@
-"""Train small students, as the chapters do: the recipe's phases under Adam, all rates falling to zero."""
+"""Small students: train them as the chapters do, and audit what a loss hands on to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 
 import torch
+from torch import Tensor
 
-from dlib import Batch, Draw, Recipe, fit
+from dlib import Batch, Draw, NoiseLevel, Recipe, fit
 from dlib.denoiser import parameters
 from dlib.fit import History
 from dlib.recipes import Roles
@@ -23,3 +25,25 @@ def learn(recipe: Recipe, roles: Roles, data: Callable[[int], Batch], steps: int
     optims = {role: torch.optim.Adam(weights, rates[role], (0.0, 0.999)) for role, weights in own.items()}
     falling = [torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps) for optim in optims.values()]
     return fit(recipe.phases, roles, optims, data, steps, Draw(seed), each=lambda step, found: [rate.step() for rate in falling])
+
+
+def handed(loss: Callable, x: Tensor, level: NoiseLevel) -> Tensor:
+    """What a loss on samples hands on to each sample of a student on a line, at one level, without any randomness: (K,).
+
+    x: (K,) samples, equally likely, so that sample k gets E_ε[G_k]/K; times ∂x_k/∂θ, summed over k, that is the loss's
+    gradient by θ. loss: (batch, draw, times=…) ↦ `Loss`, like partial(vsd, real, fake, weight=kl). The mean over ε is
+    the trapezoid rule with step 0.1 on [−8, 8].
+
+    >>> from functools import partial
+    >>> from dlib import exact, sds, vp
+    >>> from dlib.losses.score_distillation import kl
+    >>> from toy_data import gaussian
+    >>> handed(partial(sds, exact(gaussian(0.0, 1.0), vp()), weight=kl), torch.tensor([1.0]), vp().at_lam(0.0))  # α²x
+    tensor([0.5000], dtype=torch.float64)
+    """
+    nodes = torch.arange(-8, 8.05, 0.1, dtype=torch.float64)
+    rows = x.detach().double().repeat_interleave(len(nodes))[:, None].requires_grad_()
+    draw = SimpleNamespace(normal=lambda like: nodes.repeat(len(x))[:, None])
+    value = loss(Batch(rows), draw, times=lambda draw, n: torch.full((n,), level.t, dtype=torch.float64)).value
+    (each,) = torch.autograd.grad(value, rows)
+    return len(nodes) * each.view(len(x), -1) @ torch.softmax(-nodes.square() / 2, 0)

@@ -1,4 +1,4 @@
-"""Plausible wrong twins: what the tests of twins and claim C20.16 look for is there in each of them."""
+"""Plausible wrong twins: what the tests of twins look for is there in each of them."""
 
 from test_lora import X, make
 from truth import mutant
@@ -18,7 +18,7 @@ def test_a_copy_that_does_not_share_or_that_shares_flags_is_caught(monkeypatch):
 
 
 def left_by_freezing_the_fake(make_twin):
-    """The student's gradient over the undisturbed one, when the fake is frozen between the student's two passes (chapter 20)."""
+    """The student's gradient over the undisturbed one, when the fake is frozen between the student's two passes."""
     net, left = make(), []
     student, fake = make_twin(net, 2), make_twin(net, 2)
     for frozen in ((), tuple(adapters(fake).values())):

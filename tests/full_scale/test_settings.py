@@ -93,7 +93,7 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
 
 
 def test_a_run_is_the_chapter_s_own_code_and_a_copy_is_seen(monkeypatch):
-    """Chapter 20 claims it of SwiftBrush: what `recipe_of` returns was made by the function of dlib, not by one that reads the same."""
+    """Chapter 20 says it of SwiftBrush: what `recipe_of` returns was made by the function of dlib, not by one that reads the same."""
     schedule, asked = discrete(scaled_linear()), read(["swiftbrush"])
     code = lambda recipe: inspect.getclosurevars(recipe.phases[0].loss).nonlocals["loss"].__code__  # noqa: E731
     ours = code(recipes.swiftbrush(schedule, None))
@@ -102,3 +102,10 @@ def test_a_run_is_the_chapter_s_own_code_and_a_copy_is_seen(monkeypatch):
     exec(inspect.getsource(recipes.swiftbrush), scope)
     monkeypatch.setitem(recipes.METHODS, "swiftbrush", scope["swiftbrush"])
     assert code(recipe_of(asked, schedule, None)) is not ours
+
+
+def test_the_shipped_swiftbrush_guides_both_scores_as_published():
+    """The released code's scale is 4.5 = 1 + ω, on the teacher and on the fake."""
+    inner = inspect.getclosurevars(recipe_of(read(["swiftbrush"]), discrete(scaled_linear()), None).phases[0].loss).nonlocals["loss"]
+    found = inspect.getclosurevars(inner).nonlocals
+    assert (found["omega"], found["omega_fake"]) == (3.5, 3.5)

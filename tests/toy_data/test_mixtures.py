@@ -28,6 +28,18 @@ def test_gmm5_is_the_book_s():
     assert mixture.labels.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_one_gaussian_with_gmm5_s_mean_and_covariance_has_43_of_100_samples_in_modes():
+    """Chapter 20's bound is half of the way from there to the data's own 1 − e^{−9/2}. (10⁵ samples: a standard error of .0016.)"""
+    mixture = gmm5()
+    mean = mixture.weights @ mixture.means
+    apart = mixture.means - mean
+    covariance = apart.T @ (mixture.weights[:, None] * apart) + (mixture.weights @ mixture.stds**2) * torch.eye(2, dtype=torch.float64)
+    cloud = mean + Draw(1).normal(torch.empty(100_000, 2, dtype=torch.float64)) @ torch.linalg.cholesky(covariance).T
+    lost, kept = mixture.shares(cloud).sum().item(), mixture.shares(mixture.sample(100_000, Draw(2))[0]).sum().item()
+    assert lost == pytest.approx(0.43, abs=0.01) and kept == pytest.approx(1 - math.exp(-4.5), abs=0.002)
+    assert (lost + kept) / 2 == pytest.approx(0.71, abs=0.005)
+
+
 def test_three_far_modes_have_nothing_between_them():
     mixture = three_far()
     gaps = torch.pdist(mixture.means)

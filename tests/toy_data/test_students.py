@@ -1,10 +1,17 @@
-"""The chapters' training loop: it trains what a role trains, and its rates fall."""
+"""The chapters' training loop: it trains what a role trains, and its rates fall; the gradient audit; a student of real pictures."""
 
+import copy
+from dataclasses import replace
+from functools import partial
+
+import pytest
 import torch
 
-from dlib import Batch, Denoiser, Draw, Loss, Phase, Recipe, cosine, twin
+from dlib import NULL, Batch, Denoiser, Draw, Loss, Phase, Recipe, cosine, exact, generate, recipes, sds, twin, vsd
+from dlib.losses.score_distillation import kl, on_x0
 from dlib.nets import MLP
-from toy_data import learn
+from toy_data import digits_classifier, digits_split, digits_teacher, gaussian, handed, learn
+from toy_data.digit_scores import digits_floor, digits_variety, sampler_scores
 
 
 def denoiser(net):
@@ -58,3 +65,50 @@ def test_a_seed_repeats_and_another_does_not():
 
     assert run(1) == run(1) != run(2)
     assert run(0) == [Draw(0).uniform(3)[i].item() for i in range(3)]
+
+
+def test_what_a_loss_hands_on_is_the_closed_form():
+    """Student m + s z with z = ±1, data N(0, 1.3²): ∂/∂m and ∂/∂s of KL and of the cross-entropy, at two levels and two weights."""
+    m, s, signs = 0.7, 0.5, torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    real, fake = (exact(gaussian(*moments), cosine()) for moments in ((0.0, 1.3), (m, s)))
+    for level in (cosine().at(0.3), cosine().at(0.8)):
+        alpha, (v_p, v_q) = level.alpha, (level.alpha**2 * std**2 + level.sigma**2 for std in (s, 1.3))
+        by_m, by_s = alpha**2 * m / v_q, alpha**2 * s * (1 / v_q - 1 / v_p)
+        scale = (level.sigma / level.alpha) ** 2
+        for loss, want in ((partial(vsd, real, fake, weight=kl), (by_m, by_s)), (partial(sds, real, weight=kl), (by_m, alpha**2 * s / v_q)),
+                           (partial(vsd, real, fake, weight=on_x0), (scale * by_m, scale * by_s))):
+            push = handed(loss, m + s * signs, level)
+            assert (push.sum().item(), (push @ signs).item()) == pytest.approx(want, rel=1e-9)
+
+
+def test_it_is_the_mean_over_the_noise_and_looks_at_no_graph():
+    """A made-up loss with G = x + ε + ε² hands on (x + 1)/K, whether x wants a gradient or not."""
+
+    def loss(batch, draw, times):
+        x, eps = batch.x0, draw.normal(batch.x0)
+        assert times(draw, len(x)).unique().item() == 0.25
+        return Loss((0.5 * x**2 + (eps + eps**2) * x).mean(), {})
+
+    x = torch.tensor([2.0, -1.0, 5.0], requires_grad=True)
+    torch.testing.assert_close(handed(loss, x, cosine().at(0.25)), (x.detach().double() + 1) / 3, rtol=1e-12, atol=1e-12)
+
+
+def test_a_one_call_student_of_the_digits_from_labels_alone():
+    """SwiftBrush with a LoRA fake, 200 steps. A student that has learnt nothing has a ratio of 1 and a variety of 0.05.
+
+    Seven seeds had ratios of 0.30 to 0.36; we ask for half of the way. Accuracy alone is a trap: the teacher's soft digits score 1.
+    """
+    torch.manual_seed(0)
+    teacher, judge, (_, (held_out, labels)) = digits_teacher(), digits_classifier(), digits_split()
+    nets = {"teacher": teacher.net, "student": copy.deepcopy(teacher.net).requires_grad_(True), "fake": twin(teacher.net, rank=16)}
+    roles = {role: replace(teacher, net=net) for role, net in nets.items()}
+    recipe = recipes.swiftbrush(teacher.schedule, NULL, omega=0.0, omega_fake=0.0, fake_steps=2, start=0.6)
+    unseen = Batch(torch.full((120, 1, 8, 8), torch.nan), torch.arange(10).repeat(12))
+    learn(recipe, roles, lambda step: replace(unseen, memo={}), 200, {"student": 3e-4, "fake": 3e-3})
+
+    def once(role):
+        return lambda seed: generate(roles[role], Draw(seed).normal(held_out), teacher.schedule.levels([0.6]), labels).detach()
+
+    floor, (theirs, ours) = digits_floor(judge)[0], (sampler_scores(once(role), judge) for role in ("teacher", "student"))
+    assert (ours["frechet"] - floor) / (theirs["frechet"] - floor) < 0.5
+    assert digits_variety(once("student")(0)) > 0.25 and ours["accuracy"] > 0.95
