@@ -303,7 +303,7 @@ claim("C05.8", "coupled over independent, one step: sliced W₂ to the data (wor
       max(w2(x) / w2(y) for x, y in zip(coupled, alone)), below=0.3)
 figure(plot.modes({"data": real, "independent": alone[0], "coupled": coupled[0]}, mixture),
        "One Euler step of the independent network gathers in the middle; that of the coupled "
-       "network covers the five modes, with a few points between them.",
+       "network covers the five modes, with some points between them.",
        "One network call from noise. Grey points lie in no mode.")
 
 # %% [markdown]
