@@ -30,7 +30,8 @@
 #
 # Some words of the library: `Draw(seed)` is a random generator, `Batch` holds the data `x0`, and `train` follows a loss
 # downhill with Adam. `edm()` is the family of noise levels $x=x_0+\sigma z$; a level is found by $\lambda=-\log\sigma$,
-# and `CLEAN` is $\sigma=0$.
+# and `CLEAN` is $\sigma=0$. `energy_score(f)` is $-\nabla f$, here the true score. Later, `show` prints the library's own
+# source, and `claim` measures a number against a bound.
 
 # %%
 from book import claim, figure, show                # first: it also tells torch not to spin
@@ -118,7 +119,8 @@ claim("C01.1", "an energy gives the exact score, whatever its constant (RMS dist
 #
 # The last term does not contain $s$: two very different scores must show the same gap. In one dimension the expectation
 # is a sum over a grid (exact to rounding for functions that fall off this fast), so you can check it to nine digits.
-# (`_with_slope` gives $x$, ready to be differentiated by, and $s(x)$; `_loss` is the mean over the batch.)
+# (`explicit` is \eqref{eq:esm}. `_with_slope` gives $x$, ready to be differentiated by, and $s(x)$; `_loss` is the mean over
+# the batch.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -150,7 +152,7 @@ claim("C01.2", "two scores: ISM − ESM + ½ E‖∇log p‖² (the larger)",
 #
 # One backward pass, whatever $d$. Since $\mathbb E_v(v^\top s)^2=\lVert s\rVert^2$ is known, SSM-VR writes it out: one
 # source of noise less. Which directions? Random signs. Their squares are always 1, so the diagonal of $\nabla s$ is read
-# without any noise; Gaussian $v$ are unbiased too, and noisier.
+# without any noise; Gaussian $v$ are unbiased too, and noisier. (In code `_quadratic` is $v^\top\nabla s\,v$.)
 #
 # Two exact tests. A function that acts on each coordinate by itself has a diagonal Jacobian: one draw of signs must give ISM.
 # And all four sign vectors of the plane together have a mean $vv^\top$ of exactly $I$: averaged over them, SSM must *be*
@@ -201,8 +203,8 @@ claim("C01.4", "any Jacobian, SSM averaged over all sign vectors − ISM",
 #
 # What is left is the constant, $\tfrac12d/\sigma^2-\tfrac12\mathbb E_{p_\sigma}\lVert\nabla\log p_\sigma\rVert^2$.
 #
-# The function is three lines, because the book's one denoising loss already does it (you will meet its other weights in
-# every chapter):
+# The function is three lines, because the book's one denoising loss already does it (chapter 2 shows it). `_one_level` is
+# a schedule with this one σ, and `_HALF_SCORE` a weight: half the square of the score's error.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -215,7 +217,7 @@ def total(s):                                      # the same rule, over x₀ an
     return mean(lambda b: sum(w * at(b.x0, u) for w, u in zip(mass, z)), CLEAN)
 
 constant = 0.5 / 0.5**2 - esm(lambda x: 0 * x, half)
-claim("C01.5", "two scores: DSM − ESM of p_σ less ½/σ² − ½ E‖∇log p_σ‖² (the larger)",
+claim("C01.5", "two scores: DSM − ESM of p_σ − (½/σ² − ½ E‖∇log p_σ‖²) (the larger)",
       max(abs(total(s) - esm(s, half) - constant) for s in two), below=1e-9)
 
 # %% [markdown]
@@ -269,7 +271,16 @@ claim("C01.10", "DSM at σ = 2, over the square: relative error",
 # N_k$: the weight $w_k$ leaves just as $Z$ did. It survives only where modes overlap, which is where there are no data.
 # For our three modes the exact scores of weights (.5, .3, .2) and (⅓, ⅓, ⅓) differ on data by less than rounding. No
 # data set you will meet tells them apart through their scores.
-#
+
+# %%
+# NBVAL_CHECK_OUTPUT
+exact_score, exactly = truth(CLEAN), data.double()
+equal = Mixture(torch.ones(3) / 3, mixture.means, mixture.stds)
+equal_score = energy_score(lambda x: -equal.log_prob(x, CLEAN))
+claim("C01.11", "equal weights give the same score on data (RMS distance)",
+      metrics.rms(exact_score(exactly), equal_score(exactly)), below=1e-12)
+
+# %% [markdown]
 # ## 1.6 Langevin dynamics walks uphill, and stays
 #
 # A score is enough to draw samples. Climb it, with noise [@roberts1996exponential]:
@@ -292,24 +303,12 @@ claim("C01.10", "DSM at σ = 2, over the square: relative error",
 # %%
 # NBVAL_CHECK_OUTPUT
 show(langevin)
-exact_score = truth(CLEAN)
 mode = lambda x: (x[:, None] - mixture.means).norm(dim=2).argmin(1)
 start = mixture.means.repeat_interleave(200, 0)     # 200 chains in each mode
 end = langevin(exact_score, start, 0.02, 500, Draw(8))
-equal = Mixture(torch.ones(3) / 3, mixture.means, mixture.stds)
-equal_score = energy_score(lambda x: -equal.log_prob(x, CLEAN))
-exactly = data.double()
-claim("C01.11", "equal weights give the same score on data (RMS distance)",
-      metrics.rms(exact_score(exactly), equal_score(exactly)), below=1e-12)
 claim("C01.12", "exact score, 500 steps: share of chains that left their first mode",
       (mode(start) != mode(end)).double().mean(), between=(0, 0))
 
-# %% [markdown]
-# Started in equal shares, the chains keep equal shares: a total variation of $\tfrac16$ from the true weights, for ever
-# in practice. Between two modes, $p$ falls by some $3.8^2/(2\cdot0.4^2)=45$ nats or more: to cross takes some $e^{45}$
-# steps. And this is the *exact* score.
-
-# %%
 paths, spread = [], 12 * Draw(9).uniform(120).view(60, 2) - 6
 langevin(exact_score, spread, 0.01, 300, Draw(10), each=lambda k, x: paths.append(x))
 figure(plot.trajectories(torch.stack(paths[::4]), mode(paths[-1])),
@@ -318,6 +317,10 @@ figure(plot.trajectories(torch.stack(paths[::4]), mode(paths[-1])),
        "Sixty Langevin chains, exact score. Grey: the start, uniform on the square.")
 
 # %% [markdown]
+# Started in equal shares, the chains keep equal shares: a total variation of $\tfrac16$ from the true weights, for ever
+# in practice. Between two modes, $p$ falls by some $3.8^2/(2\cdot0.4^2)=45$ nats or more: to cross takes some $e^{45}$
+# steps. And this is the *exact* score.
+#
 # Noise cures both diseases: with $\sigma=2$ the empty regions fill, the modes overlap, and the weights enter the score.
 # Start again in equal shares, now with the score of $p_\sigma$. Noise does not move the mean, $\sum_kw_k\mu_k$, so the
 # chains' mean tells their weights. They should forget the start: we ask for a quarter of $\tfrac16$, which is
@@ -334,7 +337,7 @@ def off(x):
 many = mixture.means.repeat_interleave(1000, 0)
 claim("C01.13", "exact score of p_σ, σ = 2, 500 steps: the weights' total variation",
       off(langevin(truth(smooth), many, 0.2, 500, Draw(16))), below=1 / 24)
-claim("C01.14", "without noise", off(end), between=(0.9 / 6, 1.1 / 6))
+claim("C01.14", "exact score of p, 500 steps: the same", off(end), between=(0.9 / 6, 1.1 / 6))
 
 # %% [markdown]
 # But now you sample $p_\sigma$. Use *many* $\sigma$, from large to small: that is the next chapter's idea, and
@@ -412,9 +415,9 @@ claim("C01.18", "and with the wrong sign", -(c**2) * wrong.weight.trace().item()
 #
 # ## 1.9 In practice
 #
-# - **Which objective.** Diffusion models train with \eqref{eq:dsm}, weighted by $\sigma^2$: with
-#     $s=-\varepsilon/\sigma$ it becomes $\tfrac12\lVert\varepsilon-\varepsilon_\theta\rVert^2$, the `weights.eps` of
-#     every later chapter. Unweighted, the smallest $\sigma$ rules the gradient.
+# - **Which objective.** Diffusion models train with \eqref{eq:dsm}, weighted by $\sigma^2$: for a
+#     network $\varepsilon_\theta$ of the noise, with $s=-\varepsilon_\theta/\sigma$, it is
+#     $\tfrac12\lVert z-\varepsilon_\theta\rVert^2$, half of the library's `weights.eps`. Unweighted, the smallest $\sigma$ rules the gradient.
 # - **EBM code.** NCSN's released energy version of DSM multiplies the score by $\sigma^2$ before it takes the residual:
 #     its value is $\sigma^4$ times ours. Compare losses of two repositories only after checking such factors.
 # - **Double backward.** ISM, SSM and energies differentiate the network twice. An energy made of ReLUs has a piecewise

@@ -24,8 +24,8 @@
 # Two modes, ten standard deviations apart. Four fifths of the data are on the left. You have the *exact* score, and
 # Langevin dynamics, which follows it with noise. Below, all chains start in the right-hand mode.
 #
-# `schedule` is a family of noise levels $x=x_0+\sigma z$, with $\sigma$ from 20 down to 0.1; `at(sigma)` finds a level. `exact(mixture,
-# schedule)` is the perfect network: at a level it gives the `.score`, and `.x0`, the mean of the clean data given $x$.
+# `schedule` is a family of noise levels $x=x_0+\sigma z$, from $\sigma=20$ to 0.1; `at(sigma)` finds a level. As in
+# chapter 1, `exact(mixture, schedule)` is the perfect network, which gives `.score` and `.x0`.
 # A `ladder` is a list of levels, its *rungs*, whose $\sigma$ have a constant ratio.
 
 # %%
@@ -109,8 +109,10 @@ claim("C02.2", "σ = 5: zeros of the score on the line", zeros(5), between=(1, 1
 # $s_\theta=-\varepsilon_\theta/\sigma$. With $w_i=\sigma_i^2$ each term is $\tfrac12\,\mathbb E\lVert z-\varepsilon_\theta\rVert^2$, of one size on every rung.
 #
 # In the library this is the weight `eps`, and `Weight("score")` is the unweighted loss; both leave out the ½. (Papers call the weight $\lambda$,
-# which here is $\log(\alpha/\sigma)$.) Instead of a list we draw $\log\sigma$ uniformly: on this schedule that is `uniform_times`. `train` is
-# chapter 1's training loop.
+# which here is $\log(\alpha/\sigma)$.) Instead of a list we draw $\log\sigma$ uniformly: on this schedule that is `uniform_times`. A
+# `Denoiser` is a network with its schedule and its **face**, that is, what it predicts. In general
+# $x=\alpha x_0+\sigma\varepsilon$ (here $\alpha=1$, and ε is our $z$), and a face is a mixture $a\,x_0+b\,\varepsilon$: `parts` gives $(a,b)$,
+# and `exchange` turns the error of one face into another's (chapter 3).
 
 # %%
 show(denoising)
@@ -148,7 +150,7 @@ claim("C02.4", "unweighted: the same at σ = 20", off(unweighted, at(20)), above
 # $$\eta_i=\epsilon\,\frac{\sigma_i^2}{\sigma_L^2}=\delta\,\sigma_i^2,\qquad\delta:=\epsilon/\sigma_L^2. \label{eq:eta}$$
 #
 # On average $s=-z/\sigma$, so a step takes the share $\delta$ of the noise $\sigma z$ away, and brings fresh noise. (Our $\eta$ multiplies
-# the score; the paper's $\alpha_i$ is $2\eta_i$, though its code's $\epsilon$ is ours.) Above, $\epsilon=0.002$ and $\delta=0.2$.
+# the score; the paper's $\alpha_i$ is $2\eta_i$, though its code's $\epsilon$ is ours.) Above, `step` is $\epsilon=0.002$, so $\delta=0.2$.
 #
 # What does a step do, exactly? On data $\mathcal N(0,c^2)$ the score is $-x/v$ with $v=c^2+\sigma^2$, and the step is $x\leftarrow(1-\eta/v)\,x+\sqrt{2\eta}\,z$.
 # The two parts are independent, so a variance $V$ becomes
@@ -251,14 +253,14 @@ claim("C02.12", "without σ_L: share in a mode", in_a_mode(0.002 * 0.1**2), belo
 
 # %% [markdown]
 # (Of perfect samples 0.989 lie within three standard deviations.) Without $\sigma_L$ they are nearly where they started. The law wants
-# $5.3/0.002=2650$ steps. After 480, at least $0.998^{480}=0.38$ of the noise is left, a spread of nearly 8; a
+# $5.3/0.002=2650$ steps. After 480, at least $0.998^{480}=0.38$ of the noise is left, a spread of nearly 8, and fresh noise on top; a
 # coordinate that wide is within $\pm3$ less than 0.3 of the time. No error is raised: the samples look like an untrained network's.
 #
 # ## 2.7 Rung 2: real pictures, and an honest race
 #
-# The digits' teacher was trained on another schedule, with $x=\alpha x_0+\sigma z$. A score is a score: $x/\alpha$ has the noise level
+# The digits' teacher was trained on another schedule, with $x=\alpha x_0+\sigma z$. There $x/\alpha$ has the noise level
 # $\sigma/\alpha$, and `annealed_langevin` carries $x/\alpha$ from rung to rung. Here $\sigma/\alpha$ goes from 150 down to 0.08. By
-# \eqref{eq:ladder} that takes 72 steps with $\delta=0.1$, and 8 with $\delta=0.6$.
+# \eqref{eq:ladder} that takes 72 steps with $\delta=0.1$, and 9 with $\delta=0.6$.
 #
 # The rival is DDIM, which follows an ODE down the same schedule (chapter 7). The judge is the Fréchet distance to held-out digits, in the
 # features of a classifier. (Langevin gets one call more, for the last denoising.)
@@ -313,7 +315,7 @@ claim("C02.15", "δ = 0.6, 50 calls: over DDIM's with 20", long / ddim, below=2)
 # - **Levels belong to their schedule.** The network is told $t$. A level of another `ve(…)` has another $t$ for the same $\sigma$, and the answer is
 #     quietly wrong. Cut ladders out of one schedule, as `ladder` does.
 # - **What survives today** is the training, \eqref{eq:ncsn}, and the idea of levels. Samplers follow the ODE of chapter 4; the
-#     churn of EDM [@karras2022edm] is what is left of Langevin in them.
+#     churn of EDM [@karras2022edm], fresh noise before a step, is what is left of Langevin in them.
 # - **Where the toy stops being true.** An exact score has no error. With a trained one, fresh noise also repairs errors of earlier steps: a reason to keep some.
 #
 # | this chapter | Stable Diffusion |
@@ -335,8 +337,8 @@ claim("C02.15", "δ = 0.6, 50 calls: over DDIM's with 20", long / ddim, below=2)
 #     $V^\star(1-a)/(1-a\gamma^2)$ with $a=(1-\delta)^{2T}$ and $V^\star=1/(1-\delta/2)$, if $a\gamma^2<1$. What is it for NCSNv2?
 # 2. *(code)* Find the smallest $\sigma_1$, to 0.5, for which 24 rungs recover the weights within 0.05. Check with modes at $\pm10$: it should
 #     about double. Which side of $\sqrt{(D/2)^2-c^2}$ is it on, and why?
-# 3. *(code)* Enter each rung exactly: one call a rung, $x\leftarrow x+\eta\,\sigma_i^2s(x)+\beta\,\sigma_{i+1}z$, with $\beta$ such that on
-#     data of no width the variance is $\sigma_{i+1}^2$ at every rung [@jolicoeur2021adversarial]. Check that variance. For which $\eta$ is $\beta=0$, and which sampler is it?
+# 3. *(code)* Enter each rung exactly: one call a rung, $x\leftarrow x+\delta\,\sigma_i^2s(x)+\beta\,\sigma_{i+1}z$, with $\beta$ such that on
+#     data of no width the variance is $\sigma_{i+1}^2$ at every rung [@jolicoeur2021adversarial]. Check that variance. For which $\delta$ is $\beta=0$, and which sampler is it?
 # 4. *(open)* With 100 calls and the exact score, find the ladder and the $T$ of each rung that bring the share on the left nearest to 0.8 when all start on the right.
 #
 # <details><summary>Answer to 1</summary>
@@ -351,24 +353,24 @@ claim("C02.15", "δ = 0.6, 50 calls: over DDIM's with 20", long / ddim, below=2)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-def consistent(model, x, levels, eta, draw):
+def consistent(model, x, levels, delta, draw):
     for here, below in zip(levels, levels[1:]):
-        rest = (1 - eta) * here.sigma / below.sigma     # what is left of the old noise
+        rest = (1 - delta) * here.sigma / below.sigma     # what is left of the old noise
         beta = max(0.0, 1 - rest**2) ** 0.5
-        x = x + eta * here.sigma**2 * model(x, here).score
+        x = x + delta * here.sigma**2 * model(x, here).score
         x = x + beta * below.sigma * draw.normal(x)
     return x
 
 point, wide = exact(gaussian(0, 1e-6), schedule), 20 * Draw(13).normal(many)
 exactly = consistent(point, wide, ladder(24), 0.5, Draw(14))
-claim("C02.16", "η = 0.5: variance at the last rung over σ_L²", exactly.var() / 0.1**2,
+claim("C02.16", "δ = 0.5: variance at the last rung over σ_L²", exactly.var() / 0.1**2,
       between=(0.978, 1.022))
 no_noise = consistent(model, noise, ladder(24), 1 - 200 ** (-1 / 23), Draw(15))
-claim("C02.17", "η = 1 − 1/γ: distance to DDIM",
+claim("C02.17", "δ = 1 − 1/γ: distance to DDIM",
       metrics.rms(no_noise, sample(model, noise, ladder(24))), below=1e-4)
 
 # %% [markdown]
-# ($\beta^2=1-(1-\eta)^2\gamma^2$. At $\eta=1-1/\gamma$, here with $\gamma=200^{1/23}$, the noise vanishes and a walk down the ladder has become a step of an ODE: chapter 4. The bound leaves room for
+# ($\beta^2=1-(1-\delta)^2\gamma^2$. At $\delta=1-1/\gamma$, here with $\gamma=200^{1/23}$, the noise vanishes and a walk down the ladder has become a step of an ODE: chapter 4. The bound leaves room for
 # $\beta$, the root of a rounding error.)
 #
 # ## References

@@ -90,9 +90,9 @@ claim("C03.2", "the mean alone: Kolmogorov–Smirnov distance", off(mean_alone),
 #
 # ## 3.1 A chain of small steps
 #
-# DDPM adds noise by a Markov chain: $x_n=\sqrt{a_n}\,x_{n-1}+\sqrt{\beta_n}\,z$ with $a_n=1-\beta_n$. (The paper calls our
-# $a_n$ $\alpha_n$; here $\alpha$ is always the factor of $x_0$.) Gaussians compose: means multiply, and a variance $V$
-# becomes $a_nV+\beta_n$. So $\alpha^2=\prod a_n=\bar\alpha_n$, $\sigma^2=1-\bar\alpha_n$, and any jump from $b$ to $a$ is
+# DDPM adds noise by a Markov chain: $x_n=\sqrt{1-\beta_n}\,x_{n-1}+\sqrt{\beta_n}\,z$. (The paper calls $1-\beta_n$
+# $\alpha_n$; here $\alpha$ is always the factor of $x_0$.) Gaussians compose: means multiply, and a variance $V$ becomes
+# $(1-\beta_n)V+\beta_n$. So $\alpha^2=\prod(1-\beta_n)=\bar\alpha_n$, $\sigma^2=1-\bar\alpha_n$, and any jump from $b$ to $a$ is
 #
 # $$q(x_a\mid x_b)=\mathcal N\big(\alpha_{a|b}x_b,\;\sigma_{a|b}^2I\big),\qquad
 # \alpha_{a|b}=\frac{\alpha_a}{\alpha_b},\quad\sigma_{a|b}^2=\sigma_a^2-\alpha_{a|b}^2\sigma_b^2. \label{eq:mv-jump}$$
@@ -114,7 +114,7 @@ claim("C03.2", "the mean alone: Kolmogorov–Smirnov distance", off(mean_alone),
 # $$\tilde\mu=\alpha_bx_0+\sigma_be^{-h}\varepsilon,\qquad\tilde v=\sigma_b^2(1-e^{-2h}). \label{eq:mv-lambda}$$
 #
 # In words: go to level $b$, keep a share $e^{-2h}$ of the old noise's variance, draw the rest afresh. The library has this
-# form. (`mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$; η is 1 until chapter 4.)
+# form. (`mix(c, d)` is $c\,x_\theta+d\,\varepsilon_\theta$; η, not Langevin's step here, is 1 until chapter 4.)
 #
 # Check both forms against Bayes' rule itself, $q(x_a\mid x_b)\,q(x_b\mid x_0)\,/\,q(x_a\mid x_0)$, at points drawn anywhere. The "network" here is told $x_0$.
 
@@ -175,7 +175,7 @@ claim("C03.4", "log q(x_b | x_a, x₀): the library's form − Bayes' rule", in_
 # With $r=1$: *half Δ times the denoiser's squared error.* That is all of DDPM's price list.
 #
 # Slides often show the sum alone. It trains the same network, but it is no bound: end the ladder early, at $\kappa_1=1$, and
-# it is nearly nothing.
+# it is a third of a nat, where $-\log p$ is one.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -294,7 +294,7 @@ claim("C03.11", "20 steps: the gap with β's variance over that with the posteri
 # | ε: DDPM's "simple" loss | SNR |
 # | $v=\alpha\varepsilon-\sigma x_0$, with $\alpha^2+\sigma^2=1$ | SNR + 1 |
 # | score, unweighted | $\mathrm{SNR}/\sigma^2$ |
-# | min-SNR-γ [@hang2023minsnr] | $\min(\mathrm{SNR},\gamma)$ |
+# | min-SNR-5 [@hang2023minsnr] | $\min(\mathrm{SNR},5)$ |
 # | the bound, $t$ uniform | $-\tfrac12\,d\,\mathrm{SNR}/dt=\mathrm{SNR}\,\lvert\dot\lambda\rvert$ |
 #
 # The last line is \eqref{eq:mv-kl} over $dt$; "simple" drops its $\lvert\dot\lambda\rvert$, and with it most of the clean end.
@@ -315,7 +315,7 @@ figure(plot.per_lam({name: (lam, over(weight) / over(weight).mean())
 # %%
 # NBVAL_CHECK_OUTPUT
 show(exchange)
-now = schedule.at(0.1)                              # SNR 8.6, where min-SNR-5 acts
+now = schedule.at(0.1)                              # SNR 8.7, where min-SNR-5 acts
 fixed = lambda draw, n: torch.full((n,), now.t, dtype=torch.float64)
 loss = lambda weight: denoising(told, Batch(points), Draw(6), weight, fixed).value
 table = {weights.eps: snr(now), weights.v: snr(now) + 1, weights.min_snr(5): 5,
@@ -405,7 +405,8 @@ claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²
 # ```
 #
 # **How far up the ladder.** Rung 1: the posterior, the price of each step and its limit, against exact densities. Rung 2: the
-# sampler on a trained network. Rung 3: sampler and loss are the functions that run on Stable Diffusion.
+# sampler on a trained network. Rung 3: sampler and loss are the functions that run on Stable Diffusion. Next, chapter 4 lets
+# the steps shrink to nothing.
 #
 # ## 3.11 Exercises
 #

@@ -135,8 +135,8 @@ claim("C04.1", "g² = −2σ²λ̇ on five schedules (largest relative error)",
 # With $e=-1$ this is \eqref{eq:sde-fp}. With $e=0$ the Laplacian is gone: pure transport, no randomness. With $e>0$ the Laplacian
 # has the wrong sign, until you run time backwards. That is what a sampler does.
 #
-# Here are both sides on a grid. On a line $\nabla\cdot$ and $\Delta$ are derivatives in $x$; autograd does them. The density comes
-# from the mixture, the score from the network, the slope in time from differences as above.
+# Here are both sides on a grid. On a line $\nabla\cdot$ and $\Delta$ are derivatives in $x$, by autograd; the slope in time is a
+# difference as above.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -164,7 +164,7 @@ claim("C04.2", "both sides agree for e = −1, 0, ¼, 1 on VP, sub-VP, VE (large
 # $$dx=\big[f\,x-\tfrac12(1+\eta^2)\,g^2s\big]dt+\eta\,g\,d\bar w,\qquad t\text{ from }1\text{ to }0. \label{eq:sde-family}$$
 #
 # (Here $dt<0$, and $d\bar w$ stands for $\sqrt{|dt|}\,z$.) So η = 1 is Anderson's **reverse SDE** [@anderson1982reverse], with the drift
-# $fx-g^2s$. η = 0 is the **probability-flow ODE**, with *half* of the score term. Every η has the same marginals $p_t$, if it starts
+# $fx-g^2s$, to which chapter 3's DDPM steps tend as they get short. η = 0 is the **probability-flow ODE**, with *half* of the score term. Every η has the same marginals $p_t$, if it starts
 # in $p_1$. The noise of one with the drift of another has not.
 #
 # Euler and Maruyama's rule takes finite steps of \eqref{eq:sde-family}. We judge it by the largest gap between the distribution of 10 000
@@ -187,9 +187,9 @@ claim("C04.4", "noise without its drift: √n · distance to p_t", wrong, above=
 # $\alpha_1=.0066$.
 #
 # **What the noise is for.** Split the step: \eqref{eq:sde-family} is the ODE plus $-\tfrac12\eta^2g^2s\,dt+\eta g\,d\bar w$. The second part is
-# chapter 1's Langevin step at fixed $t$, $x\leftarrow x+\delta s+\sqrt{2\delta}\,z$ with $\delta=\tfrac12\eta^2g^2|dt|$. It leaves $p_t$ alone and pulls
+# chapter 1's Langevin step at fixed $t$, $x\leftarrow x+\delta s+\sqrt{2\delta}\,z$, size $\delta=\tfrac12\eta^2g^2|dt|$. It leaves $p_t$ alone and pulls
 # everything else towards it. So η > 0 *repairs* errors. Start the samplers of $\mathcal N(0,1)$ with a wrong variance: at the end all of the error is left for
-# η = 0, 8 % for ½, nothing for 1 (exercise 3). The price is in the steps, because noise must be resolved as well.
+# η = 0, 8 % for ½, nothing for 1 (exercise 3). The price is in the steps, because noise must be resolved too.
 # [Chapter 8](08_dpm_solver.ipynb) counts calls.
 #
 # ## 4.4 All probability-flow ODEs are one
@@ -247,7 +247,7 @@ figure(plot.one_curve(curves),
 #
 # $$\frac{d}{dt}\log p_t(x_t)=-\nabla\cdot u(x_t,t),\qquad \log p_a(x_a)=\log p_b(x_b)+\int_a^b\nabla\cdot u\,dt, \label{eq:sde-likelihood}$$
 #
-# the instantaneous change of variables [@chen2018node]. Level $a$ is near the data; at the noise level $b$ you know the density. The
+# the instantaneous change of variables [@chen2018node]. You now travel from data to noise: $a$ is the clean level; at $b$ you know the density. The
 # library solves it in λ, for $y$ and the integral together. On GMM5, the book's five modes in the plane, the mixture knows the answer,
 # and must agree to $10^{-4}$ nat:
 
@@ -269,7 +269,7 @@ figure(plot.log_density(found, truth, axis),
 # Two things change with real data. **The prior**: $p_1$ is unknown, and $\mathcal N(0,I)$ stands in. On VP its mean misses by
 # $\alpha_1\mathbb E\,x_0$; on GMM5 that costs some $10^{-3}$ nat a point. **The divergence** is a trace and costs $d$ backward passes.
 # Hutchinson's estimate $v^\top\nabla u\,v$ with random signs $v$ costs one [@hutchinson1989stochastic; @grathwohl2019ffjord]. It is unbiased, but off
-# by about a nat in a single point. (Both measured: `tests/dlib/test_likelihood.py`.)
+# by about a nat in a single point. (Measured: `tests/dlib/test_likelihood.py`.)
 #
 # ## 4.6 Rung 2: real pictures
 #
@@ -324,7 +324,7 @@ claim("C04.8", "held-out digits: log p in nats, above a Gaussian's and below the
       (change + normal_log_prob(x_b, b)).mean(), between=(gauss.mean(), ceiling))
 
 # %% [markdown]
-# The network's $\log p$ is 11 nats above the Gaussian's: to it, a digit is $e^{11}$ times as probable. Such a difference needs no unit.
+# The network's $\log p$ is 11 nats above the Gaussian's: to it, a digit is $e^{11}$ times as probable. It needs no unit.
 #
 # ## 4.7 What should look wrong here
 #

@@ -32,7 +32,8 @@ import math
 import numpy as np
 import torch
 from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, converted, cosine, denoising, exact
-from dlib import flow, metrics, nets, optimal_coupling, plot, sample, solvers, vp, walk
+from dlib import flow, metrics, nets, optimal_coupling, plot, sample, solvers, train, vp
+from dlib import walk
 from dlib.losses import uniform_times, weights
 from toy_data import digits_teacher, gmm5
 
@@ -67,7 +68,7 @@ figure(plot.fans(panels, levels, torch.arange(25) // 5, line),
 # **Recap.**
 #
 # - Noise is added as $x_t=\alpha_tx_0+\sigma_t\varepsilon$; $t=1$ is noise, $t=0$ is data, a dot is $d/dt$. We write $\lambda=\log(\alpha/\sigma)$ and $\kappa=\sigma/\alpha$.
-# - The perfect network says $\varepsilon(x,t)=\mathbb E[\varepsilon\mid x_t=x]$. A call has five **faces**: `.eps`, `.x0`,
+# - The perfect network says $\varepsilon(x,t)=\mathbb E[\varepsilon\mid x_t=x]$. A call has five faces (chapter 2): `.eps`, `.x0`,
 #   `.v` $=\alpha\varepsilon-\sigma x_0$, `.velocity`, `.score` $=\nabla\log p_t$. `exact(mixture, schedule)` is such a network.
 # - The probability-flow ODE carries the density $p_t$ of $x_t$ (chapter 4). For $y=x/\alpha$ it reads $dy/d\kappa=\varepsilon(x,t)$, whatever the schedule.
 # - DDIM steps from level $a$ to $b$ by $\alpha_bx_0+\sigma_b\varepsilon$: keep what the network said, change the level.
@@ -198,7 +199,8 @@ claim("C05.4", "least v-loss on the cosine schedule over c (largest departure fr
 # Mind $D$: it is 1 on variance-preserving schedules, and code that forgot it works only there.
 #
 # **Another schedule.** What a network knows depends on $y=x/\alpha=x_0+\kappa\varepsilon$ alone. So ask it at the level of its *own* schedule that has the same κ: there $y$ is the
-# same, and the point is $x'=\frac{\alpha'}\alpha x$, with a prime for the network's own schedule. Its $x_0$ and ε hold unchanged. (Where $\alpha=0$ the code uses $\sqrt{D'/D}$, which is the same ratio.)
+# same, and the point is $x'=\frac{\alpha'}\alpha x$, with a prime for the network's own schedule. Its $x_0$ and ε hold unchanged. (`_size` is $\sqrt D$: the code uses $\sqrt{D'/D}$, the same ratio, which survives $\alpha=0$. `.raw` is what a network
+# itself said.)
 #
 # Here an ε-model on VP, the variance-preserving schedule, becomes a velocity model on straight paths. The truth needs no table: the mixture's own $\mathbb E[\varepsilon-x_0\mid x]$.
 
@@ -236,7 +238,7 @@ claim("C05.6", "ε on VP by DDIM − velocity on straight paths by Euler (RMS)",
       metrics.rms(by_ddim, by_euler), below=1e-9)
 
 # %% [markdown]
-# Same noise, same data. A path may look straighter in one schedule's $x$ than in another's; it is one curve $y(\kappa)$. What straight *conditional* paths give you is a training weight, \eqref{eq:fm-weight}, and a schedule on which Euler is DDIM.
+# A path may look straighter in one schedule's $x$ than in another's; it is one curve $y(\kappa)$. What straight *conditional* paths give you is a training weight, \eqref{eq:fm-weight}, and a schedule on which Euler is DDIM.
 #
 # ## 5.5 What does straighten: the coupling
 #
@@ -280,13 +282,11 @@ figure(plot.convergence(costs, "batch size n", "transport cost over independent 
 # %%
 def trained(couple, seed):
     torch.manual_seed(seed)
-    model, draw = Denoiser(nets.MLP(2, width=64, depth=2), schedule, "velocity"), Draw(seed)
-    optim = torch.optim.Adam(model.net.parameters(), 2e-3)
-    for _ in range(400):
-        batch = couple(Batch(mixture.sample(128, draw)[0].float()), draw)
-        optim.zero_grad()
-        denoising(model, batch, draw, weights.velocity, uniform_times(0, 1)).value.backward()
-        optim.step()
+    model, points = Denoiser(nets.MLP(2, width=64, depth=2), schedule, "velocity"), Draw(10 + seed)
+    def loss(batch, draw):
+        return denoising(model, couple(batch, draw), draw, weights.velocity, uniform_times(0))
+    data = lambda step: Batch(mixture.sample(128, points)[0].float())
+    train(model.net, loss, data, 400, lr=2e-3, seed=seed)
     return model
 
 # %% [markdown]
@@ -303,7 +303,7 @@ claim("C05.8", "coupled over independent, one step: sliced W₂ to the data (wor
       max(w2(x) / w2(y) for x, y in zip(coupled, alone)), below=0.3)
 figure(plot.modes({"data": real, "independent": alone[0], "coupled": coupled[0]}, mixture),
        "One Euler step of the independent network gathers in the middle; that of the coupled "
-       "network covers the five modes, with a few points between them.",
+       "network covers the five modes, with some points between them.",
        "One network call from noise. Grey points lie in no mode.")
 
 # %% [markdown]
@@ -342,7 +342,7 @@ claim("C05.10", "the sign forgotten: standard deviation at the end, over 1/c",
 claim("C05.11", "the right sign: over c", spread(right) / c, between=(0.98, 1.02))
 
 # %% [markdown]
-# The right flow keeps $x/\sqrt V$ constant, so $u=\frac{\dot V}{2V}x$; with $\dot x=-u$ it is $x\sqrt V$ that stays, and the end is $\sqrt{V_1/V_0}=1/c$. No error message, and narrow data become wide.
+# The right flow keeps $x/\sqrt V$ constant, so $u=\frac{\dot V}{2V}x$; with $\dot x=-u$ it is $x\sqrt V$ that stays, and the end is $\sqrt{V_1/V_0}=1/c$. Narrow data become wide.
 #
 # ## 5.8 In practice
 #
