@@ -70,8 +70,8 @@ figure(plot.endpoints(one_call, truth, mixture.modes_of(truth, within=9)),
        "Same noise, one network call each. Grey: the distance to the end of the path.")
 
 # %% [markdown]
-# From pure noise the teacher can only name the mean of all data: a *direction*, good for a short step. The student, after
-# 800 updates, answers with the end point.
+# From pure noise the teacher can only name the mean of all data: a *direction*, good for a short step. The student answers
+# with the end point, after 800 updates.
 #
 # ## 13.1 Recap: the path, the jump, and guidance
 #
@@ -165,8 +165,8 @@ def off(solver, n):
     return metrics.rms(best(one, top).x0, f_star(one, top).x0)
 
 p = lambda solver: metrics.order({n: off(solver, n) for n in (40, 80, 160)})
-claim("C13.3", "order of the error, Heun's student", p(solvers.heun), between=(1.85, 2.15))
-claim("C13.4", "order of the error, DDIM's student", p(solvers.ddim), between=(0.85, 1.15))
+claim("C13.3", "order of Heun's perfect student's error", p(solvers.heun), between=(1.85, 2.15))
+claim("C13.4", "order of DDIM's perfect student's error", p(solvers.ddim), between=(0.85, 1.15))
 
 # %% [markdown]
 # ## 13.4 What a trained one is: the commutator
@@ -177,7 +177,7 @@ claim("C13.4", "order of the error, DDIM's student", p(solvers.ddim), between=(0
 # $$C_{ij}=\big\lVert f(x_{t_i},t_i)-f\big(\Phi_{t_i\to t_j}(x_{t_i}),t_j\big)\big\rVert_{\text{rms}}. \label{eq:commutator}$$
 #
 # One walk of the teacher fills the matrix. Its last column is the distance to the truth. We ask the student for a quarter
-# of one DDIM jump's mean. (In the picture the rows are $i$, the columns $j$.)
+# of one DDIM jump's mean:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -187,7 +187,7 @@ def commutator(model):
 
 two = {"one DDIM jump": commutator(teacher), "student": commutator(student)}
 figure(plot.commutator(two, torch.tensor([state.level.lam for state in path[::10]])),
-       "The DDIM jump's two ways differ by up to 1.4, the student's by a tenth of that.")
+       "The DDIM jump's two ways differ by up to 1.4, the student's by a sixth of that at most.")
 jumps, own = (matrix.triu(1).sum() for matrix in two.values())
 claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps, below=0.25)
 
@@ -211,7 +211,8 @@ claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps
 #
 # The price is memory: after new noise you are on another path. Without guidance that does a perfect $f$ no harm: its answers
 # are distributed as data, and with noise as $x_s$ should be. And with guidance? Take the perfect student of a
-# guided ODE: two overlapping classes, $\omega=2$. *One call of it is exact. Four?*
+# guided ODE: two overlapping classes, $\omega=2$. *One call of it is exact. Are four?* We say no if its distance to the true
+# distribution is twice what sampling leaves the unguided one.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -228,7 +229,7 @@ claim("C13.6", "perfect students, 4 calls: W₂ to their paths' ends, guided ove
       drift(perfect(pair)) / drift(perfect(classes)), above=2)
 
 # %% [markdown]
-# Four are wrong, and no training can help: both students are exact. New noise is right only if the paths' points at level $s$
+# They are not, and no training can help: both students are exact. New noise is right only if the paths' points at level $s$
 # are distributed like noised end points. For the plain ODE they are. But nothing makes $\varepsilon^\omega$ the score of a
 # noised density ([chapter 6](06_guidance.ipynb)), so each new noise puts $x$ where no guided path runs. TCD
 # [@zheng2024tcd] jumps only part of the way, so that less noise is new (`solvers.tcd`). The next section needs none.
