@@ -358,7 +358,7 @@ def without_teacher(gradient_through_target):
 
 stopped, leaky = (without_teacher(flows).std() / truth.std() for flows in (False, True))
 claim("C13.13", "with stop-gradient: the samples' spread over the data's", stopped, above=0.65)
-claim("C13.14", "without", leaky, below=0.65)
+claim("C13.14", "without stop-gradient: the same", leaky, below=0.65)
 
 # %% [markdown]
 # Given $x_{t_i}$, the target still varies, because $x_0$ does. A gradient through the target lowers that variance by
