@@ -3,4 +3,4 @@
 from toy_data.digits import digit_batches, digits_classifier, digits_split, digits_teacher
 from toy_data.mixtures import gaussian, gmm5, labelled, ring8, three_far
 from toy_data.shapes import caption_batches, captioned, shape_batches, shapes_teacher
-from toy_data.students import handed, learn
+from toy_data.students import distil, handed, learn

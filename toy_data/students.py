@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
+
 
 import torch
 from torch import Tensor
 
-from dlib import Batch, Draw, NoiseLevel, Recipe, fit
+from dlib import Batch, Denoiser, Draw, Ema, NoiseLevel, Recipe, fit
 from dlib.denoiser import parameters
 from dlib.fit import History
 from dlib.recipes import Roles
@@ -47,3 +50,20 @@ def handed(loss: Callable, x: Tensor, level: NoiseLevel) -> Tensor:
     value = loss(Batch(rows), draw, times=lambda draw, n: torch.full((n,), level.t, dtype=torch.float64)).value
     (each,) = torch.autograd.grad(value, rows)
     return len(nodes) * each.view(len(x), -1) @ torch.softmax(-nodes.square() / 2, 0)
+
+
+def distil(
+    recipe: Recipe, start: Denoiser, teacher: Denoiser, data: Callable[[int], Batch], steps: int, lr: float = 4e-3, decay: float = 0.95, seed: int = 0
+) -> Denoiser:
+    """The student of a consistency recipe: a copy of `start` after `steps` of Adam, its weights fixed; the rate falls from `lr` along a cosine.
+
+    The target θ⁻ is the student's moving average of this `decay`; with 0 it is the student itself. seed: of the losses' draws.
+    `start` and `teacher` stay as they are, and may be one denoiser.
+    """
+    student = copy.deepcopy(start)
+    ema, optim = Ema(student.net.requires_grad_(), decay), torch.optim.Adam(student.net.parameters(), lr)
+    roles = {"student": student, "teacher": teacher, "target": replace(student, net=ema.net)}
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
+    fit(recipe.phases, roles, {"student": optim}, data, steps, Draw(seed), ema, each=lambda step, found: rate.step())
+    student.net.requires_grad_(False)
+    return student

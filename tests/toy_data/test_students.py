@@ -10,8 +10,9 @@ import torch
 from dlib import NULL, Batch, Denoiser, Draw, Loss, Phase, Recipe, cosine, exact, generate, recipes, sds, twin, vsd
 from dlib.losses.score_distillation import kl, on_x0
 from dlib.nets import MLP
-from toy_data import digits_classifier, digits_split, digits_teacher, gaussian, handed, learn
+from toy_data import digits_classifier, digits_split, digits_teacher, distil, gaussian, handed, learn
 from toy_data.digit_scores import digits_floor, digits_variety, sampler_scores
+
 
 
 def denoiser(net):
@@ -112,3 +113,40 @@ def test_a_one_call_student_of_the_digits_from_labels_alone():
     floor, (theirs, ours) = digits_floor(judge)[0], (sampler_scores(once(role), judge) for role in ("teacher", "student"))
     assert (ours["frechet"] - floor) / (theirs["frechet"] - floor) < 0.5
     assert digits_variety(once("student")(0)) > 0.25 and ours["accuracy"] > 0.95
+
+
+class Times(torch.nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(weight))
+
+    def forward(self, x, t, cond):
+        return self.weight * x
+
+
+def test_distil_trains_a_copy_against_its_average_and_leaves_the_start_alone():
+    """A constant gradient moves the copy by the rate; the target is the average by its formula, or the copy itself for decay 0."""
+
+    def path(decay):
+        start, seen = denoiser(Times(0.5).requires_grad_(False)), []
+
+        def loss(roles, batch, draw):
+            mine, other = roles["student"].net.weight, roles["target"].net.weight
+            seen.append((mine.item(), other.item()))
+            assert roles["teacher"] is start and not other.requires_grad
+            return Loss(mine.sum(), {})
+
+        student = distil(Recipe((Phase("student", loss),), ("student", "teacher", "target")), start, start, data, 4, lr=0.1, decay=decay)
+        assert start.net.weight.item() == 0.5 and student.net is not start.net
+        assert not student(torch.ones(1, 1), cosine().at(0.5)).x0.requires_grad
+        return seen
+
+    student, target = torch.tensor(path(0.95)).T
+    torch.testing.assert_close(student.diff(), -0.05 * (1 + torch.cos(torch.pi * torch.arange(3) / 4)), rtol=1e-3, atol=1e-6)
+    expected = [0.5]
+    for count, weight in enumerate(student[1:].tolist()):
+        keep = min(0.95, (1 + count) / (10 + count))
+        expected.append(keep * expected[-1] + (1 - keep) * weight)
+    torch.testing.assert_close(target, torch.tensor(expected))
+    same = torch.tensor(path(0.0)).T
+    torch.testing.assert_close(same[0], same[1])
