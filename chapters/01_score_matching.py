@@ -362,6 +362,7 @@ train(net, lambda batch, draw: dsm(learnt, batch, draw, sigma=0.5),
       lambda step: Batch(train_set[rows.integers(1501, 128)]), 500, lr=3e-3)
 
 # %%
+# NBVAL_CHECK_OUTPUT
 noisy = held_out[:10] + 0.5 * Draw(12).normal(held_out[:10])
 denoise = lambda score: (noisy + 0.5**2 * score(noisy)).detach()
 figure(plot.pictures({"held out": held_out[:10], "with noise σ = ½": noisy,
@@ -370,12 +371,9 @@ figure(plot.pictures({"held out": held_out[:10], "with noise σ = ½": noisy,
        "The learnt score removes most noise and blurs a little; the training set's own "
        "score returns crisper digits: training pictures, or blends of a few.",
        "Denoising with $x+\\sigma^2 s(x)$. Last row: training pictures or their means.")
-
-# %%
-# NBVAL_CHECK_OUTPUT
+@torch.no_grad()
 def digit_loss(score, pictures):
-    with torch.no_grad():
-        return dsm(score, Batch(pictures), Draw(13), sigma=0.5).value
+    return dsm(score, Batch(pictures), Draw(13), sigma=0.5).value
 
 claim("C01.15", "training pictures: the learnt score's DSM over the training set's own",
       digit_loss(learnt, train_set) / digit_loss(memory, train_set), above=1)
