@@ -302,17 +302,19 @@ history = learn(brush, digits, lambda step: Batch(nothing, torch.arange(10).repe
 # NBVAL_CHECK_OUTPUT
 judge, (_, (real, label)) = digits_classifier(), digits_split()
 start = digits["teacher"].schedule.levels([0.6])
-once = {role: lambda seed, role=role: generate(
-    digits[role], Draw(seed).normal(real), start, label).detach() for role in ("teacher", "student")}
-one, ours = (sampler_scores(draw, judge)["frechet"] for draw in once.values())
-figure(plot.pictures({f"{role}, 1 call": draw(0)[label == 4][:10] for role, draw in once.items()}),
-       "The teacher's ten fours are one soft picture ten times; the student's differ in slant "
-       "and opening.", "The label is 4; columns share the noise.")
+def once(role):
+    return lambda seed: generate(digits[role], Draw(seed).normal(real), start, label).detach()
+
+ways = {f"{role}, 1 call": once(role) for role in ("teacher", "student")}
+one, ours = (sampler_scores(draw, judge)["frechet"] for draw in ways.values())
+figure(plot.pictures({way: draw(0)[label == 4][:10] for way, draw in ways.items()}),
+       "The teacher's ten fours are one soft picture ten times; the student's differ in "
+       "slant and opening.", "The label is 4; columns share the noise.")
 floor = digits_floor(judge)[0]
 claim("C20.10", "digits, one call: Fréchet above the floor, student's over teacher's",
       (ours - floor) / (one - floor), below=0.5)
 claim("C20.11", "digits: variety of the student's pictures of one label (real ones: 1)",
-      digits_variety(once["student"](0)), above=0.25)
+      digits_variety(once("student")(0)), above=0.25)
 
 # %% [markdown]
 # Now a small transformer that draws 16×16 pictures for captions like *a blue square below a small blue circle*, on Stable Diffusion's schedule
