@@ -371,7 +371,7 @@ claim("C05.11", "the right sign: over c", spread(right) / c, between=(0.98, 1.02
 # ```
 #
 # **How far up the ladder.** Rung 1: both losses, the floor, the conversion to rounding. Rung 2: a trained $v$-network as a flow model. Rung 3: conversion and Euler's step, on Stable Diffusion's
-# classes; there is no adapter for weights trained as flows (SD3).
+# classes; there is no adapter for weights trained as flows (SD3). So far nobody asked for anything: [chapter 6](06_guidance.ipynb) asks for a class.
 #
 # ## 5.9 Exercises
 #

@@ -146,7 +146,8 @@ figure(plot.sweeps(maps),
 # $$\text{depth}=K+p\,(J-1). \label{eq:depth}$$
 #
 # At worst, for $p=K$, this is $KJ=N$: **never later than the sequential sampler**. Without the pipeline the worst case is about $2N$.
-# In the library, one call advances all that can be advanced:
+# In the library, one call advances all that can be advanced. (`under_way` holds the next step and the state of each fine solve, `new` the
+# starts whose coarse step is due; `_steps` makes them all in one call, and `_learn` notes a start and begins its fine solve.)
 
 # %%
 show(_Pipeline._tick)
