@@ -91,8 +91,8 @@ check("Q03.2", posterior_by_sampling)
 # %% [markdown]
 # ## Question 3.3: back to data (4 points)
 #
-# Walk through `levels`, noise first, by DDPM's steps with the posterior's variance. `eps(x, level)` is the network's ε. The
-# last level has $\sigma=0$ and $\alpha=1$, where $\lambda$ is infinite: $e^{-h}=\alpha_a\sigma_b/(\alpha_b\sigma_a)$ needs no logarithm. The step to it adds no
+# Walk through `levels`, noise first, by DDPM's steps with the posterior's variance. `eps(x, level)` is the network's ε, at all levels but the last. That
+# one has $\sigma=0$ and $\alpha=1$, where $\lambda$ is infinite: $e^{-h}=\alpha_a\sigma_b/(\alpha_b\sigma_a)$ needs no logarithm. The step to it adds no
 # noise, so there is one array of normals fewer than there are steps.
 
 # %%

@@ -34,7 +34,8 @@
 #
 # `x` is a tensor of shape (32, 2) in float64. A level `a` has the numbers `a.t`, `a.alpha`, `a.sigma` and `a.lam`, where
 # λ = log(α/σ). `model(x, a)` makes one network call and returns a prediction with the faces `.eps` and `.x0`;
-# `model.schedule.at_lam(lam)` is the level with that λ. The schedule and the network change from check to check.
+# `model.schedule.at_lam(lam)` is the level with that λ. The schedule and the network change from check to check; `vp()` is a schedule
+# for trials of your own.
 
 # %%
 from book import check                             # first: it also tells torch not to spin
