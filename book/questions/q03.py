@@ -130,7 +130,14 @@ def draw_chain(seed: int) -> Case:
 
 
 def run_chain(answer, inputs, network) -> list:
-    return arrays(answer(_face(inputs, "eps"), torch.tensor(inputs["x"]), _levels(inputs["levels"]), torch.tensor(inputs["noise"])))
+    eps = _face(inputs, "eps")
+
+    def network_eps(x, level):
+        if level.sigma == 0:
+            raise ValueError("eps was asked at the last level, where σ = 0 and there is no noise to name: in a step from a to b, x is at level a")
+        return eps(x, level)
+
+    return arrays(answer(network_eps, torch.tensor(inputs["x"]), _levels(inputs["levels"]), torch.tensor(inputs["noise"])))
 
 
 def judge_chain(case: Case, outputs: list, calls: float) -> Verdict:
@@ -194,7 +201,7 @@ def run_bound(answer, inputs, network) -> list:
 def judge_bound(case: Case, outputs: list, calls: float) -> Verdict:
     hints = ("KL(N(α x_0, σ²I) ‖ N(0, I)) = ½(α²‖x_0‖² + d(σ² − 1 − log σ²)), the mean over the batch", "½(SNR_b − SNR_a)‖x_0 − x_θ(x_a)‖², the mean over the batch",
              "−log N(x_0; x_b/α_b, κ_b² I) = ½‖ε‖² + ½d·log(2πκ_b²), the mean over the batch")
-    return faults(case, outputs, ("L_N", "the steps", "L_0"), hints, tolerance=1e-8)
+    return faults(case, outputs, ("L_N", "the list of steps", "L_0"), hints, tolerance=1e-8)
 
 
 QUESTIONS = [

@@ -92,6 +92,7 @@ def of_chain(eps, x, levels, noise) -> dict[str, np.ndarray]:
         "none of the old noise is kept, and σ_b is drawn afresh: that is noising the guess": walk(keep=lambda left: 0.0, fresh=lambda share, a, b: 1.0),
         "the fresh noise has the variance β_n of the forward step; asked is the posterior's": walk(fresh=lambda share, a, b: share**0.5 * a.sigma / b.sigma),
         "the fresh noise is multiplied by the variance: its standard deviation belongs there": walk(fresh=lambda share, a, b: share * b.sigma),
+        "the fresh noise is √(1 − e^{−h}): the exponent under the root is −2h": walk(fresh=lambda share, a, b: (1 - (1 - share) ** 0.5) ** 0.5),
         "the share of old noise is e^{−2h} of its variance, so e^{−h} of the noise itself": walk(keep=lambda left: left**2),
         "the network is asked at the level the step goes to: x is at level a": walk(at=lambda a, b: b),
         "the last step is missing: at σ = 0 it returns x_0, without noise": walk(last=False),
