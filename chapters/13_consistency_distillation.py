@@ -14,7 +14,7 @@
 #     minutes: 45
 #     memory: 1 GB
 #     needs:
-#       - chapter 8 (the PF-ODE, DDIM and orders are recapped in 13.1)
+#       - chapter 8 (its ODE, DDIM and orders are recapped in 13.1)
 #       - PyTorch
 # ---
 
@@ -22,12 +22,13 @@
 # # 13 Consistency distillation: jump to the end of the path
 #
 # A solver asks the network at every step from noise to data. This chapter trains a network that *jumps*: one call, from
-# anywhere on a path to its end. You will see what such a student can learn at best, what it forgets in four calls, and
+# anywhere on a path to its end. You will see what such a student learns at best, what it forgets in four calls, and
 # how to make it remember.
 #
 # The data are GMM5, five modes in the plane, so the perfect teacher is a formula; the noise levels are Stable Diffusion's
 # thousand. (In code, a network asked at a level gives `.x0`, its guess of the clean data. A *solver* carries `x` from a
-# level `a` to the cleaner `b`; `walk` gives each state. `distil` trains a copy of a network by a recipe, with Adam.)
+# level `a` to the cleaner `b`; `walk` gives each state. `distil` trains a copy of a network with Adam; a *recipe* names the
+# loss.)
 
 # %%
 from book import claim, figure, show                # first: it also tells torch not to spin
@@ -109,15 +110,15 @@ figure(plot.endpoints(one_call, truth, mixture.modes_of(truth, within=9)),
 #
 # Without the second property $f=0$ would be perfect. So it is built in, by mixing $x_\theta$ with the network's input:
 #
-# $$f=c_{\text{skip}}\,x+c_{\text{out}}\,x_\theta(x,t),\qquad c_{\text{out}}=\kappa'/\kappa,\quad c_{\text{skip}}=\big(s(\kappa')-c_{\text{out}}\,s(\kappa)\big)/\alpha, \label{eq:boundary}$$
+# $$f=c_{\text{skip}}\,x+c_{\text{out}}\,x_\theta(x,t),\qquad c_{\text{out}}=\kappa'/\kappa,\quad c_{\text{skip}}=\big(q(\kappa')-c_{\text{out}}\,q(\kappa)\big)/\alpha, \label{eq:boundary}$$
 #
-# with $\kappa'=\kappa-\kappa_{\min}$, the distance to the end, and $s(\kappa)=\sigma_d^2/(\kappa^2+\sigma_d^2)$ for data of
+# with $\kappa'=\kappa-\kappa_{\min}$, the distance to the end, and $q(\kappa)=\sigma_d^2/(\kappa^2+\sigma_d^2)$ for data of
 # standard deviation $\sigma_d$. At the end $\kappa'=0$, and $f=x/\alpha$ is left. (The paper has EDM's raw network instead
 # of $x_\theta$.)
 #
-# In code, `ends` computes both sides of \eqref{eq:cd-loss}, and the loss `consistency` is their mean distance. For now
-# `edge` is `CLEAN`, where `jump` returns $f$; 13.6 needs its other case. Test the boundary on a network that knows
-# nothing (in float32: errors of some $10^{-6}$):
+# In code, `boundary(network, scalings)` is $f$, `ends` computes both sides of \eqref{eq:cd-loss}, and the loss `consistency`
+# is their mean distance. For now `edge` is `CLEAN`, where `jump` returns $f$; 13.6 needs its other case. Test the boundary
+# on a network that knows nothing (in float32: errors of some $10^{-6}$):
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -140,7 +141,7 @@ size = lambda level: (level.alpha**2 * c**2 + level.sigma**2) ** 0.5
 f_star = Denoiser(lambda x, t, cond: x * size(clean) / clean.alpha
                   / size(schedule.at(t, like=x)), schedule, "x0")
 
-@solvers.solver(order=99)
+@solvers.solver(order=99)                           # a solver of our own
 def exact_step(model, x, a, b, memory=None, noise=None, cond=None):
     return x * size(b) / size(a), memory
 
@@ -173,7 +174,7 @@ claim("C13.4", "order of DDIM's perfect student's error", p(solvers.ddim), betwe
 # %% [markdown]
 # ## 13.4 What a trained one is: the commutator
 #
-# Audit the student of the first figure by going two ways round: jump from $x_{t_i}$, or follow the flow to a later $x_{t_j}$
+# Audit the first figure's student by two ways round: jump from $x_{t_i}$, or follow the flow to a later $x_{t_j}$
 # and jump from there. If \eqref{eq:consistency} holds, this **commutator** is zero everywhere:
 #
 # $$C_{ij}=\big\lVert f(x_{t_i},t_i)-f\big(\Phi_{t_i\to t_j}(x_{t_i}),t_j\big)\big\rVert_{\text{rms}}. \label{eq:commutator}$$
@@ -189,7 +190,7 @@ def commutator(model):
 
 two = {"one DDIM jump": commutator(teacher), "student": commutator(student)}
 figure(plot.commutator(two, torch.tensor([state.level.lam for state in path[::10]])),
-       "The DDIM jump's two ways differ by up to 1.4, the student's by a sixth of that at most.")
+       "The DDIM jump's two ways differ by up to 1.4, the student's by up to 0.24.")
 jumps, own = (matrix.triu(1).sum() for matrix in two.values())
 claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps, below=0.25)
 
@@ -199,7 +200,7 @@ claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps
 # LCM [@luo2023lcm] is \eqref{eq:cd-loss} in the latent space of Stable Diffusion, with three decisions.
 #
 # - **Guidance moves into the teacher.** Its step uses $\varepsilon^\omega$, with a new $\omega$ for each sample. The student
-#     learns guided paths in one call, not two. It is told $\omega$ or, as an adapter, learns the mean over a range
+#     learns guided paths in one call, not two. It is told $\omega$ or, as an adapter ([20.6](20_score_distillation.ipynb)), learns the mean over a range
 #     [@luo2023lcmlora].
 # - **Steps skip.** Information creeps from neighbour to neighbour over a thousand levels. So a step covers 20, and by
 #     \eqref{eq:jump} errs by $O(h^2)$.
@@ -241,7 +242,7 @@ claim("C13.6", "perfect students, 4 calls: W₂ to their paths' ends, guided ove
 # **PCM** [@wang2024phased] cuts the grid at edges $s_0<s_1<\dots$ into $M$ phases. In each it asks for the map to *its*
 # edge, made as DDIM makes it:
 #
-# $$f^m(x,t)=F_{t\to s_m}(x)=\alpha_{s_m}x_\theta(x,t)+\sigma_{s_m}\varepsilon_\theta(x,t),\qquad s_m=\max\{s<t\}. \label{eq:phase}$$
+# $$f^m(x,t)=F_{t\to s_m}(x)=\alpha_{s_m}x_\theta(x,t)+\sigma_{s_m}\varepsilon_\theta(x,t),\qquad s_m=\max\{s_j<t\}. \label{eq:phase}$$
 #
 # The loss is \eqref{eq:cd-loss} with $f^m$ on both sides, $m$ the phase of the *student's* point, and steps that stop at
 # the edge: the other case of `jump`. Since $F_{s\to s}(x)=x$, the boundary comes free. Sample by DDIM through the edges:
@@ -260,7 +261,7 @@ lcm = boundary(learn(recipes.lcm(schedule, NULL, **how)), lcm_scalings(schedule)
 pcm = learn(recipes.pcm(schedule, NULL, phases=4, **how))
 
 # %% [markdown]
-# Four calls each. PCM should be less than half as far from its paths' ends as LCM, which has left them, and as the guided
+# PCM should be less than half as far from its paths' ends as LCM, which has left them, and as the guided
 # teacher by DDIM, which needs twice the calls to halve its error.
 
 # %%
@@ -304,8 +305,8 @@ claim("C13.10", "a phase for each step: over the squared distance of the two x�
 # %% [markdown]
 # ## 13.7 Rung 2: digits and captioned shapes
 #
-# First PCM, on scikit-learn's digits. The student starts as a copy of the trained teacher. There is no exact flow: the
-# yardstick is the teacher's own guided ODE, in 120 calls. We ask for three quarters of DDIM's distance to it.
+# First PCM, on scikit-learn's digits. The student starts as a copy of the trained teacher. The yardstick is
+# the teacher's own guided ODE, in 120 calls. We ask for three quarters of DDIM's distance to it.
 
 # %%
 digits, (_, (held_out, names)) = digits_teacher(), digits_split()
@@ -365,7 +366,7 @@ claim("C13.13", "shapes: share of captions that are shown, less the untrained st
 # %% [markdown]
 # ## 13.8 What should look wrong here
 #
-# Do you need a teacher? **Consistency training** [@song2023consistency] takes, instead of its step, the data point at the
+# Do you need a teacher? **Consistency training** [@song2023consistency] takes, instead of the teacher's step, the data point at the
 # next level with the *same noise*, $\alpha x_0+\sigma\varepsilon$. On average that is where the teacher's Euler step ends
 # (exercise 1).
 #
@@ -394,13 +395,13 @@ claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
 # %% [markdown]
 # Given $x_{t_i}$, the target still varies, because $x_0$ does. A gradient through the target lowers that variance by
 # flattening $f$: the loss falls, and the samples shrink to the middle. So what the stop-gradient guards against
-# is *noise in the target*. With the teacher's step, which has none, the loss without it is an honest objective whose zero
-# is $f$: the boundary forbids constants (exercise 2).
+# is *noise in the target*. Towards the teacher's step, which has none, you may let the gradient through: the zero of the
+# loss is still \eqref{eq:perfect}, since the boundary forbids constants (exercise 2).
 #
 # ## 13.9 In practice
 #
 # - **Start** student and target as the teacher. CD for ImageNet-64: $N=40$, Heun, decay
-#     0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 32 A100-hours for SD 1.5 [@luo2023lcm]. Its adapter:
+#     0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 32 A100-hours at $768^2$ [@luo2023lcm]. Its adapter:
 #     rank 64, learning rate $10^{-4}$, *no average*: fine-tuning takes small steps.
 # - **Calls.** 2 to 8 for LCM; beyond, pictures blur, and 13.5 shows one cause. Guide its adapter at most lightly
 #     ($\omega\le1$): it was trained guided.
@@ -416,7 +417,7 @@ claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
 # |---|---|
 # | `exact(labelled(), schedule)` | `full_scale.sd.denoiser(unet, scheduler_config)`, frozen |
 # | `recipes.lcm(schedule, NULL, …)` | the same function: `full_scale.settings` takes it from `dlib.recipes.METHODS["lcm"]` |
-# | `distil`, 600 steps on 256 points | `full_scale.train lcm_lora`: 5000 steps on 96 pictures, adapters, checkpoints |
+# | `distil`, 600 steps of 256 points | `full_scale.train lcm_lora`: 5000 steps of 96 pictures, adapters, checkpoints |
 # | `four_calls(lcm)` | `full_scale.sample --solver lcm --grid lcm --steps 4` |
 #
 # ```bash
@@ -443,7 +444,7 @@ claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
 #     end of the teacher's Heun step, for 800 updates. Predict which is better than 13.4's. Check: one has more than 1.5 times its
 #     distance to `truth`, the other less than it.
 # 3. *(code)* Sample 13.5's *perfect* student by DDIM with 4 calls, as PCM is, without new noise. Does it keep to its path?
-#     Check: its distance to `goal` is more than twice PCM's.
+#     Check: its distance to `goal` is more than twice that of `phased`.
 # 4. *(open)* Repair 13.5: find a sampler with new noise that keeps the guided distribution with the perfect student. Check:
 #     its `drift` is below 1.5 times the unguided one's, and at least half of the points are in new places.
 #

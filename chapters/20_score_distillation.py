@@ -14,8 +14,7 @@
 #     minutes: 45
 #     memory: 1 GB
 #     needs:
-#       - chapter 1 (scores, denoising); guidance is recapped in 20.1
-#       - PyTorch, the chain rule, Gaussian densities
+#       - chapter 1 (scores, denoising), PyTorch, the chain rule, Gaussian densities; guidance is recapped in 20.1
 # ---
 
 # %% [markdown]
@@ -60,12 +59,12 @@ def points(recipe, steps, predicts="v", start=1.0, seed=0):
     torch.manual_seed(seed)
     new = lambda: Denoiser(MLP(2, width=64, depth=2), schedule, predicts)
     roles = {"teacher": teacher} | {role: new() for role in recipe.trained}
-    learn(recipe, roles, lambda step: Batch(torch.empty(256, 2)), steps,
-          rates={"student": 1e-3, "fake": 3e-3}, seed=seed)
+    shape = lambda step: Batch(torch.empty(256, 2))                  # no data: its shape counts
+    learn(recipe, roles, shape, steps, rates={"student": 1e-3, "fake": 3e-3}, seed=seed)
     return generate(roles["student"], noise, schedule.levels([start])).detach()
 
 # %%
-right = recipes.swiftbrush(schedule, None, **plain)
+right = recipes.swiftbrush(schedule, None, **plain)  # VSD; shown in 20.7
 made = {"one-step teacher": generate(teacher, noise, schedule.levels([1.0])),
         "SDS": points(recipes.sds(schedule, None, omega=0.0), steps=300),
         "VSD": points(right, steps=600)}
@@ -116,6 +115,7 @@ figure(plot.modes(made, mixture),
 #
 # In the code the teacher is *real*, and the network that knows $\varepsilon_p$ is *fake*. How does a gradient $G$ made by hand enter autograd?
 # By a loss whose derivative it is: $\tfrac12\lVert x-\mathrm{sg}(x-G)\rVert^2$, where sg stops gradients. Its value, $\tfrac12\lVert G\rVert^2$, means nothing.
+# (`_noised` makes $x_t$; `_loss` averages `injected`, with $G=w\,$`gap`.)
 #
 # Audit it at one level. Take a student with seven equally likely values of $z$, $g_\theta(z)=\theta_1+\theta_2z+\theta_3z^2+\theta_4\sin2z$. Its $p_t$ is a
 # mixture of seven Gaussians, one around each sample, so KL against data of two modes is a sum over a grid, and autograd differentiates it. No formula of `vsd` is in it.
@@ -271,15 +271,15 @@ claim("C20.9", "a stale fake: modes that the student finds",
 #
 # $$W+\frac{\alpha_r}{r}BA,\qquad A\in\mathbb R^{r\times\text{in}},\quad B\in\mathbb R^{\text{out}\times r},\quad B=0\text{ at first}. \label{eq:sd-lora}$$
 #
-# `twin(net, rank=r)` returns such a network. It shares the teacher's weights and trains $A$ and $B$ alone, so the teacher cannot change.
+# The number $\alpha_r$, $r$ unless you give it, sets their scale. `twin(net, rank=r)` returns such a network. It shares the teacher's weights and trains $A$ and $B$ alone, so the teacher cannot change.
 #
 # $B=0$ has a consequence. At first the fake *is* the teacher, so $G$ is exactly zero: the student learns nothing until the fake has.
 #
 # ## 20.7 Rung 2: digits from labels, pictures from captions
 #
 # SwiftBrush [@nguyen2024swiftbrush] is \eqref{eq:sd-vsd} with $w=\sigma^2$, a twin as the fake, and a student that begins as a copy of the teacher. First
-# scikit-learn's digits. The batches hold labels and no pictures. The fake takes two steps for each of the student, which starts, and is asked, at $t=0.6$: exercise 3
-# says why not at 1.
+# scikit-learn's digits. The batches hold labels and no pictures. The fake takes two steps for each of the student. In training and after, the student is
+# told that its noise stands at $t=0.6$: exercise 3 says why not at 1.
 
 # %%
 show(recipes.swiftbrush)
@@ -366,8 +366,8 @@ claim("C20.16", "four calls of the teacher are better: Fréchet, the student's o
 #
 # ## 20.8 What should look wrong here
 #
-# Student and fake predict $\varepsilon$ instead of $v$, from $t=0.98$, where $\alpha=0.031$ and $x_0=(z-\sigma\varepsilon_\theta)/\alpha$. The functions that the networks can
-# be are the same. *Predict what changes.*
+# Student and fake predict $\varepsilon$ instead of $v$, from $t=0.98$, where $\alpha=0.031$ and $x_0=(z-\sigma\varepsilon_\theta)/\alpha$. What they can
+# say is the same. *Predict what changes.*
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -385,11 +385,12 @@ claim("C20.17", "share of the samples in modes: ε-prediction over v-prediction"
 # - **The published run.** SwiftBrush: Stable Diffusion 2.1-base, prompts only; student's rate $10^{-6}$, fake's $10^{-3}$ (a thousand times), LoRA rank 64 on
 #     `to_q`, `to_v`, guidance scale 4.5 on *both* scores, $t$ in [.02, .98]; COCO-30K FID 16.67 in one call [@nguyen2024swiftbrush]. *Not reproduced here.*
 # - **Where guidance goes.** ProlificDreamer guides the teacher alone, at 7.5 [@wang2023prolificdreamer]. Guiding both moves the fixed point: the *guided* scores agree there.
-# - **The start.** SD 2.1-base predicts ε, and $\alpha=0.0686$ at its last level: errors count 15 times. Divide in float32, as `generate` does. With $v$ there is no such trouble.
+# - **The start.** SD 2.1-base predicts ε, and $\alpha=0.068$ at its last level: errors count 15 times. Divide in float32, as `generate` does. With $v$ there is no such trouble.
 # - **Do not reset the fake.** A fresh adapter is the teacher; $G$ is 0 until it has learnt the student anew.
 # - **One network, two adapters** is peft's way. Switch to the fake's between the student's forward and backward pass, and the student's gradient is 0, without an
 #     error (measured: `tests/full_scale/test_twins.py`).
 # - **Watch** `student/gradient`, `student/spread` (0 when the student collapses) and pictures, never the loss.
+# - **Where the toy stops being true.** GMM5's teacher is perfect. A trained one errs, a LoRA fake errs otherwise, and $G$ contains the difference of their errors.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
