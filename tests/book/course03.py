@@ -129,7 +129,6 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q03.3", _step(_STEP.replace("b.sigma * (1 - left**2)**0.5", "b.sigma**2 * (1 - left**2)")), "multiplied by the variance"),
     ("Q03.3", _step(_STEP.replace("left * e", "left**2 * e")), "so e^{−h} of the noise itself"),
     ("Q03.3", _step(_STEP.replace("(1 - left**2)**0.5", "(1 - left)**0.5")), "under the root is −2h"),
-    ("Q03.3", _step(_STEP).replace("eps(x, a)", "eps(x, b)"), "asked at the last level, where σ = 0"),
     ("Q03.3", _step(_STEP).replace("eps(x, a)", "eps(x, b if b.sigma > 0 else a)"), "x is at level a"),
     ("Q03.3", _step(_STEP).replace("range(len(levels) - 1)", "range(len(levels) - 2)"), "the last step is missing"),
     ("Q03.3", _step("b.sigma * left * e + (b.sigma * (1 - left**2)**0.5 * noise[k] if b.sigma > 0 else a.sigma * noise[-1])"), "the last step adds noise"),

@@ -69,7 +69,6 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q08.4", _two_m(gain="(a.lam - memory[0]) / (2 * h)"), "take turns here and their errors cancel"),
     ("Q08.4", _two_m(gain="h / (h + a.lam - memory[0])"), "extrapolated to the middle of the step, by h/2h₀"),
     ("Q08.4", _two_m().replace("b.sigma / a.sigma * x", "b.alpha / a.alpha * x"), "for constant x₀ moves x/σ"),
-    ("Q08.4", _two_m().replace(", (a.lam, p.x0)", ""), "wanted two things: x at level b, and the memory"),
     ("Q08.4", _two_m(gain="0.5"), "right only for equal steps"),
     ("Q08.4", _two_m(gain="h / (a.lam - memory[0])"), "half of h/h₀"),
     ("Q08.4", _two_m(keep="(a.lam, x)"), "the memory holds x"),

@@ -80,6 +80,20 @@ def test_the_root_of_a_negative_number_is_named():
         judged(course, "Q04.3", course.cell("Q04.3", body))
 
 
+@pytest.mark.parametrize(
+    ("id", "old", "new", "says"),
+    [
+        ("Q03.3", "eps(x, a)", "eps(x, b)", "asked at the last level, where σ = 0"),
+        ("Q08.4", "* D, memory", "* D", "returned a Tensor, wanted two things: x at level b, and the memory"),
+    ],
+)
+def test_what_stops_an_answer_is_said_in_the_question_s_words(id, old, new, says):
+    course = next(course for course in COURSES if course.number == id[1:3])
+    assert old in course.otherwise[id]
+    with pytest.raises((TypeError, ValueError), match=says):
+        judged(course, id, course.cell(id, course.otherwise[id].replace(old, new)))
+
+
 @pytest.mark.parametrize(("body", "leans"), [("return elsewhere", True), ("display(x)", True), ("y += 1\ny = 0", False)])
 def test_only_an_unknown_name_is_looked_for_in_other_cells(monkeypatch, body, leans):
     monkeypatch.setattr("builtins.display", print, raising=False)  # as in a notebook, but not in the grader
