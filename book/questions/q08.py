@@ -144,7 +144,7 @@ MULTISTEP_HINTS = (
 
 def _order_hint(case: Case, outputs: list, order: float, hints: tuple[str, str, str]) -> str:
     """The first hint for a walk that does not converge, the second for order 1, the last for anything else."""
-    if typical(outputs[-1], case.truth["end"]) > 0.05 and order < 0.5:
+    if typical(outputs[-1], case.truth["end"]) > 1e-3 and order < 0.5:
         return hints[0]
     return hints[1] if order < 1.5 else hints[2]
 
