@@ -423,7 +423,7 @@ claim("C20.17", "share of the samples in modes: ε-prediction over v-prediction"
 # 1. *(pencil)* A student $\mathcal N(m,s^2)$ of fixed width, data $\mathcal N(0,\tau^2)$, and a fake $\mathcal N(m_f,s^2)$ that follows at rate $k$: $\dot m_f=k(m-m_f)$.
 #    The student's $m$ descends with \eqref{eq:sd-vsd}. For which $k$ is the pair stable?
 # 2. *(code)* In 20.4, take the weight $w=\alpha/\sigma$. Check: the minimum is within one standard deviation of a mode. Then, with $w=\sigma^2$, take `toy_data.ring8()` for
-#    `gmm5()` and train SDS again. Check: speck and samples have the same radius, within 0.1. The ring has several minima. Which does the student choose, for three seeds?
+#    `gmm5()`, descend from near its centre, and train SDS again. Check: speck and samples have the same radius, within 0.1. Which minimum do three seeds choose?
 # 3. *(code)* Train the digits' student for 100 steps, start it and ask it at $t=1$, then at $t=0.6$. Check: `digits_variety` is below 0.2, then above. Why? What do 450
 #    steps from $t=1$ give?
 # 4. *(open)* Train `points` with $w=\alpha/\sigma$, on GMM5 and on `ring8`. Are the shapes better? Are the modes still there? Find weights, levels or rates that get both.
