@@ -1,4 +1,6 @@
-"""`python -m bench [name …]`: run the named benchmarks, or all of them, and write bench/results/NAME.json."""
+"""`python -m bench [name …]`: run the named benchmarks, or all of them, and write
+bench/results/NAME.json.
+"""
 
 import argparse
 import importlib
@@ -23,14 +25,18 @@ BENCHMARKS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; 0 when all of it was measured or politely skipped."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(f"  {name:14s} {what}" for name, what in BENCHMARKS.items()),
     )
     parser.add_argument("name", nargs="*", help="benchmarks to run (default: all)")
     names = parser.parse_args(arguments).name or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"no benchmark is called {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}")
+        parser.error(
+            f"no benchmark is called {', '.join(unknown)}; choose from {', '.join(BENCHMARKS)}"
+        )
     for name in names:
         measure(name)
     return 0

@@ -1,4 +1,6 @@
-"""The whole sampling loop on an SD1.5-size U-Net, on a GPU: eager and as one CUDA graph, against diffusers' loop."""
+"""The whole sampling loop on an SD1.5-size U-Net, on a GPU: eager and as one CUDA graph,
+against diffusers' loop.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +21,37 @@ from bench.timing import Round, interleave
 from dlib.solvers.driver import State
 
 EAGER = "diffusers, eager"
-COLUMNS = ["batch", "steps", "method", "loop", "min s", "median s", "IQR s", "speed-up over " + EAGER]
-NOTE = """Seconds for a whole sampling loop on a U-Net of Stable Diffusion 1.5's size ({millions:.0f} M random parameters, bf16, latents 4×64×64, 77 text tokens,
-no guidance), from noise on the GPU to latents on the GPU, the clock read after a synchronisation. Loops take turns, {repeats} turns after a warm-up.
+COLUMNS = [
+    "batch",
+    "steps",
+    "method",
+    "loop",
+    "min s",
+    "median s",
+    "IQR s",
+    "speed-up over " + EAGER,
+]
+NOTE = """Seconds for a whole sampling loop on a U-Net of Stable Diffusion 1.5's size
+({millions:.0f} M random parameters, bf16, latents 4×64×64, 77 text tokens, no guidance), from
+noise on the GPU to latents on the GPU, the clock read after a synchronisation. Loops take
+turns, {repeats} turns after a warm-up.
 
-*dlib, eager* is `dlib.sample`. *dlib, one CUDA graph* captures `dlib.walk` from first step to last and replays it: possible because noise levels are host
-floats and a step never asks the GPU for a value. *diffusers* ({peer}) is its pipelines' loop, `scale_model_input`, U-Net, `step`, its scheduler's state on
-the host; *compiled U-Net* wraps its network in `torch.compile(mode="reduce-overhead")`, which is one graph a call. Compilation and capture are not
-timed. The replayed result was compared with the eager one before timing.
+*dlib, eager* is `dlib.sample`. *dlib, one CUDA graph* captures `dlib.walk` from first step to
+last and replays it: possible because noise levels are host floats and a step never asks the
+GPU for a value. *diffusers* ({peer}) is its pipelines' loop, `scale_model_input`, U-Net,
+`step`, its scheduler's state on the host; *compiled U-Net* wraps its network in
+`torch.compile(mode="reduce-overhead")`, which is one graph a call. Compilation and capture are
+not timed. The replayed result was compared with the eager one before timing.
 
-Host synchronisation inside dlib's steps, under `torch.cuda.set_sync_debug_mode("error")`: {synchronisation}."""
+Host synchronisation inside dlib's steps, under `torch.cuda.set_sync_debug_mode("error")`:
+{synchronisation}."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One loop to time: a diffusers U-Net, a batch, a number of steps, and a method that both libraries have."""
+    """One loop to time: a diffusers U-Net, a batch, a number of steps, and a method that both
+    libraries have.
+    """
 
     unet: nn.Module
     batch: int
@@ -59,14 +77,24 @@ class Job:
 
     @cached_property
     def parts(self) -> tuple:
-        """What `sample` and `walk` take; made once, outside the clock, like diffusers' `set_timesteps`."""
+        """What `sample` and `walk` take; made once, outside the clock, like diffusers'
+        `set_timesteps`.
+        """
         schedule = dlib.discrete(dlib.scaled_linear())
         model = dlib.Denoiser(self._net, schedule, "eps", clock=lambda t: 1000 * t - 1)
         levels = schedule.levels(dlib.grid(schedule, self.steps, "sd_trailing"))
-        return model, self.x, levels, dlib.SOLVERS[PAIRS[self.method].split()[1]], {"text": self.text}
+        return (
+            model,
+            self.x,
+            levels,
+            dlib.SOLVERS[PAIRS[self.method].split()[1]],
+            {"text": self.text},
+        )
 
     def _net(self, x: Tensor, t: Tensor, cond: dict[str, Tensor]) -> Tensor:
-        return self.unet(x.to(self.text.dtype), t, encoder_hidden_states=cond["text"], return_dict=False)[0]
+        return self.unet(
+            x.to(self.text.dtype), t, encoder_hidden_states=cond["text"], return_dict=False
+        )[0]
 
     def peer(self, unet: Callable) -> Round:
         """diffusers' pipeline loop with the method's scheduler; `set_timesteps` is not timed."""
@@ -75,7 +103,12 @@ class Job:
         def loop() -> Tensor:
             x = self.x.to(self.text.dtype) * scheduler.init_noise_sigma
             for t in scheduler.timesteps:
-                noise = unet(scheduler.scale_model_input(x, t), t, encoder_hidden_states=self.text, return_dict=False)[0]
+                noise = unet(
+                    scheduler.scale_model_input(x, t),
+                    t,
+                    encoder_hidden_states=self.text,
+                    return_dict=False,
+                )[0]
                 x = scheduler.step(noise, t, x, return_dict=False)[0]
             return x
 
@@ -94,7 +127,11 @@ def run(repeats: int = 5) -> Report | None:
     from diffusers import UNet2DConditionModel
 
     with torch.device("cuda"):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768).to(torch.bfloat16).eval()
+        unet = (
+            UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+            .to(torch.bfloat16)
+            .eval()
+        )
     compiled = torch.compile(unet, mode="reduce-overhead", dynamic=False)
     rows = []
     with torch.no_grad():
@@ -102,7 +139,9 @@ def run(repeats: int = 5) -> Report | None:
         for batch, steps, method in product((1, 4), (4, 50), ("DDIM", "DPM-Solver++ 2M")):
             rows += compare(Job(unet, batch, steps, method), compiled, repeats)
     millions = sum(weight.numel() for weight in unet.parameters()) / 1e6
-    note = NOTE.format(millions=millions, repeats=repeats, peer=peer(), synchronisation=synchronisation)
+    note = NOTE.format(
+        millions=millions, repeats=repeats, peer=peer(), synchronisation=synchronisation
+    )
     return Report("Sampling loop on a GPU", note, COLUMNS, rows)
 
 
@@ -125,12 +164,17 @@ def compare(job: Job, compiled: Callable, repeats: int) -> list[list[Cell]]:
     label = f"gpu_loop: batch {job.batch}, {job.steps} steps, {job.method}"
     times = interleave(ready, repeats, unit=1.0, label=label, clock=synchronised)
     first = [job.batch, job.steps, job.method]
-    rows = [[*first, name, *value.cells(), times[EAGER].low / value.low] for name, value in times.items()]
+    rows = [
+        [*first, name, *value.cells(), times[EAGER].low / value.low]
+        for name, value in times.items()
+    ]
     return rows + [[*first, name, why, "—", "—", "—"] for name, why in failed.items()]
 
 
 def graphed(job: Job) -> Round:
-    """dlib's whole loop as one CUDA graph, its result compared with the eager one before it is timed."""
+    """dlib's whole loop as one CUDA graph, its result compared with the eager one before it is
+    timed.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # libraries choose kernels and workspaces before the capture
@@ -163,7 +207,9 @@ def synchronised() -> float:
 
 
 def synchronises(job: Job) -> str:
-    """Whether a warmed-up walk waits for the GPU anywhere: "none", or what torch says about the first place."""
+    """Whether a warmed-up walk waits for the GPU anywhere: "none", or what torch says about
+    the first place.
+    """
     last(job.walk())
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

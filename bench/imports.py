@@ -13,8 +13,11 @@ from bench.timing import Times, progress
 CASES = {
     "import dlib": ("import torch", "import dlib"),
     "import diffusers": ("import torch", "import diffusers"),
-    "from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler":
-        ("import torch", "from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler"),
+    "from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler": (
+        "import torch",
+        "from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, "
+        "EulerDiscreteScheduler",
+    ),
 }
 _CHILD = """
 from time import perf_counter
@@ -24,9 +27,11 @@ middle = perf_counter()
 {second}
 print(middle - start, perf_counter() - middle)
 """
-NOTE = """Seconds inside a fresh interpreter, files in the page cache, {repeats} interpreters a statement, one of each in turn. `import torch` is timed in
-each of them; the other rows are what their statement adds *after* it. {peer} loads its parts when they are first named: its first row is the
-package's front door, its second the same and three schedulers, which is what a program that samples waits for."""
+NOTE = """Seconds inside a fresh interpreter, files in the page cache, {repeats} interpreters a
+statement, one of each in turn. `import torch` is timed in each of them; the other rows are
+what their statement adds *after* it. {peer} loads its parts when they are first named: its
+first row is the package's front door, its second the same and three schedulers, which is what
+a program that samples waits for."""
 
 
 def run(repeats: int = 9) -> Report:

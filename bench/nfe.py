@@ -1,4 +1,6 @@
-"""How many network calls a solver needs for a given error, where the exact solution is known: GMM5 of `toy_data`."""
+"""How many network calls a solver needs for a given error, where the exact solution is known:
+GMM5 of `toy_data`.
+"""
 
 from __future__ import annotations
 
@@ -20,30 +22,51 @@ from full_scale.config import Config
 from toy_data.mixtures import gmm5
 
 T_MIN = 1e-2
-COLUMNS = ["library", "solver", "setting", "NFE to 1e-2", "NFE to 1e-3", "error at 20 NFE", "order"]
-NOTE = """Network calls (NFE) until the RMS distance to the exact end point stays below 1e-2 and 1e-3, on GMM5: the book's five-mode mixture, VP with β
-from 0.1 to 20, {starts} starts, the exact ε in float64. Every number of steps from 3 to {every} is tried, and the figure is the first from
-which on the error stays below; beyond {every} it is found by bisection, up to {last} steps. The order is the slope of the typical error (geometric mean
-over starts: the RMS is ruled by the few that begin between two modes) over 160, 320 and 640 steps; — means that no two of them lie above the arithmetic's floor, or that the method is unstable there.
+COLUMNS = [
+    "library",
+    "solver",
+    "setting",
+    "NFE to 1e-2",
+    "NFE to 1e-3",
+    "error at 20 NFE",
+    "order",
+]
+NOTE = """Network calls (NFE) until the RMS distance to the exact end point stays below 1e-2
+and 1e-3, on GMM5: the book's five-mode mixture, VP with β from 0.1 to 20, {starts} starts, the
+exact ε in float64. Every number of steps from 3 to {every} is tried, and the figure is the
+first from which on the error stays below; beyond {every} it is found by bisection, up to
+{last} steps. The order is the slope of the typical error (geometric mean over starts: the RMS
+is ruled by the few that begin between two modes) over 160, 320 and 640 steps; — means that no
+two of them lie above the arithmetic's floor, or that the method is unstable there.
 
-**dlib** walks from t = 1 to t = 0.01. **{peer}** runs on ladders of 1000 levels computed from the same VP schedule, down to t = 0.001 (its own habit)
-or to t = 0.01 (dlib's interval), and either takes a last step to σ = 0 or stops at the ladder's last level: up to four endings. Where its
-steps start and end differs from setting to setting, so each error is the distance to the exact solution between the very levels that the
-scheduler visited, started on the same {starts} trajectories: discretisation error and nothing else. A last step to σ = 0 is first order and leaves an
-error that more steps may not remove. `leading` starts below the ladder's top, the further below the more steps it takes: its figures for
-many steps flatter it, and its order is not shown (DDIM's default is `leading`). DDIM moves by the fixed stride ⌊1000/N⌋, which `linspace`
-does not follow, nor `trailing` where N does not divide 1000: that error is its own.
+**dlib** walks from t = 1 to t = 0.01. **{peer}** runs on ladders of 1000 levels computed from
+the same VP schedule, down to t = 0.001 (its own habit) or to t = 0.01 (dlib's interval), and
+either takes a last step to σ = 0 or stops at the ladder's last level: up to four endings.
+Where its steps start and end differs from setting to setting, so each error is the distance to
+the exact solution between the very levels that the scheduler visited, started on the same
+{starts} trajectories: discretisation error and nothing else. A last step to σ = 0 is first
+order and leaves an error that more steps may not remove. `leading` starts below the ladder's
+top, the further below the more steps it takes: its figures for many steps flatter it, and its
+order is not shown (DDIM's default is `leading`). DDIM moves by the fixed stride ⌊1000/N⌋,
+which `linspace` does not follow, nor `trailing` where N does not divide 1000: that error is
+its own.
 
-Rows named *default* are the class as it comes, but for the order and the algorithm that its name says (and `clip_sample=False` for DDIM, which
-would clip this data; the ε form of DPM-Solver has no default ending and stops at the ladder's end). The other rows search over order, algorithm and spacing, each shown with the ending that needs
-the fewest calls to 1e-2 and, where that is another, the one with the smallest error at 160 steps; all spacings are listed, the losing ones too.
-(`use_beta_sigmas` was tried, came nowhere near, and is left out; `lu lambdas` and `exponential` are the same levels, so one stands for both.) The network is given the exact σ of
-each step. A real pipeline passes on a time, which some spacings round to a whole number; a row *time as passed on* drives a family's best setting
-that way. Some schedulers compute in float32, far below the errors that count here. NaN counts as never."""
+Rows named *default* are the class as it comes, but for the order and the algorithm that its
+name says (and `clip_sample=False` for DDIM, which would clip this data; the ε form of
+DPM-Solver has no default ending and stops at the ladder's end). The other rows search over
+order, algorithm and spacing, each shown with the ending that needs the fewest calls to 1e-2
+and, where that is another, the one with the smallest error at 160 steps; all spacings are
+listed, the losing ones too. (`use_beta_sigmas` was tried, came nowhere near, and is left out;
+`lu lambdas` and `exponential` are the same levels, so one stands for both.) The network is
+given the exact σ of each step. A real pipeline passes on a time, which some spacings round to
+a whole number; a row *time as passed on* drives a family's best setting that way. Some
+schedulers compute in float32, far below the errors that count here. NaN counts as never."""
 
 
 class Sampler(NamedTuple):
-    """What is compared: `run(steps)` returns (network calls, error, typical error); `floor` is the error its arithmetic allows."""
+    """What is compared: `run(steps)` returns (network calls, error, typical error); `floor` is
+    the error its arithmetic allows.
+    """
 
     library: str
     solver: str
@@ -77,18 +100,29 @@ class Problem:
         return self.known[key]
 
     def _solve(self, level: dlib.NoiseLevel) -> Tensor:
-        if level.sigma == 0:  # from σ = 1e-4 the posterior mean of x₀ is the end point up to O(σ²)
+        # from σ = 1e-4 the posterior mean of x₀ is the end point up to O(σ²)
+        if level.sigma == 0:
             near = self.schedule.at_lam(9.0)
             return self.mixture.posterior_means(self.truth(near), near)[0]
         top = self.schedule.at(1.0)
-        return self.start if level.lam <= top.lam else dlib.reference(self.model, self.start, top, level)
+        return (
+            self.start
+            if level.lam <= top.lam
+            else dlib.reference(self.model, self.start, top, level)
+        )
 
 
 class Curve:
     """A sampler's error by number of steps; each number is run once."""
 
     def __init__(self, sampler: Sampler, every: int, last: int):
-        self.sampler, self.every, self.last, self.points, self.typical = sampler, every, last, {}, {}
+        self.sampler, self.every, self.last, self.points, self.typical = (
+            sampler,
+            every,
+            last,
+            {},
+            {},
+        )
 
     def __call__(self, steps: int) -> tuple[int, float]:
         if steps not in self.points:
@@ -97,11 +131,15 @@ class Curve:
         return self.points[steps]
 
     def misses(self, tolerance: float) -> int:
-        """The most steps, of those tried one by one, whose error is above `tolerance`; 2 for none."""
+        """The most steps, of those tried one by one, whose error is above `tolerance`; 2 for
+        none.
+        """
         return next((n for n in range(self.every, 2, -1) if self(n)[1] > tolerance), 2)
 
     def reaches(self, tolerance: float) -> int:
-        """Calls of the fewest steps from which on the error stays within `tolerance`; −1 for never."""
+        """Calls of the fewest steps from which on the error stays within `tolerance`; −1 for
+        never.
+        """
         low = self.misses(tolerance)
         if low < self.every:
             return self(low + 1)[0]
@@ -115,19 +153,30 @@ class Curve:
 
     def at_calls(self, calls: int) -> float:
         """The error of the most steps that `calls` calls pay for."""
-        return max((point for point in map(self, range(3, calls + 1)) if point[0] <= calls), default=(0, math.inf))[1]
+        return max(
+            (point for point in map(self, range(3, calls + 1)) if point[0] <= calls),
+            default=(0, math.inf),
+        )[1]
 
     def slope(self) -> str:
-        """The order of convergence of the typical error as text, or — where it cannot be measured."""
-        errors = {n: self.typical[n] for n in (self.last // 4, self.last // 2, self.last) if self(n)}
+        """The order of convergence of the typical error as text, or — where it cannot be
+        measured.
+        """
+        errors = {
+            n: self.typical[n] for n in (self.last // 4, self.last // 2, self.last) if self(n)
+        }
         measured = {n: e for n, e in errors.items() if self.sampler.floor < e < 1}
         return f"{order(measured):.2f}" if len(measured) > 1 else "—"
 
     def row(self) -> list[Cell]:
         calls = [self.reaches(1e-2), self.reaches(1e-3)]
         error = self.at_calls(20)
-        return [*self.sampler[:3], *(n if n > 0 else f"not by {self.last} steps" for n in calls),
-                f"{error:.1e}" if math.isfinite(error) else "NaN", self.slope()]
+        return [
+            *self.sampler[:3],
+            *(n if n > 0 else f"not by {self.last} steps" for n in calls),
+            f"{error:.1e}" if math.isfinite(error) else "NaN",
+            self.slope(),
+        ]
 
 
 def run(problem: Problem | None = None, every: int = 40, last: int = 640) -> Report:
@@ -139,7 +188,9 @@ def run(problem: Problem | None = None, every: int = 40, last: int = 640) -> Rep
     rows = [curve.row() for curve in progress(curves, "nfe dlib")]
     rows += [curve.row() for curve in contenders(problem, every, last)]
     note = NOTE.format(starts=problem.starts, every=every, last=last, peer=peer())
-    return Report("Network calls to a given error on GMM5", note, COLUMNS, sorted(rows, key=_place))
+    return Report(
+        "Network calls to a given error on GMM5", note, COLUMNS, sorted(rows, key=_place)
+    )
 
 
 def ours(problem: Problem) -> Iterable[Sampler]:
@@ -149,11 +200,23 @@ def ours(problem: Problem) -> Iterable[Sampler]:
         if solver.noisy or name == "dpm_solver_1":  # which is ddim
             continue
         for spacing in (spacing for spacing in SPACINGS if spacing not in LADDER):
-            default = " (full_scale.sample's default)" if (name, spacing) == (Config.solver, Config.grid) else ""
-            yield Sampler("dlib", name, f"grid {spacing}{default}", _run(problem, solver, spacing, end), floor=1e-10)
+            default = (
+                " (full_scale.sample's default)"
+                if (name, spacing) == (Config.solver, Config.grid)
+                else ""
+            )
+            yield Sampler(
+                "dlib",
+                name,
+                f"grid {spacing}{default}",
+                _run(problem, solver, spacing, end),
+                floor=1e-10,
+            )
 
 
-def _run(problem: Problem, solver: dlib.solvers.Solver, spacing: str, end: dlib.NoiseLevel) -> Callable[[int], tuple[int, float, float]]:
+def _run(
+    problem: Problem, solver: dlib.solvers.Solver, spacing: str, end: dlib.NoiseLevel
+) -> Callable[[int], tuple[int, float, float]]:
     def run(steps: int) -> tuple[int, float, float]:
         if steps <= solver.history:
             return steps, math.inf, math.inf
@@ -168,4 +231,9 @@ def _run(problem: Problem, solver: dlib.solvers.Solver, spacing: str, end: dlib.
 def _place(row: list[Cell]) -> tuple:
     """dlib first; then by calls to 1e-2, never last; then by the error at 20 calls."""
     error = math.inf if row[5] == "NaN" else float(row[5])
-    return row[0] != "dlib", isinstance(row[3], str), row[3] if isinstance(row[3], int) else 0, error
+    return (
+        row[0] != "dlib",
+        isinstance(row[3], str),
+        row[3] if isinstance(row[3], int) else 0,
+        error,
+    )

@@ -1,4 +1,6 @@
-"""What parallel sampling saves and what it costs: rounds of network calls, evaluations, seconds, and how far the result is from the sequential one."""
+"""What parallel sampling saves and what it costs: rounds of network calls, evaluations,
+seconds, and how far the result is from the sequential one.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,19 @@ from dlib.metrics import rms
 from toy_data.mixtures import gmm5
 
 STEPS = (25, 50, 100, 400, 1000)
-NOTE = """*Depth* is the number of network calls made one after another, each on a batch of points in time: the latency where a batch is as fast as a
-sample. *Work* is the number of evaluations; the sequential sampler has depth = work = steps. *Error* is the RMS distance to the sequential result
-with the same noise, against samples of spread about 1. *Seconds* are those of this CPU on one thread: a batch costs as much as its samples one by
-one here, so on the picture network parallel sampling loses wherever its work is larger, and that is shown. A GPU that a batch of one leaves idle is the case it is made for.
+NOTE = """*Depth* is the number of network calls made one after another, each on a batch of
+points in time: the latency where a batch is as fast as a sample. *Work* is the number of
+evaluations; the sequential sampler has depth = work = steps. *Error* is the RMS distance to
+the sequential result with the same noise, against samples of spread about 1. *Seconds* are
+those of this CPU on one thread: a batch costs as much as its samples one by one here, so on
+the picture network parallel sampling loses wherever its work is larger, and that is shown. A
+GPU that a batch of one leaves idle is the case it is made for.
 
-GMM5: 64 samples, exact denoiser, float64, `lam` grid. Captioned shapes: one guided picture (ω = 2), the shipped DiT, float32, `sd_trailing` grid.
-Picard refines all points at once, or a window of 20; Anderson looks back over 8 steps with 3 iterates; parareal has ⌈√N⌉ blocks. tol = 1e-3 each,
-relative to σ at the point. Ancestral sampling draws its noise first; parareal's coarse steps know nothing of that noise, and it shows."""
+GMM5: 64 samples, exact denoiser, float64, `lam` grid. Captioned shapes: one guided picture (ω
+= 2), the shipped DiT, float32, `sd_trailing` grid. Picard refines all points at once, or a
+window of 20; Anderson looks back over 8 steps with 3 iterates; parareal has ⌈√N⌉ blocks. tol =
+1e-3 each, relative to σ at the point. Ancestral sampling draws its noise first; parareal's
+coarse steps know nothing of that noise, and it shows."""
 FINDERS: dict[str, Callable] = {
     "sequential": None,
     "picard": dlib.picard,
@@ -39,13 +46,22 @@ def run(steps: tuple[int, ...] = STEPS, pictures: tuple[int, ...] = (25, 50)) ->
     cases += [(*_shapes(), "ddim", n) for n in pictures]
     rows = []
     for what, model, x, cond, spacing, name, n in progress(cases, "parallel"):
-        levels = model.schedule.levels(dlib.grid(model.schedule, n, spacing, **({"t_min": 1e-2} if spacing == "lam" else {})))
+        levels = model.schedule.levels(
+            dlib.grid(model.schedule, n, spacing, **({"t_min": 1e-2} if spacing == "lam" else {}))
+        )
         rows += _rows(what, model, x, cond, levels, name, n)
-    return Report("Sampling in parallel over time", NOTE, ["problem", "solver", "steps", "sampler", "depth", "work", "error", "seconds"], rows)
+    return Report(
+        "Sampling in parallel over time",
+        NOTE,
+        ["problem", "solver", "steps", "sampler", "depth", "work", "error", "seconds"],
+        rows,
+    )
 
 
 @torch.no_grad()
-def _rows(what: str, model: dlib.Denoiser, x: Tensor, cond, levels: list, name: str, n: int) -> list[list]:
+def _rows(
+    what: str, model: dlib.Denoiser, x: Tensor, cond, levels: list, name: str, n: int
+) -> list[list]:
     truth, rows, solver = None, [], dlib.SOLVERS[name]
     for sampler, find in FINDERS.items():
         start = time.perf_counter()
@@ -60,7 +76,13 @@ def _rows(what: str, model: dlib.Denoiser, x: Tensor, cond, levels: list, name: 
 
 
 def _mixture() -> tuple:
-    return "GMM5", dlib.exact(gmm5(), dlib.vp()), dlib.Draw(0).normal(torch.empty(64, 2, dtype=torch.float64)), None, "lam"
+    return (
+        "GMM5",
+        dlib.exact(gmm5(), dlib.vp()),
+        dlib.Draw(0).normal(torch.empty(64, 2, dtype=torch.float64)),
+        None,
+        "lam",
+    )
 
 
 def _shapes() -> tuple:
@@ -68,4 +90,10 @@ def _shapes() -> tuple:
     from toy_data.shapes import SIDE, shapes_teacher
 
     cond = tokens(["a large blue square left of a small yellow triangle"])
-    return "captioned shapes", dlib.guided(shapes_teacher(), 2.0, NULL_TOKENS), dlib.Draw(0).normal(torch.empty(1, 3, SIDE, SIDE)), cond, "sd_trailing"
+    return (
+        "captioned shapes",
+        dlib.guided(shapes_teacher(), 2.0, NULL_TOKENS),
+        dlib.Draw(0).normal(torch.empty(1, 3, SIDE, SIDE)),
+        cond,
+        "sd_trailing",
+    )

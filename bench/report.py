@@ -1,4 +1,6 @@
-"""What a benchmark hands back, and how it is kept: one JSON of a fixed shape, which the site renders as a table."""
+"""What a benchmark hands back, and how it is kept: one JSON of a fixed shape, which the site
+renders as a table.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Cell = str | int | float
 
 @dataclass(frozen=True)
 class Report:
-    """title; note (Markdown: what was done, how to read it); columns; rows, each with one cell a column."""
+    """title; note (Markdown: what was done, how to read it); columns; rows, each with one cell
+    a column.
+    """
 
     title: str
     note: str
@@ -26,13 +30,19 @@ class Report:
     def __post_init__(self):
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"{self.title}: a row has {len(row)} cells for {len(self.columns)} columns: {row}")
+                raise ValueError(
+                    f"{self.title}: a row has {len(row)} cells for {len(self.columns)} "
+                    f"columns: {row}"
+                )
 
     def table(self) -> str:
         """The rows as aligned text for the terminal."""
         lines = [self.columns, *([_text(cell) for cell in row] for row in self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
+            for line in lines
+        )
 
 
 def _text(cell: Cell) -> str:
@@ -40,13 +50,21 @@ def _text(cell: Cell) -> str:
 
 
 def write(report: Report, name: str, folder: Path) -> Path:
-    """Keep `report` as folder/NAME.json, whole or not at all: the old file stays until the new one is complete."""
+    """Keep `report` as folder/NAME.json, whole or not at all: the old file stays until the new
+    one is complete.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     content = {**asdict(report), "machine": machine(), "date": datetime.date.today().isoformat()}
-    content["rows"] = [[float(_text(cell)) if isinstance(cell, float) else cell for cell in row] for row in report.rows]
+    content["rows"] = [
+        [float(_text(cell)) if isinstance(cell, float) else cell for cell in row]
+        for row in report.rows
+    ]
     path, part = folder / f"{name}.json", folder / f"{name}.json.part"
     try:
-        part.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+            encoding="utf-8",
+        )
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -54,11 +72,16 @@ def write(report: Report, name: str, folder: Path) -> Path:
 
 
 def machine() -> str:
-    """The processor (and GPU), Python and torch: what a timing depends on, and nothing that names a place."""
+    """The processor (and GPU), Python and torch: what a timing depends on, and nothing that
+    names a place.
+    """
     import torch
 
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{_processor()}, {os.cpu_count()} cores{gpu}, Python {platform.python_version()}, torch {torch.__version__}"
+    return (
+        f"{_processor()}, {os.cpu_count()} cores{gpu}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )
 
 
 def _processor() -> str:

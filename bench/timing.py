@@ -1,4 +1,6 @@
-"""Fair timing on a noisy machine: competitors take turns, and the summary says how noisy it was."""
+"""Fair timing on a noisy machine: competitors take turns, and the summary says how noisy it
+was.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,18 @@ Round = Callable[[], Callable[[], object]]
 
 @dataclass(frozen=True)
 class Times:
-    """The rounds' durations, in the unit of the caller; the minimum is the work, the rest is the machine's noise."""
+    """The rounds' durations, in the unit of the caller; the minimum is the work, the rest is
+    the machine's noise.
+    """
 
     values: np.ndarray
 
     low = property(lambda self: float(self.values.min()), doc="the fastest round")
     median = property(lambda self: float(np.median(self.values)))
-    iqr = property(lambda self: float(np.subtract(*np.percentile(self.values, (75, 25)))), doc="interquartile range")
+    iqr = property(
+        lambda self: float(np.subtract(*np.percentile(self.values, (75, 25)))),
+        doc="interquartile range",
+    )
 
     def cells(self) -> list[float]:
         """Minimum, median and IQR, as a report shows them."""
@@ -30,9 +37,14 @@ class Times:
 
 
 def interleave(
-    rounds: Mapping[str, Round], repeats: int, unit: float, label: str, clock: Callable[[], float] = time.perf_counter
+    rounds: Mapping[str, Round],
+    repeats: int,
+    unit: float,
+    label: str,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Times]:
-    """Time each competitor `repeats` times, one round of each in turn; the starter rotates. unit: seconds in one unit.
+    """Time each competitor `repeats` times, one round of each in turn; the starter rotates.
+    unit: seconds in one unit.
 
     One untimed turn of each warms up. `clock` is called right before and right after a round.
     """
@@ -40,7 +52,7 @@ def interleave(
         prepare()()
     names, seconds = list(rounds), {name: [] for name in rounds}
     for turn in progress(range(repeats), label):
-        for name in names[turn % len(names):] + names[:turn % len(names)]:
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
             work = rounds[name]()
             start = clock()
             work()

@@ -1,14 +1,17 @@
-"""The press and the course. A chapter writes `from book import claim, figure, show`, an assignment `from book import check`."""
+"""The press and the course. A chapter writes `from book import claim, figure, show`, an
+assignment `from book import check`.
+"""
 
 import os
 
-# Read when torch is imported, so a chapter imports from here first: idle threads that spin make small tensors many times slower.
+# Read when torch is imported, so a chapter imports from here first: idle threads that spin make
+# small tensors many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from book.check import check  # noqa: E402
-from book.right_dlib import require_our_dlib  # noqa: E402
-from book.verbs import claim, figure, show  # noqa: E402
+from book.check import check
+from book.right_dlib import require_our_dlib
+from book.verbs import claim, figure, show
 
 require_our_dlib()
 

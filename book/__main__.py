@@ -1,4 +1,6 @@
-"""`python -m book run|build|serve|ledger|release|grade`. Only running and grading need torch and the library installed."""
+"""`python -m book run|build|serve|ledger|release|grade`. Only running and grading need torch
+and the library installed.
+"""
 
 import argparse
 import sys
@@ -25,30 +27,79 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m book", description="The press: chapters become notebooks, notebooks become a site.")
-    verbs = parser.add_subparsers(required=True, metavar="run | build | serve | ledger | release | grade")
-    verb = verbs.add_parser("run", help="execute chapters: chapters/NN_name.py becomes NN_name.ipynb")
-    verb.add_argument("chapters", nargs="+", metavar="NN", help="chapter numbers like 08, assignments like assignments/08, or all")
+    parser = argparse.ArgumentParser(
+        prog="python -m book",
+        description="The press: chapters become notebooks, notebooks become a site.",
+    )
+    verbs = parser.add_subparsers(
+        required=True, metavar="run | build | serve | ledger | release | grade"
+    )
+    verb = verbs.add_parser(
+        "run", help="execute chapters: chapters/NN_name.py becomes NN_name.ipynb"
+    )
+    verb.add_argument(
+        "chapters",
+        nargs="+",
+        metavar="NN",
+        help="chapter numbers like 08, assignments like assignments/08, or all",
+    )
     verb.set_defaults(act=_run)
     verb = verbs.add_parser("build", help="build the site from the executed notebooks")
-    verb.add_argument("--out", type=Path, default=ROOT / "site", metavar="DIR", help="where to write it (default: site)")
+    verb.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "site",
+        metavar="DIR",
+        help="where to write it (default: site)",
+    )
     verb.set_defaults(act=lambda book, options: _build(book, options.out))
     verb = verbs.add_parser("serve", help="build the site and serve it on this machine")
-    verb.add_argument("--port", type=int, default=8000, help="the port to try first (default: 8000)")
+    verb.add_argument(
+        "--port", type=int, default=8000, help="the port to try first (default: 8000)"
+    )
     verb.set_defaults(act=_serve)
     verb = verbs.add_parser("ledger", help="print every claim, its bound and its measured value")
     verb.set_defaults(act=_ledger)
-    verb = verbs.add_parser("release", help="write an assignment's notebook for students: the answers are taken out")
+    verb = verbs.add_parser(
+        "release", help="write an assignment's notebook for students: the answers are taken out"
+    )
     verb.add_argument("assignment", metavar="NN", help="the assignment's number, like 08")
-    verb.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write it into")
+    verb.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="the folder to write it into"
+    )
     verb.set_defaults(act=_release)
-    verb = verbs.add_parser("grade", help="grade a folder of students' notebooks, each answer in a sandbox")
-    verb.add_argument("submissions", type=Path, metavar="SUBMISSIONS", help="the folder with the notebooks, flat or one folder a student")
-    verb.add_argument("--assignment", required=True, metavar="NN", help="the assignment's number, like 08")
-    verb.add_argument("--out", type=Path, default=Path("grades.csv"), metavar="CSV", help="the table to write (default: grades.csv)")
-    verb.add_argument("--seed", type=int, help="repeat an earlier run: the seed is in its table (default: a new one)")
-    verb.add_argument("--jobs", type=int, metavar="N", help="answers to run at a time (default: one a core)")
-    verb.add_argument("--unsafe", action="store_true", help="run answers without a sandbox, with your own rights")
+    verb = verbs.add_parser(
+        "grade", help="grade a folder of students' notebooks, each answer in a sandbox"
+    )
+    verb.add_argument(
+        "submissions",
+        type=Path,
+        metavar="SUBMISSIONS",
+        help="the folder with the notebooks, flat or one folder a student",
+    )
+    verb.add_argument(
+        "--assignment", required=True, metavar="NN", help="the assignment's number, like 08"
+    )
+    verb.add_argument(
+        "--out",
+        type=Path,
+        default=Path("grades.csv"),
+        metavar="CSV",
+        help="the table to write (default: grades.csv)",
+    )
+    verb.add_argument(
+        "--seed",
+        type=int,
+        help="repeat an earlier run: the seed is in its table (default: a new one)",
+    )
+    verb.add_argument(
+        "--jobs", type=int, metavar="N", help="answers to run at a time (default: one a core)"
+    )
+    verb.add_argument(
+        "--unsafe",
+        action="store_true",
+        help="run answers without a sandbox, with your own rights",
+    )
     verb.set_defaults(act=_grade)
     return parser
 
@@ -90,9 +141,20 @@ def _grade(book: Book, options) -> None:
     try:
         from book.grading.grade import grade
     except ModuleNotFoundError as error:
-        raise BookError(f"grading needs {error.name}: install everything with `make setup`") from None
+        raise BookError(
+            f"grading needs {error.name}: install everything with `make setup`"
+        ) from None
 
-    grade(book, options.submissions, options.assignment, options.out, _say, seed=options.seed, unsafe=options.unsafe, jobs=options.jobs)
+    grade(
+        book,
+        options.submissions,
+        options.assignment,
+        options.out,
+        _say,
+        seed=options.seed,
+        unsafe=options.unsafe,
+        jobs=options.jobs,
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
-"""API pages of the library, found by looking at its files: one page a public module, in the order a reader meets them."""
+"""API pages of the library, found by looking at its files: one page a public module, in the
+order a reader meets them.
+"""
 
 import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-READING_ORDER = ("schedule grids mixtures nets lora discrete metrics denoiser conversion boundary solvers parallel rollout losses recipes fit plot").split()
+READING_ORDER = (
+    "schedule grids mixtures nets lora discrete metrics denoiser conversion boundary solvers "
+    "parallel rollout losses recipes fit plot"
+).split()
 
 
 @dataclass(frozen=True)
@@ -20,11 +25,20 @@ class Module:
 
 
 def modules(root: Path, package: str = "dlib") -> list[Module]:
-    """Public modules below `package` that have a docstring, in reading order; modules not in that order come last."""
+    """Public modules below `package` that have a docstring, in reading order; modules not in
+    that order come last.
+    """
     top = root / package
-    paths = sorted(set(top.rglob("*.py")) - {top / "__init__.py"}, key=lambda path: _place(path.relative_to(top)))
+    paths = sorted(
+        set(top.rglob("*.py")) - {top / "__init__.py"},
+        key=lambda path: _place(path.relative_to(top)),
+    )
     found = (_module(path, root) for path in paths)
-    return [module for module in found if module and not any(part.startswith("_") for part in module.name.split("."))]
+    return [
+        module
+        for module in found
+        if module and not any(part.startswith("_") for part in module.name.split("."))
+    ]
 
 
 def _place(path: Path) -> tuple:
@@ -38,7 +52,9 @@ def _module(path: Path, root: Path) -> Module | None:
     if not docstring:
         return None
     parts = path.relative_to(root).with_suffix("").parts
-    return Module(".".join(parts[:-1] if parts[-1] == "__init__" else parts), docstring.splitlines()[0])
+    return Module(
+        ".".join(parts[:-1] if parts[-1] == "__init__" else parts), docstring.splitlines()[0]
+    )
 
 
 def page(module: Module) -> str:
@@ -50,7 +66,11 @@ def overview(found: list[Module]) -> str:
     """The first page of the library: what each module is for."""
     rows = [f"| [`{module.name}`]({module.name}.md) | {module.summary} |" for module in found]
     intro = (
-        "Every method of the book once, in small functions without hidden state. The chapters print these sources, and "
-        "`full_scale/` calls the same functions on Stable Diffusion. Read from the top: a module imports only from those above it."
+        "Every method of the book once, in small functions without hidden state. The chapters "
+        "print these sources, and "
+        "`full_scale/` calls the same functions on Stable Diffusion. Read from the top: a "
+        "module imports only from those above it."
     )
-    return "\n".join(["# The library", "", intro, "", "| Module | What it is for |", "|---|---|", *rows, ""])
+    return "\n".join(
+        ["# The library", "", intro, "", "| Module | What it is for |", "|---|---|", *rows, ""]
+    )

@@ -11,10 +11,22 @@ _KEYS = ("title", "note", "machine", "date", "columns", "rows")
 
 def benchmarks_page(folder: Path) -> str:
     """One section and table a result file. BookError names a file that is not a result."""
-    lines = ["# Benchmarks", "", "Measured by `make bench`, never asserted in tests: timings depend on the machine that is named.", ""]
+    lines = [
+        "# Benchmarks",
+        "",
+        "Measured by `make bench`, never asserted in tests: timings depend on the machine that "
+        "is named.",
+        "",
+    ]
     paths = sorted(folder.glob("*.json"))
     if not paths:
-        return "\n".join([*lines, "Nothing has been measured yet: `make bench` writes the results that appear here."])
+        return "\n".join(
+            [
+                *lines,
+                "Nothing has been measured yet: `make bench` writes the results that appear "
+                "here.",
+            ]
+        )
     for path in paths:
         lines += _section(path)
     return "\n".join(lines)
@@ -30,11 +42,43 @@ def _section(path: Path) -> list[str]:
         raise BookError(f"bench/results/{path.name} lacks {', '.join(missing)}: make bench")
     rows, where = result["rows"], f"*{result['machine']}, {result['date']}.*"
     if len(rows) <= LONG:
-        return [f"## {result['title']}", "", result["note"], "", *_table(result["columns"], rows), "", where, ""]
-    best = [row for kind in dict.fromkeys(row[0] for row in rows) for row in [row for row in rows if row[0] == kind][:BEST]]
-    fold = ["<details markdown=\"1\">", f"<summary>All {len(rows)} rows, losing ones too</summary>", "", *_table(result["columns"], rows), "", "</details>"]
-    return [f"## {result['title']}", "", result["note"], "", f"The first {BEST} rows of each {result['columns'][0]}:", "",
-            *_table(result["columns"], best), "", *fold, "", where, ""]
+        return [
+            f"## {result['title']}",
+            "",
+            result["note"],
+            "",
+            *_table(result["columns"], rows),
+            "",
+            where,
+            "",
+        ]
+    best = [
+        row
+        for kind in dict.fromkeys(row[0] for row in rows)
+        for row in [row for row in rows if row[0] == kind][:BEST]
+    ]
+    fold = [
+        '<details markdown="1">',
+        f"<summary>All {len(rows)} rows, losing ones too</summary>",
+        "",
+        *_table(result["columns"], rows),
+        "",
+        "</details>",
+    ]
+    return [
+        f"## {result['title']}",
+        "",
+        result["note"],
+        "",
+        f"The first {BEST} rows of each {result['columns'][0]}:",
+        "",
+        *_table(result["columns"], best),
+        "",
+        *fold,
+        "",
+        where,
+        "",
+    ]
 
 
 def _table(columns: list, rows: list) -> list[str]:
@@ -42,4 +86,11 @@ def _table(columns: list, rows: list) -> list[str]:
 
 
 def _row(cells: list) -> str:
-    return "| " + " | ".join(f"{cell:.4g}" if isinstance(cell, float) else str(cell).replace("|", "\\|") for cell in cells) + " |"
+    return (
+        "| "
+        + " | ".join(
+            f"{cell:.4g}" if isinstance(cell, float) else str(cell).replace("|", "\\|")
+            for cell in cells
+        )
+        + " |"
+    )

@@ -1,4 +1,6 @@
-"""A chapter's source: `chapters/NN_name.py`, read into cells whose ids depend only on their order."""
+"""A chapter's source: `chapters/NN_name.py`, read into cells whose ids depend only on their
+order.
+"""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +23,9 @@ class Cell:
 
     @property
     def first_line(self) -> str:
-        """The first line that says something, cut to 60 characters: how messages name a cell to a person."""
+        """The first line that says something, cut to 60 characters: how messages name a cell
+        to a person.
+        """
         lines = [line for line in self.source.splitlines() if line.strip() and line != CHECKED]
         return lines[0][:60] if lines else "(empty)"
 
@@ -63,7 +67,11 @@ class Chapter:
 
 
 def place(path: Path) -> str:
-    return f"chapters/assignments/{path.name}" if path.parent.name == "assignments" else f"chapters/{path.name}"
+    return (
+        f"chapters/assignments/{path.name}"
+        if path.parent.name == "assignments"
+        else f"chapters/{path.name}"
+    )
 
 
 def read_chapter(path: Path) -> Chapter:
@@ -74,31 +82,51 @@ def read_chapter(path: Path) -> Chapter:
 
     match = _NAME.fullmatch(path.stem)
     if not match:
-        raise BookError(f"{place(path)}: a chapter's file is named like 08_dpm_solver.py (two digits, then lower case)")
+        raise BookError(
+            f"{place(path)}: a chapter's file is named like 08_dpm_solver.py (two digits, then "
+            "lower case)"
+        )
     try:
         node = jupytext.read(path, fmt="py:percent")
     except (nbformat.ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BookError(f"{place(path)}: not a Jupytext percent file: {str(error).splitlines()[0]}") from None
+        raise BookError(
+            f"{place(path)}: not a Jupytext percent file: {str(error).splitlines()[0]}"
+        ) from None
     header = _header(path, node.metadata)
     prefix = ("as" if path.parent.name == "assignments" else "ch") + match[1]
     cells = tuple(_cell(prefix, i, cell) for i, cell in enumerate(node.cells, start=1))
     if not (cells and cells[0].kind == "markdown" and cells[0].source.startswith("# ")):
-        raise BookError(f"{place(path)}: the first cell must be Markdown and start with the chapter's heading, '# …'")
+        raise BookError(
+            f"{place(path)}: the first cell must be Markdown and start with the chapter's "
+            "heading, '# …'"
+        )
     return Chapter(path=path, cells=cells, **header)
 
 
 def _cell(prefix: str, index: int, cell) -> Cell:
-    return Cell(f"{prefix}-{index:03d}", cell.cell_type, cell.source, tuple(cell.metadata.get("tags", ())))
+    return Cell(
+        f"{prefix}-{index:03d}", cell.cell_type, cell.source, tuple(cell.metadata.get("tags", ()))
+    )
 
 
 def _header(path: Path, metadata) -> dict:
     if metadata.get("kernelspec", {}).get("name") != "python3":
-        raise BookError(f"{place(path)}: the header needs a kernelspec named python3 (see book/pages/for/engineer.md)")
+        raise BookError(
+            f"{place(path)}: the header needs a kernelspec named python3 (see "
+            "book/pages/for/engineer.md)"
+        )
     header = dict(metadata.get("book") or {})
-    wrong = [key for key, kind in _HEADER.items() if not isinstance(header.get(key), kind) or not header[key]]
+    wrong = [
+        key
+        for key, kind in _HEADER.items()
+        if not isinstance(header.get(key), kind) or not header[key]
+    ]
     unknown = sorted(set(header) - set(_HEADER))
     if wrong or unknown:
         wanted = ", ".join(f"{key} ({kind.__name__})" for key, kind in _HEADER.items())
-        raise BookError(f"{place(path)}: header `book:` wants {wanted}; missing or wrong: {wrong}; unknown: {unknown}")
+        raise BookError(
+            f"{place(path)}: header `book:` wants {wanted}; missing or wrong: {wrong}; "
+            f"unknown: {unknown}"
+        )
     header["needs"] = tuple(map(str, header["needs"]))
     return header

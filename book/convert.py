@@ -1,4 +1,6 @@
-"""From an author's cells to the cells of a notebook: references resolved, ids and metadata the same every time."""
+"""From an author's cells to the cells of a notebook: references resolved, ids and metadata the
+same every time.
+"""
 
 from dataclasses import replace
 
@@ -7,12 +9,19 @@ from book.errors import Complaints
 from book.library import Book
 from book.references import References, for_notebook, for_site, resolve
 
-_LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
+_LANGUAGE = {
+    "name": "python",
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "pygments_lexer": "ipython3",
+}
 _KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 def notebook_cells(book: Book, chapter: Chapter) -> list[Cell]:
-    """The chapter's cells as its notebook must have them. BookError names every unknown label, citation or chapter."""
+    """The chapter's cells as its notebook must have them. BookError names every unknown label,
+    citation or chapter.
+    """
     cells = _resolved(book, chapter, for_notebook(*book.referable))
     return [replace(cells[0], source=_with_strip(chapter, cells[0].source)), *cells[1:]]
 
@@ -32,13 +41,18 @@ def _resolved(book: Book, chapter: Chapter, refs: References) -> list[Cell]:
 def _resolve_cell(chapter: Chapter, cell: Cell, refs: References, complaints: Complaints) -> Cell:
     if cell.kind != "markdown":
         return cell
-    return replace(cell, source=resolve(cell.source, chapter.where(cell), chapter.stem, refs, complaints))
+    return replace(
+        cell, source=resolve(cell.source, chapter.where(cell), chapter.stem, refs, complaints)
+    )
 
 
 def _with_strip(chapter: Chapter, source: str) -> str:
     """The first cell with a line under its heading: how long, how much memory, what it needs."""
     heading, _, rest = source.partition("\n")
-    strip = f"*{chapter.minutes} minutes · {chapter.memory} of memory · needs {', '.join(chapter.needs)}*"
+    strip = (
+        f"*{chapter.minutes} minutes · {chapter.memory} of memory · needs "
+        f"{', '.join(chapter.needs)}*"
+    )
     return f"{heading}\n\n{strip}\n{rest}".rstrip()
 
 

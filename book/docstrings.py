@@ -1,4 +1,6 @@
-"""For mkdocstrings: a docstring's doctest lines become a code block instead of nested quotations."""
+"""For mkdocstrings: a docstring's doctest lines become a code block instead of nested
+quotations.
+"""
 
 import re
 
@@ -13,4 +15,6 @@ class FencedDoctests(griffe.Extension):
     def on_object(self, *, obj, **kwargs) -> None:
         if obj.docstring and ">>>" in obj.docstring.value:
             text = re.sub(r"^[ ]+(?=>>>)", "", obj.docstring.value, flags=re.MULTILINE)
-            obj.docstring.value = _DOCTEST.sub(lambda match: f"\n```pycon\n{match[0].rstrip()}\n```\n", text)
+            obj.docstring.value = _DOCTEST.sub(
+                lambda match: f"\n```pycon\n{match[0].rstrip()}\n```\n", text
+            )

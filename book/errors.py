@@ -1,12 +1,18 @@
-"""What the press says when a chapter is wrong: all complaints at once, each with its chapter, cell and remedy."""
+"""What the press says when a chapter is wrong: all complaints at once, each with its chapter,
+cell and remedy.
+"""
 
 
 class BookError(Exception):
-    """A mistake in the book (not in the press). `str(error)` is the whole message for the author."""
+    """A mistake in the book (not in the press). `str(error)` is the whole message for the
+    author.
+    """
 
 
 class Complaints(list):
-    """Complaints collected while looking at many cells; raised together so that one build shows them all."""
+    """Complaints collected while looking at many cells; raised together so that one build
+    shows them all.
+    """
 
     def add(self, where: str, what: str) -> None:
         self.append(f"{where}: {what}")

@@ -2,8 +2,9 @@
 
     python -m book.explore        # writes book/pages/assets/explore-*.js and explore-*.png
 
-Positions are stored as 16-bit integers and errors as bytes, so that a figure's file stays below 300 kB; the errors that
-are shown as numbers are computed before rounding. A test recomputes the files and compares.
+Positions are stored as 16-bit integers and errors as bytes, so that a figure's file stays
+below 300 kB; the errors that are shown as numbers are computed before rounding. A test
+recomputes the files and compares.
 """
 
 import base64
@@ -24,33 +25,76 @@ from toy_data import gmm5
 
 ASSETS = Path(__file__).parent / "pages" / "assets"
 REACH = 20.0  # 16-bit integers cover [−REACH, REACH]
-SCHEDULES = {"variance preserving": dlib.vp(), "straight paths (flow)": dlib.flow(), "variance exploding (EDM)": dlib.edm()}
-SOLVERS = {"Euler in t": euler, "DDIM": ddim, "DPM-Solver++(2M)": dpm_solver_pp_2m, "UniPC-3": unipc_3}
+SCHEDULES = {
+    "variance preserving": dlib.vp(),
+    "straight paths (flow)": dlib.flow(),
+    "variance exploding (EDM)": dlib.edm(),
+}
+SOLVERS = {
+    "Euler in t": euler,
+    "DDIM": ddim,
+    "DPM-Solver++(2M)": dpm_solver_pp_2m,
+    "UniPC-3": unipc_3,
+}
 STEPS = (4, 6, 9, 14, 22)
 GUIDANCE = {"none": None, "ω = 0, the label alone": 0.0, "ω = 1": 1.0, "ω = 3": 3.0}
 POINTS, CALLS, SHOWN = 15, 40, 5
 
 
 def paths() -> dict:
-    """PF-ODE trajectories of GMM5 for every choice of schedule, solver, steps and guidance, in x/√(α²+σ²), and their errors."""
+    """PF-ODE trajectories of GMM5 for every choice of schedule, solver, steps and guidance, in
+    x/√(α²+σ²), and their errors.
+    """
     mixture, runs = gmm5(), []
     z = Draw(4).normal(torch.empty(POINTS, 2, dtype=torch.float64))
     label = torch.arange(POINTS) % len(mixture.means)
-    for (s, schedule), (g, omega) in product(enumerate(SCHEDULES.values()), enumerate(GUIDANCE.values())):
-        model = exact(mixture, schedule) if omega is None else guided(exact(mixture, schedule), omega, torch.tensor(NULL))
+    for (s, schedule), (g, omega) in product(
+        enumerate(SCHEDULES.values()), enumerate(GUIDANCE.values())
+    ):
+        model = (
+            exact(mixture, schedule)
+            if omega is None
+            else guided(exact(mixture, schedule), omega, torch.tensor(NULL))
+        )
         cond = None if omega is None else label
-        ends = {"t_max": 0.999 if schedule.name == "flow" else 1.0, "t_min": schedule.at_lam(4.5).t}
+        ends = {
+            "t_max": 0.999 if schedule.name == "flow" else 1.0,
+            "t_min": schedule.at_lam(4.5).t,
+        }
         top, bottom = schedule.at(ends["t_max"]), schedule.at(ends["t_min"])
         start = z * _size(top)
         truth = reference(model, start, top, bottom, cond, rtol=1e-10)
         for (k, solver), n in product(enumerate(SOLVERS.values()), STEPS):
             levels = schedule.levels(grid(schedule, n, "arctan", **ends))
-            states = torch.stack([state.x / _size(state.level) for state in walk(model, start, levels, solver, cond)])
+            states = torch.stack(
+                [
+                    state.x / _size(state.level)
+                    for state in walk(model, start, levels, solver, cond)
+                ]
+            )
             error = metrics.rms(states[-1] * _size(bottom), truth)
-            runs.append({"at": [s, k, STEPS.index(n), g], "error": float(f"{error:.3g}"), "path": _pack(states)})
-    choices = {"schedule": list(SCHEDULES), "solver": list(SOLVERS), "network calls": list(STEPS), "guidance": list(GUIDANCE)}
-    return {"points": POINTS, "reach": REACH, "choices": choices, "means": mixture.means.tolist(), "stds": mixture.stds.tolist(),
-            "modes": label.tolist(), "runs": runs}
+            runs.append(
+                {
+                    "at": [s, k, STEPS.index(n), g],
+                    "error": float(f"{error:.3g}"),
+                    "path": _pack(states),
+                }
+            )
+    choices = {
+        "schedule": list(SCHEDULES),
+        "solver": list(SOLVERS),
+        "network calls": list(STEPS),
+        "guidance": list(GUIDANCE),
+    }
+    return {
+        "points": POINTS,
+        "reach": REACH,
+        "choices": choices,
+        "means": mixture.means.tolist(),
+        "stds": mixture.stds.tolist(),
+        "modes": label.tolist(),
+        "runs": runs,
+    }
 
 
 def _size(level: dlib.NoiseLevel) -> float:
@@ -58,27 +102,50 @@ def _size(level: dlib.NoiseLevel) -> float:
 
 
 def relaxation() -> dict:
-    """Picard and parareal on GMM5: after each round, how far every point is from the sequential path, and where a few samples are."""
+    """Picard and parareal on GMM5: after each round, how far every point is from the
+    sequential path, and where a few samples are.
+    """
     model = exact(gmm5(), dlib.vp())
     levels = model.schedule.levels(grid(model.schedule, CALLS, t_min=1e-2))
     x, runs = Draw(6).normal(torch.empty(16, 2, dtype=torch.float64)), []
     for name, solver, rounds, at in _rounds(model, x, levels):
-        truth = torch.stack([state.x for state in walk(model, x, levels, solver, draw=Draw(7))])[at]
+        truth = torch.stack([state.x for state in walk(model, x, levels, solver, draw=Draw(7))])[
+            at
+        ]
         gap = (rounds - truth).square().mean((2, 3)).sqrt().clamp(min=1e-16).log10()
-        runs.append({"name": name, "rounds": len(rounds) - 1, "at": at, "errors": _bytes((gap + 16) * 15),
-                     "path": _pack(rounds[:, :, :SHOWN]), "truth": _pack(truth[:, :SHOWN])})
+        runs.append(
+            {
+                "name": name,
+                "rounds": len(rounds) - 1,
+                "at": at,
+                "errors": _bytes((gap + 16) * 15),
+                "path": _pack(rounds[:, :, :SHOWN]),
+                "truth": _pack(truth[:, :SHOWN]),
+            }
+        )
     return {"reach": REACH, "calls": CALLS, "samples": SHOWN, "runs": runs}
 
 
 def _rounds(model: dlib.Denoiser, x: torch.Tensor, levels: list) -> Iterator[tuple]:
-    """(name, solver, points after each round (rounds + 1, stops, B, 2), the steps they stand at)."""
+    """(name, solver, points after each round (rounds + 1, stops, B, 2), the steps they stand
+    at).
+    """
     every = list(range(CALLS + 1))
-    for name, solver, window in (("Picard", ddim, None), ("Picard, window of 10", ddim, 10), ("Picard, with noise", ancestral, None)):
+    for name, solver, window in (
+        ("Picard", ddim, None),
+        ("Picard, window of 10", ddim, 10),
+        ("Picard, with noise", ancestral, None),
+    ):
         found = sweeps(model, x, levels, solver, window, tol=0, draw=Draw(7))
         yield name, solver, torch.stack([torch.stack(sweep.points) for sweep in found]), every
     for blocks in (5, 8):
         found = list(iterations(model, x, levels, blocks=blocks, tol=0))
-        yield f"parareal, {blocks} blocks", ddim, torch.stack([torch.stack(each.starts) for each in found]), found[0].edges
+        yield (
+            f"parareal, {blocks} blocks",
+            ddim,
+            torch.stack([torch.stack(each.starts) for each in found]),
+            found[0].edges,
+        )
 
 
 def _pack(values: torch.Tensor) -> str:
@@ -100,14 +167,22 @@ def stills() -> dict:
     _, _, rounds, _ = next(_rounds(model, z, levels))
     truth = torch.stack([state.x for state in walk(model, z, levels)])
     gap = (rounds - truth).square().mean((2, 3)).sqrt()
-    return {"paths": plot.trajectories(path, mixture.modes_of(path[-1], 1e9)), "relaxation": plot.sweeps({"Picard": gap})}
+    return {
+        "paths": plot.trajectories(path, mixture.modes_of(path[-1], 1e9)),
+        "relaxation": plot.sweeps({"Picard": gap}),
+    }
 
 
 def scripts() -> dict[str, str]:
-    """Each figure's data file: a script that fills `window.exploreData`, so that it also loads from file://."""
+    """Each figure's data file: a script that fills `window.exploreData`, so that it also loads
+    from file://.
+    """
     made = {"paths": paths(), "relaxation": relaxation()}
-    return {name: f"// Made by `python -m book.explore`; not to be edited.\n(window.exploreData ??= {{}}).{name} = {json.dumps(data)};\n"
-            for name, data in made.items()}
+    return {
+        name: "// Made by `python -m book.explore`; not to be edited.\n(window.exploreData "
+        f"??= {{}}).{name} = {json.dumps(data)};\n"
+        for name, data in made.items()
+    }
 
 
 def main() -> None:

@@ -23,7 +23,9 @@ def on_config(config):
 def on_files(files, config):
     """Add what is generated to what is hand-written."""
     for uri, content in config.extra["pages"].files().items():
-        source = {"abs_src_path": str(content)} if isinstance(content, Path) else {"content": content}
+        source = (
+            {"abs_src_path": str(content)} if isinstance(content, Path) else {"content": content}
+        )
         files.append(File.generated(config, uri, **source))
     return files
 
@@ -36,13 +38,22 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_post_build(config):
-    """Clean what MkDocs and its theme wrote: no addresses of a CDN, no TeX commands in the search's excerpts."""
+    """Clean what MkDocs and its theme wrote: no addresses of a CDN, no TeX commands in the
+    search's excerpts.
+    """
     site = Path(config.site_dir)
     for path in (site / "assets" / "javascripts").glob("bundle.*.js"):
         # The theme would fetch these for features that this site does not use.
-        path.write_text(re.sub(r"https://unpkg\.com/[^\"'`]*", "about:blank", path.read_text(encoding="utf-8")), encoding="utf-8")
+        path.write_text(
+            re.sub(
+                r"https://unpkg\.com/[^\"'`]*", "about:blank", path.read_text(encoding="utf-8")
+            ),
+            encoding="utf-8",
+        )
     index = site / "search" / "search_index.json"
     data = json.loads(index.read_text(encoding="utf-8"))
     for section in data["docs"]:
-        section["text"] = _MATHS.sub(lambda match: _COMMAND.sub("", match[1] or match[2]), section["text"])
+        section["text"] = _MATHS.sub(
+            lambda match: _COMMAND.sub("", match[1] or match[2]), section["text"]
+        )
     index.write_text(json.dumps(data), encoding="utf-8")

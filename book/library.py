@@ -21,7 +21,9 @@ class Planned:
 
 @dataclass(frozen=True)
 class Book:
-    """The book whose repository is at `root`. Nothing here imports the library or runs a chapter."""
+    """The book whose repository is at `root`. Nothing here imports the library or runs a
+    chapter.
+    """
 
     root: Path
 
@@ -29,7 +31,10 @@ class Book:
     def outline(self) -> list[tuple[str, list[Planned]]]:
         """The parts of the plan, each with its chapters in reading order."""
         data = tomllib.loads((self.root / "book" / "outline.toml").read_text(encoding="utf-8"))
-        return [(part["title"], [Planned(*item) for item in part["chapters"].items()]) for part in data["part"]]
+        return [
+            (part["title"], [Planned(*item) for item in part["chapters"].items()])
+            for part in data["part"]
+        ]
 
     @cached_property
     def chapters(self) -> list[Chapter]:
@@ -38,13 +43,21 @@ class Book:
         known = {planned.stem for _, part in self.outline for planned in part}
         for chapter in chapters:
             if chapter.stem not in known:
-                raise BookError(f"chapters/{chapter.path.name} is not in book/outline.toml: add it to its part, or rename it")
+                raise BookError(
+                    f"chapters/{chapter.path.name} is not in book/outline.toml: add it to its "
+                    "part, or rename it"
+                )
         return chapters
 
     @cached_property
     def assignments(self) -> list[Chapter]:
-        """The assignments that exist, in order: chapters/assignments/NN_name.py, written like chapters."""
-        return [read_chapter(path) for path in sorted((self.root / "chapters" / "assignments").glob("*.py"))]
+        """The assignments that exist, in order: chapters/assignments/NN_name.py, written like
+        chapters.
+        """
+        return [
+            read_chapter(path)
+            for path in sorted((self.root / "chapters" / "assignments").glob("*.py"))
+        ]
 
     def assignment(self, number: str) -> Chapter:
         """An assignment by its number ("08")."""
@@ -55,15 +68,28 @@ class Book:
         raise BookError(f"there is no assignment {number!r}: the assignments are {known}")
 
     def chosen(self, names: list[str]) -> list[Chapter]:
-        """Chapters by number ("08" or "8") or stem, assignments as "assignments/08"; "all" for all. Unknown names are answered with the known."""
+        """Chapters by number ("08" or "8") or stem, assignments as "assignments/08"; "all" for
+        all. Unknown names are answered with the known.
+        """
         if names == ["all"]:
             return self.chapters + self.assignments
-        by_name = {key: chapter for chapter in self.chapters for key in (chapter.stem[:2], chapter.stem[:2].lstrip("0"), chapter.stem)}
+        by_name = {
+            key: chapter
+            for chapter in self.chapters
+            for key in (chapter.stem[:2], chapter.stem[:2].lstrip("0"), chapter.stem)
+        }
         for name in names:
             if name not in by_name and not name.startswith("assignments/"):
                 known = ", ".join(chapter.stem[:2] for chapter in self.chapters) or "none yet"
-                raise BookError(f"there is no chapter {name!r}: the chapters are {known}; or say all")
-        return [by_name[name] if name in by_name else self.assignment(name.removeprefix("assignments/")) for name in names]
+                raise BookError(
+                    f"there is no chapter {name!r}: the chapters are {known}; or say all"
+                )
+        return [
+            by_name[name]
+            if name in by_name
+            else self.assignment(name.removeprefix("assignments/"))
+            for name in names
+        ]
 
     @cached_property
     def entries(self) -> dict[str, Entry]:

@@ -1,4 +1,6 @@
-"""Everything of the site that is generated: chapters, API, ledger, bibliography, benchmarks, navigation, live numbers."""
+"""Everything of the site that is generated: chapters, API, ledger, bibliography, benchmarks,
+navigation, live numbers.
+"""
 
 import re
 from collections.abc import Callable
@@ -32,7 +34,9 @@ class Pages:
             except BookError as error:
                 complaints.append(str(error))
         complaints.check()
-        self.titles = {chapter.stem: f"{chapter.number} · {chapter.title}" for chapter in book.chapters}
+        self.titles = {
+            chapter.stem: f"{chapter.number} · {chapter.title}" for chapter in book.chapters
+        }
         self.claims = read_ledger(book, self.notebooks)
         self.modules = api.modules(book.root)
 
@@ -55,24 +59,45 @@ class Pages:
         for chapter in self.book.chapters:
             text = "\n".join(cell.source for cell in chapter.cells if cell.kind == "markdown")
             for key in dict.fromkeys(re.findall(r"@([\w:-]+)(?=[,;\]])", text)):
-                cited.setdefault(key, []).append((self.titles[chapter.stem], f"chapters/{chapter.stem}.md"))
+                cited.setdefault(key, []).append(
+                    (self.titles[chapter.stem], f"chapters/{chapter.stem}.md")
+                )
         return cited
 
     def nav(self) -> list:
         """The navigation tree in MkDocs' form."""
-        chapters = [{self.titles[chapter.stem]: f"chapters/{chapter.stem}.md"} for chapter in self.book.chapters]
+        chapters = [
+            {self.titles[chapter.stem]: f"chapters/{chapter.stem}.md"}
+            for chapter in self.book.chapters
+        ]
         library = ["api/index.md", *({module.name: module.uri} for module in self.modules)]
         return [
             {"Home": "index.md"},
             {"Chapters": [{"Contents": "contents.md"}, *chapters, {"Explore": "explore.md"}]},
-            {"Reference": [{"Notation": "notation.md"}, {"Claims ledger": "ledger.md"}, {"Benchmarks": "benchmarks.md"}, {"Bibliography": "bibliography.md"}]},
+            {
+                "Reference": [
+                    {"Notation": "notation.md"},
+                    {"Claims ledger": "ledger.md"},
+                    {"Benchmarks": "benchmarks.md"},
+                    {"Bibliography": "bibliography.md"},
+                ]
+            },
             {"Library": library},
-            {"Using the book": [*({who.capitalize(): f"for/{who}.md"} for who in ("reader", "student", "instructor", "engineer")),
-                                {"Full scale": "for/full-scale.md"}]},
+            {
+                "Using the book": [
+                    *(
+                        {who.capitalize(): f"for/{who}.md"}
+                        for who in ("reader", "student", "instructor", "engineer")
+                    ),
+                    {"Full scale": "for/full-scale.md"},
+                ]
+            },
         ]
 
     def fill(self, markdown: str, uri: str) -> str:
-        """A hand-written page with its slots (`<!-- book:contents -->`) filled and its citations and \\eqref resolved."""
+        """A hand-written page with its slots (`<!-- book:contents -->`) filled and its
+        citations and \\eqref resolved.
+        """
         folder = uri.rpartition("/")[0]
         complaints = Complaints()
         refs = for_site(*self.book.referable, folder)
@@ -89,19 +114,27 @@ class Pages:
             "assignments": self._assignments,
         }
         if name not in slots:
-            raise BookError(f"book/pages/{uri}: there is no slot book:{name}; the slots are {', '.join(slots)}")
+            raise BookError(
+                f"book/pages/{uri}: there is no slot book:{name}; the slots are "
+                f"{', '.join(slots)}"
+            )
         return slots[name]()
 
     def _contents(self) -> str:
         """The outline by part: chapters that exist as links, the others as plans."""
-        parts = "\n".join(self._part(number, *part) for number, part in enumerate(self.book.outline, start=1))
+        parts = "\n".join(
+            self._part(number, *part) for number, part in enumerate(self.book.outline, start=1)
+        )
         return f'<div class="contents">\n{parts}\n</div>'
 
     def _part(self, number: int, title: str, chapters: list[Planned]) -> str:
         mixed = any(planned.stem in self.titles for planned in chapters)
         rows = "\n".join(self._row(planned, mixed) for planned in chapters)
         mark = "" if mixed else f" {_PLANNED}"
-        return f'<section class="part">\n<h3>Part {_ROMAN[number]} <span>{title}</span>{mark}</h3>\n<ol>\n{rows}\n</ol>\n</section>'
+        return (
+            f'<section class="part">\n<h3>Part {_ROMAN[number]} '
+            f"<span>{title}</span>{mark}</h3>\n<ol>\n{rows}\n</ol>\n</section>"
+        )
 
     def _row(self, planned: Planned, mixed: bool) -> str:
         number, (name, _, promise) = planned.stem[:2], planned.promise.partition(": ")
@@ -113,27 +146,50 @@ class Pages:
     def _start(self) -> str:
         """A button for the first chapter that can be read."""
         chapters = self.book.chapters[:1]
-        return "".join(f"[Read chapter {c.number}](chapters/{c.stem}.md){{ .md-button .md-button--primary }}" for c in chapters)
+        return "".join(
+            f"[Read chapter {c.number}](chapters/{c.stem}.md){{ .md-button .md-button--primary }}"
+            for c in chapters
+        )
 
     def _assignments(self) -> str:
         """A table of the assignments, from their own headers."""
-        rows = [f"| {a.number} | {a.summary.rstrip('.')} | {a.minutes} |" for a in self.book.assignments]
+        rows = [
+            f"| {a.number} | {a.summary.rstrip('.')} | {a.minutes} |"
+            for a in self.book.assignments
+        ]
         return "\n".join(["| assignment | what you write | minutes |", "|---|---|---|", *rows])
 
     def _numbers(self) -> str:
         planned = sum(len(chapters) for _, chapters in self.book.outline)
         figures = sum(len(facts(node, "figure")) for node in self.notebooks.values())
-        numbers = [(len(self.claims), "claims executed"), (f"{len(self.titles)} of {planned}", "chapters written"), (figures, "figures computed")]
-        return '<ul class="numbers">' + "".join(f"<li><b>{n}</b> {what}</li>" for n, what in numbers) + "</ul>"
+        numbers = [
+            (len(self.claims), "claims executed"),
+            (f"{len(self.titles)} of {planned}", "chapters written"),
+            (figures, "figures computed"),
+        ]
+        return (
+            '<ul class="numbers">'
+            + "".join(f"<li><b>{n}</b> {what}</li>" for n, what in numbers)
+            + "</ul>"
+        )
 
     def _picture(self) -> str:
         """The first figure of the book, with its alt text; nothing while there is none."""
         for chapter in self.book.chapters:
             found = facts(self.notebooks[chapter.stem], "figure")
             if found:
-                image = f'<img src="chapters/{chapter.stem}/fig-1.png" alt="{escape(found[0]["alt"])}">'
-                caption = f"{found[0]['caption'] or found[0]['alt']} From [chapter {chapter.number}](chapters/{chapter.stem}.md)."
-                return f'<figure class="cover" markdown="1">\n{image}\n<figcaption markdown="1">\n\n{caption}\n\n</figcaption>\n</figure>'
+                image = (
+                    f'<img src="chapters/{chapter.stem}/fig-1.png" '
+                    f'alt="{escape(found[0]["alt"])}">'
+                )
+                caption = (
+                    f"{found[0]['caption'] or found[0]['alt']} From [chapter "
+                    f"{chapter.number}](chapters/{chapter.stem}.md)."
+                )
+                return (
+                    f'<figure class="cover" markdown="1">\n{image}\n<figcaption '
+                    f'markdown="1">\n\n{caption}\n\n</figcaption>\n</figure>'
+                )
         return ""
 
 

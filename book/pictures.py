@@ -1,4 +1,6 @@
-"""Keeps a notebook light: its PNGs get a palette, and a chapter's pictures together keep to a budget."""
+"""Keeps a notebook light: its PNGs get a palette, and a chapter's pictures together keep to a
+budget.
+"""
 
 import base64
 import io
@@ -11,7 +13,9 @@ BUDGET = 300_000
 
 
 def shrink(chapter: Chapter, node) -> None:
-    """Quantise every PNG of an executed notebook in place. BookError names the heavy cells if the budget is exceeded."""
+    """Quantise every PNG of an executed notebook in place. BookError names the heavy cells if
+    the budget is exceeded.
+    """
     sizes: dict[str, int] = {}
     for cell in node.cells:
         for output in cell.get("outputs", ()):
@@ -20,9 +24,13 @@ def shrink(chapter: Chapter, node) -> None:
                 output["data"]["image/png"] = quantised(png)
                 sizes[cell["id"]] = sizes.get(cell["id"], 0) + len(output["data"]["image/png"])
     if sum(sizes.values()) > BUDGET:
-        heavy = ", ".join(f"{id} {size / 1000:.0f} kB" for id, size in sorted(sizes.items(), key=lambda item: -item[1])[:3])
+        heavy = ", ".join(
+            f"{id} {size / 1000:.0f} kB"
+            for id, size in sorted(sizes.items(), key=lambda item: -item[1])[:3]
+        )
         raise BookError(
-            f"chapters/{chapter.path.name}: its pictures take {sum(sizes.values()) / 1000:.0f} kB of {BUDGET / 1000:.0f} kB;"
+            f"chapters/{chapter.path.name}: its pictures take {sum(sizes.values()) / 1000:.0f} "
+            f"kB of {BUDGET / 1000:.0f} kB;"
             f" the heaviest are {heavy}: draw fewer points, or smaller figures"
         )
 

@@ -2,8 +2,9 @@
 
     python -m book.play        # writes book/pages/assets/play-data.js
 
-Noise is carried to GMM5 by two solvers with several step counts. Positions are stored as 16-bit integers, so the file stays
-small; the errors beside them are computed before rounding. A test recomputes the file and compares.
+Noise is carried to GMM5 by two solvers with several step counts. Positions are stored as
+16-bit integers, so the file stays small; the errors beside them are computed before rounding.
+A test recomputes the file and compares.
 """
 
 import base64
@@ -23,7 +24,9 @@ POINTS, REACH = 150, 4.0  # 16-bit integers cover [−REACH, REACH]
 
 
 def data() -> dict:
-    """Everything the page draws: the modes, each start's mode, and for each solver and step count its error and paths."""
+    """Everything the page draws: the modes, each start's mode, and for each solver and step
+    count its error and paths.
+    """
     mixture, schedule = gmm5(), vp()
     model = exact(mixture, schedule)
     x = Draw(8).normal(torch.empty(POINTS, 2, dtype=torch.float64))
@@ -33,10 +36,21 @@ def data() -> dict:
     for name, solver in SOLVERS.items():
         for n in STEPS:
             path = torch.stack([state.x for state in walk(model, x, levels[n], solver)])
-            runs.append({"solver": name, "steps": n, "error": round(metrics.rms(path[-1], truth), 4), "path": _pack(path)})
+            runs.append(
+                {
+                    "solver": name,
+                    "steps": n,
+                    "error": round(metrics.rms(path[-1], truth), 4),
+                    "path": _pack(path),
+                }
+            )
     return {
-        "points": POINTS, "reach": REACH, "means": mixture.means.tolist(), "stds": mixture.stds.tolist(),
-        "modes": (truth[:, None] - mixture.means).norm(dim=2).argmin(1).tolist(), "runs": runs,
+        "points": POINTS,
+        "reach": REACH,
+        "means": mixture.means.tolist(),
+        "stds": mixture.stds.tolist(),
+        "modes": (truth[:, None] - mixture.means).norm(dim=2).argmin(1).tolist(),
+        "runs": runs,
     }
 
 
@@ -47,8 +61,13 @@ def _pack(path: torch.Tensor) -> str:
 
 
 def text() -> str:
-    """The file's content: a script that sets `window.playData`, so that it also loads from file://."""
-    return f"// Made by `python -m book.play`; not to be edited.\nwindow.playData = {json.dumps(data())};\n"
+    """The file's content: a script that sets `window.playData`, so that it also loads from
+    file://.
+    """
+    return (
+        "// Made by `python -m book.play`; not to be edited.\nwindow.playData = "
+        f"{json.dumps(data())};\n"
+    )
 
 
 if __name__ == "__main__":

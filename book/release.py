@@ -1,4 +1,6 @@
-"""`python -m book release NN --to DIR`: the executed solution without its answers becomes the student's notebook."""
+"""`python -m book release NN --to DIR`: the executed solution without its answers becomes the
+student's notebook.
+"""
 
 import re
 from copy import deepcopy
@@ -15,7 +17,9 @@ _CHECK = re.compile(r'^check\("(Q\d\d\.\d+)"', re.MULTILINE)
 
 
 def release(book: Book, number: str, to: Path) -> Path:
-    """Write the student's notebook into the folder `to`; an existing notebook there is never touched."""
+    """Write the student's notebook into the folder `to`; an existing notebook there is never
+    touched.
+    """
     assignment = book.assignment(number)
     node = student_notebook(book, assignment)
     to.mkdir(parents=True, exist_ok=True)
@@ -24,12 +28,16 @@ def release(book: Book, number: str, to: Path) -> Path:
         with path.open("x", encoding="utf-8") as file:
             file.write(node)
     except FileExistsError:
-        raise BookError(f"{path} exists and may hold somebody's work: remove it, or release into another folder") from None
+        raise BookError(
+            f"{path} exists and may hold somebody's work: remove it, or release into another "
+            "folder"
+        ) from None
     return path
 
 
 def student_notebook(book: Book, assignment: Chapter) -> str:
-    """The student's notebook as text. It looks unsolved, but check cells keep their outputs, which nbval compares.
+    """The student's notebook as text. It looks unsolved, but check cells keep their outputs,
+    which nbval compares.
 
     nbval wants a count beside an output: Jupyter shows the count 0 as `[ ]`, like none.
     """
@@ -40,7 +48,9 @@ def student_notebook(book: Book, assignment: Chapter) -> str:
     for cell in node.cells:
         if cell.cell_type == "code":
             cell.execution_count = 0 if cell.outputs else None
-            cell.source = blank(cell.source, marked(cell.source)) if marked(cell.source) else cell.source
+            cell.source = (
+                blank(cell.source, marked(cell.source)) if marked(cell.source) else cell.source
+            )
     return nbformat.writes(node) + "\n"
 
 
@@ -61,7 +71,11 @@ def blank(source: str, id: str) -> str:
 
 def check_cells(assignment: Chapter) -> dict[str, Cell]:
     """{question: its check cell} of an assignment's source."""
-    return {match[1]: cell for cell in assignment.cells if cell.kind == "code" and (match := _CHECK.search(cell.source))}
+    return {
+        match[1]: cell
+        for cell in assignment.cells
+        if cell.kind == "code" and (match := _CHECK.search(cell.source))
+    }
 
 
 def answer_cells(assignment: Chapter) -> dict[str, Cell]:
@@ -77,14 +91,24 @@ def answer_cells(assignment: Chapter) -> dict[str, Cell]:
 
 
 def _complete(assignment: Chapter) -> None:
-    """BookError unless each answer cell has one solution and is checked by a cell whose output nbval compares."""
+    """BookError unless each answer cell has one solution and is checked by a cell whose output
+    nbval compares.
+    """
     complaints, answers, checks = Complaints(), answer_cells(assignment), check_cells(assignment)
     for id, cell in answers.items():
-        marks = [line.strip() for line in cell.source.splitlines() if line.strip() in (BEGIN, END)]
+        marks = [
+            line.strip() for line in cell.source.splitlines() if line.strip() in (BEGIN, END)
+        ]
         if marks != [BEGIN, END]:
-            complaints.add(assignment.where(cell), f"wanted one '{BEGIN}' and then one '{END}', found {marks}")
+            complaints.add(
+                assignment.where(cell),
+                f"wanted one '{BEGIN}' and then one '{END}', found {marks}",
+            )
         if id not in checks or not checks[id].source.startswith(CHECKED):
-            complaints.add(assignment.where(cell), f'wanted a cell with "{CHECKED}" and check("{id}", …) as its lines')
+            complaints.add(
+                assignment.where(cell),
+                f'wanted a cell with "{CHECKED}" and check("{id}", …) as its lines',
+            )
     for id in sorted(set(checks) - set(answers)):
         complaints.add(assignment.where(checks[id]), f"no cell starts with '# ANSWER {id}'")
     complaints.check()

@@ -1,4 +1,6 @@
-"""An executed notebook becomes plain Markdown and image files: the only place that knows how a chapter looks on the site."""
+"""An executed notebook becomes plain Markdown and image files: the only place that knows how a
+chapter looks on the site.
+"""
 
 import base64
 import re
@@ -18,11 +20,16 @@ _FOLD = re.compile(r"<(details|summary|div|figure|figcaption)(?=[ >])(?![^>]*mar
 
 
 def render(book: Book, chapter: Chapter, node) -> tuple[str, dict[str, bytes]]:
-    """(the page's Markdown, {image path next to the page: PNG bytes}) of a chapter and its executed notebook."""
+    """(the page's Markdown, {image path next to the page: PNG bytes}) of a chapter and its
+    executed notebook.
+    """
     page = _Page(book, chapter)
     for cell, done in zip(site_cells(book, chapter), node.cells, strict=True):
         page.cell(cell, done)
-    header = f"---\ntitle: {_yaml(f'{chapter.number} · {chapter.title}')}\ndescription: {_yaml(chapter.summary)}\n---\n\n"
+    header = (
+        f"---\ntitle: {_yaml(f'{chapter.number} · {chapter.title}')}\ndescription: "
+        f"{_yaml(chapter.summary)}\n---\n\n"
+    )
     return header + "\n\n".join(page.blocks) + "\n", page.images
 
 
@@ -49,7 +56,9 @@ class _Page:
             self.blocks.append(self._with_strip(text) if not self.blocks else text)
             return
         outputs = done.get("outputs", ())
-        for output in outputs:  # the library's source stands before the cell that uses it; the show() line itself is left out
+        # the library's source stands before the cell that uses it; the show() line itself is left
+        # out
+        for output in outputs:
             if _facts(output).get("kind") == "source":
                 self.output(output)
         source = _SHOW.sub("", cell.source.removeprefix(CHECKED)).strip("\n")
@@ -77,8 +86,10 @@ class _Page:
         heading, _, rest = text.partition("\n")
         strip = (
             '<div class="strip" markdown="1">\n'
-            f"<span>**{chapter.minutes}** minutes</span> <span>**{chapter.memory}** of memory</span>"
-            f" <span class='get'>[notebook]({chapter.stem}.ipynb){{ download }} · [source]({chapter.stem}.py){{ download }}</span>"
+            f"<span>**{chapter.minutes}** minutes</span> <span>**{chapter.memory}** of "
+            "memory</span>"
+            f" <span class='get'>[notebook]({chapter.stem}.ipynb){{ download }} · "
+            f"[source]({chapter.stem}.py){{ download }}</span>"
             f" <span class='needs'>needs {', '.join(chapter.needs)}</span>\n"
             "</div>"
         )
@@ -88,9 +99,10 @@ class _Page:
         anchor = facts["id"].lower().replace(".", "-")
         return [
             f'<div class="claim" id="{anchor}" markdown="1">\n'
-            f'<p class="claim-id"><a href="#{anchor}">{facts["id"]}</a></p>\n\n{facts["statement"]}\n\n'
+            '<p class="claim-id"><a '
+            f'href="#{anchor}">{facts["id"]}</a></p>\n\n{facts["statement"]}\n\n'
             f'<p class="claim-proof"><span>measured <b>{facts["measured"]:.4g}</b></span>'
-            f'{_gauge(**facts)}<span>must be {escape(facts["bound"])}</span></p>\n\n</div>'
+            f"{_gauge(**facts)}<span>must be {escape(facts['bound'])}</span></p>\n\n</div>"
         ]
 
     def figure(self, facts: dict, data: dict) -> list[str]:
@@ -98,7 +110,11 @@ class _Page:
         self.images[name] = base64.b64decode(data["image/png"])
         size = "".join(f' {side}="{pixels}"' for side, pixels in facts["size"].items())
         image = f'<img src="{name}" alt="{escape(facts["alt"])}"{size} loading="lazy">'
-        caption = f'<figcaption markdown="1">\n\n{facts["caption"]}\n\n</figcaption>\n' if facts["caption"] else ""
+        caption = (
+            f'<figcaption markdown="1">\n\n{facts["caption"]}\n\n</figcaption>\n'
+            if facts["caption"]
+            else ""
+        )
         return [f'<figure markdown="1">\n{image}\n{caption}</figure>']
 
     def caption(self, facts: dict, data: dict) -> list[str]:
@@ -109,11 +125,18 @@ class _Page:
         return [fence(text.rstrip("\n"), "python", "library", title=facts["file"])]
 
 
-_VERBS = {"claim": _Page.claim, "figure": _Page.figure, "caption": _Page.caption, "source": _Page.source}
+_VERBS = {
+    "claim": _Page.claim,
+    "figure": _Page.figure,
+    "caption": _Page.caption,
+    "source": _Page.source,
+}
 
 
 def _gauge(measured: float, between: list[float] | None = None, **facts) -> str:
-    """A small track from the bound's lower to its upper end with a dot at the measured value; nothing for one-sided bounds."""
+    """A small track from the bound's lower to its upper end with a dot at the measured value;
+    nothing for one-sided bounds.
+    """
     if not between or between[0] == between[1]:
         return ""
     at = 100 * (measured - between[0]) / (between[1] - between[0])
@@ -121,14 +144,18 @@ def _gauge(measured: float, between: list[float] | None = None, **facts) -> str:
 
 
 def fence(text: str, language: str, kind: str, title: str = "") -> str:
-    """A fenced block longer than any run of backticks inside, with a class that says what it is."""
+    """A fenced block longer than any run of backticks inside, with a class that says what it
+    is.
+    """
     ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     title = f' title="{title}"' if title else ""
     return f"{ticks}{{ .{language} .{kind}{title} }}\n{text}\n{ticks}"
 
 
 def markdown(text: str) -> str:
-    """JupyterLab's Markdown as Python-Markdown reads it: folds parse their inside, display maths and lists stand free."""
+    """JupyterLab's Markdown as Python-Markdown reads it: folds parse their inside, display
+    maths and lists stand free.
+    """
     whole = _free_lists(text)
     return "".join(_PIECES.get(kind, str)(piece) for kind, piece in pieces(whole)).strip()
 
@@ -140,7 +167,9 @@ _PIECES = {
 
 
 def _free_lists(text: str) -> str:
-    """A blank line before each list that follows a line of text; code and maths are left alone."""
+    """A blank line before each list that follows a line of text; code and maths are left
+    alone.
+    """
     lines, in_list, in_block = [], False, False
     for line in text.splitlines():
         item = bool(_ITEM.match(line)) and not in_block

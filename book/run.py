@@ -1,4 +1,6 @@
-"""`python -m book run`: a chapter's source, executed, becomes its committed notebook; or nothing changes."""
+"""`python -m book run`: a chapter's source, executed, becomes its committed notebook; or
+nothing changes.
+"""
 
 import os
 import re
@@ -14,7 +16,12 @@ from book.library import Book
 from book.pictures import shrink
 
 SECONDS_A_CELL = 300
-_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "MPLBACKEND": "agg"}
+_THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MPLBACKEND": "agg",
+}
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -30,7 +37,10 @@ def run(book: Book, chapter: Chapter, say: Callable[[str], None]) -> None:
     shrink(chapter, node)
     _write(chapter.notebook, node)
     seconds = time.perf_counter() - started
-    say(f"{chapter.stem}: {len(node.cells)} cells in {seconds:.1f} s, {chapter.notebook.stat().st_size / 1000:.0f} kB")
+    say(
+        f"{chapter.stem}: {len(node.cells)} cells in {seconds:.1f} s, "
+        f"{chapter.notebook.stat().st_size / 1000:.0f} kB"
+    )
 
 
 def _execute(book: Book, chapter: Chapter, node, say: Callable[[str], None]) -> None:
@@ -52,11 +62,17 @@ def _execute(book: Book, chapter: Chapter, node, say: Callable[[str], None]) -> 
     try:
         client.execute(env={**os.environ, **_THREADS, "PYTHONPATH": python_path})
     except CellExecutionError as error:
-        raise BookError(f"{progress.where}: {error.ename}: {_ANSI.sub('', error.evalue)}") from None
+        raise BookError(
+            f"{progress.where}: {error.ename}: {_ANSI.sub('', error.evalue)}"
+        ) from None
     except CellTimeoutError:
-        raise BookError(f"{progress.where}: took longer than {SECONDS_A_CELL} s: shorten it") from None
+        raise BookError(
+            f"{progress.where}: took longer than {SECONDS_A_CELL} s: shorten it"
+        ) from None
     except DeadKernelError:
-        raise BookError(f"{progress.where}: the kernel died, most likely for want of memory") from None
+        raise BookError(
+            f"{progress.where}: the kernel died, most likely for want of memory"
+        ) from None
 
 
 class _Progress:
@@ -73,7 +89,10 @@ class _Progress:
     def done(self, cell, cell_index, execute_reply) -> None:
         seconds = time.perf_counter() - self.started
         first_line = self.chapter.cells[cell_index].first_line
-        self.say(f"{self.chapter.stem}  cell {cell_index + 1:2d} of {self.total}  {seconds:6.1f} s  {first_line}")
+        self.say(
+            f"{self.chapter.stem}  cell {cell_index + 1:2d} of {self.total}  {seconds:6.1f} s  "
+            f"{first_line}"
+        )
 
 
 def _tidy(cell) -> None:

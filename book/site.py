@@ -15,7 +15,9 @@ TRIED_PORTS = 50
 
 
 def build(book: Book, out: Path) -> None:
-    """Write the site to `out`. Every MkDocs warning (broken link, missing anchor) is an error; `out` then stays as it was."""
+    """Write the site to `out`. Every MkDocs warning (broken link, missing anchor) is an error;
+    `out` then stays as it was.
+    """
     os.environ["NO_MKDOCS_2_WARNING"] = "1"
     from mkdocs.commands.build import build as mkdocs_build
     from mkdocs.config import load_config
@@ -49,7 +51,9 @@ class _Warnings(logging.Handler):
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    """Serves files without a line for each; a browser always asks whether its copy is still good."""
+    """Serves files without a line for each; a browser always asks whether its copy is still
+    good.
+    """
 
     def log_message(self, format, *args) -> None:
         pass
@@ -67,7 +71,9 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
             return ThreadingHTTPServer(("127.0.0.1", candidate), handler)
         except OSError:
             continue
-    raise BookError(f"no free port between {port} and {port + TRIED_PORTS - 1}: name another with --port")
+    raise BookError(
+        f"no free port between {port} and {port + TRIED_PORTS - 1}: name another with --port"
+    )
 
 
 def serve(folder: Path, port: int, say: Callable[[str], None]) -> None:

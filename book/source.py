@@ -1,4 +1,6 @@
-"""Finds the source of a function or class in a file by reading the file, never by importing it."""
+"""Finds the source of a function or class in a file by reading the file, never by importing
+it.
+"""
 
 import ast
 import hashlib
@@ -7,7 +9,8 @@ from pathlib import Path
 
 
 def source_of(path: Path, name: str) -> str:
-    """The source of `name` ("ddim" or "Denoiser.__call__") in the Python file `path`: decorators included, dedented.
+    """The source of `name` ("ddim" or "Denoiser.__call__") in the Python file `path`:
+    decorators included, dedented.
 
     KeyError if the file defines no such name.
     """
@@ -29,5 +32,7 @@ def _member(node: ast.AST, name: str) -> ast.AST:
 
 
 def fingerprint(source: str) -> str:
-    """sha256 of a source text: what the build compares to see whether a shown function has changed."""
+    """sha256 of a source text: what the build compares to see whether a shown function has
+    changed.
+    """
     return hashlib.sha256(source.encode("utf-8")).hexdigest()

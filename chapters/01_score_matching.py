@@ -34,7 +34,7 @@
 # source, and `claim` measures a number against a bound.
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -45,13 +45,16 @@ from toy_data import digits_split, three_far
 from torch import nn
 
 mixture, SIGMA = three_far(), 2.0
-smooth = edm().at_lam(-math.log(SIGMA))            # the level α = 1, σ = 2
+smooth = edm().at_lam(-math.log(SIGMA))  # the level α = 1, σ = 2
+
 
 # %%
 def mlp(outputs):
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(),
-                         nn.Linear(64, outputs))
+    return nn.Sequential(
+        nn.Linear(2, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, outputs)
+    )
+
 
 points = Draw(1)
 fresh = lambda step: Batch(mixture.sample(512, points)[0].float())
@@ -64,15 +67,21 @@ train(noised, lambda batch, draw: dsm(noised, batch, draw, SIGMA), fresh, 600, l
 axis = torch.linspace(-6, 6, 121)
 square = torch.cartesian_prod(axis, axis)
 truth = lambda level: energy_score(lambda x: -mixture.log_prob(x, level))
+
+
 def panel(net, level):
     error = (net(square) - truth(level)(square)).norm(dim=1)
     return error.detach(), mixture.log_prob(square, level)
 
-figure(plot.score_error({"score matching": panel(vanilla, CLEAN),
-                         "with noise σ = 2": panel(noised, smooth)}, axis),
-       "Score matching is right inside three small discs of data and wrong by up to 30 "
-       "elsewhere; with noise on the data the error is small on the whole square.",
-       "How wrong the learnt score is, over contours of the density it was learnt from.")
+
+figure(
+    plot.score_error(
+        {"score matching": panel(vanilla, CLEAN), "with noise σ = 2": panel(noised, smooth)}, axis
+    ),
+    "Score matching is right inside three small discs of data and wrong by up to 30 "
+    "elsewhere; with noise on the data the error is small on the whole square.",
+    "How wrong the learnt score is, over contours of the density it was learnt from.",
+)
 
 # %% [markdown]
 # On the left the network is right where there are data, and nowhere else. On the right the *same* network learnt from
@@ -98,8 +107,12 @@ figure(plot.score_error({"score matching": panel(vanilla, CLEAN),
 show(energy_score)
 x = mixture.sample(1000, Draw(2))[0]
 shifted = energy_score(lambda x: 7 - mixture.log_prob(x, smooth))
-claim("C01.1", "an energy gives the exact score, whatever its constant (RMS distance)",
-      metrics.rms(shifted(x), exact(mixture, edm())(x, smooth).score), below=1e-12)
+claim(
+    "C01.1",
+    "an energy gives the exact score, whatever its constant (RMS distance)",
+    metrics.rms(shifted(x), exact(mixture, edm())(x, smooth).score),
+    below=1e-12,
+)
 
 # %% [markdown]
 # A network may also output $s_\theta(x)$ itself. Then nothing forces it to be the gradient of anything (exercise 2).
@@ -125,21 +138,29 @@ claim("C01.1", "an energy gives the exact score, whatever its constant (RMS dist
 # %%
 # NBVAL_CHECK_OUTPUT
 show(implicit)
-line = Mixture(torch.tensor([0.6, 0.4]), means=torch.tensor([[-1.0], [1.0]]),
-               stds=torch.tensor([0.5, 0.4]))
+line = Mixture(
+    torch.tensor([0.6, 0.4]), means=torch.tensor([[-1.0], [1.0]]), stds=torch.tensor([0.5, 0.4])
+)
+
+
 def mean(value, level, h=0.125):
     """E_p value(Batch(x)) by the trapezoid rule."""
     grid = torch.arange(-7, 7, h, dtype=torch.float64)[:, None]
     mass = line.log_prob(grid, level).exp() * h
     return sum(w * value(Batch(x[None])) for w, x in zip(mass.tolist(), grid))
 
+
 slope = lambda level: energy_score(lambda x: -line.log_prob(x, level))
 two = (lambda x: -torch.tanh(x), lambda x: torch.sin(2 * x) - x / 3)
 esm = lambda s, level: mean(lambda b: explicit(s, b, slope(level)).value.item(), level)
 ism = lambda s: mean(lambda b: implicit(s, b).value.item(), CLEAN)
-information = esm(lambda x: 0 * x, CLEAN)           # ½ E‖∇log p‖²
-claim("C01.2", "two scores: ISM − ESM + ½ E‖∇log p‖² (the larger)",
-      max(abs(ism(s) - esm(s, CLEAN) + information) for s in two), below=1e-9)
+information = esm(lambda x: 0 * x, CLEAN)  # ½ E‖∇log p‖²
+claim(
+    "C01.2",
+    "two scores: ISM − ESM + ½ E‖∇log p‖² (the larger)",
+    max(abs(ism(s) - esm(s, CLEAN) + information) for s in two),
+    below=1e-9,
+)
 
 # %% [markdown]
 # ## 1.3 Slices instead of a trace
@@ -162,15 +183,24 @@ claim("C01.2", "two scores: ISM − ESM + ½ E‖∇log p‖² (the larger)",
 # NBVAL_CHECK_OUTPUT
 show(sliced, sliced_vr)
 batch = Batch(x)
-claim("C01.3", "a diagonal Jacobian, one draw of signs: SSM-VR − ISM",
-      abs(sliced_vr(torch.sin, batch, Draw(3)).value.item()
-          - implicit(torch.sin, batch).value.item()), below=1e-12)
+claim(
+    "C01.3",
+    "a diagonal Jacobian, one draw of signs: SSM-VR − ISM",
+    abs(
+        sliced_vr(torch.sin, batch, Draw(3)).value.item()
+        - implicit(torch.sin, batch).value.item()
+    ),
+    below=1e-12,
+)
 wave = lambda x: torch.sin(x @ torch.tensor([[0.9, 0.5], [0.5, -1.1]]).to(x))
 along = lambda v: sliced(wave, batch, Draw(3), lambda draw, x: v.to(x).expand_as(x)).value
 signs = torch.cartesian_prod(torch.tensor([-1, 1]), torch.tensor([-1, 1]))
-claim("C01.4", "any Jacobian, SSM averaged over all sign vectors − ISM",
-      abs(sum(along(v).item() for v in signs) / 4 - implicit(wave, batch).value.item()),
-      below=1e-12)
+claim(
+    "C01.4",
+    "any Jacobian, SSM averaged over all sign vectors − ISM",
+    abs(sum(along(v).item() for v in signs) / 4 - implicit(wave, batch).value.item()),
+    below=1e-12,
+)
 
 # %% [markdown]
 # ## 1.4 Denoising: the target that comes for free
@@ -209,16 +239,23 @@ claim("C01.4", "any Jacobian, SSM averaged over all sign vectors − ISM",
 # %%
 # NBVAL_CHECK_OUTPUT
 show(denoising_score_matching)
-half = edm().at_lam(math.log(2))                   # σ = ½
+half = edm().at_lam(math.log(2))  # σ = ½
 z, h = torch.arange(-7.5, 7.5, 0.375, dtype=torch.float64), 0.375
-mass = (torch.exp(-z**2 / 2) * h / math.sqrt(2 * math.pi)).tolist()
-def total(s):                                      # the same rule, over x₀ and over z
+mass = (torch.exp(-(z**2) / 2) * h / math.sqrt(2 * math.pi)).tolist()
+
+
+def total(s):  # the same rule, over x₀ and over z
     at = lambda x0, u: dsm(s, Batch(x0, noise=u.view(1, 1)), Draw(0), 0.5).value.item()
     return mean(lambda b: sum(w * at(b.x0, u) for w, u in zip(mass, z)), CLEAN)
 
+
 constant = 0.5 / 0.5**2 - esm(lambda x: 0 * x, half)
-claim("C01.5", "two scores: DSM − ESM of p_σ − (½/σ² − ½ E‖∇log p_σ‖²) (the larger)",
-      max(abs(total(s) - esm(s, half) - constant) for s in two), below=1e-9)
+claim(
+    "C01.5",
+    "two scores: DSM − ESM of p_σ − (½/σ² − ½ E‖∇log p_σ‖²) (the larger)",
+    max(abs(total(s) - esm(s, half) - constant) for s in two),
+    below=1e-9,
+)
 
 # %% [markdown]
 # Now the minimiser. What $x$ leaves unknown of the target, $s^\star(x)+z/\sigma$, is uncorrelated with every function of
@@ -229,11 +266,19 @@ claim("C01.5", "two scores: DSM − ESM of p_σ − (½/σ² − ½ E‖∇log p
 tweedie = lambda x: (exact(line, edm())(x, half).x0 - x) / 0.5**2
 g = two[0]
 cost = total(lambda x: tweedie(x) + g(x)) - total(tweedie)
-claim("C01.6", "DSM(Tweedie + g) − DSM(Tweedie) is ½E‖g‖² (difference)",
-      abs(cost - mean(lambda b: 0.5 * g(b.x0).square().item(), half)), below=1e-9)
+claim(
+    "C01.6",
+    "DSM(Tweedie + g) − DSM(Tweedie) is ½E‖g‖² (difference)",
+    abs(cost - mean(lambda b: 0.5 * g(b.x0).square().item(), half)),
+    below=1e-9,
+)
 x = line.sample(1000, Draw(4))[0]
-claim("C01.7", "and Tweedie's score is ∇log p_σ (RMS distance)",
-      metrics.rms(tweedie(x), slope(half)(x)), below=1e-12)
+claim(
+    "C01.7",
+    "and Tweedie's score is ∇log p_σ (RMS distance)",
+    metrics.rms(tweedie(x), slope(half)(x)),
+    below=1e-12,
+)
 
 # %% [markdown]
 # The price is in \eqref{eq:dsm}: you learn $p_\sigma$, not $p$. A small $\sigma$ blurs little, but the target
@@ -252,19 +297,30 @@ claim("C01.7", "and Tweedie's score is ∇log p_σ (RMS distance)",
 # be of the score's own order, so we ask for more than half. DSM averages over $p_\sigma$, which at $\sigma=2$ reaches
 # all of the square: again a fifth. (Is it the noise that helps, or the other objective? Exercise 3.)
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def relative(net, level, x):
     with torch.no_grad():
         return metrics.rms(net(x), truth(level)(x)) / metrics.rms(truth(level)(x), 0 * x)
 
+
 data = mixture.sample(4000, Draw(6))[0].float()
-claim("C01.8", "score matching, on data: relative error",
-      relative(vanilla, CLEAN, data), below=0.2)
-claim("C01.9", "score matching, over the square: relative error",
-      relative(vanilla, CLEAN, square), above=0.5)
-claim("C01.10", "DSM at σ = 2, over the square: relative error",
-      relative(noised, smooth, square), below=0.2)
+claim(
+    "C01.8", "score matching, on data: relative error", relative(vanilla, CLEAN, data), below=0.2
+)
+claim(
+    "C01.9",
+    "score matching, over the square: relative error",
+    relative(vanilla, CLEAN, square),
+    above=0.5,
+)
+claim(
+    "C01.10",
+    "DSM at σ = 2, over the square: relative error",
+    relative(noised, smooth, square),
+    below=0.2,
+)
 
 # %% [markdown]
 # **The weights do not enter.** Inside mode $k$, $p\approx w_k\,\mathcal N_k$ and $\nabla\log p\approx\nabla\log\mathcal
@@ -277,8 +333,12 @@ claim("C01.10", "DSM at σ = 2, over the square: relative error",
 exact_score, exactly = truth(CLEAN), data.double()
 equal = Mixture(torch.ones(3) / 3, mixture.means, mixture.stds)
 equal_score = energy_score(lambda x: -equal.log_prob(x, CLEAN))
-claim("C01.11", "equal weights give the same score on data (RMS distance)",
-      metrics.rms(exact_score(exactly), equal_score(exactly)), below=1e-12)
+claim(
+    "C01.11",
+    "equal weights give the same score on data (RMS distance)",
+    metrics.rms(exact_score(exactly), equal_score(exactly)),
+    below=1e-12,
+)
 
 # %% [markdown]
 # ## 1.6 Langevin dynamics walks uphill, and stays
@@ -304,17 +364,23 @@ claim("C01.11", "equal weights give the same score on data (RMS distance)",
 # NBVAL_CHECK_OUTPUT
 show(langevin)
 mode = lambda x: (x[:, None] - mixture.means).norm(dim=2).argmin(1)
-start = mixture.means.repeat_interleave(200, 0)     # 200 chains in each mode
+start = mixture.means.repeat_interleave(200, 0)  # 200 chains in each mode
 end = langevin(exact_score, start, 0.02, 500, Draw(8))
-claim("C01.12", "exact score, 500 steps: share of chains that left their first mode",
-      (mode(start) != mode(end)).double().mean(), between=(0, 0))
+claim(
+    "C01.12",
+    "exact score, 500 steps: share of chains that left their first mode",
+    (mode(start) != mode(end)).double().mean(),
+    between=(0, 0),
+)
 
 paths, spread = [], 12 * Draw(9).uniform(120).view(60, 2) - 6
 langevin(exact_score, spread, 0.01, 300, Draw(10), each=lambda k, x: paths.append(x))
-figure(plot.trajectories(torch.stack(paths[::4]), mode(paths[-1])),
-       "Each chain climbs to a mode close by and stays; the modes get the shares of the "
-       "square's three sectors, not their weights of one half, 0.3 and 0.2.",
-       "Sixty Langevin chains, exact score. Grey: the start, uniform on the square.")
+figure(
+    plot.trajectories(torch.stack(paths[::4]), mode(paths[-1])),
+    "Each chain climbs to a mode close by and stays; the modes get the shares of the "
+    "square's three sectors, not their weights of one half, 0.3 and 0.2.",
+    "Sixty Langevin chains, exact score. Grey: the start, uniform on the square.",
+)
 
 # %% [markdown]
 # Started in equal shares, the chains keep equal shares: a total variation of $\tfrac16$ from the true weights, for ever
@@ -326,17 +392,23 @@ figure(plot.trajectories(torch.stack(paths[::4]), mode(paths[-1])),
 # chains' mean tells their weights. They should forget the start: we ask for a quarter of $\tfrac16$, which is
 # four standard errors of a weight found from 3000 chains.
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def off(x):
     """Total variation between the true weights and those that have the mean of x."""
-    means = torch.cat([mixture.means.T, torch.ones(1, 3)])       # and they sum to 1
+    means = torch.cat([mixture.means.T, torch.ones(1, 3)])  # and they sum to 1
     found = torch.linalg.solve(means, torch.cat([x.mean(0), torch.ones(1)]))
     return (found - mixture.weights).abs().sum() / 2
 
+
 many = mixture.means.repeat_interleave(1000, 0)
-claim("C01.13", "exact score of p_σ, σ = 2, 500 steps: the weights' total variation",
-      off(langevin(truth(smooth), many, 0.2, 500, Draw(16))), below=1 / 24)
+claim(
+    "C01.13",
+    "exact score of p_σ, σ = 2, 500 steps: the weights' total variation",
+    off(langevin(truth(smooth), many, 0.2, 500, Draw(16))),
+    below=1 / 24,
+)
 claim("C01.14", "exact score of p, 500 steps: the same", off(end), between=(0.9 / 6, 1.1 / 6))
 
 # %% [markdown]
@@ -355,30 +427,60 @@ claim("C01.14", "exact score of p, 500 steps: the same", off(end), between=(0.9 
 spike = Mixture(torch.ones(1501) / 1501, train_set.flatten(1), torch.full((1501,), 1e-3))
 memory = lambda x: exact(spike, edm())(x.flatten(1), half).score.view_as(x)
 torch.manual_seed(0)
-net = nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.SiLU(), nn.Linear(256, 256),
-                    nn.SiLU(), nn.Linear(256, 64), nn.Unflatten(1, (1, 8, 8)))
-learnt, rows = lambda x: (net(x) - x) / 0.5**2, Draw(11)    # the net says E[x₀|x]
-train(net, lambda batch, draw: dsm(learnt, batch, draw, sigma=0.5),
-      lambda step: Batch(train_set[rows.integers(1501, 128)]), 500, lr=3e-3)
+net = nn.Sequential(
+    nn.Flatten(),
+    nn.Linear(64, 256),
+    nn.SiLU(),
+    nn.Linear(256, 256),
+    nn.SiLU(),
+    nn.Linear(256, 64),
+    nn.Unflatten(1, (1, 8, 8)),
+)
+learnt, rows = lambda x: (net(x) - x) / 0.5**2, Draw(11)  # the net says E[x₀|x]
+train(
+    net,
+    lambda batch, draw: dsm(learnt, batch, draw, sigma=0.5),
+    lambda step: Batch(train_set[rows.integers(1501, 128)]),
+    500,
+    lr=3e-3,
+)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 noisy = held_out[:10] + 0.5 * Draw(12).normal(held_out[:10])
 denoise = lambda score: (noisy + 0.5**2 * score(noisy)).detach()
-figure(plot.pictures({"held out": held_out[:10], "with noise σ = ½": noisy,
-                      "Tweedie, learnt score": denoise(learnt),
-                      "Tweedie, exact score of the training set": denoise(memory)}),
-       "The learnt score removes most noise and blurs a little; the training set's own "
-       "score returns crisper digits: training pictures, or blends of a few.",
-       "Denoising with $x+\\sigma^2 s(x)$. Last row: training pictures or their means.")
+figure(
+    plot.pictures(
+        {
+            "held out": held_out[:10],
+            "with noise σ = ½": noisy,
+            "Tweedie, learnt score": denoise(learnt),
+            "Tweedie, exact score of the training set": denoise(memory),
+        }
+    ),
+    "The learnt score removes most noise and blurs a little; the training set's own "
+    "score returns crisper digits: training pictures, or blends of a few.",
+    "Denoising with $x+\\sigma^2 s(x)$. Last row: training pictures or their means.",
+)
+
+
 @torch.no_grad()
 def digit_loss(score, pictures):
     return dsm(score, Batch(pictures), Draw(13), sigma=0.5).value
 
-claim("C01.15", "training pictures: the learnt score's DSM over the training set's own",
-      digit_loss(learnt, train_set) / digit_loss(memory, train_set), above=1)
-claim("C01.16", "held-out pictures: the learnt score's DSM over the training set's own",
-      digit_loss(learnt, held_out) / digit_loss(memory, held_out), below=1)
+
+claim(
+    "C01.15",
+    "training pictures: the learnt score's DSM over the training set's own",
+    digit_loss(learnt, train_set) / digit_loss(memory, train_set),
+    above=1,
+)
+claim(
+    "C01.16",
+    "held-out pictures: the learnt score's DSM over the training set's own",
+    digit_loss(learnt, held_out) / digit_loss(memory, held_out),
+    below=1,
+)
 
 # %% [markdown]
 # So the objective's minimiser is a machine that memorises. What you want is the network's *failure* to reach it.
@@ -389,6 +491,7 @@ claim("C01.16", "held-out pictures: the learnt score's DSM over the training set
 # nicely and has a minimum. *For Gaussian data $\mathcal N(0,c^2I)$ and a linear score $s=Wx$, what will $W$ be?* Decide
 # before you run this.
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def flipped(score, batch):
@@ -396,15 +499,24 @@ def flipped(score, batch):
     half_square = explicit(score, batch, lambda x: 0 * x).value
     return true._replace(value=2 * half_square - true.value)
 
+
 c, points = 0.7, Draw(14)
 gauss = lambda step: Batch(c * points.normal(torch.empty(1024, 2)))
 right, wrong = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
 train(right, lambda batch, draw: implicit(right, batch), gauss, 300, lr=0.05)
 train(wrong, lambda batch, draw: flipped(wrong, batch), gauss, 300, lr=0.05)
-claim("C01.17", "Gaussian data: −c² tr W / 2, learnt with the right sign",
-      -(c**2) * right.weight.trace().item() / 2, between=(0.95, 1.05))
-claim("C01.18", "and with the wrong sign", -(c**2) * wrong.weight.trace().item() / 2,
-      between=(-1.05, -0.95))
+claim(
+    "C01.17",
+    "Gaussian data: −c² tr W / 2, learnt with the right sign",
+    -(c**2) * right.weight.trace().item() / 2,
+    between=(0.95, 1.05),
+)
+claim(
+    "C01.18",
+    "and with the wrong sign",
+    -(c**2) * wrong.weight.trace().item() / 2,
+    between=(-1.05, -0.95),
+)
 
 # %% [markdown]
 # $W=+I/c^2$: integrating by parts backwards, the flipped loss is $\tfrac12\mathbb E\lVert s+\nabla\log p\rVert^2$ minus
@@ -463,13 +575,20 @@ claim("C01.18", "and with the wrong sign", -(c**2) * wrong.weight.trace().item()
 # %%
 # NBVAL_CHECK_OUTPUT
 control, more = mlp(2), Draw(15)
+
+
 def noisy_data(step):
     x0 = fresh(step).x0
     return Batch(x0 + SIGMA * more.normal(x0))
 
+
 train(control, lambda batch, draw: implicit(control, batch), noisy_data, 600, lr=5e-3)
-claim("C01.19", "the control, ISM on data plus noise, over the square: relative error",
-      relative(control, smooth, square), below=0.2)
+claim(
+    "C01.19",
+    "the control, ISM on data plus noise, over the square: relative error",
+    relative(control, smooth, square),
+    below=0.2,
+)
 
 # %% [markdown]
 # ## References

@@ -29,7 +29,7 @@
 # A `ladder` is a list of levels, its *rungs*, whose $\sigma$ have a constant ratio.
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -39,25 +39,36 @@ from dlib.losses import uniform_times, weights
 from toy_data import digits_classifier, digits_split, digits_teacher, gaussian
 from toy_data.digit_scores import digits_frechet
 
-mixture = Mixture(torch.tensor([0.8, 0.2]), torch.tensor([[-5.0, 0.0], [5.0, 0.0]]),
-                  torch.ones(2))
+mixture = Mixture(
+    torch.tensor([0.8, 0.2]), torch.tensor([[-5.0, 0.0], [5.0, 0.0]]), torch.ones(2)
+)
 schedule = ve(0.1, 20)
 model = exact(mixture, schedule)
 at = lambda sigma: schedule.at_lam(-math.log(sigma))
-left = lambda x: (x[:, 0] < 0).double().mean().item()           # the share on the left
+left = lambda x: (x[:, 0] < 0).double().mean().item()  # the share on the left
+
+
 def ladder(n, top=20, low=0.1):
     """n geometric noise levels from σ = top down to σ = low."""
     return schedule.levels(grid(schedule, n - 1, t_max=at(top).t, t_min=at(low).t))
 
+
 # %%
-start = mixture.means[1:].repeat(2000, 1)           # everyone in the wrong mode
+start = mixture.means[1:].repeat(2000, 1)  # everyone in the wrong mode
 plain = langevin(lambda x: model(x, at(0.1)).score, start, step=0.05, n=480, draw=Draw(0))
 annealed = annealed_langevin(model, start, ladder(24), step=0.002, n=20, draw=Draw(0))
-figure(plot.modes({f"plain: {left(plain):.0%} on the left": plain,
-                   f"annealed: {left(annealed):.0%} on the left": annealed}, mixture),
-       "Plain Langevin leaves every chain in the right mode; annealed Langevin, with as "
-       "many steps, brings about four fifths of them to the left.",
-       "2000 chains, 480 exact scores each, all started in the right mode.")
+figure(
+    plot.modes(
+        {
+            f"plain: {left(plain):.0%} on the left": plain,
+            f"annealed: {left(annealed):.0%} on the left": annealed,
+        },
+        mixture,
+    ),
+    "Plain Langevin leaves every chain in the right mode; annealed Langevin, with as "
+    "many steps, brings about four fifths of them to the left.",
+    "2000 chains, 480 exact scores each, all started in the right mode.",
+)
 
 # %% [markdown]
 # On the left, nobody has crossed. On the right the same 480 calls, 20 on each of 24 rungs, moved four chains in five,
@@ -87,11 +98,14 @@ figure(plot.modes({f"plain: {left(plain):.0%} on the left": plain,
 # NBVAL_CHECK_OUTPUT
 axis = torch.linspace(-14, 14, 281, dtype=torch.float64)
 line = torch.stack([axis, torch.zeros_like(axis)], 1)
-figure(plot.bridge(axis, {f"σ = {sigma:g}": mixture.log_prob(line, at(sigma))
-                          for sigma in (0.1, 2, 5, 20)}),
-       "Between the modes the density falls by twelve nats at σ = 0.1 and by two and a "
-       "half at σ = 2; at σ = 5 there is no valley.",
-       "$\\log p_\\sigma$ along the line through both modes: noise fills the valley.")
+figure(
+    plot.bridge(
+        axis, {f"σ = {sigma:g}": mixture.log_prob(line, at(sigma)) for sigma in (0.1, 2, 5, 20)}
+    ),
+    "Between the modes the density falls by twelve nats at σ = 0.1 and by two and a "
+    "half at σ = 2; at σ = 5 there is no valley.",
+    "$\\log p_\\sigma$ along the line through both modes: noise fills the valley.",
+)
 zeros = lambda sigma: (model(line, at(sigma)).score[:, 0].sign().diff() != 0).sum()
 claim("C02.1", "σ = 2: zeros of the score on the line", zeros(2), between=(3, 3))
 claim("C02.2", "σ = 5: zeros of the score on the line", zeros(5), between=(1, 1))
@@ -116,6 +130,8 @@ claim("C02.2", "σ = 5: zeros of the score on the line", zeros(5), between=(1, 1
 
 # %%
 show(denoising)
+
+
 def learn(weight):
     torch.manual_seed(0)
     net, points = nets.MLP(2, width=64, depth=2), Draw(1)
@@ -123,6 +139,7 @@ def learn(weight):
     loss = lambda batch, draw: denoising(network, batch, draw, weight, uniform_times(0))
     train(net, loss, lambda step: Batch(mixture.sample(512, points)[0].float()), 600, lr=5e-3)
     return network
+
 
 learnt, unweighted = learn(weights.eps), learn(weights.Weight("score"))
 
@@ -133,12 +150,19 @@ learnt, unweighted = learn(weights.eps), learn(weights.Weight("score"))
 # %%
 # NBVAL_CHECK_OUTPUT
 x0 = mixture.sample(4000, Draw(2))[0]
+
+
 def off(net, level):
     x = x0 + level.sigma * Draw(3).normal(x0)
     return metrics.rms(net(x.float(), level).eps, model(x, level).eps) / 2**0.5
 
-claim("C02.3", "weight σ²: error of ε over √d, the worst of 24 rungs",
-      max(off(learnt, level) for level in ladder(24)), below=0.2)
+
+claim(
+    "C02.3",
+    "weight σ²: error of ε over √d, the worst of 24 rungs",
+    max(off(learnt, level) for level in ladder(24)),
+    below=0.2,
+)
 claim("C02.4", "unweighted: the same at σ = 20", off(unweighted, at(20)), above=1)
 
 # %% [markdown]
@@ -165,14 +189,28 @@ claim("C02.4", "unweighted: the same at σ = 20", off(unweighted, at(20)), above
 # NBVAL_CHECK_OUTPUT
 show(annealed_langevin)
 many, ratios = torch.zeros(100_000, 1), []
+
+
 def compare(level, x):
     v, eta = 0.5**2 + level.sigma**2, 0.2 * level.sigma**2
     ratios.append((x.var() / (v / (1 - eta / (2 * v)))).item())
 
-annealed_langevin(exact(gaussian(0, 0.5), schedule), many, ladder(6, top=8, low=0.5),
-                  0.2 * 0.5**2, 60, Draw(4), each=compare)
-claim("C02.5", "ULA's variance over V*: the one of six rungs that is farthest from 1",
-      max(ratios, key=lambda ratio: abs(ratio - 1)), between=(0.978, 1.022))
+
+annealed_langevin(
+    exact(gaussian(0, 0.5), schedule),
+    many,
+    ladder(6, top=8, low=0.5),
+    0.2 * 0.5**2,
+    60,
+    Draw(4),
+    each=compare,
+)
+claim(
+    "C02.5",
+    "ULA's variance over V*: the one of six rungs that is farthest from 1",
+    max(ratios, key=lambda ratio: abs(ratio - 1)),
+    between=(0.978, 1.022),
+)
 
 # %% [markdown]
 # After the last rung the samples still carry the noise $\sigma_L$. One more call removes it, by Tweedie's formula:
@@ -187,32 +225,44 @@ claim("C02.5", "ULA's variance over V*: the one of six rungs that is farthest fr
 # - *two* rungs, 20 and 0.1: the second has the full valley, so that the share of the first should stay;
 # - 24 rungs from $\sigma_1=1$, where the valley is still 5 nats deep from the light side.
 
+
 # %%
 def follow(rungs, n, model=model, x=start):
     """(the rungs' σ, the share on the left after n steps on each)"""
     shares = []
-    annealed_langevin(model, x, rungs, 0.002, n, Draw(5),
-                      each=lambda level, x: shares.append(left(x)))
+    annealed_langevin(
+        model, x, rungs, 0.002, n, Draw(5), each=lambda level, x: shares.append(left(x))
+    )
     return [level.sigma for level in rungs], shares
 
-runs = {"24 rungs from 20": follow(ladder(24), 20), "2 rungs": follow(ladder(2), 240),
-        "24 rungs from 1": follow(ladder(24, top=1), 20)}
+
+runs = {
+    "24 rungs from 20": follow(ladder(24), 20),
+    "2 rungs": follow(ladder(2), 240),
+    "24 rungs from 1": follow(ladder(24, top=1), 20),
+}
 
 # %%
-first = Mixture(mixture.weights, mixture.means[:, :1], mixture.stds)    # of x₁ alone
+first = Mixture(mixture.weights, mixture.means[:, :1], mixture.stds)  # of x₁ alone
 truth = [first.cdf(torch.zeros(1, 1), level).item() for level in ladder(24)]
-figure(plot.annealing((runs["24 rungs from 20"][0], truth), runs, "share on the left"),
-       "With 24 rungs from 20 the share follows the exact curve from 0.56 to about 0.8; "
-       "two rungs stay near 0.55, and a ladder that begins at 1 stays near zero.",
-       "The weights are settled at about $\\sigma=2$; later nobody crosses.")
+figure(
+    plot.annealing((runs["24 rungs from 20"][0], truth), runs, "share on the left"),
+    "With 24 rungs from 20 the share follows the exact curve from 0.56 to about 0.8; "
+    "two rungs stay near 0.55, and a ladder that begins at 1 stays near zero.",
+    "The weights are settled at about $\\sigma=2$; later nobody crosses.",
+)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 good, two, low = [shares[-1] for sigmas, shares in runs.values()]
 claim("C02.6", "plain Langevin, 480 steps: share on the left", left(plain), below=0.01)
 claim("C02.7", "24 rungs from 20: share on the left", good, between=(0.75, 0.85))
-claim("C02.8", "two rungs: share on the left over the exact one at σ = 20",
-      two / truth[0], between=(0.9, 1.1))
+claim(
+    "C02.8",
+    "two rungs: share on the left over the exact one at σ = 20",
+    two / truth[0],
+    between=(0.9, 1.1),
+)
 claim("C02.9", "24 rungs from 1: share on the left", low, below=0.05)
 by_net = follow(ladder(24), 20, learnt, start.float())[1][-1]
 claim("C02.10", "24 rungs, learnt score: share on the left", by_net, between=(0.75, 0.85))
@@ -244,9 +294,12 @@ claim("C02.10", "24 rungs, learnt score: share on the left", by_net, between=(0.
 # %%
 # NBVAL_CHECK_OUTPUT
 noise = 20 * Draw(11).normal(start)
+
+
 def in_a_mode(step):
     x = annealed_langevin(model, noise, ladder(24), step, 20, Draw(12))
     return mixture.shares(model(x, at(0.1)).x0).sum()
+
 
 claim("C02.11", "with σ_L: share of samples in a mode", in_a_mode(0.002), above=0.95)
 claim("C02.12", "without σ_L: share in a mode", in_a_mode(0.002 * 0.1**2), below=0.3)
@@ -270,28 +323,32 @@ teacher, judge = digits_teacher(), digits_classifier()
 _, (held_out, digit) = digits_split()
 x_T = Draw(0).normal(held_out)
 rungs = lambda n: teacher.schedule.levels(grid(teacher.schedule, n - 1, t_min=0.02))
-def anneal(delta, n):                               # two steps a rung, n in all
+
+
+def anneal(delta, n):  # two steps a rung, n in all
     levels = rungs(n // 2)
     step = delta * levels[-1].sigma ** 2
     x = annealed_langevin(teacher, x_T, levels, step, 2, Draw(20), digit)
     return teacher(x, levels[-1], digit).x0
+
 
 # %%
 digits = {"DDIM, 20 calls": sample(teacher, x_T, [*rungs(20), CLEAN], cond=digit)}
 for delta, n in ((0.1, 50), (0.6, 20), (0.6, 50)):
     digits[f"annealed, δ = {delta}, {n} calls"] = anneal(delta, n)
 frechet = {name: digits_frechet(x, judge) for name, x in digits.items()}
-figure(plot.pictures({f"{name}: {frechet[name]:.2f}": digits[name][::30] for name in digits}),
-       "DDIM's 20 calls and annealed Langevin's 50 make digits; its 20 make ragged ones, "
-       "and with δ = 0.1 its 50 make noise.",
-       "The numbers are Fréchet distances: Langevin's 50 calls come near DDIM's 20.")
+figure(
+    plot.pictures({f"{name}: {frechet[name]:.2f}": digits[name][::30] for name in digits}),
+    "DDIM's 20 calls and annealed Langevin's 50 make digits; its 20 make ragged ones, "
+    "and with δ = 0.1 its 50 make noise.",
+    "The numbers are Fréchet distances: Langevin's 50 calls come near DDIM's 20.",
+)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 ddim, unlawful, short, long = frechet.values()
 pure = digits_frechet(held_out.std() * x_T, judge)  # noise as large as the data
-claim("C02.13", "δ = 0.1, 50 calls: Fréchet distance over pure noise's", unlawful / pure,
-      above=1)
+claim("C02.13", "δ = 0.1, 50 calls: Fréchet distance over pure noise's", unlawful / pure, above=1)
 claim("C02.14", "δ = 0.6, 20 calls: Fréchet distance over DDIM's", short / ddim, above=2)
 claim("C02.15", "δ = 0.6, 50 calls: over DDIM's with 20", long / ddim, below=2)
 
@@ -351,23 +408,33 @@ claim("C02.15", "δ = 0.6, 50 calls: over DDIM's with 20", long / ddim, below=2)
 #
 # Answer to 3, as code that runs; solve it before you read on:
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def consistent(model, x, levels, delta, draw):
     for here, below in zip(levels, levels[1:]):
-        rest = (1 - delta) * here.sigma / below.sigma     # what is left of the old noise
+        rest = (1 - delta) * here.sigma / below.sigma  # what is left of the old noise
         beta = max(0.0, 1 - rest**2) ** 0.5
         x = x + delta * here.sigma**2 * model(x, here).score
         x = x + beta * below.sigma * draw.normal(x)
     return x
 
+
 point, wide = exact(gaussian(0, 1e-6), schedule), 20 * Draw(13).normal(many)
 exactly = consistent(point, wide, ladder(24), 0.5, Draw(14))
-claim("C02.16", "δ = 0.5: variance at the last rung over σ_L²", exactly.var() / 0.1**2,
-      between=(0.978, 1.022))
+claim(
+    "C02.16",
+    "δ = 0.5: variance at the last rung over σ_L²",
+    exactly.var() / 0.1**2,
+    between=(0.978, 1.022),
+)
 no_noise = consistent(model, noise, ladder(24), 1 - 200 ** (-1 / 23), Draw(15))
-claim("C02.17", "δ = 1 − 1/γ: distance to DDIM",
-      metrics.rms(no_noise, sample(model, noise, ladder(24))), below=1e-4)
+claim(
+    "C02.17",
+    "δ = 1 − 1/γ: distance to DDIM",
+    metrics.rms(no_noise, sample(model, noise, ladder(24))),
+    below=1e-4,
+)
 
 # %% [markdown]
 # ($\beta^2=1-(1-\delta)^2\gamma^2$. At $\delta=1-1/\gamma$, here with $\gamma=200^{1/23}$, the noise vanishes and a walk down the ladder has become a step of an ODE: chapter 4. The bound leaves room for

@@ -30,8 +30,7 @@
 # deviation of one step; `walk` and `sample` go step by step.
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
-import math
+from book import claim, figure, show  # first: it also tells torch not to spin
 from itertools import pairwise
 import torch
 from torch.distributions import Normal
@@ -43,28 +42,41 @@ from dlib.losses.weights import exchange
 from toy_data import digits_classifier, digits_split, digits_teacher
 from toy_data.digit_scores import digits_floor, sampler_scores
 
-line = Mixture(torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]),
-               stds=torch.tensor([0.25, 0.4]))
-beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)       # DDPM's
+line = Mixture(
+    torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]), stds=torch.tensor([0.25, 0.4])
+)
+beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)  # DDPM's
 schedule = discrete(torch.cumprod(1 - beta, 0))
-model = exact(line, schedule)                       # the perfect network for these data
+model = exact(line, schedule)  # the perfect network for these data
 levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing))
 
+
 # %%
-@solvers.solver(order=1)                            # a step from level a to level b
+@solvers.solver(order=1)  # a step from level a to level b
 def mean_alone(model, x, a, b, memory=None, noise=None, cond=None):
     return transition(model, x, a, b).mean, memory
 
+
 steps = levels(200, "time")
 start = torch.tensor([-1.5, -0.6, 0, 0.6, 1.5]).double().repeat_interleave(3)[:, None]
+
+
 def path(way):
     return torch.stack([s.x[:, 0] for s in walk(model, start, steps, way, draw=Draw(0))])[::5]
 
-figure(plot.fans({"the mean alone": path(mean_alone), "DDPM": path(solvers.ancestral)},
-                 steps[::5], torch.arange(15) // 3, line, reach=2.5),
-       "The mean alone carries every path to the same point; DDPM's paths fill the exact "
-       "density and end in both modes.",
-       "The same perfect denoiser, 200 steps, three paths from each of five starts.")
+
+figure(
+    plot.fans(
+        {"the mean alone": path(mean_alone), "DDPM": path(solvers.ancestral)},
+        steps[::5],
+        torch.arange(15) // 3,
+        line,
+        reach=2.5,
+    ),
+    "The mean alone carries every path to the same point; DDPM's paths fill the exact "
+    "density and end in both modes.",
+    "The same perfect denoiser, 200 steps, three paths from each of five starts.",
+)
 
 # %% [markdown]
 # The picture in one number: the largest gap between the samples' distribution function and the exact one, times $\sqrt n$
@@ -73,9 +85,12 @@ figure(plot.fans({"the mean alone": path(mean_alone), "DDPM": path(solvers.ances
 # %%
 # NBVAL_CHECK_OUTPUT
 many = Draw(0).normal(torch.empty(4000, 1, dtype=torch.float64))
+
+
 def off(way):
     x = sample(model, many, [*steps, CLEAN], way, draw=Draw(1))
     return metrics.kolmogorov(line.cdf(x, CLEAN))
+
 
 claim("C03.1", "DDPM's step: Kolmogorov–Smirnov distance", off(solvers.ancestral), below=2.5)
 claim("C03.2", "the mean alone: Kolmogorov–Smirnov distance", off(mean_alone), above=5)
@@ -123,8 +138,8 @@ claim("C03.2", "the mean alone: Kolmogorov–Smirnov distance", off(mean_alone),
 show(transition)
 x_0, (a, b) = torch.tensor(0.7).double(), schedule.levels([0.5, 0.3])
 told = Denoiser(lambda x, t, cond: x_0.expand_as(x), schedule, "x0")
-log_q = lambda x, level: Normal(level.alpha * x_0, level.sigma).log_prob(x)    # given x₀
-scale = a.alpha / b.alpha                           # α_{a|b}, and next σ²_{a|b}
+log_q = lambda x, level: Normal(level.alpha * x_0, level.sigma).log_prob(x)  # given x₀
+scale = a.alpha / b.alpha  # α_{a|b}, and next σ²_{a|b}
 var = a.sigma**2 - scale**2 * b.sigma**2
 x_a, x_b = Draw(2).normal(torch.empty(2, 100, 1).double())
 bayes = Normal(scale * x_b, var**0.5).log_prob(x_a) + log_q(x_b, b) - log_q(x_a, a)
@@ -180,11 +195,13 @@ claim("C03.4", "log q(x_b | x_a, x₀): the library's form − Bayes' rule", in_
 # %%
 # NBVAL_CHECK_OUTPUT
 show(step_kl, bound)
-early = schedule.levels(grid(schedule, 20, t_min=schedule.at_lam(0.0).t))     # κ₁ = 1
+early = schedule.levels(grid(schedule, 20, t_min=schedule.at_lam(0.0).t))  # κ₁ = 1
 points, _ = line.sample(20_000, Draw(3))
-truth = -line.log_prob(points, CLEAN).mean()        # −log p, exactly
+truth = -line.log_prob(points, CLEAN).mean()  # −log p, exactly
 terms = bound(model, points, early, Draw(4))
-claim("C03.5", "the sum alone (to κ₁ = 1) − the mean of −log p", terms.steps.sum() - truth, below=0)
+claim(
+    "C03.5", "the sum alone (to κ₁ = 1) − the mean of −log p", terms.steps.sum() - truth, below=0
+)
 claim("C03.6", "with both ends − the mean of −log p (nats)", terms.total - truth, above=0)
 
 # %% [markdown]
@@ -204,10 +221,13 @@ claim("C03.6", "with both ends − the mean of −log p (nats)", terms.total - t
 # %%
 snr = lambda level: (level.alpha / level.sigma) ** 2
 axis, dx = torch.linspace(-8, 8, 2001, dtype=torch.float64)[:, None], 0.008
-second = (line.weights @ (line.means[:, 0] ** 2 + line.stds**2)).item()       # E x₀²
-def error(level):                                   # m = E x₀² − E x*², a sum over the axis
+second = (line.weights @ (line.means[:, 0] ** 2 + line.stds**2)).item()  # E x₀²
+
+
+def error(level):  # m = E x₀² − E x*², a sum over the axis
     mass = line.log_prob(axis, level).exp() * dx
     return second - (mass @ model(axis, level).x0[:, 0] ** 2).item()
+
 
 lam = torch.linspace(levels(1)[0].lam, levels(1)[1].lam, 401, dtype=torch.float64)
 e = torch.tensor([snr(level) * error(level) for level in map(schedule.at_lam, lam.tolist())])
@@ -215,6 +235,7 @@ e = torch.tensor([snr(level) * error(level) for level in map(schedule.at_lam, la
 # %% [markdown]
 # Now networks with errors. Train one ε-network twice: one loss weighs the error of ε, the other that of $x_0$. (`train` is
 # Adam, its rate falling to zero.) Then let `bound` price twenty steps.
+
 
 # %%
 def trained(weight, seed=0):
@@ -225,32 +246,50 @@ def trained(weight, seed=0):
     train(net, loss, lambda step: Batch(line.sample(512, data)[0].float()), 500, lr=3e-3)
     return student
 
+
 by_eps, by_x0 = trained(weights.eps), trained(weights.x0)
 
+
 # %%
-def price(network):                                 # of each of the twenty steps
+def price(network):  # of each of the twenty steps
     return bound(network, points.float(), twenty, Draw(5)).steps
+
 
 twenty = levels(20)
 perfect, on_eps, on_x0 = price(model), price(by_eps), price(by_x0)
 edges = torch.tensor([level.lam for level in twenty])
-figure(plot.per_lam({"20 steps, perfect network": (edges, perfect / edges.diff()),
-                     "trained, error of ε": (edges, on_eps / edges.diff()),
-                     "trained, error of x₀": (edges, on_x0 / edges.diff())},
-                    "nats per unit of λ", truth=(lam, e)),
-       "The exact curve rises from 0 to 1; the stairs of 20 perfect steps lie above it, at "
-       "the clean end by two thirds; the network trained on ε is on them, the one trained on "
-       "x₀ pays twice as much at the clean end.",
-       "Areas are nats. Dashed: what steps reveal. Above it: the shape, then the network.")
+figure(
+    plot.per_lam(
+        {
+            "20 steps, perfect network": (edges, perfect / edges.diff()),
+            "trained, error of ε": (edges, on_eps / edges.diff()),
+            "trained, error of x₀": (edges, on_x0 / edges.diff()),
+        },
+        "nats per unit of λ",
+        truth=(lam, e),
+    ),
+    "The exact curve rises from 0 to 1; the stairs of 20 perfect steps lie above it, at "
+    "the clean end by two thirds; the network trained on ε is on them, the one trained on "
+    "x₀ pays twice as much at the clean end.",
+    "Areas are nats. Dashed: what steps reveal. Above it: the shape, then the network.",
+)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 area = torch.trapezoid(e, lam).item()
-shape = perfect.sum() - area                        # a tenth of it is little
-claim("C03.7", "trained on the error of ε: what it adds, over the shape of 20 steps",
-      (on_eps - perfect).sum() / shape, below=0.1)
-claim("C03.8", "trained on the error of x₀: what it adds, over the shape of 20 steps",
-      (on_x0 - perfect).sum() / shape, above=1)
+shape = perfect.sum() - area  # a tenth of it is little
+claim(
+    "C03.7",
+    "trained on the error of ε: what it adds, over the shape of 20 steps",
+    (on_eps - perfect).sum() / shape,
+    below=0.1,
+)
+claim(
+    "C03.8",
+    "trained on the error of x₀: what it adds, over the shape of 20 steps",
+    (on_x0 - perfect).sum() / shape,
+    above=1,
+)
 
 # %% [markdown]
 # The second network says $\varepsilon\approx x$ at every level. That is right for pure noise; at the clean end it is off by a
@@ -269,17 +308,27 @@ claim("C03.8", "trained on the error of x₀: what it adds, over the shape of 20
 # $\mathrm{SNR}_b/\mathrm{SNR}_a\approx\sigma_a^2/\sigma_b^2$: β's variance is right, whatever the data. We ask it to remove at
 # least half of the gap of twenty steps.
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def gap(n, ratio=lambda a, b: 1.0):
     return sum(step_kl(error(a), a, b, ratio=ratio(a, b)) for a, b in pairwise(levels(n))) - area
 
+
 law = (lam[-1] - lam[0]) / 640 * (area - e[-1] / 2)  # good to about h, here 0.014
-claim("C03.9", "posterior's variance, 160 to 640 steps: the order of the gap",
-      metrics.order({n: gap(n) for n in (160, 320, 640)}), between=(0.85, 1.15))
+claim(
+    "C03.9",
+    "posterior's variance, 160 to 640 steps: the order of the gap",
+    metrics.order({n: gap(n) for n in (160, 320, 640)}),
+    between=(0.85, 1.15),
+)
 claim("C03.10", "640 steps: the gap over its law", gap(640) / law, between=(0.97, 1.03))
-claim("C03.11", "20 steps: the gap with β's variance over that with the posterior's",
-      gap(20, lambda a, b: (a.sigma / b.sigma) ** 2) / gap(20), below=0.5)
+claim(
+    "C03.11",
+    "20 steps: the gap with β's variance over that with the posterior's",
+    gap(20, lambda a, b: (a.sigma / b.sigma) ** 2) / gap(20),
+    below=0.5,
+)
 
 # %% [markdown]
 # ## 3.7 One loss, many weights
@@ -302,24 +351,38 @@ claim("C03.11", "20 steps: the gap with β's variance over that with the posteri
 
 # %%
 smooth, lam = vp(), torch.linspace(-5, 4.6, 97, dtype=torch.float64)
-level = smooth.at(smooth.time(lam))                 # DDPM's ladder, rungs without end
+level = smooth.at(smooth.time(lam))  # DDPM's ladder, rungs without end
 over = lambda weight: weight(level, smooth) / weights.elbo(level, smooth)
-named = {"the bound": weights.elbo, "x₀": weights.x0, "ε (simple)": weights.eps,
-         "v": weights.v, "min-SNR-5": weights.min_snr()}
-figure(plot.per_lam({name: (lam, over(weight) / over(weight).mean())
-                     for name, weight in named.items()}, "weight over the bound's", log=True),
-       "The bound is flat; simple is flat up to λ = 1, then falls a hundredfold; min-SNR falls "
-       "off sooner; v and x₀ fall by many orders of magnitude from the noise on.",
-       "What each loss attends to, per unit of λ (mean 1), times uniform in $t$.")
+named = {
+    "the bound": weights.elbo,
+    "x₀": weights.x0,
+    "ε (simple)": weights.eps,
+    "v": weights.v,
+    "min-SNR-5": weights.min_snr(),
+}
+figure(
+    plot.per_lam(
+        {name: (lam, over(weight) / over(weight).mean()) for name, weight in named.items()},
+        "weight over the bound's",
+        log=True,
+    ),
+    "The bound is flat; simple is flat up to λ = 1, then falls a hundredfold; min-SNR falls "
+    "off sooner; v and x₀ fall by many orders of magnitude from the noise on.",
+    "What each loss attends to, per unit of λ (mean 1), times uniform in $t$.",
+)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 show(exchange)
-now = schedule.at(0.1)                              # SNR 8.7, where min-SNR-5 acts
+now = schedule.at(0.1)  # SNR 8.7, where min-SNR-5 acts
 fixed = lambda draw, n: torch.full((n,), now.t, dtype=torch.float64)
 loss = lambda weight: denoising(told, Batch(points), Draw(6), weight, fixed).value
-table = {weights.eps: snr(now), weights.v: snr(now) + 1, weights.min_snr(5): 5,
-         weights.Weight("score"): snr(now) / now.sigma**2}
+table = {
+    weights.eps: snr(now),
+    weights.v: snr(now) + 1,
+    weights.min_snr(5): 5,
+    weights.Weight("score"): snr(now) / now.sigma**2,
+}
 wrong = max(abs(loss(w) / loss(weights.x0) / factor - 1) for w, factor in table.items())
 claim("C03.12", "four losses over that on x₀: largest error of the table", wrong, below=1e-9)
 
@@ -333,21 +396,27 @@ claim("C03.12", "four losses over that on x₀: largest error of the table", wro
 # %%
 # NBVAL_CHECK_OUTPUT
 teacher, classifier, labels = digits_teacher(), digits_classifier(), digits_split()[1][1]
-def drawn(n, labels, seed):                         # n calls, the last of them to σ = 0
+
+
+def drawn(n, labels, seed):  # n calls, the last of them to σ = 0
     down = teacher.schedule.levels(grid(teacher.schedule, n - 1, "time")) + [CLEAN]
     noise = Draw(seed).normal(torch.empty(len(labels), 1, 8, 8))
     return sample(teacher, noise, down, solvers.ancestral, labels, Draw(seed + 10))
+
 
 def away(n):
     scores = sampler_scores(lambda seed: drawn(n, labels, seed), classifier)
     return scores["frechet"] / digits_floor(classifier)[0]
 
+
 claim("C03.13", "digits, 5 steps: Fréchet distance over that of real pictures", away(5), above=2)
 claim("C03.14", "digits, 100 steps: the same distance", away(100), below=2)
-figure(plot.pictures({f"{n} steps": drawn(n, torch.arange(10), 0) for n in (5, 20, 100)}),
-       "With five steps the digits are plain and soft, with twenty they gain strokes of "
-       "their own, with a hundred they look like handwriting.",
-       "Ancestral sampling from the same noise.")
+figure(
+    plot.pictures({f"{n} steps": drawn(n, torch.arange(10), 0) for n in (5, 20, 100)}),
+    "With five steps the digits are plain and soft, with twenty they gain strokes of "
+    "their own, with a hundred they look like handwriting.",
+    "Ancestral sampling from the same noise.",
+)
 
 # %% [markdown]
 # ## 3.9 What should look wrong here
@@ -367,8 +436,12 @@ x = sample(narrow, many, [*few, CLEAN], solvers.ancestral, draw=Draw(1))
 noisy = x + few[-1].sigma * Draw(9).normal(x)
 width = lambda x: (x[x > 0] - line.means[1]).square().mean().sqrt()
 claim("C03.15", "20 steps: width of the right mode, 0.02 in the data", width(x), below=0.03)
-claim("C03.16", "with noise on the last step: the width over √(0.02² + σ_a²)",
-      width(noisy) / (0.02**2 + few[-1].sigma ** 2) ** 0.5, between=(0.9, 1.1))
+claim(
+    "C03.16",
+    "with noise on the last step: the width over √(0.02² + σ_a²)",
+    width(noisy) / (0.02**2 + few[-1].sigma ** 2) ** 0.5,
+    between=(0.9, 1.1),
+)
 
 # %% [markdown]
 # $\sqrt{0.02^2+\sigma_a^2}=0.171$: eight times too wide, after twenty perfect steps. With all thousand levels the modes are an

@@ -30,7 +30,7 @@
 # wrong. (In code, a *solver* carries `x` from noise level `a` to the cleaner level `b`, and `walk` gives the state after each step.)
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import torch
 from dlib import CLEAN, NULL, Draw, Mixture, cosine, exact, flow, grid, log_likelihood
@@ -39,31 +39,41 @@ from dlib import sub_vp, ve, vp, walk
 from scipy.integrate import solve_ivp
 from toy_data import digits_split, digits_teacher, gaussian, gmm5
 
-line = Mixture(torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]),
-               stds=torch.tensor([0.25, 0.4]))
+line = Mixture(
+    torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]), stds=torch.tensor([0.25, 0.4])
+)
 schedule = vp()
-model = exact(line, schedule)                       # the perfect network for these data
+model = exact(line, schedule)  # the perfect network for these data
 times = lambda n: schedule.levels(grid(schedule, n, "time", t_min=0.01))
+
 
 # %%
 @solvers.solver(order=1, noisy=True)
 def noise_only(model, x, a, b, memory=None, noise=None, cond=None):
-    ahead, _ = solvers.euler(model, x, a, b)        # the drift of η = 0, the noise of η = 1
+    ahead, _ = solvers.euler(model, x, a, b)  # the drift of η = 0, the noise of η = 1
     return ahead + (model.schedule.diffusion(a.t) * (a.t - b.t)) ** 0.5 * noise, memory
+
 
 samplers = {f"η = {eta:g}": solvers.euler_maruyama(eta) for eta in (0, 0.5, 1)}
 samplers["noise without its drift"] = noise_only
+
+
 def states(solver, x):
     return list(walk(model, x, times(250), solver, draw=Draw(0)))
 
+
 # %%
 starts = torch.tensor([-1.5, -0.6, 0, 0.6, 1.5]).double().repeat_interleave(3)[:, None]
-panels = {name: torch.stack([state.x[:, 0] for state in states(solver, starts)[::5]])
-          for name, solver in samplers.items()}
-figure(plot.fans(panels, times(250)[::5], torch.arange(15) // 3, line),
-       "With η = 0 the paths of a start coincide, with η = ½ and 1 they spread and still "
-       "fill the exact density; noise without its drift leaves the density.",
-       "Colour: the common start. Three of the four samplers end on the data's density.")
+panels = {
+    name: torch.stack([state.x[:, 0] for state in states(solver, starts)[::5]])
+    for name, solver in samplers.items()
+}
+figure(
+    plot.fans(panels, times(250)[::5], torch.arange(15) // 3, line),
+    "With η = 0 the paths of a start coincide, with η = ½ and 1 they spread and still "
+    "fill the exact density; noise without its drift leaves the density.",
+    "Colour: the common start. Three of the four samplers end on the data's density.",
+)
 
 # %% [markdown]
 # The last sampler takes the drift of the first and the noise of the third. What it lacks is the subject of 4.3.
@@ -102,13 +112,20 @@ figure(plot.fans(panels, times(250)[::5], torch.arange(15) // 3, line),
 # NBVAL_CHECK_OUTPUT
 show(type(schedule).diffusion)
 t, h = torch.linspace(0.05, 0.95, 19).double(), 1e-5
+
+
 def off(s):
     lam_dot = (s.at(t + h).lam - s.at(t - h).lam) / (2 * h)
-    return (s.diffusion(t) / (-2 * s.at(t).sigma**2 * lam_dot) - 1).abs().max()
+    return (s.diffusion(t) / (-2 * s.at(t).sigma ** 2 * lam_dot) - 1).abs().max()
+
 
 every = (vp(), sub_vp(), ve(), flow(), cosine())
-claim("C04.1", "g² = −2σ²λ̇ on five schedules (largest relative error)",
-      max(off(s) for s in every), below=1e-6)
+claim(
+    "C04.1",
+    "g² = −2σ²λ̇ on five schedules (largest relative error)",
+    max(off(s) for s in every),
+    below=1e-6,
+)
 
 # %% [markdown]
 # ## 4.2 Fokker–Planck: how the density moves
@@ -142,6 +159,8 @@ claim("C04.1", "g² = −2σ²λ̇ on five schedules (largest relative error)",
 # NBVAL_CHECK_OUTPUT
 x = torch.linspace(-3, 3, 61).double()[:, None].requires_grad_()
 d_dx = lambda y: torch.autograd.grad(y.sum(), x, create_graph=True)[0]
+
+
 def residual(e, s, t):
     p = lambda t: line.log_prob(x, s.at(t)).exp()[:, None]
     score, g2 = exact(line, s)(x, s.at(t)).score, s.diffusion(t)
@@ -150,9 +169,13 @@ def residual(e, s, t):
     right = -d_dx(drift * p(t)) - 0.5 * e * g2 * d_dx(d_dx(p(t)))
     return ((left - right).abs().max() / left.abs().max()).item()
 
-claim("C04.2", "both sides agree for e = −1, 0, ¼, 1 on VP, sub-VP, VE (largest residual)",
-      max(residual(e, s, t)
-          for e in (-1, 0, 0.25, 1) for s in every[:3] for t in (0.2, 0.5)), below=1e-6)
+
+claim(
+    "C04.2",
+    "both sides agree for e = −1, 0, ¼, 1 on VP, sub-VP, VE (largest residual)",
+    max(residual(e, s, t) for e in (-1, 0, 0.25, 1) for s in every[:3] for t in (0.2, 0.5)),
+    below=1e-6,
+)
 
 # %% [markdown]
 # ## 4.3 Back from noise: η
@@ -174,10 +197,12 @@ claim("C04.2", "both sides agree for e = −1, 0, ¼, 1 on VP, sub-VP, VE (large
 # NBVAL_CHECK_OUTPUT
 show(solvers.euler_maruyama)
 first, x_0 = schedule.at(1.0), line.sample(10_000, Draw(1))[0]
-x_1 = first.alpha * x_0 + first.sigma * Draw(2).normal(x_0)          # exactly p_1
+x_1 = first.alpha * x_0 + first.sigma * Draw(2).normal(x_0)  # exactly p_1
 distance = lambda state: metrics.kolmogorov(line.cdf(state.x, state.level))
-*right, wrong = [max(map(distance, states(solver, x_1)[125::125]))   # halfway, and at the end
-                 for solver in samplers.values()]
+*right, wrong = [
+    max(map(distance, states(solver, x_1)[125::125]))  # halfway, and at the end
+    for solver in samplers.values()
+]
 claim("C04.3", "η = 0, ½, 1: largest √n · distance to p_t", max(right), below=2.7)
 claim("C04.4", "noise without its drift: √n · distance to p_t", wrong, above=2.7)
 
@@ -212,12 +237,15 @@ claim("C04.4", "noise without its drift: √n · distance to p_t", wrong, above=
 # %%
 y = 5 * Draw(0).normal(torch.empty(16, 1, dtype=torch.float64))
 at = lambda s, kappa: s.at_lam(-math.log(kappa))
+
+
 def own_clock(s):
     net, start = exact(line, s), at(s, 5).alpha * y[:, 0].numpy()
     rate = lambda t, x: net(torch.from_numpy(x)[:, None], s.at(t)).velocity[:, 0].numpy()
     ends = at(s, 5).t, at(s, 0.05).t
     path = solve_ivp(rate, ends, start, "DOP853", rtol=1e-12, atol=1e-13)
     return s.at(torch.from_numpy(path.t)), torch.from_numpy(path.y)
+
 
 # %% [markdown]
 # Compare with `reference`, which solves \eqref{eq:sde-one}.
@@ -227,14 +255,23 @@ def own_clock(s):
 runs = {s.name: own_clock(s) for s in every}
 a, b = at(schedule, 5), at(schedule, 0.05)
 goal = reference(model, a.alpha * y, a, b)[:, 0] / b.alpha
-claim("C04.5", "five schedules, each on its clock, end where dy/dκ = ε does (largest gap)",
-      max((x[:, -1] / level.alpha[-1] - goal).abs().max() for level, x in runs.values()),
-      below=1e-9)
-curves = {name: (level.t, x[4], level.sigma / level.alpha, x[4] / level.alpha)
-          for name, (level, x) in runs.items() if name != "cosine"}
-figure(plot.one_curve(curves),
-       "On the left four different curves over t; on the right, as y over κ, they lie on "
-       "each other.", "One trajectory on four schedules.")
+claim(
+    "C04.5",
+    "five schedules, each on its clock, end where dy/dκ = ε does (largest gap)",
+    max((x[:, -1] / level.alpha[-1] - goal).abs().max() for level, x in runs.values()),
+    below=1e-9,
+)
+curves = {
+    name: (level.t, x[4], level.sigma / level.alpha, x[4] / level.alpha)
+    for name, (level, x) in runs.items()
+    if name != "cosine"
+}
+figure(
+    plot.one_curve(curves),
+    "On the left four different curves over t; on the right, as y over κ, they lie on "
+    "each other.",
+    "One trajectory on four schedules.",
+)
 
 # %% [markdown]
 # What differs between schedules is what a coarse step in $t$ does to them; [Explore](../book/pages/explore.md) lets you try. Solvers that step
@@ -258,12 +295,18 @@ mixture, axis = gmm5(), torch.linspace(-2.6, 2.6, 41).double()
 square, a, b = torch.cartesian_prod(axis, axis), schedule.at(0.05), schedule.at(1.0)
 change, x_b = log_likelihood(exact(mixture, schedule), square, a, b)
 found, truth = change + mixture.log_prob(x_b, b), mixture.log_prob(square, a)
-claim("C04.6", "log p by the ODE − the mixture's (largest of 1681 points, in nats)",
-      (found - truth).abs().max(), below=1e-4)
-figure(plot.log_density(found, truth, axis),
-       "Five bright modes on a dark ground; the dashed contours of the exact density "
-       "follow the colours everywhere, between the modes too.",
-       "Log-likelihood from 1681 ODEs, GMM5 at $t=.05$.")
+claim(
+    "C04.6",
+    "log p by the ODE − the mixture's (largest of 1681 points, in nats)",
+    (found - truth).abs().max(),
+    below=1e-4,
+)
+figure(
+    plot.log_density(found, truth, axis),
+    "Five bright modes on a dark ground; the dashed contours of the exact density "
+    "follow the colours everywhere, between the modes too.",
+    "Log-likelihood from 1681 ODEs, GMM5 at $t=.05$.",
+)
 
 # %% [markdown]
 # Two things change with real data. **The prior**: $p_1$ is unknown, and $\mathcal N(0,I)$ stands in. On VP its mean misses by
@@ -279,17 +322,25 @@ figure(plot.log_density(found, truth, axis),
 # %%
 teacher, digit = digits_teacher(), torch.arange(10).repeat_interleave(40)
 steps = [*schedule.levels(grid(schedule, 50, t_min=0.01)), CLEAN]
+
+
 def draw_digits(x, eta):
     return sample(teacher, x, steps, solvers.sde_dpm_solver_pp(2, eta**2), digit, Draw(6))
 
+
 one_start = Draw(7).normal(torch.empty(10, 1, 8, 8)).repeat_interleave(40, 0)
 draws = {eta: draw_digits(one_start, eta) for eta in (0, 0.5, 1)}
-rows = {f"η = {eta:g}, {name} noise": x[k::40]
-        for eta, x in draws.items() for k, name in enumerate(("first", "second"))}
-figure(plot.pictures(rows),
-       "At η = 0 both rows are the same ten digits; at η = ½ and 1 the two rows show "
-       "different handwriting of the same digits.",
-       "One start in each column, two draws of the noise.")
+rows = {
+    f"η = {eta:g}, {name} noise": x[k::40]
+    for eta, x in draws.items()
+    for k, name in enumerate(("first", "second"))
+}
+figure(
+    plot.pictures(rows),
+    "At η = 0 both rows are the same ten digits; at η = ½ and 1 the two rows show "
+    "different handwriting of the same digits.",
+    "One start in each column, two draws of the noise.",
+)
 
 # %% [markdown]
 # If the learnt score is good, the draws from *one* start at η = 1 differ as much as the ODE's from many. (40 draws for each digit: a
@@ -299,8 +350,12 @@ figure(plot.pictures(rows),
 # NBVAL_CHECK_OUTPUT
 spread = lambda x: x.view(10, 40, 64).var(1).sum()
 many = draw_digits(Draw(8).normal(one_start), 0)
-claim("C04.7", "digits, η = 1: spread from one start over the ODE's from many",
-      spread(draws[1]) / spread(many), between=(0.75, 1.25))
+claim(
+    "C04.7",
+    "digits, η = 1: spread from one start over the ODE's from many",
+    spread(draws[1]) / spread(many),
+    between=(0.75, 1.25),
+)
 
 # %% [markdown]
 # **How probable are digits that the network has never seen?** It is told no label (`NULL`), and asked at $t=.05$. Two numbers enclose
@@ -312,16 +367,20 @@ claim("C04.7", "digits, η = 1: spread from one start over the ODE's from many",
 teacher.net.double()
 (train, _), (held_out, _) = digits_split()
 x_0, none = held_out[:100].double(), torch.full((100,), NULL)
-x = a.alpha * x_0 + a.sigma * Draw(9).normal(x_0)   # a: t = 0.05, b: t = 1, as above
-signs = Draw(10).normal(x[None]).sign()             # one vector a picture
+x = a.alpha * x_0 + a.sigma * Draw(9).normal(x_0)  # a: t = 0.05, b: t = 1, as above
+signs = Draw(10).normal(x[None]).sign()  # one vector a picture
 change, x_b = log_likelihood(teacher, x, a, b, none, signs, rtol=1e-3)
 
 z = a.alpha * train.double().flatten(1)
 cov = z.T.cov() + a.sigma**2 * torch.eye(64).double()
 gauss = torch.distributions.MultivariateNormal(z.mean(0), cov).log_prob(x.flatten(1))
 ceiling = -64 / 2 * math.log(2 * math.pi * math.e * a.sigma**2)
-claim("C04.8", "held-out digits: log p in nats, above a Gaussian's and below the ceiling",
-      (change + normal_log_prob(x_b, b)).mean(), between=(gauss.mean(), ceiling))
+claim(
+    "C04.8",
+    "held-out digits: log p in nats, above a Gaussian's and below the ceiling",
+    (change + normal_log_prob(x_b, b)).mean(),
+    between=(gauss.mean(), ceiling),
+)
 
 # %% [markdown]
 # The network's $\log p$ is 11 nats above the Gaussian's: to it, a digit is $e^{11}$ times as probable. It needs no unit.
@@ -335,14 +394,21 @@ claim("C04.8", "held-out digits: log p in nats, above a Gaussian's and below the
 # %%
 # NBVAL_CHECK_OUTPUT
 bell, unit = exact(gaussian(0.0, 1.0), schedule), torch.eye(2).double()
+
+
 def variance(solver, v):
     for a, b in zip(times(1000), times(1000)[1:]):
         m, k = solver(bell, unit[:, :1], a, b, noise=unit[:, 1:])[0].flatten().tolist()
         v = m**2 * v + k**2
     return v
 
-claim("C04.9", "noise without its drift: the variance at the end, which should be 1",
-      variance(noise_only, 1.0), between=(11.02, 11.08))
+
+claim(
+    "C04.9",
+    "noise without its drift: the variance at the end, which should be 1",
+    variance(noise_only, 1.0),
+    between=(11.02, 11.08),
+)
 
 # %% [markdown]
 # All noise ever added is still there: $1+\int_{.01}^1\beta=11.05$. (Steps are .001 long and β rises by 20: the sum may be off by .01; we
@@ -401,8 +467,12 @@ claim("C04.9", "noise without its drift: the variance at the end, which should b
 # %%
 # NBVAL_CHECK_OUTPUT
 left = {eta: (variance(solvers.euler_maruyama(eta), 4.0) - 1) / 3 for eta in (0, 0.5, 1)}
-claim("C04.10", "share left of a wrong start, η = 0, ½, 1 (largest distance to theory)",
-      max(abs(share - math.exp(-(eta**2) * 10.048)) for eta, share in left.items()), below=0.01)
+claim(
+    "C04.10",
+    "share left of a wrong start, η = 0, ½, 1 (largest distance to theory)",
+    max(abs(share - math.exp(-(eta**2) * 10.048)) for eta, share in left.items()),
+    below=0.01,
+)
 
 # %% [markdown]
 # ## References

@@ -27,7 +27,7 @@
 # The data are two modes on a line, grey is their density at each time, and the network is perfect.
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import numpy as np
 import torch
@@ -37,27 +37,32 @@ from dlib import walk
 from dlib.losses import uniform_times, weights
 from toy_data import digits_teacher, gmm5
 
-f64, schedule = torch.float64, flow()               # α = 1 − t, σ = t
-even = lambda n: schedule.levels(torch.linspace(1, 0, n + 1))       # n equal steps in t
-line = Mixture(torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]),
-               stds=torch.tensor([0.25, 0.4]))
-bell = lambda c: Mixture(torch.ones(1), torch.zeros(1, 1), torch.tensor([c]))   # N(0, c²)
+f64, schedule = torch.float64, flow()  # α = 1 − t, σ = t
+even = lambda n: schedule.levels(torch.linspace(1, 0, n + 1))  # n equal steps in t
+line = Mixture(
+    torch.tensor([0.3, 0.7]), means=torch.tensor([[-1.2], [0.8]]), stds=torch.tensor([0.25, 0.4])
+)
+bell = lambda c: Mixture(torch.ones(1), torch.zeros(1, 1), torch.tensor([c]))  # N(0, c²)
 perfect = exact(line, schedule)
 
 # %%
-noise = torch.special.ndtri(torch.linspace(0.02, 0.98, 25, dtype=f64))[:, None]    # quantiles
+noise = torch.special.ndtri(torch.linspace(0.02, 0.98, 25, dtype=f64))[:, None]  # quantiles
 data, levels = line.sample(25, Draw(1))[0], even(100)
 straight = lambda data: [a.alpha * data + a.sigma * noise for a in levels]
 first = perfect(noise, levels[0]).velocity
-panels = {"pairs: straight, they cross": straight(data),
-          "the flow: it bends": [s.x for s in walk(perfect, noise, levels, solvers.euler)],
-          "one Euler step": [noise + (a.t - 1) * first for a in levels],
-          "sorted pairs: none cross": straight(data.sort(0).values)}
+panels = {
+    "pairs: straight, they cross": straight(data),
+    "the flow: it bends": [s.x for s in walk(perfect, noise, levels, solvers.euler)],
+    "one Euler step": [noise + (a.t - 1) * first for a in levels],
+    "sorted pairs: none cross": straight(data.sort(0).values),
+}
 panels = {name: torch.stack(xs)[:, :, 0] for name, xs in panels.items()}
-figure(plot.fans(panels, levels, torch.arange(25) // 5, line),
-       "Straight pairs cross each other; the flow bends and keeps its order; a single Euler "
-       "step sends all noise to one point between the modes; sorted pairs do not cross.",
-       "Colour: where the noise lay. Grey: the density along the first two panels' paths.")
+figure(
+    plot.fans(panels, levels, torch.arange(25) // 5, line),
+    "Straight pairs cross each other; the flow bends and keeps its order; a single Euler "
+    "step sends all noise to one point between the modes; sorted pairs do not cross.",
+    "Colour: where the noise lay. Grey: the density along the first two panels' paths.",
+)
 
 # %% [markdown]
 # Top left, the lines that the network was trained on: they cross. Top right, the paths that it makes: they bend, and keep
@@ -101,8 +106,12 @@ density = lambda t: line.log_prob(x, schedule.at(t, like=x)).exp()
 flux = density(t) * perfect(x, schedule.at(t, like=x)).velocity[:, 0]
 outflow = torch.autograd.grad(flux.sum(), x)[0][:, 0]
 change = (density(t + h) - density(t - h)) / (2 * h)
-claim("C05.1", "∂p/∂t + ∇·(pu), the continuity equation (largest, over the largest ∂p/∂t)",
-      ((change + outflow).abs().max() / change.abs().max()).item(), below=1e-6)
+claim(
+    "C05.1",
+    "∂p/∂t + ∇·(pu), the continuity equation (largest, over the largest ∂p/∂t)",
+    ((change + outflow).abs().max() / change.abs().max()).item(),
+    below=1e-6,
+)
 
 # %% [markdown]
 # The proof used neither that $\varepsilon$ is normal nor that it is independent of $x_0$ (section 5.5 lives on that). If it is both, $u$ is chapter 4's
@@ -125,15 +134,19 @@ claim("C05.1", "∂p/∂t + ∇·(pu), the continuity equation (largest, over th
 # %%
 show(denoising)
 z = torch.arange(-10, 10, 0.25, dtype=f64)
+
+
 def cfm(model, data, t, face="velocity"):
-    x0, eps = torch.cartesian_prod(data.stds.max() * z, z).split(1, dim=1)      # all pairs
+    x0, eps = torch.cartesian_prod(data.stds.max() * z, z).split(1, dim=1)  # all pairs
     share = torch.softmax(data.log_prob(x0, CLEAN) - eps[:, 0] ** 2 / 2, 0)[:, None]
-    weight = weights.Weight(face, lambda level, schedule: len(x0) * share)     # mean → sum
+    weight = weights.Weight(face, lambda level, schedule: len(x0) * share)  # mean → sum
     times = lambda draw, n: torch.full((n,), t, dtype=f64)
     return denoising(model, Batch(x0, noise=eps), Draw(0), weight, times).value
 
+
 # %% [markdown]
 # And FM, since we know $u$. Any function with two parameters is the network.
+
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -142,11 +155,16 @@ def fm(model, data, t):
     off = model(x, level).velocity - exact(data, schedule)(x, level).velocity
     return torch.softmax(data.log_prob(x, level), 0) @ off[:, 0] ** 2
 
+
 theta = torch.tensor([1.3, 0.7], dtype=f64, requires_grad=True)
 wild = Denoiser(lambda x, t, cond: torch.sin(theta[0] * x + theta[1]), schedule, "velocity")
 slope = lambda loss: torch.autograd.grad(loss(wild, line, 0.4), theta)[0]
-claim("C05.2", "gradient of CFM − gradient of FM (relative)",
-      (slope(cfm) - slope(fm)).norm() / slope(fm).norm(), below=1e-9)
+claim(
+    "C05.2",
+    "gradient of CFM − gradient of FM (relative)",
+    (slope(cfm) - slope(fm)).norm() / slope(fm).norm(),
+    below=1e-9,
+)
 
 # %% [markdown]
 # ## 5.3 A loss that cannot reach zero
@@ -170,15 +188,26 @@ claim("C05.2", "gradient of CFM − gradient of FM (relative)",
 
 # %%
 # NBVAL_CHECK_OUTPUT
-nodes, shares = np.polynomial.legendre.leggauss(60)         # an integral from −1 to 1
-def least(c, schedule=schedule, face="velocity"):   # the perfect network's loss, ∫ dt
+nodes, shares = np.polynomial.legendre.leggauss(60)  # an integral from −1 to 1
+
+
+def least(c, schedule=schedule, face="velocity"):  # the perfect network's loss, ∫ dt
     at = lambda t: cfm(exact(bell(c), schedule), bell(c), t, face).item()
     return [at((node + 1) / 2) for node in nodes] @ shares / 2
 
-claim("C05.3", "least CFM loss over cπ/2, c = 0.2, 1, 2 (largest departure from 1)",
-      max(abs(least(c) / (c * math.pi / 2) - 1) for c in (0.2, 1.0, 2.0)), below=1e-6)
-claim("C05.4", "least v-loss on the cosine schedule over c (largest departure from 1)",
-      max(abs(least(c, cosine(s=0.0), "v") / c - 1) for c in (0.2, 1.0, 2.0)), below=1e-6)
+
+claim(
+    "C05.3",
+    "least CFM loss over cπ/2, c = 0.2, 1, 2 (largest departure from 1)",
+    max(abs(least(c) / (c * math.pi / 2) - 1) for c in (0.2, 1.0, 2.0)),
+    below=1e-6,
+)
+claim(
+    "C05.4",
+    "least v-loss on the cosine schedule over c (largest departure from 1)",
+    max(abs(least(c, cosine(s=0.0), "v") / c - 1) for c in (0.2, 1.0, 2.0)),
+    below=1e-6,
+)
 
 # %% [markdown]
 # ## 5.4 One model in other clothes
@@ -207,13 +236,17 @@ claim("C05.4", "least v-loss on the cosine schedule over c (largest departure fr
 # %%
 # NBVAL_CHECK_OUTPUT
 show(converted)
-mixture = gmm5()                                    # five modes in the plane
+mixture = gmm5()  # five modes in the plane
 on_vp = converted(exact(mixture, vp()), vp(), "eps")
 on_flow = converted(on_vp, flow(), "velocity")
 x, level = Draw(1).normal(torch.empty(99, 2, dtype=f64)), flow().at(0.6)
-x0, eps = mixture.posterior_means(x, level)         # E[x₀|x], E[ε|x]
-claim("C05.5", "ε on VP, converted − E[ε − x₀ | x] on straight paths (largest)",
-      (on_flow(x, level).raw - (eps - x0)).abs().max(), below=1e-9)
+x0, eps = mixture.posterior_means(x, level)  # E[x₀|x], E[ε|x]
+claim(
+    "C05.5",
+    "ε on VP, converted − E[ε − x₀ | x] on straight paths (largest)",
+    (on_flow(x, level).raw - (eps - x0)).abs().max(),
+    below=1e-9,
+)
 
 # %% [markdown]
 # Converting there and back proves less: a velocity with its sign wrong both ways comes back unchanged. In assignment 5 you
@@ -226,16 +259,22 @@ claim("C05.5", "ε on VP, converted − E[ε − x₀ | x] on straight paths (la
 # because $x_a=(1-t_a)x_0+t_a\varepsilon$. **Euler for flow matching is DDIM**, and DDIM, Euler's rule in $(y,\kappa)$, does not see the schedule. Walk the ε-model by DDIM on VP and its
 # converted twin by Euler, through the same ten κ:
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
-def end(model, solver, start, label=None):          # y = x/α after ten steps
+def end(model, solver, start, label=None):  # y = x/α after ten steps
     path = [model.schedule.at_lam(l) for l in torch.linspace(-3.5, 3.5, 11).tolist()]
     return sample(model, path[0].sigma * start, path, solver, label) / path[-1].alpha
 
+
 start = Draw(0).normal(torch.empty(256, 2, dtype=f64))
 by_ddim, by_euler = end(on_vp, solvers.ddim, start), end(on_flow, solvers.euler, start)
-claim("C05.6", "ε on VP by DDIM − velocity on straight paths by Euler (RMS)",
-      metrics.rms(by_ddim, by_euler), below=1e-9)
+claim(
+    "C05.6",
+    "ε on VP by DDIM − velocity on straight paths by Euler (RMS)",
+    metrics.rms(by_ddim, by_euler),
+    below=1e-9,
+)
 
 # %% [markdown]
 # A path may look straighter in one schedule's $x$ than in another's; it is one curve $y(\kappa)$. What straight *conditional* paths give you is a training weight, \eqref{eq:fm-weight}, and a schedule on which Euler is DDIM.
@@ -258,18 +297,27 @@ claim("C05.6", "ε on VP by DDIM − velocity on straight paths by Euler (RMS)",
 # %%
 # NBVAL_CHECK_OUTPUT
 show(optimal_coupling)
-def cost(n, d):                                     # over independent pairs', 2 a coordinate
+
+
+def cost(n, d):  # over independent pairs', 2 a coordinate
     draw, rows = Draw(n), torch.empty(n, d, dtype=f64)
     pairs = [optimal_coupling(Batch(draw.normal(rows)), draw) for _ in range(8192 // n)]
     return sum((b.x0 - b.noise).square().mean().item() for b in pairs) / len(pairs) / 2
 
+
 costs = {f"d = {d}": {n: cost(n, d) for n in (2, 4, 16, 64, 256)} for d in (1, 2, 8, 64)}
-claim("C05.7", "d = 64, n = 256: share of the cost saved, over √(2 ln n / d)",
-      (1 - costs["d = 64"][256]) / math.sqrt(2 * math.log(256) / 64), between=(0.5, 1))
-figure(plot.convergence(costs, "batch size n", "transport cost over independent pairs'"),
-       "On a line the cost falls towards zero as the batch grows; in 64 dimensions it is "
-       "still two thirds of the independent pairs' cost at 256.",
-       "Data and noise both normal, in $d$ dimensions: the laws' optimum costs nothing.")
+claim(
+    "C05.7",
+    "d = 64, n = 256: share of the cost saved, over √(2 ln n / d)",
+    (1 - costs["d = 64"][256]) / math.sqrt(2 * math.log(256) / 64),
+    between=(0.5, 1),
+)
+figure(
+    plot.convergence(costs, "batch size n", "transport cost over independent pairs'"),
+    "On a line the cost falls towards zero as the batch grows; in 64 dimensions it is "
+    "still two thirds of the independent pairs' cost at 256.",
+    "Data and noise both normal, in $d$ dimensions: the laws' optimum costs nothing.",
+)
 
 # %% [markdown]
 # In Stable Diffusion's $d=16\,384$, a batch of 256 saves at most 2.6 %. Chapter 18 makes its pairs with the model itself.
@@ -279,15 +327,22 @@ figure(plot.convergence(costs, "batch size n", "transport cost over independent 
 #
 # Now train a small MLP on the five modes, with independent and with coupled noise.
 
+
 # %%
 def trained(couple, seed):
     torch.manual_seed(seed)
-    model, points = Denoiser(nets.MLP(2, width=64, depth=2), schedule, "velocity"), Draw(10 + seed)
+    model, points = (
+        Denoiser(nets.MLP(2, width=64, depth=2), schedule, "velocity"),
+        Draw(10 + seed),
+    )
+
     def loss(batch, draw):
         return denoising(model, couple(batch, draw), draw, weights.velocity, uniform_times(0))
+
     data = lambda step: Batch(mixture.sample(128, points)[0].float())
     train(model.net, loss, data, 400, lr=2e-3, seed=seed)
     return model
+
 
 # %% [markdown]
 # Take *one* step from 2000 noises. The independent network can only send them near the mean (section 5.1). The coupled one should end several times closer to the data.
@@ -299,12 +354,18 @@ one_step = lambda model: sample(model, start, even(1), solvers.euler).detach()
 alone = [one_step(trained(lambda batch, draw: batch, seed)) for seed in (0, 1, 2)]
 coupled = [one_step(trained(optimal_coupling, seed)) for seed in (0, 1, 2)]
 w2 = lambda x: metrics.sliced_w2(x, real)
-claim("C05.8", "coupled over independent, one step: sliced W₂ to the data (worst of 3)",
-      max(w2(x) / w2(y) for x, y in zip(coupled, alone)), below=0.3)
-figure(plot.modes({"data": real, "independent": alone[0], "coupled": coupled[0]}, mixture),
-       "One Euler step of the independent network gathers in the middle; that of the coupled "
-       "network covers the five modes, with some points between them.",
-       "One network call from noise. Grey points lie in no mode.")
+claim(
+    "C05.8",
+    "coupled over independent, one step: sliced W₂ to the data (worst of 3)",
+    max(w2(x) / w2(y) for x, y in zip(coupled, alone)),
+    below=0.3,
+)
+figure(
+    plot.modes({"data": real, "independent": alone[0], "coupled": coupled[0]}, mixture),
+    "One Euler step of the independent network gathers in the middle; that of the coupled "
+    "network covers the five modes, with some points between them.",
+    "One network call from noise. Grey points lie in no mode.",
+)
 
 # %% [markdown]
 # ## 5.6 Rung 2: the digits network is a flow model
@@ -317,10 +378,17 @@ teacher, digit = digits_teacher(), torch.arange(10)
 start = Draw(3).normal(torch.empty(10, 1, 8, 8))
 by_ddim = end(teacher, solvers.ddim, start, digit)
 by_flow = end(converted(teacher, flow(), "velocity"), solvers.euler, start, digit)
-claim("C05.9", "digits, ten steps: v on VP − its conversion (largest; ink 1, paper −1)",
-      (by_ddim - by_flow).abs().max(), below=1e-3)
-figure(plot.pictures({"v on VP, by DDIM": by_ddim, "as a velocity, by Euler": by_flow}),
-       "Both rows show the same ten digits.", "One network, one noise a column, ten calls.")
+claim(
+    "C05.9",
+    "digits, ten steps: v on VP − its conversion (largest; ink 1, paper −1)",
+    (by_ddim - by_flow).abs().max(),
+    below=1e-3,
+)
+figure(
+    plot.pictures({"v on VP, by DDIM": by_ddim, "as a velocity, by Euler": by_flow}),
+    "Both rows show the same ten digits.",
+    "One network, one noise a column, ten calls.",
+)
 
 # %% [markdown]
 # ## 5.7 What should look wrong here
@@ -334,11 +402,16 @@ figure(plot.pictures({"v on VP, by DDIM": by_ddim, "as a velocity, by Euler": by
 # %%
 # NBVAL_CHECK_OUTPUT
 c, right, one = 0.5, exact(bell(0.5), schedule), torch.ones(1, 1, dtype=f64)
-slip = Denoiser(lambda x, t, cond: -right(x, schedule.at(t, like=x)).velocity,
-                schedule, "velocity")
+slip = Denoiser(
+    lambda x, t, cond: -right(x, schedule.at(t, like=x)).velocity, schedule, "velocity"
+)
 spread = lambda model: sample(model, one, even(1000), solvers.euler).item()
-claim("C05.10", "the sign forgotten: standard deviation at the end, over 1/c",
-      spread(slip) * c, between=(0.98, 1.02))
+claim(
+    "C05.10",
+    "the sign forgotten: standard deviation at the end, over 1/c",
+    spread(slip) * c,
+    between=(0.98, 1.02),
+)
 claim("C05.11", "the right sign: over c", spread(right) / c, between=(0.98, 1.02))
 
 # %% [markdown]
@@ -396,9 +469,13 @@ claim("C05.11", "the right sign: over c", spread(right) / c, between=(0.98, 1.02
 # %%
 # NBVAL_CHECK_OUTPUT
 optimal = Denoiser(lambda x, t, cond: -x / (2 - t[:, None]), schedule, "velocity")
-claim("C05.12", "optimal pairs, data N(0, 4): one Euler step from 1, minus 2",
-      sample(optimal, one, even(1), solvers.euler).item() - 2, between=(-1e-12, 1e-12))
-V, (x, z) = 1.0, torch.eye(2, dtype=f64).split(1, dim=1)    # x without z, z without x
+claim(
+    "C05.12",
+    "optimal pairs, data N(0, 4): one Euler step from 1, minus 2",
+    sample(optimal, one, even(1), solvers.euler).item() - 2,
+    between=(-1e-12, 1e-12),
+)
+V, (x, z) = 1.0, torch.eye(2, dtype=f64).split(1, dim=1)  # x without z, z without x
 for a, b in zip(even(1000), even(1000)[1:]):
     m, s = solvers.ancestral(optimal, x, a, b, None, z)[0].flatten().tolist()
     V = m**2 * V + s**2

@@ -29,7 +29,7 @@
 # the 7.5 of Stable Diffusion, which counts from 1: our $\omega=6.5$.
 
 # %%
-from book import claim, figure, show               # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 from dataclasses import replace
 
 import torch
@@ -43,7 +43,7 @@ from toy_data.shape_scores import asked, draw_shapes, scores
 schedule, mixture, OMEGA, F64 = vp(), labelled(), 6.5, torch.float64
 model = exact(mixture, schedule)
 levels = lambda n, t_max=1.0: schedule.levels(grid(schedule, n, "lam", t_max, t_min=1e-2))
-first, last = levels(1)                             # pure noise; almost clean data
+first, last = levels(1)  # pure noise; almost clean data
 x_T, one = Draw(0).normal(torch.empty(2000, 2, dtype=F64)), torch.ones(2000).long()
 strong = guided(model, OMEGA, null=NULL)
 
@@ -59,11 +59,14 @@ axes = torch.linspace(-0.8, 3.4, 85), torch.linspace(-2.8, 2.6, 109)
 mesh = torch.cartesian_prod(*axes).to(F64)
 contours = mixture.log_tilted(mesh, last, torch.ones(len(mesh)).long(), OMEGA)
 panels = {"the tilted density": truth, "the guided flow": flow}
-figure(plot.over_density({name: (x, mixture.modes_of(x)) for name, x in panels.items()},
-                         contours, axes),
-       "Samples of the tilt fill both of its modes; guided samples crowd the outer edge "
-       "of the larger mode, many beyond it, and have nearly left the smaller one.",
-       "$\\omega=6.5$, exact networks. Colours are modes; grey points lie in none.")
+figure(
+    plot.over_density(
+        {name: (x, mixture.modes_of(x)) for name, x in panels.items()}, contours, axes
+    ),
+    "Samples of the tilt fill both of its modes; guided samples crowd the outer edge "
+    "of the larger mode, many beyond it, and have nearly left the smaller one.",
+    "$\\omega=6.5$, exact networks. Colours are modes; grey points lie in none.",
+)
 
 # %% [markdown]
 # No network error, no solver error: this *is* guidance. We derive what it does, where it can be solved.
@@ -95,11 +98,19 @@ figure(plot.over_density({name: (x, mixture.modes_of(x)) for name, x in panels.i
 # NBVAL_CHECK_OUTPUT
 show(guided, drop)
 x = x_T.clone().requires_grad_()
+
+
 def gap(at):
     (slope,) = torch.autograd.grad(mixture.log_tilted(x, at, one, OMEGA).sum(), x)
     return (strong(x_T, at, one).eps + at.sigma * slope).abs().max()
-claim("C06.1", "the guided ε is −σ∇ of the tilted log-density (largest difference)",
-      max(gap(at) for at in levels(7)), below=1e-9)
+
+
+claim(
+    "C06.1",
+    "the guided ε is −σ∇ of the tilted log-density (largest difference)",
+    max(gap(at) for at in levels(7)),
+    below=1e-9,
+)
 
 # %% [markdown]
 # ## 6.2 Two Gaussians, solved
@@ -133,10 +144,13 @@ claim("C06.1", "the guided ε is −σ∇ of the tilted log-density (largest dif
 # %%
 far = ve(1e-5, 1e7)
 noise, clean = far.levels([1.0, 0.0])
+
+
 def two(v_c, v_null, m_c=1.0):
     """Label 0 is N(m_c, v_c); label 1, in the place of ∅, is N(0, v_null)."""
     means, v = torch.tensor([[m_c], [0.0]]), torch.tensor([v_c, v_null], dtype=F64)
     return exact(Mixture(torch.ones(2) / 2, means, v.sqrt()), far)
+
 
 def ends(model):
     """Mean and standard deviation of label 0 at the end of the flow."""
@@ -144,22 +158,39 @@ def ends(model):
     low, high = reference(model, starts, noise, clean, torch.zeros(2).long(), 1e-10)[:, 0]
     return low, high - low
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 shifted = {w: ends(guided(two(0.25, 0.25), w, null=1)) for w in (1.0, 2.0, 6.5)}
-claim("C06.2", "equal widths: mean − m_ω, standard deviation − ½ (largest of 6)",
-      max(max(abs(m - (1 + w)), abs(s - 0.5)) for w, (m, s) in shifted.items()), below=1e-6)
+claim(
+    "C06.2",
+    "equal widths: mean − m_ω, standard deviation − ½ (largest of 6)",
+    max(max(abs(m - (1 + w)), abs(s - 0.5)) for w, (m, s) in shifted.items()),
+    below=1e-6,
+)
 omegas = torch.tensor([0.0, 0.5, 1.0, 2.0, 3.0], dtype=F64)
 # Standard deviations by (6.5) for v_c = ¼, v_∅ = 1: of the flow, of the tilt.
 geometric, harmonic = 0.5 ** (1 + omegas), (4 * (1 + omegas) - omegas) ** -0.5
 unequal = two(0.25, 1.0, m_c=0.0)
 narrow = torch.stack([ends(guided(unequal, w, null=1))[1] for w in omegas.tolist()])
-claim("C06.3", "unequal widths: standard deviation / geometric − 1 (largest of 5)",
-      (narrow / geometric - 1).abs().max(), below=1e-6)
-claim("C06.4", "ω = 2: the flow's variance over the tilt's (theory: 5/32)",
-      (narrow / harmonic)[omegas == 2] ** 2, between=(0.156, 0.157))
-claim("C06.5", "ω = 2, m_c = 1, m_∅ = 0: the flow's mean (theory: 3/2; the tilt's: 6/5)",
-      ends(guided(two(0.25, 1.0), 2.0, null=1))[0], between=(1.499, 1.501))
+claim(
+    "C06.3",
+    "unequal widths: standard deviation / geometric − 1 (largest of 5)",
+    (narrow / geometric - 1).abs().max(),
+    below=1e-6,
+)
+claim(
+    "C06.4",
+    "ω = 2: the flow's variance over the tilt's (theory: 5/32)",
+    (narrow / harmonic)[omegas == 2] ** 2,
+    between=(0.156, 0.157),
+)
+claim(
+    "C06.5",
+    "ω = 2, m_c = 1, m_∅ = 0: the flow's mean (theory: 3/2; the tilt's: 6/5)",
+    ends(guided(two(0.25, 1.0), 2.0, null=1))[0],
+    between=(1.499, 1.501),
+)
 
 # %% [markdown]
 # With $v_c=\frac14$, $v_\varnothing=1$ and $\omega=2$ the flow keeps 5/32 of the tilt's variance. And where both means and widths differ it goes too far: \eqref{eq:g-gauss} is then an elementary integral, and ends at 3/2,
@@ -169,19 +200,29 @@ claim("C06.5", "ω = 2, m_c = 1, m_∅ = 0: the flow's mean (theory: 3/2; the ti
 
 # %%
 # NBVAL_CHECK_OUTPUT
-weights = omegas.repeat_interleave(4000)           # `guided` takes one ω a sample, too
+weights = omegas.repeat_interleave(4000)  # `guided` takes one ω a sample, too
 net, class_0 = guided(unequal, weights, null=1), torch.zeros(len(weights)).long()
 score = lambda x: net(x, clean, class_0).score
 start = Draw(2).normal(torch.empty(len(weights), 1, dtype=F64))
 rested = langevin(score, start, step=4e-3, n=300, draw=Draw(3)).view(5, 4000).std(1)
-claim("C06.6", "ω = 2: variance by Langevin steps over the tilt's (theory: 1.02)",
-      (rested / harmonic)[omegas == 2] ** 2, between=(0.91, 1.13))
-figure(plot.audit(omegas, {"flow, by (6.5)": geometric, "tilt, by (6.5)": harmonic},
-                  {"guided flow": narrow, "Langevin, same score": rested},
-                  "guidance weight $\\omega$", "standard deviation"),
-       "The guided flow follows the geometric formula down to an eighth of the class's "
-       "width at weight 3; Langevin steps with the same score stay on the tilt, above half.",
-       "Class of width ½, whole of width 1. Dashed: theory. One score, two samplers.")
+claim(
+    "C06.6",
+    "ω = 2: variance by Langevin steps over the tilt's (theory: 1.02)",
+    (rested / harmonic)[omegas == 2] ** 2,
+    between=(0.91, 1.13),
+)
+figure(
+    plot.audit(
+        omegas,
+        {"flow, by (6.5)": geometric, "tilt, by (6.5)": harmonic},
+        {"guided flow": narrow, "Langevin, same score": rested},
+        "guidance weight $\\omega$",
+        "standard deviation",
+    ),
+    "The guided flow follows the geometric formula down to an eighth of the class's "
+    "width at weight 3; Langevin steps with the same score stay on the tilt, above half.",
+    "Class of width ½, whole of width 1. Dashed: theory. One score, two samplers.",
+)
 
 # %% [markdown]
 # The score at the last level is right, and Langevin steps with it do sample the tilt. (4000 chains: a standard error of 2.2 %; the bounds allow five. The finite steps add 2 %.) The flow arrives with the
@@ -198,10 +239,14 @@ figure(plot.audit(omegas, {"flow, by (6.5)": geometric, "tilt, by (6.5)": harmon
 off = lambda x: metrics.sliced_w2(x, truth)
 again = Draw(4)
 floor, _ = metrics.noise_floor(metrics.sliced_w2, lambda: tilted(OMEGA, again), 4)
-share = lambda x: mixture.shares(x)[2:]            # of the two modes of class 1
+share = lambda x: mixture.shares(x)[2:]  # of the two modes of class 1
 claim("C06.7", "the flow's distance to the tilt, in floors", off(flow) / floor, above=10)
-claim("C06.8", "the smaller mode's share in the flow, over that in the tilt",
-      share(flow)[0] / share(truth)[0], below=0.5)
+claim(
+    "C06.8",
+    "the smaller mode's share in the flow, over that in the tilt",
+    share(flow)[0] / share(truth)[0],
+    below=0.5,
+)
 
 # %% [markdown]
 # Langevin steps would mend it, but at one level they rarely cross from mode to mode. So take them at twenty, from noise on, with the same guided scores:
@@ -209,12 +254,20 @@ claim("C06.8", "the smaller mode's share in the flow, over that in the tilt",
 # %%
 # NBVAL_CHECK_OUTPUT
 doubt = lambda x: (1 - mixture.class_prob(x, last, one)).mean()
-fair = tilted(0.0, Draw(1))                         # ω = 0: the class
+fair = tilted(0.0, Draw(1))  # ω = 0: the class
 slow = annealed_langevin(strong, x_T, levels(20, t_max=0.7), 2e-4, 60, Draw(6), one)
-claim("C06.9", "Langevin steps at 20 levels: their distance to the tilt over the flow's",
-      off(slow) / off(flow), below=0.2)
-claim("C06.10", "Langevin steps at 20 levels: mean doubt, over that of fair samples",
-      doubt(slow) / doubt(fair), below=0.5)
+claim(
+    "C06.9",
+    "Langevin steps at 20 levels: their distance to the tilt over the flow's",
+    off(slow) / off(flow),
+    below=0.2,
+)
+claim(
+    "C06.10",
+    "Langevin steps at 20 levels: mean doubt, over that of fair samples",
+    doubt(slow) / doubt(fair),
+    below=0.5,
+)
 
 # %% [markdown]
 # They repair widths and weights and stay clear of the other class, at 1200 calls. Seen this way, guidance is a predictor whose corrector is missing [@bradley2024cfg].
@@ -245,9 +298,15 @@ base = two(0.25, 0.25)
 pushed = guided(base, 2.0, null=1)
 shift = lambda lo, hi: ends(between(pushed, base, lo, hi))[0] - 1
 cos = lambda kappa: (1 + kappa**2 / 0.25) ** -0.5
-claim("C06.11", "shift by interval guidance − (6.6) (largest of 3 intervals)",
-      max(abs(shift(lo, hi) - 2 * (cos(lo) - cos(hi)))
-          for lo, hi in ((0.125, 2.0), (0.2, 0.5), (1.0, 40.0))), below=1e-6)
+claim(
+    "C06.11",
+    "shift by interval guidance − (6.6) (largest of 3 intervals)",
+    max(
+        abs(shift(lo, hi) - 2 * (cos(lo) - cos(hi)))
+        for lo, hi in ((0.125, 2.0), (0.2, 0.5), (1.0, 40.0))
+    ),
+    below=1e-6,
+)
 
 # %% [markdown]
 # Now the mixture, where noisy levels also decide on modes:
@@ -255,24 +314,42 @@ claim("C06.11", "shift by interval guidance − (6.6) (largest of 3 intervals)",
 # %%
 limited = lambda lo, hi: sample(between(strong, model, lo, hi), x_T, levels(50), cond=one)
 middle = limited(0.2, 1.0)
-masses = {"the tilt": share(truth), "guided flow": share(flow),
-          "Langevin, 20 levels": share(slow), "flow, 0.2 ≤ κ ≤ 1": share(middle)}
-figure(plot.ledger(masses, torch.tensor([0.4, 0.6])),
-       "The guided flow leaves the smaller mode a seventh of its weight and puts a tenth "
-       "of the samples in no mode; Langevin steps and the interval keep both weights.",
-       "The mode ledger at $\\omega=6.5$. True weights: those of the class.")
+masses = {
+    "the tilt": share(truth),
+    "guided flow": share(flow),
+    "Langevin, 20 levels": share(slow),
+    "flow, 0.2 ≤ κ ≤ 1": share(middle),
+}
+figure(
+    plot.ledger(masses, torch.tensor([0.4, 0.6])),
+    "The guided flow leaves the smaller mode a seventh of its weight and puts a tenth "
+    "of the samples in no mode; Langevin steps and the interval keep both weights.",
+    "The mode ledger at $\\omega=6.5$. True weights: those of the class.",
+)
 
 # %% [markdown]
 # Are they still samples that nobody would mistake?
 
 # %%
 # NBVAL_CHECK_OUTPUT
-claim("C06.12", "κ in [0.2, 1]: the smaller mode's share, over that in the tilt",
-      share(middle)[0] / share(truth)[0], above=0.8)
-claim("C06.13", "κ in [0.2, 1]: mean doubt, over that of fair samples",
-      doubt(middle) / doubt(fair), below=0.1)
-claim("C06.14", "guidance at κ < 0.2 moves the samples by (RMS)",
-      metrics.rms(limited(0, 1e3), limited(0.2, 1e3)), below=1e-3)
+claim(
+    "C06.12",
+    "κ in [0.2, 1]: the smaller mode's share, over that in the tilt",
+    share(middle)[0] / share(truth)[0],
+    above=0.8,
+)
+claim(
+    "C06.13",
+    "κ in [0.2, 1]: mean doubt, over that of fair samples",
+    doubt(middle) / doubt(fair),
+    below=0.1,
+)
+claim(
+    "C06.14",
+    "guidance at κ < 0.2 moves the samples by (RMS)",
+    metrics.rms(limited(0, 1e3), limited(0.2, 1e3)),
+    below=1e-3,
+)
 
 # %% [markdown]
 # They are, and cutting the *noisy* end has brought the smaller mode back. Cutting the clean end is free: the guidance term is $\omega\nabla\log p_t(c|x)$, and by then no sample's class
@@ -287,27 +364,47 @@ claim("C06.14", "guidance at κ < 0.2 moves the samples by (RMS)",
 # %%
 teacher, codes = shapes_teacher(), asked()
 dial = lambda omega, null=NULL_TOKENS: guided(teacher, omega, null)
-nets = {"ω = 0": teacher, "ω = 2": dial(2.0), "ω = 6.5": dial(6.5),
-        "ω = 6.5, κ ≥ 0.3": between(dial(6.5), teacher, 0.3, 1e3)}
-made = {name: draw_shapes(net, codes, 0.0, steps=16)        # 0.0: no ω on top of the net's
-        for name, net in nets.items()}
+nets = {
+    "ω = 0": teacher,
+    "ω = 2": dial(2.0),
+    "ω = 6.5": dial(6.5),
+    "ω = 6.5, κ ≥ 0.3": between(dial(6.5), teacher, 0.3, 1e3),
+}
+made = {
+    name: draw_shapes(net, codes, 0.0, steps=16)  # 0.0: no ω on top of the net's
+    for name, net in nets.items()
+}
 found = {name: scores(x, codes) for name, x in made.items()}
 title = "{}: accuracy {accuracy:.3f}, Fréchet {frechet:.2f}"
 rows = {title.format(name, **found[name]): x[16:24] for name, x in made.items()}
-figure(plot.pictures(rows),
-       "Weight 2 cleans the shapes; weight 6.5 frays them and fills them with speckles, "
-       "which go away when guidance stops at low noise.",
-       "One caption a column, one noise a column. Real pictures: 1.000 and 0.12.")
+figure(
+    plot.pictures(rows),
+    "Weight 2 cleans the shapes; weight 6.5 frays them and fills them with speckles, "
+    "which go away when guidance stops at low noise.",
+    "One caption a column, one noise a column. Real pictures: 1.000 and 0.12.",
+)
 
 # %%
 # NBVAL_CHECK_OUTPUT
 plain, mild, full, cut = found.values()
-claim("C06.15", "ω = 2: accuracy gained over no guidance",
-      mild["accuracy"] - plain["accuracy"], above=0.02)
-claim("C06.16", "ω = 6.5: Fréchet distance over that of no guidance",
-      full["frechet"] / plain["frechet"], above=1.5)
-claim("C06.17", "ω = 6.5, κ ≥ 0.3 only: Fréchet distance over that of full guidance",
-      cut["frechet"] / full["frechet"], below=0.7)
+claim(
+    "C06.15",
+    "ω = 2: accuracy gained over no guidance",
+    mild["accuracy"] - plain["accuracy"],
+    above=0.02,
+)
+claim(
+    "C06.16",
+    "ω = 6.5: Fréchet distance over that of no guidance",
+    full["frechet"] / plain["frechet"],
+    above=1.5,
+)
+claim(
+    "C06.17",
+    "ω = 6.5, κ ≥ 0.3 only: Fréchet distance over that of full guidance",
+    cut["frechet"] / full["frechet"],
+    below=0.7,
+)
 
 # %% [markdown]
 # Guidance trades: accuracy rises (the standard error of the gain is at most .012), the Fréchet distance too. And here the *clean* end does the harm, though only one of the sixteen calls lies below
@@ -321,12 +418,20 @@ claim("C06.17", "ω = 6.5, κ ≥ 0.3 only: Fréchet distance over that of full 
 
 # %%
 # NBVAL_CHECK_OUTPUT
-claim("C06.18", "(a) c and ∅ exchanged: the flow's variance (theory: 1²/¼ = 4)",
-      ends(guided(two(1.0, 0.25, m_c=0.0), 1.0, null=1))[1] ** 2, between=(3.99, 4.01))
+claim(
+    "C06.18",
+    "(a) c and ∅ exchanged: the flow's variance (theory: 1²/¼ = 4)",
+    ends(guided(two(1.0, 0.25, m_c=0.0), 1.0, null=1))[1] ** 2,
+    between=(3.99, 4.01),
+)
 of = tokens(["of of of of of of of of of of"])[0]
 wrong = scores(draw_shapes(dial(2.0, null=of), codes, 0.0, steps=16), codes)
-claim("C06.19", "(b) a wrong ∅: accuracy over that of no guidance",
-      wrong["accuracy"] / plain["accuracy"], below=0.5)
+claim(
+    "C06.19",
+    "(b) a wrong ∅: accuracy over that of no guidance",
+    wrong["accuracy"] / plain["accuracy"],
+    below=0.5,
+)
 
 # %% [markdown]
 # (a) The tilt does not even exist, its precision $2-4$ is negative. The flow does not mind, and makes samples twice as wide as the whole. (b) What the network says about this sentence is an accident of
@@ -378,6 +483,7 @@ claim("C06.19", "(b) a wrong ∅: accuracy over that of no guidance",
 #
 # Answer to 3, as code that runs; solve it before you read on:
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def away(good, bad, omega):
@@ -385,13 +491,22 @@ def away(good, bad, omega):
     lerp = lambda x, t, c: torch.lerp(bad.net(x, t, c), good.net(x, t, c), 1 + omega)
     return replace(good, net=lerp)
 
+
 pair = away(two(0.25, 0.25, m_c=0.0), two(1.0, 1.0, m_c=0.0), 2.0)
-claim("C06.20", "autoguidance, ω = 2: variance (theory: (¼)³ = 0.015625)",
-      ends(pair)[1] ** 2, between=(0.0156, 0.0157))
+claim(
+    "C06.20",
+    "autoguidance, ω = 2: variance (theory: (¼)³ = 0.015625)",
+    ends(pair)[1] ** 2,
+    between=(0.0156, 0.0157),
+)
 blurred = exact(replace(mixture, stds=1.3 * mixture.stds), schedule)
 sharp = sample(away(model, blurred, 2.0), x_T, levels(50), cond=one)
-claim("C06.21", "autoguidance, ω = 2: the smaller mode's share, over that in the class",
-      share(sharp)[0] / 0.4, between=(0.8, 1.2))
+claim(
+    "C06.21",
+    "autoguidance, ω = 2: the smaller mode's share, over that in the class",
+    share(sharp)[0] / 0.4,
+    between=(0.8, 1.2),
+)
 
 # %% [markdown]
 # Good and bad model agree on where the modes are and differ in width only, so no mass moves: the modes narrow in place.

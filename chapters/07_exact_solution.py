@@ -27,7 +27,7 @@
 # A grey line ties each point to where it should be.
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import numpy as np
 import torch
@@ -37,24 +37,30 @@ from dlib import plot, reference, sample, scaled_linear, solvers, thresholded, v
 from toy_data import digits_split, digits_teacher, gmm5
 
 f64, c, mean = torch.float64, 0.5, torch.tensor([[1.0, -0.5]], dtype=torch.float64)
-gauss = Mixture(torch.ones(1), mean, torch.tensor([c]))     # N(mean, c² I)
+gauss = Mixture(torch.ones(1), mean, torch.tensor([c]))  # N(mean, c² I)
 noise = Draw(0).normal(torch.empty(256, 2, dtype=f64))
+
 
 # %%
 def run(data, schedule, solver, n):
     """y = x/α after n steps from κ = σ/α = 50 to 0.01, uniform in log κ."""
     lams = torch.linspace(-math.log(50), math.log(100), n + 1, dtype=f64).tolist()
-    path = [schedule.at_lam(lam) for lam in lams]   # λ = −log κ
+    path = [schedule.at_lam(lam) for lam in lams]  # λ = −log κ
     return sample(exact(data, schedule), path[0].sigma * noise, path, solver) / path[-1].alpha
 
-panels = {f"{name}, on {schedule.name.upper()}": run(gauss, schedule, solver, 10)
-          for name, solver in (("Euler in t", solvers.euler), ("DDIM", solvers.ddim))
-          for schedule in (vp(), edm())}
-truth = mean + ((c**2 + 0.01**2) / (c**2 + 50**2)) ** 0.5 * (50 * noise - mean)    # see 7.1
-figure(plot.endpoints(panels, truth, torch.zeros(256).long()),
-       "Ten Euler steps nearly reach the exact points on the VP schedule and collapse to "
-       "one spot on EDM's; ten DDIM steps give one slightly narrow cloud on both.",
-       "Same network, same noise. Grey: the distance still to go.")
+
+panels = {
+    f"{name}, on {schedule.name.upper()}": run(gauss, schedule, solver, 10)
+    for name, solver in (("Euler in t", solvers.euler), ("DDIM", solvers.ddim))
+    for schedule in (vp(), edm())
+}
+truth = mean + ((c**2 + 0.01**2) / (c**2 + 50**2)) ** 0.5 * (50 * noise - mean)  # see 7.1
+figure(
+    plot.endpoints(panels, truth, torch.zeros(256).long()),
+    "Ten Euler steps nearly reach the exact points on the VP schedule and collapse to "
+    "one spot on EDM's; ten DDIM steps give one slightly narrow cloud on both.",
+    "Same network, same noise. Grey: the distance still to go.",
+)
 
 # %% [markdown]
 # So a schedule can be lucky or unlucky for Euler, and it should not matter at all. This chapter removes it, and ends with a formula for how much too narrow
@@ -84,11 +90,14 @@ figure(plot.endpoints(panels, truth, torch.zeros(256).long()),
 # </details>
 
 # %%
-schedule, model = vp(), exact(gauss, vp())          # the perfect network for these data
+schedule, model = vp(), exact(gauss, vp())  # the perfect network for these data
 levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing, t_min=1e-2))
 V = lambda level: (level.alpha * c) ** 2 + level.sigma**2
-def closed_form(x, a, b):                           # the ODE's flow from level a to level b
+
+
+def closed_form(x, a, b):  # the ODE's flow from level a to level b
     return b.alpha * mean + (V(b) / V(a)) ** 0.5 * (x - a.alpha * mean)
+
 
 # %% [markdown]
 # ## 7.2 Variation of constants
@@ -113,17 +122,25 @@ def closed_form(x, a, b):                           # the ODE's flow from level 
 # NBVAL_CHECK_OUTPUT
 s, t = schedule.levels([0.7, 0.4])
 half, (nodes, shares) = (t.lam - s.lam) / 2, np.polynomial.legendre.leggauss(20)
-by_eps, by_x0 = t.alpha / s.alpha * noise, t.sigma / s.sigma * noise     # any start x_s will do
+by_eps, by_x0 = t.alpha / s.alpha * noise, t.sigma / s.sigma * noise  # any start x_s will do
 for node, share in zip(nodes, half * shares):
     level = schedule.at_lam(s.lam + half * (node + 1))
     said = model(closed_form(noise, s, level), level)
     by_eps = by_eps - t.alpha * share * math.exp(-level.lam) * said.eps
     by_x0 = by_x0 + t.sigma * share * math.exp(level.lam) * said.x0
 
-claim("C07.1", "the ε form of the exact solution is the closed-form flow (rms gap)",
-      metrics.rms(by_eps, closed_form(noise, s, t)), below=1e-9)
-claim("C07.2", "the data form of the exact solution is the closed-form flow (rms gap)",
-      metrics.rms(by_x0, closed_form(noise, s, t)), below=1e-9)
+claim(
+    "C07.1",
+    "the ε form of the exact solution is the closed-form flow (rms gap)",
+    metrics.rms(by_eps, closed_form(noise, s, t)),
+    below=1e-9,
+)
+claim(
+    "C07.2",
+    "the data form of the exact solution is the closed-form flow (rms gap)",
+    metrics.rms(by_x0, closed_form(noise, s, t)),
+    below=1e-9,
+)
 
 # %% [markdown]
 # ## 7.3 The first term
@@ -142,8 +159,12 @@ claim("C07.2", "the data form of the exact solution is the closed-form flow (rms
 # NBVAL_CHECK_OUTPUT
 show(solvers.ddim)
 on = lambda other: run(gmm5(), other, solvers.ddim, 20)
-claim("C07.3", "five modes: DDIM on VP, flow and EDM is one trajectory (largest rms gap)",
-      max(metrics.rms(on(other), on(vp())) for other in (flow(), edm())), below=1e-9)
+claim(
+    "C07.3",
+    "five modes: DDIM on VP, flow and EDM is one trajectory (largest rms gap)",
+    max(metrics.rms(on(other), on(vp())) for other in (flow(), edm())),
+    below=1e-9,
+)
 
 # %% [markdown]
 # If $\varepsilon$ or $x_\theta$ does not change along the path, freezing it costs nothing, however long the step. Then the
@@ -152,13 +173,19 @@ claim("C07.3", "five modes: DDIM on VP, flow and EDM is one trajectory (largest 
 # %%
 # NBVAL_CHECK_OUTPUT
 a, *_, b = path = schedule.levels([1.0, 0.8, 0.6, 0.4])
-truth = {"eps": b.alpha * (noise / a.alpha + b.sigma / b.alpha - a.sigma / a.alpha),
-         "x0": b.sigma * (noise / a.sigma + b.alpha / b.sigma - a.alpha / a.sigma)}
+truth = {
+    "eps": b.alpha * (noise / a.alpha + b.sigma / b.alpha - a.sigma / a.alpha),
+    "x0": b.sigma * (noise / a.sigma + b.alpha / b.sigma - a.alpha / a.sigma),
+}
 for name, face in (("C07.4", "eps"), ("C07.5", "x0")):
     same = Denoiser(lambda x, time, cond: torch.ones_like(x), schedule, face)
     ends = [sample(same, noise, walk, solvers.ddim) for walk in ([a, b], path)]
-    claim(name, f"constant {face}: one DDIM step is exact, and so are three (largest rms gap)",
-          max(metrics.rms(end, truth[face]) for end in ends), below=1e-12)
+    claim(
+        name,
+        f"constant {face}: one DDIM step is exact, and so are three (largest rms gap)",
+        max(metrics.rms(end, truth[face]) for end in ends),
+        below=1e-12,
+    )
 
 # %% [markdown]
 # Along a path of real data $\varepsilon$ is not constant: the step errs by $O(h^2)$, and $N\propto1/h$ of them by $O(h)$. That is order 1, no more. Euler's
@@ -167,10 +194,14 @@ for name, face in (("C07.4", "eps"), ("C07.5", "x0")):
 # %%
 # NBVAL_CHECK_OUTPUT
 five = exact(gmm5(), schedule)
-goal = reference(five, noise, *levels(1))           # the exact flow's end points
+goal = reference(five, noise, *levels(1))  # the exact flow's end points
 error = lambda n: metrics.typical(sample(five, noise, levels(n), solvers.ddim), goal)
-claim("C07.6", "five modes: the order of DDIM",
-      metrics.order({n: error(n) for n in (160, 320, 640)}), between=(0.85, 1.15))
+claim(
+    "C07.6",
+    "five modes: the order of DDIM",
+    metrics.order({n: error(n) for n in (160, 320, 640)}),
+    between=(0.85, 1.15),
+)
 
 # %% [markdown]
 # ## 7.4 DDIM's error on a Gaussian is a product of cosines
@@ -187,14 +218,21 @@ claim("C07.6", "five modes: the order of DDIM",
 # %%
 # NBVAL_CHECK_OUTPUT
 angle = lambda level: math.atan(level.sigma / (level.alpha * c))
-def width(walk):                                    # of DDIM's cloud, over the exact one
+
+
+def width(walk):  # of DDIM's cloud, over the exact one
     exact_cloud = closed_form(noise, walk[0], walk[-1])
     return (sample(model, noise, walk, solvers.ddim).std(0) / exact_cloud.std(0)).mean().item()
 
+
 walks = [levels(n, spacing) for spacing in ("time", "lam", "karras") for n in (3, 10, 40)]
 cosines = lambda walk: math.prod(math.cos(angle(a) - angle(b)) for a, b in zip(walk, walk[1:]))
-claim("C07.7", "DDIM's width over the exact one is the product of cosines (largest gap)",
-      max(abs(width(walk) - cosines(walk)) for walk in walks), below=1e-12)
+claim(
+    "C07.7",
+    "DDIM's width over the exact one is the product of cosines (largest gap)",
+    max(abs(width(walk) - cosines(walk)) for walk in walks),
+    below=1e-12,
+)
 
 # %% [markdown]
 # And now the best grid is a one-line proof. The angles of all steps sum to $\Theta=\varphi_1-\varphi_0<\pi/2$; $\log\cos$ is concave; so by
@@ -202,15 +240,22 @@ claim("C07.7", "DDIM's width over the exact one is the product of cosines (large
 #
 # $$\prod_i\cos\Delta\varphi_i\;\le\;\cos^N\frac{\Theta}{N}=1-\frac{\Theta^2}{2N}+O(N^{-2}). \label{eq:best}$$
 
+
 # %%
-def by_angle(n):                                    # n steps, uniform in φ
+def by_angle(n):  # n steps, uniform in φ
     phi = torch.linspace(*map(angle, levels(1)), n + 1, dtype=f64)
     return [schedule.at_lam(lam) for lam in (-(c * phi.tan()).log()).tolist()]
 
-grids = {"uniform in t": lambda n: levels(n, "time"), "uniform in λ": levels,
-         "karras": lambda n: levels(n, "karras"), "uniform in φ": by_angle}
-lost = {name: {n: 1 - width(walk(n)) for n in (4, 6, 10, 16, 24, 40)}
-        for name, walk in grids.items()}
+
+grids = {
+    "uniform in t": lambda n: levels(n, "time"),
+    "uniform in λ": levels,
+    "karras": lambda n: levels(n, "karras"),
+    "uniform in φ": by_angle,
+}
+lost = {
+    name: {n: 1 - width(walk(n)) for n in (4, 6, 10, 16, 24, 40)} for name, walk in grids.items()
+}
 
 # %% [markdown]
 # At 40 steps $\Theta^2/2N$ is .027. The next term takes the share $\Theta^2/4N$ off it, between one and two percent.
@@ -218,14 +263,24 @@ lost = {name: {n: 1 - width(walk(n)) for n in (4, 6, 10, 16, 24, 40)}
 # %%
 # NBVAL_CHECK_OUTPUT
 *others, best = lost.values()
-claim("C07.8", "10 steps: the other grids lose more width than uniform φ (least ratio)",
-      min(curve[10] for curve in others) / best[10], above=1)
-claim("C07.9", "the best grid loses Θ²/2N (measured over predicted, at 40 steps)",
-      best[40] / ((angle(levels(1)[0]) - angle(levels(1)[1])) ** 2 / 80), between=(0.97, 1))
-figure(plot.convergence(lost, ylabel="share of the width that is lost", slopes=(1,)),
-       "Every grid loses width in proportion to 1/N; the one uniform in φ loses least, "
-       "those uniform in t and Karras's most.",
-       "DDIM on one Gaussian. Nothing is random here: each point is a product of cosines.")
+claim(
+    "C07.8",
+    "10 steps: the other grids lose more width than uniform φ (least ratio)",
+    min(curve[10] for curve in others) / best[10],
+    above=1,
+)
+claim(
+    "C07.9",
+    "the best grid loses Θ²/2N (measured over predicted, at 40 steps)",
+    best[40] / ((angle(levels(1)[0]) - angle(levels(1)[1])) ** 2 / 80),
+    between=(0.97, 1),
+)
+figure(
+    plot.convergence(lost, ylabel="share of the width that is lost", slopes=(1,)),
+    "Every grid loses width in proportion to 1/N; the one uniform in φ loses least, "
+    "those uniform in t and Karras's most.",
+    "DDIM on one Gaussian. Nothing is random here: each point is a product of cosines.",
+)
 
 # %% [markdown]
 # No grid makes DDIM second order; the best one only lowers the constant. You need not know $c$ well: a grid made for twice the true $c$ loses a quarter more (exercise 3). With many modes there is no single $c$; the library's `arctan` grid,
@@ -237,20 +292,31 @@ figure(plot.convergence(lost, ylabel="share of the width that is lost", slopes=(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-peer = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                     clip_sample=False, set_alpha_to_one=False, timestep_spacing="trailing")
-net = lambda x, n: torch.tanh(0.7 * x + n / 1000)   # x and an index n from 0 to 999
+peer = DDIMScheduler(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    clip_sample=False,
+    set_alpha_to_one=False,
+    timestep_spacing="trailing",
+)
+net = lambda x, n: torch.tanh(0.7 * x + n / 1000)  # x and an index n from 0 to 999
 theirs = noise.float()
 peer.set_timesteps(10)
 for n in peer.timesteps:
     theirs = peer.step(net(theirs, n), n, theirs).prev_sample
 
-ladder = discrete(scaled_linear())                  # t = (n + 1)/1000
-ours = Denoiser(lambda x, n, cond: net(x, n[:, None]), ladder, "eps",
-                clock=lambda t: 1000 * t - 1)
+ladder = discrete(scaled_linear())  # t = (n + 1)/1000
+ours = Denoiser(
+    lambda x, n, cond: net(x, n[:, None]), ladder, "eps", clock=lambda t: 1000 * t - 1
+)
 mine = sample(ours, noise.float(), ladder.levels(grid(ladder, 10, "sd_trailing")), solvers.ddim)
-claim("C07.10", "ten DDIM steps are diffusers' ten (largest difference over largest value)",
-      (mine - theirs).abs().max() / theirs.abs().max(), below=1e-6)
+claim(
+    "C07.10",
+    "ten DDIM steps are diffusers' ten (largest difference over largest value)",
+    (mine - theirs).abs().max() / theirs.abs().max(),
+    below=1e-6,
+)
 
 # %% [markdown]
 # The two flags matter: `set_alpha_to_one=False` ends at index 0, where the ladder ends, and `clip_sample=False` keeps $x_\theta$ as it is: latents
@@ -266,20 +332,28 @@ claim("C07.10", "ten DDIM steps are diffusers' ten (largest difference over larg
 # NBVAL_CHECK_OUTPUT
 teacher, (every, labels) = digits_teacher(), digits_split()[1]
 digit, clean = torch.arange(10), every[[labels.tolist().index(k) for k in range(10)]]
+
+
 def there_and_back(x, n):
     path = schedule.levels(grid(schedule, n, t_min=2e-2))
-    for a, b in zip(path[::-1], path[-2::-1]):      # the same formula, from clean to noisy
+    for a, b in zip(path[::-1], path[-2::-1]):  # the same formula, from clean to noisy
         x = teacher(x, a, digit).mix(b.alpha, b.sigma)
     return sample(teacher, x, path, solvers.ddim, digit)
 
+
 back = {n: there_and_back(clean, n) for n in (10, 40, 160)}
-claim("C07.11", "the round trip's error falls with the steps at order 1 (10 to 160 steps)",
-      metrics.order({n: metrics.rms(x, clean) for n, x in back.items()}), between=(0.7, 1.4))
-figure(plot.pictures({"picture": clean,
-                      **{f"there and back, 2 × {n}": x for n, x in back.items()}}),
-       "After ten DDIM steps to noise and ten back, greys of the digits have shifted; "
-       "after 160 and 160 they are the pictures that went in.",
-       "DDIM as an encoder: the same network, run to noise and back.")
+claim(
+    "C07.11",
+    "the round trip's error falls with the steps at order 1 (10 to 160 steps)",
+    metrics.order({n: metrics.rms(x, clean) for n, x in back.items()}),
+    between=(0.7, 1.4),
+)
+figure(
+    plot.pictures({"picture": clean, **{f"there and back, 2 × {n}": x for n, x in back.items()}}),
+    "After ten DDIM steps to noise and ten back, greys of the digits have shifted; "
+    "after 160 and 160 they are the pictures that went in.",
+    "DDIM as an encoder: the same network, run to noise and back.",
+)
 
 # %% [markdown]
 # ## 7.7 What should look wrong here
@@ -292,13 +366,21 @@ figure(plot.pictures({"picture": clean,
 
 # %%
 # NBVAL_CHECK_OUTPUT
-x_t = t.alpha * mean + V(t) ** 0.5 * noise          # the cloud at level t
+x_t = t.alpha * mean + V(t) ** 0.5 * noise  # the cloud at level t
 said, within = model(x_t, t), thresholded(model)(x_t, t)
 moved = t.alpha * said.x0.clamp(-1, 1) + t.sigma * said.eps
-claim("C07.12", "clipped x₀ with the old ε: a step of length zero moves the cloud (rms)",
-      metrics.rms(moved, x_t), between=(0.029, 0.045))
-claim("C07.13", "x₀ and ε from dlib.thresholded: it stays (rms)",
-      metrics.rms(within.mix(t.alpha, t.sigma), x_t), below=1e-12)
+claim(
+    "C07.12",
+    "clipped x₀ with the old ε: a step of length zero moves the cloud (rms)",
+    metrics.rms(moved, x_t),
+    between=(0.029, 0.045),
+)
+claim(
+    "C07.13",
+    "x₀ and ε from dlib.thresholded: it stays (rms)",
+    metrics.rms(within.mix(t.alpha, t.sigma), x_t),
+    below=1e-12,
+)
 
 # %% [markdown]
 # `thresholded` takes $\varepsilon=(x_t-\alpha_tx_\theta)/\sigma_t$ from the new $x_\theta$; diffusers does so with `use_clipped_model_output=True`.
@@ -354,15 +436,21 @@ claim("C07.13", "x₀ and ε from dlib.thresholded: it stays (rms)",
 #
 # </details>
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
-def loss(guess, n=640):                             # of a grid made for c′ = guess
+def loss(guess, n=640):  # of a grid made for c′ = guess
     kappa = guess * torch.linspace(math.pi / 2, 0, n + 1, dtype=f64).tan()
     return 1 - (kappa / c).atan().diff().cos().prod().item()
 
+
 ratio = {guess: loss(guess) / loss(c) for guess in (0.125, 0.25, 1.0, 2.0)}
-claim("C07.14", "loss of a grid made for c′, over ½(c/c′ + c′/c) least losses (largest off 1)",
-      max(abs(2 * r / (c / guess + guess / c) - 1) for guess, r in ratio.items()), below=0.01)
+claim(
+    "C07.14",
+    "loss of a grid made for c′, over ½(c/c′ + c′/c) least losses (largest off 1)",
+    max(abs(2 * r / (c / guess + guess / c) - 1) for guess, r in ratio.items()),
+    below=0.01,
+)
 
 # %% [markdown]
 # ## References

@@ -26,7 +26,7 @@
 # each point to where it should have landed.
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 import numpy as np
 import torch
 from dlib import CLEAN, NULL, Draw, exact, grid, guided, metrics, plot
@@ -34,19 +34,26 @@ from dlib import reference, sample, solvers, vp, walk
 from toy_data import digits_teacher, gaussian, gmm5, labelled
 
 schedule, mixture = vp(), gmm5()
-model = exact(mixture, schedule)                    # the perfect network for this data
-def levels(n, spacing="lam"):                       # n steps, from t = 1 to t = 0.01
+model = exact(mixture, schedule)  # the perfect network for this data
+
+
+def levels(n, spacing="lam"):  # n steps, from t = 1 to t = 0.01
     return schedule.levels(grid(schedule, n, spacing, t_min=1e-2))
 
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))      # noise, at t = 1
-truth = reference(model, x_T, *levels(1))                           # the exact end points
-panels = {"DDIM, 12 calls": sample(model, x_T, levels(12), solvers.ddim),
-          "++(3M), 12 calls": sample(model, x_T, levels(12), solvers.dpm_solver_pp_3m)}
+
+x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+truth = reference(model, x_T, *levels(1))  # the exact end points
+panels = {
+    "DDIM, 12 calls": sample(model, x_T, levels(12), solvers.ddim),
+    "++(3M), 12 calls": sample(model, x_T, levels(12), solvers.dpm_solver_pp_3m),
+}
 nearest = (truth[:, None] - mixture.means).norm(dim=2).argmin(1)
-figure(plot.endpoints(panels, truth, nearest),
-       "With 12 calls DDIM leaves a visible error on almost every point; "
-       "DPM-Solver++(3M) leaves one on a handful.",
-       "Same network, same start, same number of calls. Grey: the distance still to go.")
+figure(
+    plot.endpoints(panels, truth, nearest),
+    "With 12 calls DDIM leaves a visible error on almost every point; "
+    "DPM-Solver++(3M) leaves one on a handful.",
+    "Same network, same start, same number of calls. Grey: the distance still to go.",
+)
 
 # %% [markdown]
 # The left sampler takes the network's answer to stay the same during a step. The right one remembers its last three answers.
@@ -74,11 +81,13 @@ figure(plot.endpoints(panels, truth, nearest),
 path = list(walk(model, x_T[3:4], levels(480), solvers.dpm_solver_3))[170:272]
 lam = torch.tensor([state.level.lam for state in path])
 eps = torch.stack([model(state.x, state.level).eps[0, 1] for state in path])
-known = [22, 46, 70]                                # where the 20-step sampler asked last
+known = [22, 46, 70]  # where the 20-step sampler asked last
 fit = lambda now: torch.tensor(np.polyval(np.polyfit(lam[now], eps[now], len(now) - 1), lam))
 fits = {"frozen": fit(known[2:]), "line": fit(known[1:]), "parabola": fit(known)}
-figure(plot.along_path(lam, eps, fits, "ε₂ along one path", lam[[70, 94]].tolist()),
-       "In the shaded step ε leaves the frozen value at once, the line late, the parabola hardly.")
+figure(
+    plot.along_path(lam, eps, fits, "ε₂ along one path", lam[[70, 94]].tolist()),
+    "In the shaded step ε leaves the frozen value at once, the line late, the parabola hardly.",
+)
 
 # %% [markdown]
 # ## 8.2 Taylor inside the integral
@@ -108,14 +117,19 @@ figure(plot.along_path(lam, eps, fits, "ε₂ along one path", lam[[70, 94]].tol
 # %%
 # NBVAL_CHECK_OUTPUT
 show(solvers.expand_eps, solvers.ddim)
-def end(solver, n, on=levels):                      # n steps, on a grid that `on` makes
+
+
+def end(solver, n, on=levels):  # n steps, on a grid that `on` makes
     return sample(model, x_T, on(n), solver)
+
 
 def order(solver, on=levels, steps=(160, 320, 640)):
     return metrics.order({n: metrics.typical(end(solver, n, on), truth) for n in steps})
 
+
 def converges(id, name, p, slope):
     claim(id, f"{name} converges at order {p}", slope, between=(p - 0.15, p + 0.15))
+
 
 converges("C08.1", "DDIM", 1, order(solvers.ddim))
 
@@ -160,8 +174,11 @@ converges("C08.5", "Heun's rule in (y, κ)", 2, order(solvers.heun))
 # %%
 # NBVAL_CHECK_OUTPUT
 show(solvers.dpm_solver_pp_2m)
-def uneven(n):                                      # drop every third level of a finer grid
+
+
+def uneven(n):  # drop every third level of a finer grid
     return [level for i, level in enumerate(levels(3 * n // 2)) if i % 3 != 1]
+
 
 two_m = solvers.dpm_solver_pp_2m
 converges("C08.6", "DPM-Solver++(2M) on uneven steps", 2, order(two_m, uneven))
@@ -184,8 +201,12 @@ ours, released = solvers.dpm_solver_pp_3m, solvers.dpm_solver_pp_3m_released
 converges("C08.7", "DPM-Solver++(3M), corrected, on uneven steps", 3, order(ours, uneven))
 converges("C08.8", "DPM-Solver++(3M), as released,", 2, order(released))
 twelve = [metrics.typical(end(solver, 12), truth) for solver in (released, ours)]
-claim("C08.9", "12 steps: the released 3M is closer for a typical sample (error ratio)",
-      twelve[0] / twelve[1], below=0.5)
+claim(
+    "C08.9",
+    "12 steps: the released 3M is closer for a typical sample (error ratio)",
+    twelve[0] / twelve[1],
+    below=0.5,
+)
 
 # %% [markdown]
 # The last line surprises: from about 10 to 40 steps the released form is *closer* here, for a typical sample. Order is a promise about the limit.
@@ -208,8 +229,12 @@ converges("C08.10", "UniPC-1", 2, order(solvers.unipc_1))
 converges("C08.11", "UniPC-2", 3, order(solvers.unipc_2))
 claim("C08.12", "UniPC-3 converges at order 4", order(solvers.unipc_3), between=(3.7, 4.15))
 late = [metrics.typical(end(solver, 320), truth) for solver in (released, ours, solvers.unipc_3)]
-claim("C08.13", "320 steps: the released 3M's error over that of corrected 3M or UniPC-3 (least)",
-      late[0] / max(late[1:]), above=10)
+claim(
+    "C08.13",
+    "320 steps: the released 3M's error over that of corrected 3M or UniPC-3 (least)",
+    late[0] / max(late[1:]),
+    above=10,
+)
 
 # %% [markdown]
 # (UniPC-3's next error term still shows at 160 steps, hence its lower bound.) The authors have a second corrector; 8.11 measures its order.
@@ -223,17 +248,34 @@ claim("C08.13", "320 steps: the released 3M's error over that of corrected 3M or
 # NBVAL_CHECK_OUTPUT
 draw = Draw(1)
 sw2, _ = metrics.noise_floor(metrics.sliced_w2, lambda: mixture.sample(10_000, draw)[0])
-named = {"DDIM": solvers.ddim, "DPM-2": solvers.dpm_solver_2, "DPM-3": solvers.dpm_solver_3,
-         "++(2S)": solvers.dpm_solver_pp_2s, "++(2M)": solvers.dpm_solver_pp_2m,
-         "++(3M)": solvers.dpm_solver_pp_3m, "UniPC-3": solvers.unipc_3}
-curves = {name: {calls: metrics.rms(end(solver, calls // solver.calls), truth)
-                 for calls in (6, 12, 24, 48, 96, 192)} for name, solver in named.items()}
-figure(plot.convergence(curves, floor=2**0.5 * sw2, slopes=(1, 2, 3, 4)),
-       "From 24 calls on UniPC-3 is lowest, from 48 on ++(3M) next; at 6 calls the single-step "
-       "solvers DPM-2 and DPM-3 are worse than DDIM.",
-       "Error against calls on GMM5, uniform in λ.")
-claim("C08.14", "GMM5, 6 calls: DPM-Solver-3 is further off than DDIM (error ratio)",
-      curves["DPM-3"][6] / curves["DDIM"][6], between=(3, 6))
+named = {
+    "DDIM": solvers.ddim,
+    "DPM-2": solvers.dpm_solver_2,
+    "DPM-3": solvers.dpm_solver_3,
+    "++(2S)": solvers.dpm_solver_pp_2s,
+    "++(2M)": solvers.dpm_solver_pp_2m,
+    "++(3M)": solvers.dpm_solver_pp_3m,
+    "UniPC-3": solvers.unipc_3,
+}
+curves = {
+    name: {
+        calls: metrics.rms(end(solver, calls // solver.calls), truth)
+        for calls in (6, 12, 24, 48, 96, 192)
+    }
+    for name, solver in named.items()
+}
+figure(
+    plot.convergence(curves, floor=2**0.5 * sw2, slopes=(1, 2, 3, 4)),
+    "From 24 calls on UniPC-3 is lowest, from 48 on ++(3M) next; at 6 calls the single-step "
+    "solvers DPM-2 and DPM-3 are worse than DDIM.",
+    "Error against calls on GMM5, uniform in λ.",
+)
+claim(
+    "C08.14",
+    "GMM5, 6 calls: DPM-Solver-3 is further off than DDIM (error ratio)",
+    curves["DPM-3"][6] / curves["DDIM"][6],
+    between=(3, 6),
+)
 
 # %% [markdown]
 # **With guidance.** $\varepsilon^\omega=(1+\omega)\varepsilon(x,c)-\omega\,\varepsilon(x,\varnothing)$ [@ho2022cfg] multiplies the slopes of
@@ -248,20 +290,25 @@ claim("C08.14", "GMM5, 6 calls: DPM-Solver-3 is further off than DDIM (error rat
 classes = torch.arange(256) % 2
 pair = guided(exact(labelled(), schedule), omega=6.5, null=NULL)
 goal = reference(pair, x_T, *levels(1), cond=classes, rtol=1e-10)
+
+
 def off(solver, spacing, calls):
     path = levels(calls // solver.calls, spacing)
     return metrics.rms(sample(pair, x_T, path, solver, cond=classes), goal)
+
 
 columns = [*(("arctan", n) for n in (6, 12, 24)), ("lam", 12), ("karras", 12), ("time", 12)]
 rows = [["rms error", *(f"{spacing} {calls}" for spacing, calls in columns)]]
 rows += [[name, *(f"{off(s, *where):.3f}" for where in columns)] for name, s in named.items()]
 print("\n".join("".join(f"{entry:>11}" for entry in row) for row in rows))
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def ratio(id, one, other, spacing, calls, **bound):
     value = off(named[one], spacing, calls) / off(named[other], spacing, calls)
     claim(id, f"guided, {calls} calls, {spacing}: {one}'s error over {other}'s", value, **bound)
+
 
 ratio("C08.15", "DPM-2", "DDIM", "lam", 12, between=(3, 10))
 ratio("C08.16", "++(2S)", "DDIM", "lam", 12, below=0.7)
@@ -281,27 +328,44 @@ ratio("C08.19", "UniPC-3", "++(2M)", "arctan", 12, below=0.33)
 # $x_\theta=y-\kappa\varepsilon$, and along \eqref{eq:ode} $dx_\theta/d\kappa=-\kappa\,d\varepsilon/d\kappa$. So it leaves an error $\propto\kappa_1^2$, with
 # $\kappa_1$ the level of the last call, however good the state that it starts from:
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def by_default(n):
     index = torch.linspace(0, 999, n + 1, dtype=torch.float64).round().flip(0)[:-1]
     return schedule.levels((index + 1) / 1000)
 
-noisy, clean = schedule.at(1.0), schedule.at_lam(9.0)               # λ = 9 is σ = 0 to 1e-8
+
+noisy, clean = schedule.at(1.0), schedule.at_lam(9.0)  # λ = 9 is σ = 0 to 1e-8
 x_0 = model(reference(model, x_T, noisy, clean), clean).x0
 alone, kappa_squared = {}, {}
 for n in (160, 320, 640):
     *_, last = by_default(n)
     alone[n] = metrics.typical(model(reference(model, x_T, noisy, last), last).x0, x_0)
     kappa_squared[n] = (last.sigma / last.alpha) ** 2
-def whole(solver):
-    return metrics.order({n: metrics.typical(
-        sample(model, x_T, [*by_default(n), CLEAN], solver), x_0) for n in alone})
 
-claim("C08.20", "diffusers' default grid: the best order of ++(2M), ++(3M) and UniPC-3",
-      max(map(whole, (two_m, ours, solvers.unipc_3))), below=1)
-claim("C08.21", "diffusers' default grid, exact last step: its order minus that of κ₁²",
-      metrics.order(alone) - metrics.order(kappa_squared), between=(-0.05, 0.05))
+
+def whole(solver):
+    return metrics.order(
+        {
+            n: metrics.typical(sample(model, x_T, [*by_default(n), CLEAN], solver), x_0)
+            for n in alone
+        }
+    )
+
+
+claim(
+    "C08.20",
+    "diffusers' default grid: the best order of ++(2M), ++(3M) and UniPC-3",
+    max(map(whole, (two_m, ours, solvers.unipc_3))),
+    below=1,
+)
+claim(
+    "C08.21",
+    "diffusers' default grid, exact last step: its order minus that of κ₁²",
+    metrics.order(alone) - metrics.order(kappa_squared),
+    between=(-0.05, 0.05),
+)
 
 # %% [markdown]
 # From 160 to 640 steps the last call moves from index 6 to index 2 and $\kappa_1^2$ falls threefold, a slope of .80; at index 1 it stops. No picture shows an error of $10^{-3}$, but a
@@ -324,9 +388,12 @@ claim("C08.21", "diffusers' default grid, exact last step: its order minus that 
 show(solvers.sde_dpm_solver_pp, metrics.variance)
 normal = exact(gaussian(0.0, 0.5), schedule)
 start, final = ((0.5 * level.alpha) ** 2 + level.sigma**2 for level in levels(1))
-def law(solver, steps=(160, 320, 640)):             # the order of the variance
+
+
+def law(solver, steps=(160, 320, 640)):  # the order of the variance
     away = lambda n: abs(metrics.variance(normal, levels(n), solver, start) - final)
     return metrics.order({n: away(n) for n in steps})
+
 
 converges("C08.22", "SDE-++(2M), η = ½: variance", 2, law(solvers.sde_dpm_solver_pp(2, 0.5)))
 converges("C08.23", "SDE-++(3M), η = 1: variance", 2, law(solvers.sde_dpm_solver_pp_3m))
@@ -343,19 +410,27 @@ converges("C08.23", "SDE-++(3M), η = 1: variance", 2, law(solvers.sde_dpm_solve
 # NBVAL_CHECK_OUTPUT
 teacher = guided(digits_teacher(), omega=1.0, null=NULL)
 noise, digit = Draw(4).normal(torch.empty(100, 1, 8, 8)), torch.arange(100) % 10
+
+
 def run(solver, n):
     return sample(teacher, noise, [*levels(n), CLEAN], solver, digit)
+
 
 converged, fine = run(solvers.dpm_solver_3, 200), run(two_m, 10)
 rows = {"converged": converged[:10]}
 for name, pictures in (("DDIM", run(solvers.ddim, 10)), ("++(2M)", fine)):
     rows[f"{name}, 11 calls"] = pictures[:10]
     rows[f"{name}: error × 4"] = (4 * (pictures - converged).abs() - 1)[:10]
-figure(plot.pictures(rows),
-       "Eleven calls of DDIM leave errors along every stroke; eleven of ++(2M) almost none.")
-claim("C08.24", "digits: the error of 11 calls of ++(2M) over that of 21 of DDIM",
-      metrics.typical(fine, converged) / metrics.typical(run(solvers.ddim, 20), converged),
-      below=0.7)
+figure(
+    plot.pictures(rows),
+    "Eleven calls of DDIM leave errors along every stroke; eleven of ++(2M) almost none.",
+)
+claim(
+    "C08.24",
+    "digits: the error of 11 calls of ++(2M) over that of 21 of DDIM",
+    metrics.typical(fine, converged) / metrics.typical(run(solvers.ddim, 20), converged),
+    below=0.7,
+)
 
 # %% [markdown]
 # ## 8.11 What should look wrong here
@@ -364,6 +439,7 @@ claim("C08.24", "digits: the error of 11 calls of ++(2M) over that of 21 of DDIM
 # $hx_\theta'=\tfrac12(D_-+D_+)$ and $h^2x_\theta''=D_+-D_-$, and with $\phi$ at $-h$ the corrector should add
 # $\alpha_th\,(\phi_2\,hx_\theta'+\phi_3\,h^2x_\theta'')$ to DDIM. But its loop over derivatives ends one too early, and $D_+$ comes
 # after it with the index left over. What it adds is `slip`. *Predict the order before you run this.*
+
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -378,6 +454,7 @@ def vary_coeff(model, x, a, b, memory=None, noise=None, cond=None):
         x = solvers.expand_x0(x_s, s, a, now) + a.alpha * h * slip
     nodes = ((a.lam, new), *nodes)[:2]
     return solvers.polynomial.through(x, a, b, nodes), (x, a, nodes)
+
 
 converges("C08.25", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_coeff))
 
@@ -440,6 +517,7 @@ converges("C08.25", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_co
 #
 # Answer to 3; solve it before you read on:
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 @solvers.solver(order=2, history=1)
@@ -448,6 +526,7 @@ def eps_2m(model, x, a, b, memory=None, noise=None, cond=None):
     if memory is not None:
         middle = eps + 0.5 * (b.lam - a.lam) / (a.lam - memory[0]) * (eps - memory[1])
     return solvers.expand_eps(x, a, b, middle), (a.lam, eps)
+
 
 converges("C08.26", "the ε-form of 2M", 2, order(eps_2m))
 named["ε-form of 2M"] = eps_2m

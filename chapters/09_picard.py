@@ -29,7 +29,7 @@
 # point to where the exact flow would have carried it.
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 from itertools import islice
 
@@ -43,20 +43,24 @@ from toy_data import captioned, gmm5, shapes_teacher
 from toy_data.shape_captions import NULL_TOKENS, tokens
 
 schedule, mixture = vp(), gmm5()
-model = exact(mixture, schedule)                    # the perfect network for this data
+model = exact(mixture, schedule)  # the perfect network for this data
 levels = lambda n: schedule.levels(grid(schedule, n, t_min=1e-2))
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))      # noise, at t = 1
-truth = reference(model, x_T, *levels(1))           # the flow's end points, at t = 0.01
+x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+truth = reference(model, x_T, *levels(1))  # the flow's end points, at t = 0.01
 
 # %%
 twelfth = next(islice(sweeps(model, x_T, levels(200), tol=0), 12, None))
 labels = (truth[:, None] - mixture.means).norm(dim=2).argmin(1)
-panels = {"DDIM, 12 steps": sample(model, x_T, levels(12)),
-          "12 sweeps over 200 steps": twelfth.points[-1]}
-figure(plot.endpoints(panels, truth, labels),
-       "After twelve steps DDIM leaves a visible error on most points; "
-       "after twelve sweeps over two hundred steps hardly a line can be seen.",
-       "Twelve calls one after another, left on 256 points, right on up to 200 × 256.")
+panels = {
+    "DDIM, 12 steps": sample(model, x_T, levels(12)),
+    "12 sweeps over 200 steps": twelfth.points[-1],
+}
+figure(
+    plot.endpoints(panels, truth, labels),
+    "After twelve steps DDIM leaves a visible error on most points; "
+    "after twelve sweeps over two hundred steps hardly a line can be seen.",
+    "Twelve calls one after another, left on 256 points, right on up to 200 × 256.",
+)
 
 # %% [markdown]
 # The right panel is not a better solver. It is the *same* DDIM with 200 steps, found in 12 rounds instead of 200. The
@@ -95,10 +99,18 @@ figure(plot.endpoints(panels, truth, labels),
 show(_summed)
 starts, forty = x_T[:64], levels(40)
 found = [picard(model, starts, forty, window=w, tol=0) for w in (1, 7, 40)]
-claim("C09.1", "DDIM, 1, 7 or 40 steps at once: Picard's samples less the sequential ones",
-      max(metrics.rms(run.x, sample(model, starts, forty)) for run in found), between=(0, 0))
-claim("C09.2", "the most sweeps of these three runs, over the number of steps",
-      max(run.sweeps for run in found) / 40, between=(0, 1))
+claim(
+    "C09.1",
+    "DDIM, 1, 7 or 40 steps at once: Picard's samples less the sequential ones",
+    max(metrics.rms(run.x, sample(model, starts, forty)) for run in found),
+    between=(0, 0),
+)
+claim(
+    "C09.2",
+    "the most sweeps of these three runs, over the number of steps",
+    max(run.sweeps for run in found) / 40,
+    between=(0, 1),
+)
 
 # %% [markdown]
 # ## 9.2 The triangle of zeros
@@ -116,12 +128,15 @@ claim("C09.2", "the most sweeps of these three runs, over the number of steps",
 #
 # Here is the error of every point after every sweep, from the usual guess, all points equal, and once from pure noise.
 
+
 # %%
 def error_map(x, solver=solvers.ddim, guess=None):
     chain = [state.x for state in walk(model, x, forty, solver, draw=Draw(0))]
     found = sweeps(model, x, forty, solver, tol=0, draw=Draw(0), guess=guess)
-    return torch.tensor([[metrics.rms(*pair) for pair in zip(sweep.points, chain)]
-                         for sweep in found])       # a row a sweep, row 0 the guess
+    return torch.tensor(
+        [[metrics.rms(*pair) for pair in zip(sweep.points, chain)] for sweep in found]
+    )  # a row a sweep, row 0 the guess
+
 
 maps = {"DDIM": error_map(starts), "ancestral": error_map(starts, solvers.ancestral)}
 wild = error_map(starts, guess=[starts, *(Draw(j).normal(starts) for j in range(1, 41))])
@@ -129,13 +144,19 @@ wild = error_map(starts, guess=[starts, *(Draw(j).normal(starts) for j in range(
 # %%
 # NBVAL_CHECK_OUTPUT
 three = [*maps.values(), wild]
-claim("C09.3", "DDIM, ancestral, wild guess: points 0 to k after k sweeps, largest error",
-      max(row[: k + 1].max() for run in three for k, row in enumerate(run)), between=(0, 0))
-figure(plot.sweeps(maps),
-       "Left of the dashed diagonal both maps are white, bitwise exact. DDIM's white "
-       "reaches well beyond it and fills the map after 18 sweeps, not 40; the ancestral "
-       "sampler's errors stay longer.",
-       "40 steps, GMM5. Dashed: point $k$ after $k$ sweeps. White: equal bits.")
+claim(
+    "C09.3",
+    "DDIM, ancestral, wild guess: points 0 to k after k sweeps, largest error",
+    max(row[: k + 1].max() for run in three for k, row in enumerate(run)),
+    between=(0, 0),
+)
+figure(
+    plot.sweeps(maps),
+    "Left of the dashed diagonal both maps are white, bitwise exact. DDIM's white "
+    "reaches well beyond it and fills the map after 18 sweeps, not 40; the ancestral "
+    "sampler's errors stay longer.",
+    "40 steps, GMM5. Dashed: point $k$ after $k$ sweeps. White: equal bits.",
+)
 
 # %% [markdown]
 # White is promised left of the dashed line. That colours fade long before it comes is not.
@@ -179,12 +200,19 @@ line, one = exact(gaussian, schedule), torch.ones(1, 1, dtype=torch.float64)
 change = [solvers.ddim(line, one, a, b)[0].item() - 1 for a, b in zip(forty, forty[1:])]
 product = math.prod(Polynomial([1, l]) for l in change)
 last = [sweep.points[-1].item() for sweep in sweeps(line, one, forty, tol=0)]
-claim("C09.4", "N(0, c²): the last point after k sweeps, less the product to degree k",
-      max(abs(x - e) for x, e in zip(last, product.coef.cumsum())), below=1e-12)
+claim(
+    "C09.4",
+    "N(0, c²): the last point after k sweeps, less the product to degree k",
+    max(abs(x - e) for x, e in zip(last, product.coef.cumsum())),
+    below=1e-12,
+)
 S, guess_off = sum(map(abs, change)), 1 - last[-1]
-claim("C09.5", "N(0, c²): its error over S^k/k! times the guess's, k = 1 to 10 (largest)",
-      max(abs(last[k] - last[-1]) / guess_off / (S**k / math.factorial(k))
-          for k in range(1, 11)), between=(0, 1))
+claim(
+    "C09.5",
+    "N(0, c²): its error over S^k/k! times the guess's, k = 1 to 10 (largest)",
+    max(abs(last[k] - last[-1]) / guess_off / (S**k / math.factorial(k)) for k in range(1, 11)),
+    between=(0, 1),
+)
 
 # %% [markdown]
 # Now five modes. Count two things: **depth**, the network calls made one after another, and **work**, all evaluations a sample. For a
@@ -193,19 +221,31 @@ claim("C09.5", "N(0, c²): its error over S^k/k! times the guess's, k = 1 to 10 
 # %%
 # NBVAL_CHECK_OUTPUT
 runs = {n: picard(model, x_T, levels(n), tol=1e-2) for n in (12, 25, 50, 100, 200, 400)}
-claim("C09.6", "Picard's depth for 400 steps over that for 50",
-      runs[400].depth / runs[50].depth, below=1.5)
-claim("C09.7", "Picard's work for 400 steps over the sequential sampler's",
-      runs[400].work / 400, above=1)
+claim(
+    "C09.6",
+    "Picard's depth for 400 steps over that for 50",
+    runs[400].depth / runs[50].depth,
+    below=1.5,
+)
+claim(
+    "C09.7",
+    "Picard's work for 400 steps over the sequential sampler's",
+    runs[400].work / 400,
+    above=1,
+)
 
 # %%
-curves = {"sequential: depth and work": {n: n for n in runs},
-          "Picard's work": {n: run.work for n, run in runs.items()},
-          "Picard's depth": {n: run.depth for n, run in runs.items()}}
-figure(plot.convergence(curves, xlabel="steps $N$", ylabel="network calls"),
-       "From 12 steps to 400 Picard's depth grows from 7 to 15 and stays there from 100 "
-       "steps on; its work stays three to five times that of the sequential sampler.",
-       "DDIM on GMM5, tolerance $10^{-2}$, all steps at once.")
+curves = {
+    "sequential: depth and work": {n: n for n in runs},
+    "Picard's work": {n: run.work for n, run in runs.items()},
+    "Picard's depth": {n: run.depth for n, run in runs.items()},
+}
+figure(
+    plot.convergence(curves, xlabel="steps $N$", ylabel="network calls"),
+    "From 12 steps to 400 Picard's depth grows from 7 to 15 and stays there from 100 "
+    "steps on; its work stays three to five times that of the sequential sampler.",
+    "DDIM on GMM5, tolerance $10^{-2}$, all steps at once.",
+)
 
 # %% [markdown]
 # Depth stops growing; work does not. If waiting is your problem, sweep. If paying for evaluations is, take a solver of
@@ -228,8 +268,12 @@ show(_sweeps)
 hundred, slow = levels(100), sample(model, x_T, levels(100))
 loose = picard(model, x_T, hundred, tol=1e-2).x
 apart = (loose - slow).norm(dim=1) / (1e-2 * hundred[-1].sigma)
-claim("C09.8", "tolerance 0.01: the median sample's distance to DDIM's, over tol · σ",
-      apart.median(), below=1)
+claim(
+    "C09.8",
+    "tolerance 0.01: the median sample's distance to DDIM's, over tol · σ",
+    apart.median(),
+    below=1,
+)
 claim("C09.9", "tolerance 0.01: the worst sample's, over tol · σ", apart.max(), above=10)
 
 # %% [markdown]
@@ -237,14 +281,18 @@ claim("C09.9", "tolerance 0.01: the worst sample's, over tol · σ", apart.max()
 # modes, where a small change decides. Now vary window and tolerance:
 
 # %%
-tried = lambda tol: [picard(model, starts, hundred, window=w, tol=tol)
-                     for w in (1, 5, 10, 20, 50, 100)]
-trade = {f"tolerance {tol:g}": {run.work: run.depth for run in tried(tol)}
-         for tol in (1e-1, 1e-2, 0)}
-figure(plot.convergence(trade, xlabel="work: evaluations a sample", ylabel="depth"),
-       "At tolerance 0.1 a window of ten divides the depth by seven for a third more "
-       "work; wider windows add more work than they save depth.",
-       "100 DDIM steps. From left to right: windows of 1, 5, 10, 20, 50, 100.")
+tried = lambda tol: [
+    picard(model, starts, hundred, window=w, tol=tol) for w in (1, 5, 10, 20, 50, 100)
+]
+trade = {
+    f"tolerance {tol:g}": {run.work: run.depth for run in tried(tol)} for tol in (1e-1, 1e-2, 0)
+}
+figure(
+    plot.convergence(trade, xlabel="work: evaluations a sample", ylabel="depth"),
+    "At tolerance 0.1 a window of ten divides the depth by seven for a third more "
+    "work; wider windows add more work than they save depth.",
+    "100 DDIM steps. From left to right: windows of 1, 5, 10, 20, 50, 100.",
+)
 
 # %% [markdown]
 # - **Depth** is latency *if* a call on $w$ states takes as long as a call on one: while the device has idle
@@ -270,22 +318,39 @@ figure(plot.convergence(trade, xlabel="work: evaluations a sample", ylabel="dept
 # The sum looks at noisier points only, so what is exact stays exact. The first unfinished point is never mixed, and $N$ sweeps
 # still suffice. (The released code carries DDIM's linear part along the chain; ours carries the size, by $A$.) The function is `anderson`:
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def rounds(solver, order, memory=1):
     """Sweeps to tolerance 10⁻³ for 60 steps, added up over four batches of 64 starts."""
-    return sum(anderson(model, x, levels(60), solver, tol=1e-3, draw=Draw(3),
-                        order=order, memory=memory).sweeps for x in x_T.split(64))
+    return sum(
+        anderson(
+            model, x, levels(60), solver, tol=1e-3, draw=Draw(3), order=order, memory=memory
+        ).sweeps
+        for x in x_T.split(64)
+    )
+
 
 plain = rounds(solvers.ancestral, 60)
-claim("C09.10", "ancestral, order 1: sweeps over steps",
-      rounds(solvers.ancestral, 1) / 240, between=(0.9, 1))
-claim("C09.11", "ancestral, order 60, which is Picard: sweeps over steps",
-      plain / 240, below=0.6)
-claim("C09.12", "ancestral, order 60: sweeps with mixing (m = 3) over those without",
-      rounds(solvers.ancestral, 60, 3) / plain, below=0.9)
-claim("C09.13", "DDIM, order 60: sweeps with mixing over those without",
-      rounds(solvers.ddim, 60, 3) / rounds(solvers.ddim, 60), between=(0.75, 1.35))
+claim(
+    "C09.10",
+    "ancestral, order 1: sweeps over steps",
+    rounds(solvers.ancestral, 1) / 240,
+    between=(0.9, 1),
+)
+claim("C09.11", "ancestral, order 60, which is Picard: sweeps over steps", plain / 240, below=0.6)
+claim(
+    "C09.12",
+    "ancestral, order 60: sweeps with mixing (m = 3) over those without",
+    rounds(solvers.ancestral, 60, 3) / plain,
+    below=0.9,
+)
+claim(
+    "C09.13",
+    "DDIM, order 60: sweeps with mixing over those without",
+    rounds(solvers.ddim, 60, 3) / rounds(solvers.ddim, 60),
+    between=(0.75, 1.35),
+)
 
 # %% [markdown]
 # Order first, mixing second. Noise makes sweeps many, and there mixing pays. For DDIM the paper's gain is **not reproduced** on this data.
@@ -295,20 +360,28 @@ claim("C09.13", "DDIM, order 60: sweeps with mixing over those without",
 # EDM's samplers work in $y=x/\alpha$, whose size falls from 152 to about 1 along our levels. Sweep in $y$, and leave the factor $A$ of
 # \eqref{eq:sweep} out. The chain is the same chain; the triangle holds. *Predict the error after the first sweeps.*
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 @solvers.solver(order=1)
 def ddim_in_y(model, y, a, b, *rest, **more):
     x, memory = solvers.ddim(model, a.alpha * y, a, b, *rest, **more)
-    return x / b.alpha, memory                      # the library takes y for x: A = 1
+    return x / b.alpha, memory  # the library takes y for x: A = 1
+
 
 in_y = error_map(starts / forty[0].alpha, ddim_in_y)
-claim("C09.14", "in y without the factor: largest error over that of the guess",
-      in_y.max() / in_y[0].max(), above=10)
-figure(plot.sweeps({"in $x$": maps["DDIM"], "in $y$, no factor": in_y}),
-       "In y the error grows to thousands in the first sweeps and needs some thirty to "
-       "vanish; in x it falls from the start and is gone after 18.",
-       "The same 40 DDIM steps in two variables. In $y$ little more is white than promised.")
+claim(
+    "C09.14",
+    "in y without the factor: largest error over that of the guess",
+    in_y.max() / in_y[0].max(),
+    above=10,
+)
+figure(
+    plot.sweeps({"in $x$": maps["DDIM"], "in $y$, no factor": in_y}),
+    "In y the error grows to thousands in the first sweeps and needs some thirty to "
+    "vanish; in x it falls from the start and is gone after 18.",
+    "The same 40 DDIM steps in two variables. In $y$ little more is white than promised.",
+)
 
 # %% [markdown]
 # Equation \eqref{eq:factorial} knows why. On $\mathcal N(0,c^2)$ with $c=\tfrac14$ the sum $S$ tends to the logarithm of how far the
@@ -323,7 +396,7 @@ figure(plot.sweeps({"in $x$": maps["DDIM"], "in $y$, no factor": in_y}),
 
 # %%
 world = guided(shapes_teacher(), 2.0, NULL_TOKENS)
-text = tokens(captioned(32, seed=1)[1])             # 32 captions
+text = tokens(captioned(32, seed=1)[1])  # 32 captions
 noise = Draw(1).normal(torch.empty(32, 3, 16, 16))
 stops = world.schedule.levels(grid(world.schedule, 50, "sd_trailing"))
 with torch.no_grad():
@@ -331,12 +404,16 @@ with torch.no_grad():
     fast = picard(world, noise, stops, window=10, tol=0.1, cond=text)
     early = list(islice(sweeps(world, noise[:10], stops, tol=0, cond=text[:10]), 9))
 rows = {f"{k} sweeps over all steps": early[k].points[-1] for k in (2, 4, 8)}
-rows |= {f"window 10: {fast.depth} deep, work {fast.work}": fast.x[:10],
-         "in turn: 50 deep, work 50": slow[:10]}
-figure(plot.pictures(rows),
-       "After two and four sweeps glaring blots on black; after eight, shapes, speckled "
-       "and in wrong colours; the window of ten shows the sequential pictures.",
-       "Ten captions, the same noise in each column.")
+rows |= {
+    f"window 10: {fast.depth} deep, work {fast.work}": fast.x[:10],
+    "in turn: 50 deep, work 50": slow[:10],
+}
+figure(
+    plot.pictures(rows),
+    "After two and four sweeps glaring blots on black; after eight, shapes, speckled "
+    "and in wrong colours; the window of ten shows the sequential pictures.",
+    "Ten captions, the same noise in each column.",
+)
 
 # %% [markdown]
 # We ask for a third of the depth, and that most pictures come within a twentieth of their range.
@@ -344,12 +421,21 @@ figure(plot.pictures(rows),
 # %%
 # NBVAL_CHECK_OUTPUT
 apart = (fast.x - slow).flatten(1).square().mean(1).sqrt()
-claim("C09.15", "shapes, window 10, tolerance 0.1: depth over steps",
-      fast.depth / 50, below=1 / 3)
-claim("C09.16", "the median picture: RMS distance to the sequential one (range 2)",
-      apart.median(), below=0.1)
-claim("C09.17", "pictures that are more than 0.1 off, over all 32",
-      (apart > 0.1).double().mean(), below=0.25)
+claim(
+    "C09.15", "shapes, window 10, tolerance 0.1: depth over steps", fast.depth / 50, below=1 / 3
+)
+claim(
+    "C09.16",
+    "the median picture: RMS distance to the sequential one (range 2)",
+    apart.median(),
+    below=0.1,
+)
+claim(
+    "C09.17",
+    "pictures that are more than 0.1 off, over all 32",
+    (apart > 0.1).double().mean(),
+    below=0.25,
+)
 
 # %% [markdown]
 # A few differ more. Forks, as in 9.4, would explain it.

@@ -27,7 +27,7 @@
 # carried it.
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 from itertools import islice
 from unittest.mock import patch
 
@@ -39,20 +39,24 @@ from dlib.parallel.parareal import _Pipeline
 from toy_data import digits_teacher, gmm5
 
 schedule, mixture = vp(), gmm5()
-model = exact(mixture, schedule)                    # the perfect network for this data
+model = exact(mixture, schedule)  # the perfect network for this data
 levels = lambda n: schedule.levels(grid(schedule, n, t_min=1e-2))
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))      # noise, at t = 1
-fine = sample(model, x_T, levels(400))              # what we want: 400 steps of DDIM
+x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+fine = sample(model, x_T, levels(400))  # what we want: 400 steps of DDIM
 
 # %%
 guess, _, _, third = islice(iterations(model, x_T, levels(400)), 4)
 labels = (fine[:, None] - mixture.means).norm(dim=2).argmin(1)
-panels = {f"20 long steps: {guess.depth} calls": guess.starts[-1],
-          f"3 corrections: {third.depth} calls": third.starts[-1]}
-figure(plot.endpoints(panels, fine, labels),
-       "After twenty long steps most points are visibly off; after three "
-       "corrections hardly a line can be seen.",
-       "Grey: the distance to the result of 400 steps, one after another.")
+panels = {
+    f"20 long steps: {guess.depth} calls": guess.starts[-1],
+    f"3 corrections: {third.depth} calls": third.starts[-1],
+}
+figure(
+    plot.endpoints(panels, fine, labels),
+    "After twenty long steps most points are visibly off; after three "
+    "corrections hardly a line can be seen.",
+    "Grey: the distance to the result of 400 steps, one after another.",
+)
 
 # %% [markdown]
 # On the right the same long steps have been corrected three times: 77 calls one after another instead of 400. Corrected by what?
@@ -86,8 +90,12 @@ figure(plot.endpoints(panels, fine, labels),
 # NBVAL_CHECK_OUTPUT
 show(_Pipeline._next)
 settled = parareal(model, x_T, levels(400), tol=0)
-claim("C10.1", "400 steps, tolerance 0: parareal's samples less the sequential ones (RMS)",
-      metrics.rms(settled.x, fine), between=(0, 0))
+claim(
+    "C10.1",
+    "400 steps, tolerance 0: parareal's samples less the sequential ones (RMS)",
+    metrics.rms(settled.x, fine),
+    between=(0, 0),
+)
 
 # %% [markdown]
 # ## 10.2 Exact, block by block
@@ -107,24 +115,33 @@ claim("C10.1", "400 steps, tolerance 0: parareal's samples less the sequential o
 # NBVAL_CHECK_OUTPUT
 starts = x_T[:64]
 
+
 def error_map(solver):
     """(iterations + 1, 11): RMS error of every start; row 0 is the coarse guess."""
     path = [state.x for state in walk(model, starts, levels(100), solver, draw=Draw(1))]
     found = iterations(model, starts, levels(100), solver, tol=0, draw=Draw(1))
-    return torch.tensor([[metrics.rms(x, path[n]) for x, n in zip(run.starts, run.edges)]
-                         for run in found])
+    return torch.tensor(
+        [[metrics.rms(x, path[n]) for x, n in zip(run.starts, run.edges)] for run in found]
+    )
+
 
 maps = {"DDIM": error_map(solvers.ddim), "ancestral": error_map(solvers.ancestral)}
 for number, (name, errors) in enumerate(maps.items(), start=2):
-    claim(f"C10.{number}", f"{name}: the first p blocks after p iterations, largest error",
-          max(row[: p + 1].max() for p, row in enumerate(errors)), between=(0, 0))
+    claim(
+        f"C10.{number}",
+        f"{name}: the first p blocks after p iterations, largest error",
+        max(row[: p + 1].max() for p, row in enumerate(errors)),
+        between=(0, 0),
+    )
 
 # %%
-figure(plot.sweeps(maps),
-       "Below the dashed diagonal both maps are white, bitwise exact. Above it DDIM's "
-       "error falls faster and faster; the ancestral one stays large until the diagonal "
-       "is near.",
-       "10 blocks of 10 steps. Point $j$: where block $j$ starts; a sweep: an iteration.")
+figure(
+    plot.sweeps(maps),
+    "Below the dashed diagonal both maps are white, bitwise exact. Above it DDIM's "
+    "error falls faster and faster; the ancestral one stays large until the diagonal "
+    "is near.",
+    "10 blocks of 10 steps. Point $j$: where block $j$ starts; a sweep: an iteration.",
+)
 
 # %% [markdown]
 # Theory promises the white triangle and no more. Left, the colours say that you need not wait for it. Right, they say that you
@@ -152,10 +169,12 @@ figure(plot.sweeps(maps),
 # %%
 show(_Pipeline._tick)
 *_, third = islice(iterations(model, starts, levels(36)), 4)
-figure(plot.pipeline(third.timetable),
-       "The bars of one iteration form a staircase, one call later in each block; in "
-       "each block the next iteration's bar begins in the last call of this one's.",
-       "6 blocks of 6 steps until the third iteration is known: 21 calls, not 36.")
+figure(
+    plot.pipeline(third.timetable),
+    "The bars of one iteration form a staircase, one call later in each block; in "
+    "each block the next iteration's bar begins in the last call of this one's.",
+    "6 blocks of 6 steps until the third iteration is known: 21 calls, not 36.",
+)
 
 # %% [markdown]
 # Any $N$, any $K$, stopped early or not at all:
@@ -163,13 +182,21 @@ figure(plot.pipeline(third.timetable),
 # %%
 # NBVAL_CHECK_OUTPUT
 shapes = ((100, 10), (96, 8), (36, 6), (100, 5), (100, 20))
-runs = {(N, K, tol): parareal(model, starts[:8], levels(N), blocks=K, tol=tol)
-        for N, K in shapes for tol in (0.1, 0)}
+runs = {
+    (N, K, tol): parareal(model, starts[:8], levels(N), blocks=K, tol=tol)
+    for N, K in shapes
+    for tol in (0.1, 0)
+}
 excess = [run.depth - (K + run.sweeps * (N // K - 1)) for (N, K, tol), run in runs.items()]
-claim("C10.4", "depth less K + p(J−1), largest of ten runs",
-      max(map(abs, excess)), between=(0, 0))
-claim("C10.5", "the worst case, tolerance 0: largest depth over N",
-      max(run.depth / N for (N, K, tol), run in runs.items()), between=(1, 1))
+claim(
+    "C10.4", "depth less K + p(J−1), largest of ten runs", max(map(abs, excess)), between=(0, 0)
+)
+claim(
+    "C10.5",
+    "the worst case, tolerance 0: largest depth over N",
+    max(run.depth / N for (N, K, tol), run in runs.items()),
+    between=(1, 1),
+)
 
 # %% [markdown]
 # What the pipeline does not save is **work**, all evaluations together: about $N$ for each iteration.
@@ -196,14 +223,18 @@ claim("C10.5", "the worst case, tolerance 0: largest depth over N",
 
 # %%
 # NBVAL_CHECK_OUTPUT
-left = {p: {} for p in range(3)}                    # iteration ↦ blocks ↦ error of the end
+left = {p: {} for p in range(3)}  # iteration ↦ blocks ↦ error of the end
 for K in (60, 120, 240):
     chain = sample(model, starts, levels(2 * K))
     for p, run in zip(left, iterations(model, starts, levels(2 * K), blocks=K, tol=0)):
         left[p][K] = metrics.typical(run.starts[-1], chain)
 for p in left:
-    claim(f"C10.{6 + p}", f"order in 1/K of the error after {p} iterations",
-          metrics.order(left[p]), between=(p + 0.85, p + 1.15))
+    claim(
+        f"C10.{6 + p}",
+        f"order in 1/K of the error after {p} iterations",
+        metrics.order(left[p]),
+        between=(p + 0.85, p + 1.15),
+    )
 
 # %% [markdown]
 # ## 10.5 Iterations against the number of steps
@@ -220,10 +251,18 @@ for p in left:
 # NBVAL_CHECK_OUTPUT
 steps = (36, 100, 400, 1600)
 runs = {N: parareal(model, x_T, levels(N), tol=1e-2) for N in steps}
-claim("C10.9", "iterations for 1600 steps over those for 100",
-      runs[1600].sweeps / runs[100].sweeps, below=1.5)
-claim("C10.10", "work for 1600 steps over p times 1600",
-      runs[1600].work / (1600 * runs[1600].sweeps), between=(0.9, 1.1))
+claim(
+    "C10.9",
+    "iterations for 1600 steps over those for 100",
+    runs[1600].sweeps / runs[100].sweeps,
+    below=1.5,
+)
+claim(
+    "C10.10",
+    "work for 1600 steps over p times 1600",
+    runs[1600].work / (1600 * runs[1600].sweeps),
+    between=(0.9, 1.1),
+)
 
 # %% [markdown]
 # Is it the best way to wait less? Chapter 9's Picard iteration corrects *all* points of a window at once. Give it a window of
@@ -231,19 +270,31 @@ claim("C10.10", "work for 1600 steps over p times 1600",
 
 # %%
 # NBVAL_CHECK_OUTPUT
-windows = {N: picard(model, x_T, levels(N), window=round(N**0.5), tol=1e-6)
-           for N in steps[:3]}
+windows = {N: picard(model, x_T, levels(N), window=round(N**0.5), tol=1e-6) for N in steps[:3]}
 share = lambda found: {N: run.depth / N for N, run in found.items()}
-curves = {"one after another": dict.fromkeys(steps, 1),
-          "parareal": share(runs), "Picard, window √N": share(windows)}
-figure(plot.convergence(curves, xlabel="steps $N$", ylabel="depth over $N$"),
-       "Parareal's depth falls from nearly all of the steps at 36 to a sixth of them at "
-       "1600; Picard's window is shallower at 36, 100 and 400 steps.",
-       f"GMM5. Iterations of parareal: {', '.join(str(run.sweeps) for run in runs.values())}.")
-claim("C10.11", "400 steps: Picard's depth over parareal's",
-      windows[400].depth / runs[400].depth, below=1)
-claim("C10.12", "and Picard's RMS distance to the sequential samples",
-      metrics.rms(windows[400].x, fine), below=1e-5)
+curves = {
+    "one after another": dict.fromkeys(steps, 1),
+    "parareal": share(runs),
+    "Picard, window √N": share(windows),
+}
+figure(
+    plot.convergence(curves, xlabel="steps $N$", ylabel="depth over $N$"),
+    "Parareal's depth falls from nearly all of the steps at 36 to a sixth of them at "
+    "1600; Picard's window is shallower at 36, 100 and 400 steps.",
+    f"GMM5. Iterations of parareal: {', '.join(str(run.sweeps) for run in runs.values())}.",
+)
+claim(
+    "C10.11",
+    "400 steps: Picard's depth over parareal's",
+    windows[400].depth / runs[400].depth,
+    below=1,
+)
+claim(
+    "C10.12",
+    "and Picard's RMS distance to the sequential samples",
+    metrics.rms(windows[400].x, fine),
+    below=1e-5,
+)
 
 # %% [markdown]
 # Two things to say plainly. **You pay $p$ times the work.** And on GMM5 Picard waits less *and* works less, 64 calls instead of 153
@@ -268,20 +319,30 @@ noise, digit = Draw(4).normal(torch.empty(10, 1, 8, 8)), torch.arange(10)
 few = parareal(teacher, noise, to_clean(25), tol=0.1, cond=digit)
 many = parareal(teacher, noise, to_clean(225), tol=0.1, cond=digit)
 in_turn = sample(teacher, noise, to_clean(225), cond=digit)
-claim("C10.13", "digits: iterations for 225 steps over those for 25",
-      many.sweeps / few.sweeps, below=1.5)
-claim("C10.14", "digits, 225 steps: RMS distance to the sequential pictures over tol·σ",
-      metrics.rms(many.x, in_turn) / (0.1 * to_clean(225)[-2].sigma), below=1)
+claim(
+    "C10.13",
+    "digits: iterations for 225 steps over those for 25",
+    many.sweeps / few.sweeps,
+    below=1.5,
+)
+claim(
+    "C10.14",
+    "digits, 225 steps: RMS distance to the sequential pictures over tol·σ",
+    metrics.rms(many.x, in_turn) / (0.1 * to_clean(225)[-2].sigma),
+    below=1,
+)
 
 # %%
 seen = list(islice(iterations(teacher, noise, to_clean(225), cond=digit), 3))
 rows = {"225 in turn": in_turn, "15 long steps": seen[0].starts[-1]}
 for p, run in enumerate(seen):
     rows[f"error × 4, corrections: {p}"] = 4 * (run.starts[-1] - in_turn).abs() - 1
-figure(plot.pictures(rows),
-       "Fifteen long steps give the right digits with errors along every stroke; one "
-       "correction leaves faint traces of them, two leave blank paper.",
-       f"Same network and noise in a column. The last row: {seen[2].depth} calls deep, not 225.")
+figure(
+    plot.pictures(rows),
+    "Fifteen long steps give the right digits with errors along every stroke; one "
+    "correction leaves faint traces of them, two leave blank paper.",
+    f"Same network and noise in a column. The last row: {seen[2].depth} calls deep, not 225.",
+)
 
 # %% [markdown]
 # ## 10.7 What should look wrong here
@@ -293,8 +354,10 @@ figure(plot.pictures(rows),
 # NBVAL_CHECK_OUTPUT
 right = _Pipeline._next
 
+
 def slipped(update):
     """parareal with update(F, G', G), also where the library knows that G' − G is zero."""
+
     def following(self, p, i):
         if right(self, p, i) is None or p == 0:
             return right(self, p, i)
@@ -304,14 +367,27 @@ def slipped(update):
     with patch.object(_Pipeline, "_next", following):
         return parareal(model, x_T, levels(400), tol=0)
 
+
 flipped = slipped(lambda F, new, old: F - (new - old))
 opened = slipped(lambda F, new, old: F + new - old)
-claim("C10.15", "wrong sign: samples less the sequential ones",
-      metrics.rms(flipped.x, fine), between=(0, 0))
-claim("C10.16", f"wrong sign: iterations over blocks (right sign: {settled.sweeps}/20)",
-      flipped.sweeps / 20, between=(1, 1))
-claim("C10.17", "no parentheses: samples less the sequential ones",
-      metrics.rms(opened.x, fine), between=(1e-17, 1e-12))
+claim(
+    "C10.15",
+    "wrong sign: samples less the sequential ones",
+    metrics.rms(flipped.x, fine),
+    between=(0, 0),
+)
+claim(
+    "C10.16",
+    f"wrong sign: iterations over blocks (right sign: {settled.sweeps}/20)",
+    flipped.sweeps / 20,
+    between=(1, 1),
+)
+claim(
+    "C10.17",
+    "no parentheses: samples less the sequential ones",
+    metrics.rms(opened.x, fine),
+    between=(1e-17, 1e-12),
+)
 
 # %% [markdown]
 # The wrong sign ends at *exactly* the right sample: the proof of section 10.2 never asks what $G$ says. Only the count gives it away: all 20
@@ -387,18 +463,29 @@ claim("C10.17", "no parentheses: samples less the sequential ones",
 # %%
 # NBVAL_CHECK_OUTPUT
 fifty = parareal(model, x_T, levels(400), blocks=50, tol=1e-2)
-claim("C10.18", "400 steps: depth of 50 blocks over that of 20",
-      fifty.depth / runs[400].depth, below=0.85)
+claim(
+    "C10.18",
+    "400 steps: depth of 50 blocks over that of 20",
+    fifty.depth / runs[400].depth,
+    below=0.85,
+)
+
 
 @solvers.solver(order=1)
 def mean_step(model, x, a, b, memory=None, noise=None, cond=None):
     return solvers.ancestral(model, x, a, b, memory, torch.zeros_like(x), cond)
 
-by_mean, by_ddim = (parareal(model, starts, levels(400), solvers.ancestral, coarse,
-                             tol=1e-2, draw=Draw(1)).sweeps
-                    for coarse in (mean_step, solvers.ddim))
-claim("C10.19", "ancestral: iterations with its mean as G over those with DDIM",
-      by_mean / by_ddim, below=0.8)
+
+by_mean, by_ddim = (
+    parareal(model, starts, levels(400), solvers.ancestral, coarse, tol=1e-2, draw=Draw(1)).sweeps
+    for coarse in (mean_step, solvers.ddim)
+)
+claim(
+    "C10.19",
+    "ancestral: iterations with its mean as G over those with DDIM",
+    by_mean / by_ddim,
+    below=0.8,
+)
 
 # %% [markdown]
 # ## References

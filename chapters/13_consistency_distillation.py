@@ -31,7 +31,7 @@
 # loss.)
 
 # %%
-from book import claim, figure, show                # first: it also tells torch not to spin
+from book import claim, figure, show  # first: it also tells torch not to spin
 import torch
 from dlib import CLEAN, NULL, Batch, Denoiser, Draw, Loss, boundary, consistency, discrete
 from dlib import edm_boundary, exact, grid, guided, lcm_scalings, metrics, plot, recipes
@@ -48,18 +48,20 @@ from toy_data.shape_reader import read, shows
 from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
 
 schedule, mixture = discrete(scaled_linear()), gmm5()
-teacher = exact(mixture, schedule)                  # the perfect network of these data
+teacher = exact(mixture, schedule)  # the perfect network of these data
 top, clean = schedule.at(1.0), schedule.at(schedule.t_min)  # the first and the last level
 levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing))
+
 
 # %%
 def mlp(classes=0):
     torch.manual_seed(0)
     return Denoiser(MLP(2, 96, 2, classes=classes), schedule, "v")
 
+
 fresh = lambda step: Batch(mixture.sample(256, Draw(step))[0].float())
 cd = recipes.consistency_distillation(schedule, points=18, sigma_data=1.0)
-scalings = edm_boundary(schedule, sigma_data=1.0)   # explained in 13.2
+scalings = edm_boundary(schedule, sigma_data=1.0)  # explained in 13.2
 student = boundary(distil(cd, mlp(), teacher, fresh, 800), scalings)
 
 # %%
@@ -67,10 +69,12 @@ x_T = Draw(0).normal(torch.empty(256, 2))
 path = list(walk(teacher, x_T.double(), levels(100), solvers.dpm_solver_3))
 truth = path[-1].x / clean.alpha
 one_call = {"one DDIM jump": teacher(x_T, top).x0, "student": student(x_T, top).x0}
-figure(plot.endpoints(one_call, truth, mixture.modes_of(truth, within=9)),
-       "One DDIM jump puts every point near the mean of the data, far from all five modes; "
-       "one call of the student puts nearly every point where the teacher's path ends.",
-       "Same noise, one network call each. Grey: the distance to the end of the path.")
+figure(
+    plot.endpoints(one_call, truth, mixture.modes_of(truth, within=9)),
+    "One DDIM jump puts every point near the mean of the data, far from all five modes; "
+    "one call of the student puts nearly every point where the teacher's path ends.",
+    "Same noise, one network call each. Grey: the distance to the end of the path.",
+)
 
 # %% [markdown]
 # From pure noise the teacher can only name the mean of all data: a *direction*, good for a short step. The student answers
@@ -124,8 +128,12 @@ figure(plot.endpoints(one_call, truth, mixture.modes_of(truth, within=9)),
 # NBVAL_CHECK_OUTPUT
 show(jump, ends)
 wild = Denoiser(lambda x, t, cond: 9 + torch.sin(9 * x), schedule, "eps")
-claim("C13.1", "at the last level f(x) = x/α, whatever the network (largest error)",
-      (boundary(wild, scalings)(x_T, clean).x0 - x_T / clean.alpha).abs().max(), below=1e-5)
+claim(
+    "C13.1",
+    "at the last level f(x) = x/α, whatever the network (largest error)",
+    (boundary(wild, scalings)(x_T, clean).x0 - x_T / clean.alpha).abs().max(),
+    below=1e-5,
+)
 
 # %% [markdown]
 # ## 13.3 What the perfect student is
@@ -138,16 +146,33 @@ claim("C13.1", "at the last level f(x) = x/α, whatever the network (largest err
 # NBVAL_CHECK_OUTPUT
 c, times = 0.5, grid(schedule, 16, "karras")
 size = lambda level: (level.alpha**2 * c**2 + level.sigma**2) ** 0.5
-f_star = Denoiser(lambda x, t, cond: x * size(clean) / clean.alpha
-                  / size(schedule.at(t, like=x)), schedule, "x0")
+f_star = Denoiser(
+    lambda x, t, cond: x * size(clean) / clean.alpha / size(schedule.at(t, like=x)),
+    schedule,
+    "x0",
+)
 
-@solvers.solver(order=99)                           # a solver of our own
+
+@solvers.solver(order=99)  # a solver of our own
 def exact_step(model, x, a, b, memory=None, noise=None, cond=None):
     return x * size(b) / size(a), memory
 
-claim("C13.2", "N(0, c²): the loss of the true f, with exact steps", consistency(
-    f_star, f_star, f_star, Batch(x_T.double()), Draw(3), times=times, solver=exact_step,
-    distance=squared).value, below=1e-12)
+
+claim(
+    "C13.2",
+    "N(0, c²): the loss of the true f, with exact steps",
+    consistency(
+        f_star,
+        f_star,
+        f_star,
+        Batch(x_T.double()),
+        Draw(3),
+        times=times,
+        solver=exact_step,
+        distance=squared,
+    ).value,
+    below=1e-12,
+)
 
 # %% [markdown]
 # Real steps have errors. Suppose the loss is 0, with $\theta^-=\theta$. Then
@@ -163,9 +188,12 @@ claim("C13.2", "N(0, c²): the loss of the true f, with exact steps", consistenc
 # NBVAL_CHECK_OUTPUT
 show(composed)
 line, one = exact(gaussian(0.0, c), schedule), torch.ones(1, 1).double()
+
+
 def off(solver, n):
     best = composed(line, levels(n, "karras"), solver)
     return metrics.rms(best(one, top).x0, f_star(one, top).x0)
+
 
 p = lambda solver: metrics.order({n: off(solver, n) for n in (40, 80, 160)})
 claim("C13.3", "order of Heun's perfect student's error", p(solvers.heun), between=(1.85, 2.15))
@@ -182,15 +210,19 @@ claim("C13.4", "order of DDIM's perfect student's error", p(solvers.ddim), betwe
 # One walk of the teacher fills the matrix. Its last column is the distance to the truth. We ask the student for a quarter
 # of one DDIM jump's mean:
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def commutator(model):
     said = [model(state.x.float(), state.level).x0 for state in path[::10]]
     return torch.tensor([[metrics.rms(a, b) for b in said] for a in said])
 
+
 two = {"one DDIM jump": commutator(teacher), "student": commutator(student)}
-figure(plot.commutator(two, torch.tensor([state.level.lam for state in path[::10]])),
-       "The DDIM jump's two ways differ by up to 1.4, the student's by up to 0.24.")
+figure(
+    plot.commutator(two, torch.tensor([state.level.lam for state in path[::10]])),
+    "The DDIM jump's two ways differ by up to 1.4, the student's by up to 0.24.",
+)
 jumps, own = (matrix.triu(1).sum() for matrix in two.values())
 claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps, below=0.25)
 
@@ -224,12 +256,19 @@ classes, label = exact(labelled(), schedule), torch.arange(4000) % 2
 pair = guided(classes, omega=2.0, null=NULL)
 noise, other = (Draw(seed).normal(torch.empty(4000, 2)) for seed in (0, 6))
 perfect = lambda model: composed(model, levels(50), solvers.dpm_solver_pp_2m)
+
+
 def four_calls(model, solver=solvers.lcm):
     return sample(model, noise, [*levels(4, "lcm")[:-1], CLEAN], solver, label, Draw(2))
 
+
 drift = lambda f: metrics.sliced_w2(four_calls(f), f(other, top, label).x0)
-claim("C13.6", "perfect students, 4 calls: W₂ to their paths' ends, guided over unguided",
-      drift(perfect(pair)) / drift(perfect(classes)), above=2)
+claim(
+    "C13.6",
+    "perfect students, 4 calls: W₂ to their paths' ends, guided over unguided",
+    drift(perfect(pair)) / drift(perfect(classes)),
+    above=2,
+)
 
 # %% [markdown]
 # They are not, and no training can help: both students are exact. New noise is right only if the paths' points at level $s$
@@ -251,12 +290,15 @@ claim("C13.6", "perfect students, 4 calls: W₂ to their paths' ends, guided ove
 
 # %%
 show(recipes.pcm)
+
+
 def labelled_data(step):
     x0, label = labelled().sample(256, Draw(step))
     return Batch(x0.float(), label)
 
+
 learn = lambda recipe: distil(recipe, mlp(classes=2), classes, labelled_data, 600)
-how = dict(omega=(2.0, 2.0), skip=2)                # two of the 50 grid steps at a time
+how = dict(omega=(2.0, 2.0), skip=2)  # two of the 50 grid steps at a time
 lcm = boundary(learn(recipes.lcm(schedule, NULL, **how)), lcm_scalings(schedule))
 pcm = learn(recipes.pcm(schedule, NULL, phases=4, **how))
 
@@ -268,16 +310,26 @@ pcm = learn(recipes.pcm(schedule, NULL, phases=4, **how))
 # NBVAL_CHECK_OUTPUT
 goal = perfect(pair)(noise, top, label).x0
 phased = sample(pcm, noise, levels(4, "pcm"), cond=label) / clean.alpha
-four = {"teacher, DDIM": four_calls(pair, solvers.ddim), "LCM": four_calls(lcm),
-        "perfect student": four_calls(perfect(pair)), "PCM, 4 phases": phased}
-figure(plot.endpoints({name: x[:200] for name, x in four.items()}, goal[:200], label[:200]),
-       "After four calls LCM's points, and those of the perfect student, lie anywhere in "
-       "their class; DDIM's are drawn together; PCM's lines can hardly be seen.",
-       "Guided, $\\omega=2$, 4 calls each. Grey: the distance to the end of the path.")
+four = {
+    "teacher, DDIM": four_calls(pair, solvers.ddim),
+    "LCM": four_calls(lcm),
+    "perfect student": four_calls(perfect(pair)),
+    "PCM, 4 phases": phased,
+}
+figure(
+    plot.endpoints({name: x[:200] for name, x in four.items()}, goal[:200], label[:200]),
+    "After four calls LCM's points, and those of the perfect student, lie anywhere in "
+    "their class; DDIM's are drawn together; PCM's lines can hardly be seen.",
+    "Guided, $\\omega=2$, 4 calls each. Grey: the distance to the end of the path.",
+)
 ddim_4, lcm_4, _, pcm_4 = (metrics.rms(x, goal) for x in four.values())
 claim("C13.7", "4 calls: PCM's distance to its paths' ends over LCM's", pcm_4 / lcm_4, below=0.5)
-claim("C13.8", "4 calls: the same distance over the guided teacher's by DDIM",
-      pcm_4 / ddim_4, below=0.5)
+claim(
+    "C13.8",
+    "4 calls: the same distance over the guided teacher's by DDIM",
+    pcm_4 / ddim_4,
+    below=0.5,
+)
 
 # %% [markdown]
 # **Multistep consistency models** [@heek2024multistep] have the same phases. They carry the target's point $z$ at the edge
@@ -291,16 +343,27 @@ claim("C13.8", "4 calls: the same distance over the guided teacher's by DDIM",
 # %%
 # NBVAL_CHECK_OUTPUT
 stranger, x_0 = exact(labelled(), schedule), Batch(x_T.double())  # it knows other data
+
+
 def value(loss, edges, **how):
     return loss(stranger, teacher, stranger, x_0, Draw(8), times=times, edges=edges, **how)
 
+
 mcm = lambda edges: value(multistep_consistency, edges, weight=weights.x0).value
-claim("C13.9", "one phase: the multistep loss over consistency distillation's, less 1",
-      abs(mcm(None) / value(consistency, None, distance=squared).value - 1), below=1e-9)
+claim(
+    "C13.9",
+    "one phase: the multistep loss over consistency distillation's, less 1",
+    abs(mcm(None) / value(consistency, None, distance=squared).value - 1),
+    below=1e-9,
+)
 said = value(ends, times[1:]).prediction
 plain = squared(said.x0, teacher(said.x, said.level).x0).mean()
-claim("C13.10", "a phase for each step: over the squared distance of the two x₀, less 1",
-      abs(mcm(times[1:]) / plain - 1), below=1e-9)
+claim(
+    "C13.10",
+    "a phase for each step: over the squared distance of the two x₀, less 1",
+    abs(mcm(times[1:]) / plain - 1),
+    below=1e-9,
+)
 
 # %% [markdown]
 # ## 13.7 Rung 2: digits and captioned shapes
@@ -316,22 +379,32 @@ writer = distil(phases, digits, digits, digit_batches(128, seed=0, drop=0), 250,
 
 ink, slow = guided(digits, omega=1.0, null=NULL), at(grid(digits.schedule, 40))
 jumps = at([fifty[0], *pcm_edges(fifty, 4)])
-ways = {"teacher's ODE, 120 guided calls": (ink, slow, solvers.dpm_solver_3),
-        "PCM, 4 calls": (writer, jumps, solvers.ddim),
-        "teacher, DDIM, 4 guided calls": (ink, jumps, solvers.ddim)}
-rows = {name: sample(model, Draw(10).normal(held_out), *how, names).detach()
-        for name, (model, *how) in ways.items()}
+ways = {
+    "teacher's ODE, 120 guided calls": (ink, slow, solvers.dpm_solver_3),
+    "PCM, 4 calls": (writer, jumps, solvers.ddim),
+    "teacher, DDIM, 4 guided calls": (ink, jumps, solvers.ddim),
+}
+rows = {
+    name: sample(model, Draw(10).normal(held_out), *how, names).detach()
+    for name, (model, *how) in ways.items()
+}
 
 # %%
 # NBVAL_CHECK_OUTPUT
 first = torch.stack([(names == k).nonzero()[0, 0] for k in range(10)])
-figure(plot.pictures({name: x[first] for name, x in rows.items()}),
-       "Four calls of PCM write the digits of the teacher's ODE, a little softer; four guided "
-       "calls of DDIM leave grey smears beside the strokes.",
-       "Same noise in each column. A guided call is two network calls; PCM's is one.")
+figure(
+    plot.pictures({name: x[first] for name, x in rows.items()}),
+    "Four calls of PCM write the digits of the teacher's ODE, a little softer; four guided "
+    "calls of DDIM leave grey smears beside the strokes.",
+    "Same noise in each column. A guided call is two network calls; PCM's is one.",
+)
 solved, pcm_4, ddim_4 = rows.values()
-claim("C13.11", "digits, 4 calls: PCM's distance to the teacher's ODE over DDIM's",
-      metrics.rms(pcm_4, solved) / metrics.rms(ddim_4, solved), below=0.75)
+claim(
+    "C13.11",
+    "digits, 4 calls: PCM's distance to the teacher's ODE over DDIM's",
+    metrics.rms(pcm_4, solved) / metrics.rms(ddim_4, solved),
+    below=0.75,
+)
 
 # %% [markdown]
 # Now LCM as it runs at full scale, for 100 updates in a tiny text-to-image world: 16×16 pixels, captions of ten tokens, a
@@ -342,11 +415,12 @@ world = shapes_teacher()
 made = recipes.lcm(schedule, NULL_TOKENS, omega=(2.0, 2.0))
 pupil = distil(made, world, world, shape_batches(32, seed=0, drop=0), 100, lr=2e-4)
 
-codes = asked()                                     # 512 captions
+codes = asked()  # 512 captions
 text = tokens([say(tuple(code)) for code in codes.tolist()])
 grey = Draw(11).normal(torch.empty(len(codes), 3, 16, 16))
-before, after = (boundary(model, lcm_scalings(schedule))(grey, top, text).x0
-                 for model in (world, pupil))
+before, after = (
+    boundary(model, lcm_scalings(schedule))(grey, top, text).x0 for model in (world, pupil)
+)
 
 # %% [markdown]
 # We ask for half of its Fréchet distance to real pictures (less what other real pictures have), and that a `reader` of shapes
@@ -354,14 +428,20 @@ before, after = (boundary(model, lcm_scalings(schedule))(grey, top, text).x0
 
 # %%
 # NBVAL_CHECK_OUTPUT
-figure(plot.pictures({"before training, 1 call": before[:10], "LCM, 1 call": after[:10]}),
-       "In one call the untrained student paints soft blots, LCM shapes.",
-       "Ten captions, guided with $\\omega=2$; the same noise in each column.")
+figure(
+    plot.pictures({"before training, 1 call": before[:10], "LCM, 1 call": after[:10]}),
+    "In one call the untrained student paints soft blots, LCM shapes.",
+    "Ten captions, guided with $\\omega=2$; the same noise in each column.",
+)
 far = [shapes_frechet(x, codes) - shapes_floor(codes)[0] for x in (before, after)]
 claim("C13.12", "shapes: Fréchet distance over the untrained's", far[1] / far[0], below=0.5)
 told = [shows(read(x), codes).double().mean() for x in (before, after)]
-claim("C13.13", "shapes: share of captions that are shown, less the untrained student's",
-      told[1] - told[0], above=0.1)
+claim(
+    "C13.13",
+    "shapes: share of captions that are shown, less the untrained student's",
+    told[1] - told[0],
+    above=0.1,
+)
 
 # %% [markdown]
 # ## 13.8 What should look wrong here
@@ -374,19 +454,23 @@ claim("C13.13", "shapes: share of captions that are shown, less the untrained st
 # Gaussian data of the same spread the samples keep exactly 0.92 of it with the stop-gradient and 0.38 without, by
 # `tests/dlib/test_consistency.py`; 0.65 is in the middle.)
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
 def without_teacher(gradient_through_target):
     new, times = mlp(), grid(schedule, 17, "karras").float()
     f = boundary(new, scalings)
+
     def loss(batch, draw):
         i, eps = draw.integers(17, 256), draw.normal(batch.x0)
         a, b = schedule.at(times[i], like=eps), schedule.at(times[i + 1], like=eps)
         with torch.set_grad_enabled(gradient_through_target):
             target = f(b.alpha * batch.x0 + b.sigma * eps, b).x0
         return Loss(squared(f(a.alpha * batch.x0 + a.sigma * eps, a).x0, target).mean(), {})
+
     train(new.net, loss, fresh, 300, lr=4e-3)
     return f(x_T, top).x0.detach()
+
 
 stopped, leaky = (without_teacher(flows).std() / truth.std() for flows in (False, True))
 claim("C13.14", "with stop-gradient: the samples' spread over the data's", stopped, above=0.65)

@@ -31,7 +31,7 @@
 # recipes are derived below.)
 
 # %%
-from book import claim, figure, show                # first: it tells torch not to spin
+from book import claim, figure, show  # first: it tells torch not to spin
 import copy
 import math
 from dataclasses import replace
@@ -51,7 +51,8 @@ from toy_data.shape_scores import asked, draw_shapes, scores, variety
 
 mixture, schedule, noise = gmm5(), cosine(), Draw(9).normal(torch.empty(4000, 2))
 teacher = exact(mixture, schedule)
-plain = {"omega": 0.0, "omega_fake": 0.0}           # no guidance
+plain = {"omega": 0.0, "omega_fake": 0.0}  # no guidance
+
 
 # %%
 def points(recipe, steps, predicts="v", start=1.0, seed=0):
@@ -59,19 +60,24 @@ def points(recipe, steps, predicts="v", start=1.0, seed=0):
     torch.manual_seed(seed)
     new = lambda: Denoiser(MLP(2, width=64, depth=2), schedule, predicts)
     roles = {"teacher": teacher} | {role: new() for role in recipe.trained}
-    shape = lambda step: Batch(torch.empty(256, 2))                  # no data: its shape counts
+    shape = lambda step: Batch(torch.empty(256, 2))  # no data: its shape counts
     learn(recipe, roles, shape, steps, rates={"student": 1e-3, "fake": 3e-3}, seed=seed)
     return generate(roles["student"], noise, schedule.levels([start])).detach()
 
+
 # %%
 right = recipes.swiftbrush(schedule, None, **plain)  # VSD; shown in 20.7
-made = {"one-step teacher": generate(teacher, noise, schedule.levels([1.0])),
-        "SDS": points(recipes.sds(schedule, None, omega=0.0), steps=300),
-        "VSD": points(right, steps=600)}
-figure(plot.modes(made, mixture),
-       "The teacher in one step makes a single point in the middle, SDS a small speck "
-       "between two modes; VSD fills all five modes.",
-       "4000 samples, one call each. Circles: three standard deviations of each mode.")
+made = {
+    "one-step teacher": generate(teacher, noise, schedule.levels([1.0])),
+    "SDS": points(recipes.sds(schedule, None, omega=0.0), steps=300),
+    "VSD": points(right, steps=600),
+}
+figure(
+    plot.modes(made, mixture),
+    "The teacher in one step makes a single point in the middle, SDS a small speck "
+    "between two modes; VSD fills all five modes.",
+    "4000 samples, one call each. Circles: three standard deviations of each mode.",
+)
 
 # %% [markdown]
 # Left: the teacher, asked once at pure noise, answers with the mean of the data. Middle: *score distillation sampling* ends in a speck
@@ -122,11 +128,11 @@ figure(plot.modes(made, mixture),
 
 # %%
 show(vsd, injected)
-F64, level = torch.float64, schedule.at_lam(math.log(0.8 / 0.6))     # α = 0.8, σ = 0.6
+F64, level = torch.float64, schedule.at_lam(math.log(0.8 / 0.6))  # α = 0.8, σ = 0.6
 z = torch.linspace(-1.5, 1.5, 7, dtype=F64)
 theta = torch.tensor([0.3, 0.8, -0.2, 0.5], dtype=F64, requires_grad=True)
-x = torch.stack([z**0, z, z**2, (2 * z).sin()], 1) @ theta           # the seven samples
-law = Mixture(torch.ones(7) / 7, x[:, None], torch.full((7,), 1e-6)) # as a mixture of spikes
+x = torch.stack([z**0, z, z**2, (2 * z).sin()], 1) @ theta  # the seven samples
+law = Mixture(torch.ones(7) / 7, x[:, None], torch.full((7,), 1e-6))  # as a mixture of spikes
 two = Mixture(torch.tensor([0.6, 0.4]), torch.tensor([[-1.0], [1.2]]), torch.tensor([0.3, 0.5]))
 line = torch.arange(-9, 9, 0.01, dtype=F64)[:, None]
 log_p, log_q = law.log_prob(line, level), two.log_prob(line, level)
@@ -138,13 +144,21 @@ log_p, log_q = law.log_prob(line, level), two.log_prob(line, level)
 # %%
 # NBVAL_CHECK_OUTPUT
 by_theta = lambda y, push=None: torch.autograd.grad(y, theta, push, retain_graph=True)[0]
-slope = lambda f: by_theta(0.01 * f.sum())          # ∂θ of the integral of f
+slope = lambda f: by_theta(0.01 * f.sum())  # ∂θ of the integral of f
 real, fake = exact(two, schedule), exact(replace(law, means=x.detach()[:, None]), schedule)
 push = handed(partial(vsd, real, fake, weight=kl), x, level)
-claim("C20.1", "seven samples: VSD with w = α/σ − autograd of KL (largest entry)",
-      (by_theta(x, push) - slope(log_p.exp() * (log_p - log_q))).abs().max(), below=1e-8)
-claim("C20.2", "E ∂θ log p, the term that was dropped, is zero (largest entry)",
-      slope(log_p.exp().detach() * log_p).abs().max(), below=1e-9)
+claim(
+    "C20.1",
+    "seven samples: VSD with w = α/σ − autograd of KL (largest entry)",
+    (by_theta(x, push) - slope(log_p.exp() * (log_p - log_q))).abs().max(),
+    below=1e-8,
+)
+claim(
+    "C20.2",
+    "E ∂θ log p, the term that was dropped, is zero (largest entry)",
+    slope(log_p.exp().detach() * log_p).abs().max(),
+    below=1e-9,
+)
 
 # %% [markdown]
 # ## 20.3 Leave the fake score out
@@ -164,8 +178,12 @@ claim("C20.2", "E ∂θ log p, the term that was dropped, is zero (largest entry
 # NBVAL_CHECK_OUTPUT
 show(sds)
 push = handed(partial(sds, real, weight=kl), x, level)
-claim("C20.3", "seven samples: SDS with w = α/σ − autograd of cross-entropy (largest entry)",
-      (by_theta(x, push) - slope(-log_p.exp() * log_q)).abs().max(), below=1e-8)
+claim(
+    "C20.3",
+    "seven samples: SDS with w = α/σ − autograd of cross-entropy (largest entry)",
+    (by_theta(x, push) - slope(-log_p.exp() * log_q)).abs().max(),
+    below=1e-8,
+)
 
 # %% [markdown]
 # How strong is the missing pull? For a student $m+sz$ with normal $z$ and data $\mathcal N(0,\tau^2)$, let $v_p=\alpha^2s^2+\sigma^2$ and $v_q=\alpha^2\tau^2+\sigma^2$. Then
@@ -181,19 +199,30 @@ claim("C20.3", "seven samples: SDS with w = α/σ − autograd of cross-entropy 
 tau, widths = 1.5, torch.linspace(0.05, 2.5, 25, dtype=F64)
 signs = torch.tensor([-1.0, 1.0], dtype=F64)
 normal = lambda std: exact(gaussian(0.0, float(std)), schedule)
+
+
 def by_s(loss_of):
     return torch.stack([handed(loss_of(s), s * signs, level) @ signs for s in widths])
 
-found = {"SDS": by_s(lambda s: partial(sds, normal(tau), weight=kl)),
-         "VSD": by_s(lambda s: partial(vsd, normal(tau), normal(s), weight=kl))}
+
+found = {
+    "SDS": by_s(lambda s: partial(sds, normal(tau), weight=kl)),
+    "VSD": by_s(lambda s: partial(vsd, normal(tau), normal(s), weight=kl)),
+}
 v_p, v_q = (0.8**2 * std**2 + 0.6**2 for std in (widths, tau))
 exactly = {"exact": 0.8**2 * widths / v_q, "": 0.8**2 * widths * (1 / v_q - 1 / v_p)}
-claim("C20.4", "Gaussians, 25 widths: both losses − ∂CE/∂s, ∂KL/∂s (largest difference)",
-      max((a - b).abs().max() for a, b in zip(found.values(), exactly.values())), below=1e-9)
-figure(plot.audit(widths, exactly, found, "width $s$ of the student", "derivative by $s$"),
-       "SDS's derivative is positive at every width; VSD's is negative below the data's "
-       "width of 1.5, zero there and positive above. Both lie on the exact curves.",
-       "The gradient audit. Descent widens where the derivative is negative.")
+claim(
+    "C20.4",
+    "Gaussians, 25 widths: both losses − ∂CE/∂s, ∂KL/∂s (largest difference)",
+    max((a - b).abs().max() for a, b in zip(found.values(), exactly.values())),
+    below=1e-9,
+)
+figure(
+    plot.audit(widths, exactly, found, "width $s$ of the student", "derivative by $s$"),
+    "SDS's derivative is positive at every width; VSD's is negative below the data's "
+    "width of 1.5, zero there and positive above. Both lie on the exact curves.",
+    "The gradient audit. Descent widens where the derivative is negative.",
+)
 
 # %% [markdown]
 # ## 20.4 Where SDS collapses to
@@ -213,14 +242,25 @@ eps = torch.cartesian_prod(few, few).repeat(49, 1)
 times = torch.linspace(0.02, 0.98, 49, dtype=F64).repeat_interleave(289)
 at = schedule.at(times, like=eps)
 weight = torch.softmax(-eps.square().sum(1) / 2, 0) * (at.sigma**3 / at.alpha)[:, 0]
+
+
 def potential(x):
     return -weight @ mixture.log_prob(at.alpha * torch.from_numpy(x) + at.sigma * eps, at)
 
+
 speck = torch.from_numpy(minimize(potential, mixture.weights @ mixture.means, tol=1e-9).x)
-claim("C20.5", "the trained SDS student: RMS distance to the minimum of Φ",
-      metrics.rms(made["SDS"].double(), speck.expand(4000, 2)), below=0.1)
-claim("C20.6", "the minimum of Φ is in no mode: standard deviations to the nearest",
-      ((speck - mixture.means).norm(dim=1) / mixture.stds).min(), above=3)
+claim(
+    "C20.5",
+    "the trained SDS student: RMS distance to the minimum of Φ",
+    metrics.rms(made["SDS"].double(), speck.expand(4000, 2)),
+    below=0.1,
+)
+claim(
+    "C20.6",
+    "the minimum of Φ is in no mode: standard deviations to the nearest",
+    ((speck - mixture.means).norm(dim=1) / mixture.stds).min(),
+    above=3,
+)
 
 # %% [markdown]
 # (0.1 is half the width of the narrowest mode.) That is the middle panel of the first figure, foretold. Guidance moves the point: DreamFusion's $\omega=100$
@@ -237,11 +277,18 @@ claim("C20.6", "the minimum of Φ is in no mode: standard deviations to the near
 # NBVAL_CHECK_OUTPUT
 show(fake_score)
 shares = {name: mixture.shares(x) for name, x in made.items()}
-figure(plot.ledger(shares, mixture.weights),
-       "The one-step teacher and SDS have nothing in any mode; VSD has samples in each, in "
-       "the rarest half of its weight, and about a sixth of them in none.", "The mode ledger.")
-claim("C20.7", "VSD: smallest share of a mode over its weight",
-      (shares["VSD"] / mixture.weights).min(), above=0.25)
+figure(
+    plot.ledger(shares, mixture.weights),
+    "The one-step teacher and SDS have nothing in any mode; VSD has samples in each, in "
+    "the rarest half of its weight, and about a sixth of them in none.",
+    "The mode ledger.",
+)
+claim(
+    "C20.7",
+    "VSD: smallest share of a mode over its weight",
+    (shares["VSD"] / mixture.weights).min(),
+    above=0.25,
+)
 claim("C20.8", "VSD: share of the samples in any mode", shares["VSD"].sum(), above=0.71)
 
 # %% [markdown]
@@ -257,8 +304,12 @@ claim("C20.8", "VSD: share of the samples in any mode", shares["VSD"].sum(), abo
 # NBVAL_CHECK_OUTPUT
 lazy = Recipe((right.phases[0], replace(right.phases[1], every=10)), right.roles)
 stale = mixture.shares(points(lazy, steps=400))
-claim("C20.9", "a stale fake: modes that the student finds",
-      (stale > mixture.weights / 4).sum(), between=(0, 1))
+claim(
+    "C20.9",
+    "a stale fake: modes that the student finds",
+    (stale > mixture.weights / 4).sum(),
+    between=(0, 1),
+)
 
 # %% [markdown]
 # At most one: it fled until a mode caught it. A fake that lags turns VSD back into something like SDS. The cure is *two time scales*: several
@@ -283,16 +334,27 @@ claim("C20.9", "a stale fake: modes that the student finds",
 
 # %%
 show(recipes.swiftbrush)
+
+
 def trio(base):
     torch.manual_seed(0)
-    nets = {"teacher": base.net, "student": copy.deepcopy(base.net).requires_grad_(True),
-            "fake": twin(base.net, rank=16)}
+    nets = {
+        "teacher": base.net,
+        "student": copy.deepcopy(base.net).requires_grad_(True),
+        "fake": twin(base.net, rank=16),
+    }
     return {role: replace(base, net=net) for role, net in nets.items()}
+
 
 digits, nothing = trio(digits_teacher()), torch.full((120, 1, 8, 8), math.nan)
 brush = recipes.swiftbrush(digits["teacher"].schedule, NULL, **plain, fake_steps=2, start=0.6)
-history = learn(brush, digits, lambda step: Batch(nothing, torch.arange(10).repeat(12)),
-                steps=200, rates={"student": 3e-4, "fake": 3e-3})
+history = learn(
+    brush,
+    digits,
+    lambda step: Batch(nothing, torch.arange(10).repeat(12)),
+    steps=200,
+    rates={"student": 3e-4, "fake": 3e-3},
+)
 
 # %% [markdown]
 # The Fréchet distance is to held-out digits, above its *floor*, that of real ones; a student that has learnt nothing would have a ratio of 1. *Variety* is the variance among
@@ -302,19 +364,33 @@ history = learn(brush, digits, lambda step: Batch(nothing, torch.arange(10).repe
 # NBVAL_CHECK_OUTPUT
 judge, (_, (real, label)) = digits_classifier(), digits_split()
 start = digits["teacher"].schedule.levels([0.6])
+
+
 def once(role):
     return lambda seed: generate(digits[role], Draw(seed).normal(real), start, label).detach()
 
+
 ways = {f"{role}, 1 call": once(role) for role in ("teacher", "student")}
 one, ours = (sampler_scores(draw, judge)["frechet"] for draw in ways.values())
-figure(plot.pictures({way: draw(0)[label == 4][:10] for way, draw in ways.items()}),
-       "The teacher's ten fours are one soft picture ten times; the student's differ in "
-       "slant and opening.", "The label is 4; columns share the noise.")
+figure(
+    plot.pictures({way: draw(0)[label == 4][:10] for way, draw in ways.items()}),
+    "The teacher's ten fours are one soft picture ten times; the student's differ in "
+    "slant and opening.",
+    "The label is 4; columns share the noise.",
+)
 floor = digits_floor(judge)[0]
-claim("C20.10", "digits, one call: Fréchet above the floor, student's over teacher's",
-      (ours - floor) / (one - floor), below=0.5)
-claim("C20.11", "digits: variety of the student's pictures of one label (real ones: 1)",
-      digits_variety(once("student")(0)), above=0.25)
+claim(
+    "C20.10",
+    "digits, one call: Fréchet above the floor, student's over teacher's",
+    (ours - floor) / (one - floor),
+    below=0.5,
+)
+claim(
+    "C20.11",
+    "digits: variety of the student's pictures of one label (real ones: 1)",
+    digits_variety(once("student")(0)),
+    above=0.25,
+)
 
 # %% [markdown]
 # Now a small transformer that draws 16×16 pictures for captions like *a blue square below a small blue circle*, on Stable Diffusion's schedule
@@ -325,8 +401,9 @@ claim("C20.11", "digits: variety of the student's pictures of one label (real on
 base = shapes_teacher()
 roles = trio(base)
 brush = recipes.swiftbrush(base.schedule, NULL_TOKENS, **plain, fake_steps=2)
-history = learn(brush, roles, caption_batches(20, seed=0), steps=200,
-                rates={"student": 7e-5, "fake": 3e-3})
+history = learn(
+    brush, roles, caption_batches(20, seed=0), steps=200, rates={"student": 7e-5, "fake": 3e-3}
+)
 first, second, *_ = history["student/gradient"]
 claim("C20.12", "B = 0: size of G at the first step", first, between=(0, 0))
 claim("C20.13", "size of G after the fake's first two steps", second, above=0)
@@ -336,16 +413,21 @@ claim("C20.13", "size of G after the fake's first two steps", second, above=0)
 # same captions.
 
 # %%
-codes = asked()                                     # 512 captions
-ways = {"teacher, 1 call": ("teacher", 1), "student, 1 call": ("student", 1),
-        "teacher, 4 calls": ("teacher", 4)}         # calls of DDIM
+codes = asked()  # 512 captions
+ways = {
+    "teacher, 1 call": ("teacher", 1),
+    "student, 1 call": ("student", 1),
+    "teacher, 4 calls": ("teacher", 4),
+}  # calls of DDIM
 drawn = {way: draw_shapes(roles[role], codes, 0.0, n) for way, (role, n) in ways.items()}
 found = {way: scores(x, codes) for way, x in drawn.items()}
 title = "{}: {accuracy:.0%} as asked, Fréchet {frechet:.2f}"
-figure(plot.pictures({title.format(way, **found[way]): x[:10] for way, x in drawn.items()}),
-       "The teacher's one-call pictures are pale blurs of all places where a thing may be; "
-       "the student's have full colours and one place each; those of four have clean edges.",
-       "Columns share caption and noise. The first is " + say(tuple(codes[0].tolist())) + ".")
+figure(
+    plot.pictures({title.format(way, **found[way]): x[:10] for way, x in drawn.items()}),
+    "The teacher's one-call pictures are pale blurs of all places where a thing may be; "
+    "the student's have full colours and one place each; those of four have clean edges.",
+    "Columns share caption and noise. The first is " + say(tuple(codes[0].tolist())) + ".",
+)
 
 # %% [markdown]
 # A student that has learnt nothing would have 1 in the first claim (½ is more than ten standard errors away) and next to no variety. That is
@@ -354,12 +436,24 @@ figure(plot.pictures({title.format(way, **found[way]): x[:10] for way, x in draw
 # %%
 # NBVAL_CHECK_OUTPUT
 one, ours, four = found.values()
-claim("C20.14", "one call: the student's misread captions over the teacher's",
-      (1 - ours["accuracy"]) / (1 - one["accuracy"]), below=0.5)
-claim("C20.15", "variety of the student's pictures of one caption (real ones: 1)",
-      variety(roles["student"]), above=0.25)
-claim("C20.16", "four calls of the teacher are better: Fréchet, the student's one over theirs",
-      ours["frechet"] / four["frechet"], above=1)
+claim(
+    "C20.14",
+    "one call: the student's misread captions over the teacher's",
+    (1 - ours["accuracy"]) / (1 - one["accuracy"]),
+    below=0.5,
+)
+claim(
+    "C20.15",
+    "variety of the student's pictures of one caption (real ones: 1)",
+    variety(roles["student"]),
+    above=0.25,
+)
+claim(
+    "C20.16",
+    "four calls of the teacher are better: Fréchet, the student's one over theirs",
+    ours["frechet"] / four["frechet"],
+    above=1,
+)
 
 # %% [markdown]
 # The last one is what did *not* work.
@@ -372,10 +466,15 @@ claim("C20.16", "four calls of the teacher are better: Fréchet, the student's o
 # %%
 # NBVAL_CHECK_OUTPUT
 late = recipes.swiftbrush(schedule, None, start=0.98, **plain)
-inside = {face: mixture.shares(points(late, 250, face, start=0.98)).sum()
-          for face in ("v", "eps")}
-claim("C20.17", "share of the samples in modes: ε-prediction over v-prediction",
-      inside["eps"] / inside["v"], below=0.75)
+inside = {
+    face: mixture.shares(points(late, 250, face, start=0.98)).sum() for face in ("v", "eps")
+}
+claim(
+    "C20.17",
+    "share of the samples in modes: ε-prediction over v-prediction",
+    inside["eps"] / inside["v"],
+    below=0.75,
+)
 
 # %% [markdown]
 # It stalls. An error $\delta$ of the network is $32\,\delta$ in $x_0$, and so is every optimiser step's jitter. At $\alpha=0$ there is no answer at all.

@@ -10,10 +10,12 @@ from torch import Tensor
 
 
 class Draw:
-    """Random numbers as an argument: a CPU generator whose order of draws is the order of the calls.
+    """Random numbers as an argument: a CPU generator whose order of draws is the order of the
+    calls.
 
-    Values are drawn on the CPU in float32 and then moved, so one seed means one noise on every device and in every
-    dtype. Hand the same `Draw` on and the sequence continues; `copy()` replays it from where it stands.
+    Values are drawn on the CPU in float32 and then moved, so one seed means one noise on every
+    device and in every dtype. Hand the same `Draw` on and the sequence continues; `copy()`
+    replays it from where it stands.
 
     >>> draw = Draw(0); replay = draw.copy()
     >>> x = draw.normal(torch.zeros(4, 2))
@@ -27,7 +29,8 @@ class Draw:
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal with the shape, dtype and device of `like`."""
         noise = torch.randn(like.shape, generator=self.generator, pin_memory=like.is_cuda)
-        return noise.to(like, non_blocking=True)  # from pinned memory: the copy does not stall the GPU
+        # from pinned memory: the copy does not stall the GPU
+        return noise.to(like, non_blocking=True)
 
     def uniform(self, n: int) -> Tensor:
         """(n,) uniform on [0, 1), float32, on the CPU."""
@@ -39,7 +42,9 @@ class Draw:
 
     def choice(self, weights: Tensor, n: int) -> Tensor:
         """(n,) indices drawn with the given probabilities, int64, on the CPU."""
-        return torch.multinomial(weights.double().cpu(), n, replacement=True, generator=self.generator)
+        return torch.multinomial(
+            weights.double().cpu(), n, replacement=True, generator=self.generator
+        )
 
     def copy(self) -> Draw:
         """A second `Draw` that will repeat what this one draws from here on."""
@@ -49,7 +54,9 @@ class Draw:
 
 
 def require(ok: bool, message: str) -> None:
-    """Raise `ValueError(message)` unless `ok`. Messages say what was given, what was wanted and what to type."""
+    """Raise `ValueError(message)` unless `ok`. Messages say what was given, what was wanted
+    and what to type.
+    """
     if not ok:
         raise ValueError(message)
 
@@ -60,15 +67,25 @@ def per_sample(t: Tensor, like: Tensor) -> Tensor:
 
 
 def tensors(cond: Any) -> dict[str, Tensor]:
-    """The tensors of a condition by name; a condition is None, a tensor or a mapping of tensors with a batch axis."""
+    """The tensors of a condition by name; a condition is None, a tensor or a mapping of
+    tensors with a batch axis.
+    """
     if isinstance(cond, Tensor):
         return {"cond": cond}
     if isinstance(cond, Mapping):
-        return {f"cond[{key!r}]": value for key, value in cond.items() if isinstance(value, Tensor)}
+        return {
+            f"cond[{key!r}]": value for key, value in cond.items() if isinstance(value, Tensor)
+        }
     return {}
 
 
 def sent(values: Tensor, like: Tensor) -> Tensor:
-    """Numbers drawn or computed on the CPU, on the device of `like` and in its dtype, at least float32; the CPU does not wait."""
+    """Numbers drawn or computed on the CPU, on the device of `like` and in its dtype, at least
+    float32; the CPU does not wait.
+    """
     values = values.to(torch.promote_types(like.dtype, torch.float32))
-    return values.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else values.to(like.device)
+    return (
+        values.pin_memory().to(like.device, non_blocking=True)
+        if like.is_cuda
+        else values.to(like.device)
+    )

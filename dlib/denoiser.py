@@ -1,12 +1,7 @@
-"""Floor 2: one network call, five faces.
-
-A network predicts one of ε, x₀, v = αε − σx₀, the velocity dx/dt = α̇x₀ + σ̇ε or the score −ε/σ. Given x and the level,
-each is c·x₀ + d·ε with two known numbers, hence an affine function p·x + q·raw of every other. This module is that table.
-"""
+"""Floor 2: a network together with what it means: one call, one `Prediction`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,78 +11,10 @@ from torch import Tensor, nn
 
 from dlib._util import per_sample, require, tensors
 from dlib.mixtures import Mixture
+from dlib.prediction import FACES, Prediction
 from dlib.schedule import NoiseLevel, NoiseSchedule
 
-FACES = ("eps", "x0", "v", "velocity", "score")
 Net = Callable[[Tensor, Tensor, Any], Tensor]
-
-
-def parts(face: str, level: NoiseLevel, schedule: NoiseSchedule) -> tuple:
-    """(a, b) such that `face = a·x₀ + b·ε`: what a network that predicts `face` is trained to output."""
-    if face in ("x0", "eps"):
-        return (1.0, 0.0) if face == "x0" else (0.0, 1.0)
-    if face == "v":
-        return -level.sigma, level.alpha
-    if face == "velocity":
-        return schedule.rates(level.t)
-    return 0.0, -1 / level.sigma  # the score
-
-
-class Prediction:
-    """What one network call says at (x, level), seen as `.eps`, `.x0`, `.v`, `.velocity` or `.score`; each (B, *shape)."""
-
-    __slots__ = ("x", "level", "raw", "model")
-
-    def __init__(self, x: Tensor, level: NoiseLevel, raw: Tensor, model: Denoiser):
-        self.x, self.level, self.raw, self.model = x, level, raw, model
-
-    def mix(self, c: float | Tensor, d: float | Tensor) -> Tensor:
-        """c·x₀ + d·ε as one fused p·x + q·raw. The faces, and every first-order step, are such mixtures.
-
-        raw = a·x₀ + b·ε and x = α·x₀ + σ·ε are two equations for x₀ and ε; their determinant is αb − σa.
-        """
-        alpha, sigma = self.level.alpha, self.level.sigma
-        a, b = self._parts(self.model.predicts, "x₀ and ε")
-        det = alpha * b - sigma * a
-        rest = c * b - d * a
-        if not isinstance(det, Tensor) and det == 0:
-            if rest or not (a or b):
-                raise self._undetermined("x₀ and ε")
-            return self.raw * (c / a if a else d / b)  # x tells nothing new, but what is wanted is a multiple of raw
-        return _add(rest / det, self.x, (d * alpha - c * sigma) / det, self.raw)
-
-    def _face(self, name: str) -> Tensor:
-        if name == self.model.predicts:
-            return self.raw
-        return self.mix(*self._parts(name, f"the {name}"))
-
-    def _parts(self, face: str, wanted: str) -> tuple:
-        try:
-            a, b = parts(face, self.level, self.model.schedule)
-            if isinstance(a + b, Tensor) or math.isfinite(a + b):
-                return a, b
-        except ZeroDivisionError:
-            pass
-        raise self._undetermined(wanted)
-
-    def _undetermined(self, wanted: str) -> ValueError:
-        return ValueError(
-            f"a network that predicts {self.model.predicts} does not determine {wanted} at t = {self.level.t:g}, where alpha = {self.level.alpha:g} "
-            f"and sigma = {self.level.sigma:g}: start at t_max=0.999, end at t_min=1e-3, or predict v or velocity"
-        )
-
-    eps = property(lambda self: self._face("eps"), doc="the noise ε")
-    x0 = property(lambda self: self._face("x0"), doc="the clean data x₀")
-    v = property(lambda self: self._face("v"), doc="v = αε − σx₀ (Salimans & Ho 2022)")
-    velocity = property(lambda self: self._face("velocity"), doc="dx/dt of the PF-ODE on this schedule")
-    score = property(lambda self: self._face("score"), doc="∇ log p_t(x) = −ε/σ")
-
-
-def _add(p: float | Tensor, x: Tensor, q: float | Tensor, raw: Tensor) -> Tensor:
-    """p·x + q·raw in the dtype of x; host floats go into fused kernels."""
-    if isinstance(p, Tensor) or isinstance(q, Tensor):
-        return (p * x + q * raw).to(x.dtype)
-    return (raw * q).add_(x, alpha=p) if p else raw * q
 
 
 def identity(t):
@@ -99,14 +26,16 @@ def identity(t):
 class Denoiser:
     """A network together with what it means. Calling it makes exactly one network call.
 
-    net: (x, time (B,), cond) ↦ raw (B, *shape); any callable. predicts: which face `raw` is. clock: t ∈ [0, 1] ↦ the
-    time the network was trained with (Stable Diffusion: `lambda t: 1000 * t - 1`). The prediction's dtype is x's,
-    promoted to at least float32; autocast is the caller's. cond: None, a tensor or a mapping of tensors, batch first.
+    net: (x, time (B,), cond) ↦ raw (B, *shape); any callable. predicts: which face `raw` is.
+    clock: t ∈ [0, 1] ↦ the time the network was trained with (Stable Diffusion: `lambda t:
+    1000 * t - 1`). The prediction's dtype is x's, promoted to at least float32; autocast is
+    the caller's. cond: None, a tensor or a mapping of tensors, batch first.
 
     >>> from dlib.schedule import vp
-    >>> model = Denoiser(net=lambda x, t, cond: torch.zeros_like(x), schedule=vp(), predicts="eps")
+    >>> model = Denoiser(lambda x, t, cond: torch.zeros_like(x), vp(), predicts="eps")
     >>> level = model.schedule.at(0.5)
-    >>> bool(torch.allclose(model(torch.ones(3, 2), level).x0, torch.full((3, 2), 1 / level.alpha)))
+    >>> x0 = model(torch.ones(3, 2), level).x0
+    >>> bool(torch.allclose(x0, torch.full((3, 2), 1 / level.alpha)))
     True
     """
 
@@ -116,13 +45,22 @@ class Denoiser:
     clock: Callable[[Any], Any] = identity
 
     def __post_init__(self):
-        require(self.predicts in FACES, f"Denoiser: predicts={self.predicts!r}; choose one of {', '.join(FACES)}")
+        require(
+            self.predicts in FACES,
+            f"Denoiser: predicts={self.predicts!r}; choose one of {', '.join(FACES)}",
+        )
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        time, dtype = self.clock(level.t), torch.float64 if x.dtype == torch.float64 else torch.float32
+        time, dtype = (
+            self.clock(level.t),
+            torch.float64 if x.dtype == torch.float64 else torch.float32,
+        )
         if isinstance(time, Tensor):
-            require(time.numel() == len(x), f"Denoiser: {time.numel()} noise levels for x of batch {len(x)}: "
-                    "draw one t a sample and pass schedule.at(t, like=x)")
+            require(
+                time.numel() == len(x),
+                f"Denoiser: {time.numel()} noise levels for x of batch {len(x)}: "
+                "draw one t a sample and pass schedule.at(t, like=x)",
+            )
             time = time.reshape(-1).to(dtype)
         else:
             time = x.new_full((len(x),), time, dtype=dtype)
@@ -130,46 +68,73 @@ class Denoiser:
             _check_cond(cond, x)
         raw = self.net(x, time, cond)
         if raw.shape != x.shape:
-            raise ValueError(f"Denoiser: the network returned {tuple(raw.shape)} for x {tuple(x.shape)}: "
-                             "a network must return its input's shape (drop a learnt-variance half first)")
+            raise ValueError(
+                f"Denoiser: the network returned {tuple(raw.shape)} for x {tuple(x.shape)}: "
+                "a network must return its input's shape (drop a learnt-variance half first)"
+            )
         if raw.dtype != x.dtype or x.dtype in (torch.bfloat16, torch.float16):
             dtype = torch.promote_types(x.dtype, torch.float32)
             x, raw = x.to(dtype), raw.to(dtype)
         return Prediction(x, level, raw, self)
 
     def rewired(self, wire: Callable[[Net], Net]) -> Denoiser:
-        """The same denoiser with `wire(net)` in place of its network; one made of several denoisers rewires each."""
+        """The same denoiser with `wire(net)` in place of its network; one made of several
+        denoisers rewires each.
+        """
         return replace(self, net=wire(self.net))
 
 
 def _check_cond(cond: Any, x: Tensor) -> None:
     for name, value in tensors(cond).items():
-        require(value.shape[:1] == x.shape[:1], f"Denoiser: {name} has batch {tuple(value.shape[:1])}, x has batch {len(x)}: "
-                f"repeat_interleave {name} or pass x[:{value.shape[0] if value.ndim else 1}]")
-        require(value.device == x.device, f"Denoiser: {name} is on {value.device}, x on {x.device}: move one with .to(x.device)")
+        require(
+            value.shape[:1] == x.shape[:1],
+            f"Denoiser: {name} has batch {tuple(value.shape[:1])}, x has batch {len(x)}: "
+            f"repeat_interleave {name} or pass x[:{value.shape[0] if value.ndim else 1}]",
+        )
+        require(
+            value.device == x.device,
+            f"Denoiser: {name} is on {value.device}, x on {x.device}: move one with "
+            ".to(x.device)",
+        )
 
 
 def one_network(model: Denoiser, verb: str) -> None:
-    """ValueError for a denoiser of several networks, made by `between`: a new `net` would not be asked."""
-    require(type(model).rewired is Denoiser.rewired, f"{verb}: this denoiser chooses between two networks: make each of them {verb} first, then choose")
+    """ValueError for a denoiser of several networks, made by `between`: a new `net` would not
+    be asked.
+    """
+    require(
+        type(model).rewired is Denoiser.rewired,
+        f"{verb}: this denoiser chooses between two networks: make each of them {verb} first, "
+        "then choose",
+    )
 
 
 def bare(model: Denoiser, verb: str) -> None:
-    """ValueError unless `model` is a network and its meaning, nothing more: `verb` acts on what that network says."""
-    require(type(model) is Denoiser, f"{verb}: this denoiser is already {type(model).__name__.lower()}: start from the network's own Denoiser")
+    """ValueError unless `model` is a network and its meaning, nothing more: `verb` acts on
+    what that network says.
+    """
+    require(
+        type(model) is Denoiser,
+        f"{verb}: this denoiser is already {type(model).__name__.lower()}: start from the "
+        "network's own Denoiser",
+    )
 
 
 def exact(mixture: Mixture, schedule: NoiseSchedule) -> Denoiser:
-    """The perfect denoiser of a Gaussian mixture. It predicts v*, the face that is well-conditioned at both ends."""
+    """The perfect denoiser of a Gaussian mixture. It predicts v*, the face that is
+    well-conditioned at both ends.
+    """
     return Denoiser(mixture.net(schedule), schedule, "v")
 
 
 def guided(model: Denoiser, omega: float | Tensor, null: Any) -> Denoiser:
-    """Classifier-free guidance, ε^ω = (1+ω) ε(x, c) − ω ε(x, ∅), in one batched call (Ho & Salimans 2022, eq. 6).
+    """Classifier-free guidance, ε^ω = (1+ω) ε(x, c) − ω ε(x, ∅), in one batched call (Ho &
+    Salimans 2022, eq. 6).
 
-    omega: 0 is no guidance; diffusers' `guidance_scale` is 1 + ω; a tensor (B,) is one ω a sample. null: the empty
-    condition ∅, shaped like one sample's condition (a tensor without batch axis, or a mapping of such). All faces are
-    affine in the network's output with the same x, so combining the raw outputs combines every face alike.
+    omega: 0 is no guidance; diffusers' `guidance_scale` is 1 + ω; a tensor (B,) is one ω a
+    sample. null: the empty condition ∅, shaped like one sample's condition (a tensor without
+    batch axis, or a mapping of such). All faces are affine in the network's output with the
+    same x, so combining the raw outputs combines every face alike.
     """
     one_network(model, "guided")
 
@@ -182,29 +147,45 @@ def guided(model: Denoiser, omega: float | Tensor, null: Any) -> Denoiser:
     return replace(model, net=net)
 
 
-def both_sides(model: Denoiser, x: Tensor, time: Tensor, cond: Any, null: Any) -> tuple[Tensor, ...]:
-    """The network's outputs for the condition and for the empty one, in one call, in float32 at least."""
-    require(cond is not None, "guided: no condition given: pass cond=… to sample, or use the unguided model")
+def both_sides(
+    model: Denoiser, x: Tensor, time: Tensor, cond: Any, null: Any
+) -> tuple[Tensor, ...]:
+    """The network's outputs for the condition and for the empty one, in one call, in float32
+    at least.
+    """
+    require(
+        cond is not None,
+        "guided: no condition given: pass cond=… to sample, or use the unguided model",
+    )
     both = model.net(torch.cat([x, x]), torch.cat([time, time]), with_null(cond, null))
-    return both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)  # 1 + ω would magnify half precision's rounding
+    # 1 + ω would magnify half precision's rounding
+    return both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)
 
 
 def with_null(cond: Any, null: Any) -> Any:
     """The condition of 2B samples: those of `cond`, then B times the empty condition."""
     if isinstance(cond, Mapping):
-        require(isinstance(null, Mapping) and set(null) == set(cond),
-                f"condition: cond has keys {sorted(cond)}, null has {sorted(null) if isinstance(null, Mapping) else type(null).__name__}")
+        require(
+            isinstance(null, Mapping) and set(null) == set(cond),
+            f"condition: cond has keys {sorted(cond)}, null has "
+            f"{sorted(null) if isinstance(null, Mapping) else type(null).__name__}",
+        )
         return {key: with_null(cond[key], null[key]) for key in cond}
     null = torch.as_tensor(null, dtype=cond.dtype, device=cond.device)
-    require(null.shape == cond.shape[1:], f"condition: null has shape {tuple(null.shape)}, one sample's condition has "
-            f"{tuple(cond.shape[1:])}: pass null without a batch axis")
+    require(
+        null.shape == cond.shape[1:],
+        f"condition: null has shape {tuple(null.shape)}, one sample's condition has "
+        f"{tuple(cond.shape[1:])}: pass null without a batch axis",
+    )
     return torch.cat([cond, null.expand_as(cond)])
 
 
 def frozen(model: Denoiser) -> Denoiser:
-    """The same denoiser with a constant network: no gradient flows through it or into its parameters.
+    """The same denoiser with a constant network: no gradient flows through it or into its
+    parameters.
 
-    The faces still depend on x by the linear part of p·x + q·raw; detach x too where that is not wanted.
+    The faces still depend on x by the linear part of p·x + q·raw; detach x too where that is
+    not wanted.
     """
 
     def wire(inner: Net) -> Net:
@@ -219,7 +200,9 @@ def frozen(model: Denoiser) -> Denoiser:
 
 
 class Counter:
-    """A network that counts: `calls` made, and `samples` evaluated (a guided call is one call of two samples each)."""
+    """A network that counts: `calls` made, and `samples` evaluated (a guided call is one call
+    of two samples each).
+    """
 
     def __init__(self, net: Net):
         self.inner, self.calls, self.samples = net, 0, 0
@@ -238,13 +221,17 @@ class Counter:
 
 
 def counted(model: Denoiser) -> Denoiser:
-    """The same denoiser with `model.net.calls` and `model.net.samples` counting from zero, whatever networks it is made of."""
+    """The same denoiser with `model.net.calls` and `model.net.samples` counting from zero,
+    whatever networks it is made of.
+    """
     counter = Counter(model.net)
     return replace(model.rewired(counter.counting), net=counter)
 
 
 def parameters(net: Net) -> list[nn.Parameter]:
-    """The parameters of a network, also inside `guided`, `frozen` and `counted`; none for a plain function."""
+    """The parameters of a network, also inside `guided`, `frozen` and `counted`; none for a
+    plain function.
+    """
     while not isinstance(net, nn.Module) and hasattr(net, "inner"):
         net = net.inner
     return list(net.parameters()) if isinstance(net, nn.Module) else []

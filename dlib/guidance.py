@@ -1,4 +1,6 @@
-"""Floor 3: guidance that is more than one number: limited to some noise levels, rescaled, thresholded."""
+"""Floor 3: guidance that is more than one number: limited to some noise levels, rescaled,
+thresholded.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,16 @@ import torch
 from torch import Tensor
 
 from dlib._util import require
-from dlib.denoiser import Denoiser, Net, Prediction, bare, both_sides, one_network
+from dlib.denoiser import Denoiser, Net, bare, both_sides, one_network
+from dlib.prediction import Prediction
 from dlib.schedule import NoiseLevel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Between(Denoiser):
-    """A denoiser that is `inside` for noise levels low ≤ κ ≤ high and `outside` elsewhere; made by `between`."""
+    """A denoiser that is `inside` for noise levels low ≤ κ ≤ high and `outside` elsewhere;
+    made by `between`.
+    """
 
     inside: Denoiser
     outside: Denoiser
@@ -24,32 +29,60 @@ class Between(Denoiser):
     high: float
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        require(isinstance(level.t, float), "between: this denoiser chooses by the noise level of the whole batch: use levels of floats, as sample does")
+        require(
+            isinstance(level.t, float),
+            "between: this denoiser chooses by the noise level of the whole batch: use levels "
+            "of floats, as sample does",
+        )
         inside = self.low * level.alpha <= level.sigma <= self.high * level.alpha
         return (self.inside if inside else self.outside)(x, level, cond)
 
     def rewired(self, wire: Callable[[Net], Net]) -> Denoiser:
         """The same with `wire` around both networks."""
-        return replace(self, net=wire(self.net), inside=self.inside.rewired(wire), outside=self.outside.rewired(wire))
+        return replace(
+            self,
+            net=wire(self.net),
+            inside=self.inside.rewired(wire),
+            outside=self.outside.rewired(wire),
+        )
 
 
 def between(inside: Denoiser, outside: Denoiser, low: float, high: float) -> Denoiser:
-    """`inside` at noise levels with low ≤ κ = σ/α ≤ high, `outside` elsewhere (Kynkäänniemi et al. 2024, eq. 4).
+    """`inside` at noise levels with low ≤ κ = σ/α ≤ high, `outside` elsewhere (Kynkäänniemi et
+    al. 2024, eq. 4).
 
-    Interval guidance is `between(guided(model, omega, null), model, low, high)`: outside the interval it costs no second
-    evaluation. Levels must be floats.
+    Interval guidance is `between(guided(model, omega, null), model, low, high)`: outside the
+    interval it costs no second evaluation. Levels must be floats.
     """
-    require(0 <= low < high, f"between: [{low:g}, {high:g}] is not an interval of noise levels κ = σ/α ≥ 0")
-    require(inside.schedule is outside.schedule or inside.schedule.at(0.5) == outside.schedule.at(0.5),
-            f"between: the denoisers are on different schedules, {inside.schedule.name} and {outside.schedule.name}")
-    return Between(inside.net, inside.schedule, inside.predicts, inside.clock, inside=inside, outside=outside, low=low, high=high)
+    require(
+        0 <= low < high,
+        f"between: [{low:g}, {high:g}] is not an interval of noise levels κ = σ/α ≥ 0",
+    )
+    require(
+        inside.schedule is outside.schedule
+        or inside.schedule.at(0.5) == outside.schedule.at(0.5),
+        f"between: the denoisers are on different schedules, {inside.schedule.name} and "
+        f"{outside.schedule.name}",
+    )
+    return Between(
+        inside.net,
+        inside.schedule,
+        inside.predicts,
+        inside.clock,
+        inside=inside,
+        outside=outside,
+        low=low,
+        high=high,
+    )
 
 
 def rescaled(model: Denoiser, omega: float, null: Any, phi: float = 0.7) -> Denoiser:
-    """Guidance whose spread is brought back to the conditional prediction's (Lin et al. 2024, section 3.4, eq. 15 and 16).
+    """Guidance whose spread is brought back to the conditional prediction's (Lin et al. 2024,
+    section 3.4, eq. 15 and 16).
 
-    With std over all of a sample's values: raw ← φ·raw_ω·std(raw_c)/std(raw_ω) + (1 − φ)·raw_ω. It acts on the face that the
-    network predicts, and its effect depends on which that is; the paper's networks predict v. φ = 0 is `guided`.
+    With std over all of a sample's values: raw ← φ·raw_ω·std(raw_c)/std(raw_ω) + (1 −
+    φ)·raw_ω. It acts on the face that the network predicts, and its effect depends on which
+    that is; the paper's networks predict v. φ = 0 is `guided`.
     """
     require(0 <= phi <= 1, f"rescaled: phi = {phi:g} is outside [0, 1] (0 is plain guidance)")
     one_network(model, "rescaled")
@@ -77,16 +110,26 @@ class Thresholded(Denoiser):
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         inner = Denoiser(self.net, self.schedule, self.output, self.clock)(x, level, cond)
-        size = inner.x0.flatten(1).abs().quantile(self.quantile, dim=1).clamp(min=1).view(-1, *(1,) * (x.ndim - 1))
+        size = (
+            inner.x0.flatten(1)
+            .abs()
+            .quantile(self.quantile, dim=1)
+            .clamp(min=1)
+            .view(-1, *(1,) * (x.ndim - 1))
+        )
         return Prediction(inner.x, level, inner.x0.clamp(-size, size) / size, self)
 
 
 def thresholded(model: Denoiser, quantile: float = 0.995) -> Denoiser:
-    """Dynamic thresholding: x₀ clipped to ±s and divided by s, s the quantile of |x₀| or 1 if that is larger (Saharia et al. 2022, section 2.3).
+    """Dynamic thresholding: x₀ clipped to ±s and divided by s, s the quantile of |x₀| or 1 if
+    that is larger (Saharia et al. 2022, section 2.3).
 
-    For data in [−1, 1], pixels: latents have no such range. quantile = 1 scales without clipping. The other faces, ε among
-    them, follow from the new x₀ at the same x; ones that kept the network's ε would leave the level.
+    For data in [−1, 1], pixels: latents have no such range. quantile = 1 scales without
+    clipping. The other faces, ε among them, follow from the new x₀ at the same x; ones that
+    kept the network's ε would leave the level.
     """
     require(0 < quantile <= 1, f"thresholded: quantile = {quantile:g} is outside (0, 1]")
     bare(model, "thresholded")
-    return Thresholded(model.net, model.schedule, "x0", model.clock, output=model.predicts, quantile=quantile)
+    return Thresholded(
+        model.net, model.schedule, "x0", model.clock, output=model.predicts, quantile=quantile
+    )

@@ -1,4 +1,6 @@
-"""Floor 1: the small networks of the toys: an MLP for points and digits, a transformer for captioned pictures."""
+"""Floor 1: the small networks of the toys: an MLP for points and digits, a transformer for
+captioned pictures.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +8,62 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention, silu
+from torch.nn.functional import (
+    layer_norm,
+    pixel_shuffle,
+    pixel_unshuffle,
+    scaled_dot_product_attention,
+    silu,
+)
 
 from dlib._util import require
 
 
 class MLP(nn.Module):
-    """A residual MLP (x, t, label) ↦ a tensor like x, for points and for small pictures (flattened inside).
+    """A residual MLP (x, t, label) ↦ a tensor like x, for points and for small pictures
+    (flattened inside).
 
-    dim: values a sample. classes: number of labels; the label −1 (∅) has an embedding of its own. t: (B,) in [0, 1].
-    Each block is h ← h + W₂ silu(W₁ norm(h) + e) with e the embedding of t and label; the last layer starts at zero.
+    dim: values a sample. classes: number of labels; the label −1 (∅) has an embedding of its
+    own. t: (B,) in [0, 1]. Each block is h ← h + W₂ silu(W₁ norm(h) + e) with e the embedding
+    of t and label; the last layer starts at zero.
 
     >>> net = MLP(dim=2, width=32, depth=2, classes=5)
     >>> net(torch.zeros(4, 2), torch.rand(4), torch.tensor([0, 1, 4, -1])).shape
     torch.Size([4, 2])
     """
 
-    def __init__(self, dim: int, width: int = 128, depth: int = 3, classes: int = 0, frequencies: int = 16):
+    def __init__(
+        self, dim: int, width: int = 128, depth: int = 3, classes: int = 0, frequencies: int = 16
+    ):
         super().__init__()
         self.classes = classes
-        self.register_buffer("omega", 2 * math.pi * torch.logspace(-1, 2, frequencies, base=4.0), persistent=False)
-        self.embed_time = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
+        self.register_buffer(
+            "omega", 2 * math.pi * torch.logspace(-1, 2, frequencies, base=4.0), persistent=False
+        )
+        self.embed_time = nn.Sequential(
+            nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width)
+        )
         self.embed_label = nn.Embedding(classes + 1, width) if classes else None
         self.enter = nn.Linear(dim, width)
         self.blocks = nn.ModuleList(
-            nn.ModuleList([nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)]) for _ in range(depth)
+            nn.ModuleList([nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)])
+            for _ in range(depth)
         )
         self.leave = nn.Linear(width, dim)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        require(label is None or self.classes > 0, "MLP: got labels, but was built with classes=0: pass classes=… to MLP")
+        require(
+            label is None or self.classes > 0,
+            "MLP: got labels, but was built with classes=0: pass classes=… to MLP",
+        )
         angle = t[:, None] * self.omega
         embedding = self.embed_time(torch.cat([angle.sin(), angle.cos()], 1))
         if label is not None:
             self._check(label)
-            embedding = embedding + self.embed_label(label % (self.classes + 1))  # −1 is the last row: ∅
+            # −1 is the last row: ∅
+            embedding = embedding + self.embed_label(label % (self.classes + 1))
         h = self.enter(x.flatten(1))
         for norm, inner, outer in self.blocks:
             h = h + outer(silu(inner(norm(h)) + embedding))
@@ -50,12 +71,18 @@ class MLP(nn.Module):
 
     def _check(self, label: Tensor) -> None:
         if label.device.type == "cpu":  # looking at values would stall an accelerator
-            require(bool(((label >= -1) & (label < self.classes)).all()), f"MLP: labels run from {int(label.min())} to "
-                    f"{int(label.max())}, wanted 0 … {self.classes - 1}, or −1 for none: pass classes={int(label.max()) + 1} to MLP")
+            require(
+                bool(((label >= -1) & (label < self.classes)).all()),
+                f"MLP: labels run from {int(label.min())} to "
+                f"{int(label.max())}, wanted 0 … {self.classes - 1}, or −1 for none: pass "
+                f"classes={int(label.max()) + 1} to MLP",
+            )
 
 
 class Attention(nn.Module):
-    """Multi-head attention of x (B, N, width) to seen (B, M, width). Its layers have the field's names, by which LoRA finds them."""
+    """Multi-head attention of x (B, N, width) to seen (B, M, width). Its layers have the
+    field's names, by which LoRA finds them.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -63,48 +90,74 @@ class Attention(nn.Module):
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        q, k, v = (h.unflatten(-1, (self.heads, -1)).transpose(1, 2) for h in (self.to_q(x), self.to_k(seen), self.to_v(seen)))
+        q, k, v = (
+            h.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for h in (self.to_q(x), self.to_k(seen), self.to_v(seen))
+        )
         return self.to_out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
-    """A transformer block whose two layer norms are scaled, shifted and gated by an embedding; at first it is the identity
-    (Peebles & Xie 2023, adaLN-Zero)."""
+    """A transformer block whose two layer norms are scaled, shifted and gated by an embedding;
+    at first it is the identity (Peebles & Xie 2023, adaLN-Zero)."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.attention, self.modulate = Attention(width, heads), nn.Linear(width, 6 * width)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
 
     def forward(self, x: Tensor, embedding: Tensor, text: Tensor | None = None) -> Tensor:
-        """x (B, N, width) and embedding (B, width) ↦ like x; text (B, L, width): tokens that x sees beside itself."""
-        scale, shift, gate, scale_2, shift_2, gate_2 = self.modulate(embedding)[:, None].chunk(6, -1)
+        """x (B, N, width) and embedding (B, width) ↦ like x; text (B, L, width): tokens that x
+        sees beside itself.
+        """
+        scale, shift, gate, scale_2, shift_2, gate_2 = self.modulate(embedding)[:, None].chunk(
+            6, -1
+        )
         h = torch.addcmul(shift, layer_norm(x, x.shape[-1:]), 1 + scale)
-        x = torch.addcmul(x, gate, self.attention(h, h if text is None else torch.cat([h, text], 1)))
+        x = torch.addcmul(
+            x, gate, self.attention(h, h if text is None else torch.cat([h, text], 1))
+        )
         h = torch.addcmul(shift_2, layer_norm(x, x.shape[-1:]), 1 + scale_2)
         return torch.addcmul(x, gate_2, self.mlp(h))
 
 
 class DiT(nn.Module):
-    """A small diffusion transformer (x, time, tokens) ↦ a tensor like x: square patches are its words (Peebles & Xie 2023).
+    """A small diffusion transformer (x, time, tokens) ↦ a tensor like x: square patches are
+    its words (Peebles & Xie 2023).
 
-    x (B, channels, side, side); time (B,) on a scale of 1000, as Stable Diffusion's indices; tokens (B, length) int64 in
-    0 … words−1. A block reads the caption; the others see its words beside the patches (as in Saharia et al. 2022), and its mean
-    beside the time. Padding, 0, is a word like others, so the empty caption is a row of it. x enters the output itself, each
-    channel times what the embedding says: then the patches need not carry the noise. The last layers start at zero.
+    x (B, channels, side, side); time (B,) on a scale of 1000, as Stable Diffusion's indices;
+    tokens (B, length) int64 in 0 … words−1. A block reads the caption; the others see its
+    words beside the patches (as in Saharia et al. 2022), and its mean beside the time.
+    Padding, 0, is a word like others, so the empty caption is a row of it. x enters the output
+    itself, each channel times what the embedding says: then the patches need not carry the
+    noise. The last layers start at zero.
 
     >>> net = DiT(side=8, channels=3, words=5, length=4, width=32, depth=1)
-    >>> net(torch.zeros(2, 3, 8, 8), torch.tensor([999.0, 0.0]), torch.tensor([[1, 4, 2, 0], [0, 0, 0, 0]])).shape
+    >>> words = torch.tensor([[1, 4, 2, 0], [0, 0, 0, 0]])
+    >>> net(torch.zeros(2, 3, 8, 8), torch.tensor([999.0, 0.0]), words).shape
     torch.Size([2, 3, 8, 8])
     """
 
-    def __init__(self, side: int, channels: int, words: int, length: int, width: int = 64, depth: int = 3, heads: int = 4, patch: int = 4):
+    def __init__(
+        self,
+        side: int,
+        channels: int,
+        words: int,
+        length: int,
+        width: int = 64,
+        depth: int = 3,
+        heads: int = 4,
+        patch: int = 4,
+    ):
         super().__init__()
         require(side % patch == 0, f"DiT: side {side} is not made of patches of {patch}")
         self.patch, self.length, self.across = patch, length, side // patch
-        self.register_buffer("omega", torch.logspace(0, -4, 32), persistent=False)  # radians per index, as Vaswani et al. 2017
+        # radians per index, as Vaswani et al. 2017
+        self.register_buffer("omega", torch.logspace(0, -4, 32), persistent=False)
         self.embed_time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.embed_word = nn.Embedding(words, width)
         self.word_place = nn.Parameter(0.2 * torch.randn(length, width))
@@ -120,13 +173,19 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, tokens: Tensor | None = None) -> Tensor:
         given = None if tokens is None else tuple(tokens.shape)
-        require(given is not None and given[1:] == (self.length,), f"DiT: tokens of shape {given}, wanted (B, {self.length}); "
-                "the empty caption is a row of zeros")
+        require(
+            given is not None and given[1:] == (self.length,),
+            f"DiT: tokens of shape {given}, wanted (B, {self.length}); "
+            "the empty caption is a row of zeros",
+        )
         angle = time[:, None] * self.omega
         embedding = self.embed_time(torch.cat([angle.sin(), angle.cos()], 1))
         text = self.reader(self.embed_word(tokens) + self.word_place, silu(embedding))
         embedding = silu(embedding + text.mean(1))
-        h = self.enter(pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.patch_place
+        h = (
+            self.enter(pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2))
+            + self.patch_place
+        )
         for block in self.blocks:
             h = block(h, embedding, text)
         h = self.leave(layer_norm(h, h.shape[-1:])).transpose(1, 2)

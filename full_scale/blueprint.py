@@ -1,4 +1,6 @@
-"""The networks of a run without their weights: on the meta device, from configuration files of a few kilobytes."""
+"""The networks of a run without their weights: on the meta device, from configuration files of
+a few kilobytes.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from full_scale.world import World
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A family without weights: those members of `Family` that building and running the networks of a run asks for.
+    """A family without weights: those members of `Family` that building and running the
+    networks of a run asks for.
 
     of: a family of the same kind, for what depends on the kind alone.
     """
@@ -57,19 +60,32 @@ class Blueprint:
 
 
 def blueprint(s: Settings) -> Blueprint:
-    """Of the settings' family and weights. Of Stable Diffusion's only three configuration files are read, or fetched from the hub."""
+    """Of the settings' family and weights. Of Stable Diffusion's only three configuration
+    files are read, or fetched from the hub.
+    """
     plan = _stable_diffusion(s.weights) if s.family == "sd" and s.weights else _opened(s)
     info = s.data / "info.json" if s.data else Path()
-    return replace(plan, sides=tuple(json.loads(info.read_text())["shape"])) if info.is_file() else plan
+    return (
+        replace(plan, sides=tuple(json.loads(info.read_text())["shape"]))
+        if info.is_file()
+        else plan
+    )
 
 
 def _stable_diffusion(weights: str) -> Blueprint:
     from diffusers import UNet2DConditionModel
 
-    unet, text, scheduler = (_config(weights, f"{part}.json") for part in ("unet/config", "text_encoder/config", "scheduler/scheduler_config"))
+    unet, text, scheduler = (
+        _config(weights, f"{part}.json")
+        for part in ("unet/config", "text_encoder/config", "scheduler/scheduler_config")
+    )
     with META:
         net = UNet2DConditionModel.from_config(unet).eval()
-    empty = {"text": torch.empty(text["max_position_embeddings"], unet["cross_attention_dim"], device=META)}
+    empty = {
+        "text": torch.empty(
+            text["max_position_embeddings"], unet["cross_attention_dim"], device=META
+        )
+    }
     sides = unet["in_channels"], unet["sample_size"], unet["sample_size"]
     return Blueprint(sd.denoiser(net, scheduler), sides, empty, StableDiffusion(pipe=None))
 
@@ -83,9 +99,16 @@ def _config(weights: str, name: str) -> dict[str, Any]:
         try:
             file = Path(hf_hub_download(weights, name))
         except (OSError, ValueError) as error:
-            raise ValueError(f"--weights {weights}: no such folder, and the hub did not give {name} ({type(error).__name__}). An estimate reads "
-                             f"three configuration files; to get everything:\n{how_to_download(weights)}") from error
-    require(file.is_file(), f"--weights {weights} has no {name}: wanted a folder in diffusers' format, or at least its configuration files")
+            raise ValueError(
+                f"--weights {weights}: no such folder, and the hub did not give {name} "
+                f"({type(error).__name__}). An estimate reads "
+                f"three configuration files; to get everything:\n{how_to_download(weights)}"
+            ) from error
+    require(
+        file.is_file(),
+        f"--weights {weights} has no {name}: wanted a folder in diffusers' format, or at least "
+        "its configuration files",
+    )
     return json.loads(file.read_text())
 
 
@@ -94,11 +117,18 @@ def _opened(s: Settings) -> Blueprint:
     family = open_family(s.family, None if s.tiny else s.weights, torch.device("cpu"))
     base = family.denoiser()
     empty = {name: torch.empty_like(value, device=META) for name, value in family.null().items()}
-    return Blueprint(replace(base, net=copy.deepcopy(base.net).to(META)), family.shape(family.size), empty, family)
+    return Blueprint(
+        replace(base, net=copy.deepcopy(base.net).to(META)),
+        family.shape(family.size),
+        empty,
+        family,
+    )
 
 
 def cast_of(plan: Blueprint, s: Settings, dtype: torch.dtype) -> tuple[Recipe, Cast]:
     """The recipe and everyone in it, as the engine builds them, on the meta device."""
     recipe = recipe_of(s, plan.base.schedule, plan.empty)
     with torch.random.fork_rng(devices=[]):
-        return recipe, build(plan, recipe, replace(s, parallel="ddp"), World(0, 1, META, None), dtype)
+        return recipe, build(
+            plan, recipe, replace(s, parallel="ddp"), World(0, 1, META, None), dtype
+        )

@@ -1,4 +1,6 @@
-"""What an export says of itself: the scheduler that suits its method, and a model card with a licence and a way to use it."""
+"""What an export says of itself: the scheduler that suits its method, and a model card with a
+licence and a way to use it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from diffusers import SchedulerMixin
 
 TRAILING = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
-"""Start at the last trained index and end at σ = 0, as `full_scale.sample` does with `--grid sd_trailing`."""
+"""Start at the last trained index and end at σ = 0, as `full_scale.sample` does with `--grid
+sd_trailing`.
+"""
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "finetune": ("", {}),
     "lcm": ("LCMScheduler", {}),
@@ -23,20 +27,25 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pcm": ("TCDScheduler", {}),
     "pcm_adversarial": ("TCDScheduler", {}),
 }
-"""By method: a class of diffusers and what to set in its configuration. "" keeps the weights' own; others get DDIM.
+"""By method: a class of diffusers and what to set in its configuration. "" keeps the weights'
+own; others get DDIM.
 
-TCDScheduler with η = 0 is deterministic DDIM through any indices that its call is given; DDIMScheduler takes none, and its
-own come near a phase's edges without being them.
+TCDScheduler with η = 0 is deterministic DDIM through any indices that its call is given;
+DDIMScheduler takes none, and its own come near a phase's edges without being them.
 """
 
 
 def choice(method: str) -> tuple[str, dict[str, Any]]:
-    """The entry of a method, DDIM from the last trained index to σ = 0 unless the table says otherwise."""
+    """The entry of a method, DDIM from the last trained index to σ = 0 unless the table says
+    otherwise.
+    """
     return SCHEDULERS.get(method, ("DDIMScheduler", TRAILING))
 
 
 def scheduler(method: str, own: SchedulerMixin) -> SchedulerMixin:
-    """diffusers' scheduler for a method's student, on the noise levels of `own`, the scheduler of its weights."""
+    """diffusers' scheduler for a method's student, on the noise levels of `own`, the scheduler
+    of its weights.
+    """
     import diffusers
 
     name, more = choice(method)
@@ -44,27 +53,39 @@ def scheduler(method: str, own: SchedulerMixin) -> SchedulerMixin:
 
 
 def edges(s: Mapping[str, Any]) -> list[int]:
-    """The indices, of 1000, at which a phased student starts its jumps: the last trained one, then each edge but the clean one."""
+    """The indices, of 1000, at which a phased student starts its jumps: the last trained one,
+    then each edge but the clean one.
+    """
     hyper = s["hyper"]
     times = grid(discrete(scaled_linear()), hyper["steps"], hyper["spacing"])
-    return [round(1000 * t - 1) for t in [times[0].item(), *pcm_edges(times, hyper["phases"]).tolist()[:-1]]]
+    return [
+        round(1000 * t - 1)
+        for t in [times[0].item(), *pcm_edges(times, hyper["phases"]).tolist()[:-1]]
+    ]
 
 
 def text(about: Mapping[str, Any], lora: bool) -> str:
     """README.md. about: what `full_scale.export` writes into settings.json."""
     s, licence = about["settings"], about["licence"]
     stock = s["family"] == "sd"
-    base = s["weights"] or ("random tiny weights" if stock else f"the book's teacher of the family {s['family']}")
+    base = s["weights"] or (
+        "random tiny weights" if stock else f"the book's teacher of the family {s['family']}"
+    )
     hub = bool(s["weights"]) and not Path(s["weights"]).expanduser().exists()
-    front = {"license": licence, "library_name": "diffusers" if stock else None, "pipeline_tag": "text-to-image",
-             "base_model": base if hub else None, "tags": "[lora]" if lora else None}
+    front = {
+        "license": licence,
+        "library_name": "diffusers" if stock else None,
+        "pipeline_tag": "text-to-image",
+        "base_model": base if hub else None,
+        "tags": "[lora]" if lora else None,
+    }
     head = "".join(f"{name}: {value}\n" for name, value in front.items() if value)
     form = "LoRA" if lora else "LoRA, added to the weights" if s["lora_rank"] else "all weights"
     return f"""---
 {head}---
-# {s['method']}, {form}
+# {s["method"]}, {form}
 
-The {about['what']} after {about['step']} steps of `{s['method']}` on {base}.
+The {about["what"]} after {about["step"]} steps of `{s["method"]}` on {base}.
 
 {_files(s) if lora else _pipeline(s) if stock else _network(s)}
 ## Settings
@@ -84,20 +105,23 @@ def _files(s: Mapping[str, Any]) -> str:
     name, more = choice(s["method"])
     extra = "".join(f", {key}={value!r}" for key, value in more.items())
     swap = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{extra})\n" if name else ""
-    return f"""- `{DIFFUSERS}` for diffusers: `alpha / rank` is inside the factors, so the scale is 1.
-- `{KOHYA}` for ComfyUI and other readers of kohya's names (put it into `models/loras`): `alpha` is stated layer by layer.
+    weights = s["weights"] or "WEIGHTS"
+    return f"""- `{DIFFUSERS}` for diffusers: `alpha / rank` is inside the factors, so the
+  scale is 1.
+- `{KOHYA}` for ComfyUI and other readers of kohya's names (put it into `models/loras`):
+  `alpha` is stated layer by layer.
 
 Both are float32 and hold the same update of the U-Net; strength 1 is what was trained.
 {_jumps(s)}
 ```python
 from diffusers import {name + ", " if name else ""}StableDiffusionPipeline
 
-pipe = StableDiffusionPipeline.from_pretrained("{s['weights'] or 'WEIGHTS'}")
+pipe = StableDiffusionPipeline.from_pretrained("{weights}")
 pipe.load_lora_weights(FOLDER, weight_name="{DIFFUSERS}")
 {swap}{_call(s)}
 ```
 
-    python -m full_scale.sample --weights {s['weights'] or 'WEIGHTS'} --lora FOLDER/{DIFFUSERS} {_flags(s)}
+    python -m full_scale.sample --weights {weights} --lora FOLDER/{DIFFUSERS} {_flags(s)}
 """
 
 
@@ -119,16 +143,17 @@ def _jumps(s: Mapping[str, Any]) -> str:
     if "phases" not in s["hyper"]:
         return ""
     return f"""
-It jumps from edge to edge of its {s['hyper']['phases']} phases, deterministically: pass the `timesteps` below, not a number of steps. Index 0
-is the last edge. Other schedulers only come near the edges that it was trained on.
+It jumps from edge to edge of its {s["hyper"]["phases"]} phases, deterministically: pass the
+`timesteps` below, not a number of steps. Index 0 is the last edge. Other schedulers only come
+near the edges that it was trained on.
 """
 
 
 def _network(s: Mapping[str, Any]) -> str:
     return f"""The weights of a network of this book, float32, which diffusers does not know:
-`full_scale.families.open_family("{s['family']}", FOLDER, device).denoiser()` opens it.
+`full_scale.families.open_family("{s["family"]}", FOLDER, device).denoiser()` opens it.
 
-    python -m full_scale.sample --family {s['family']} --weights FOLDER {_flags(s)}
+    python -m full_scale.sample --family {s["family"]} --weights FOLDER {_flags(s)}
 """
 
 
@@ -136,12 +161,18 @@ def _call(s: Mapping[str, Any]) -> str:
     steps = f"num_inference_steps={s['sampler_steps']}"
     if "phases" in s["hyper"]:
         steps = f"timesteps={edges(s)}, eta=0.0"
-    return f'picture = pipe("{s["prompts"][0]}", {steps}, guidance_scale={1 + _omega(s):g}).images[0]'
+    return (
+        f'picture = pipe("{s["prompts"][0]}", {steps}, '
+        f"guidance_scale={1 + _omega(s):g}).images[0]"
+    )
 
 
 def _flags(s: Mapping[str, Any]) -> str:
-    return (f'--prompt "{s["prompts"][0]}" --solver {s["sampler"]} --grid {s["sampler_grid"]} --steps {s["sampler_steps"]} '
-            f"--omega {_omega(s):g}{' --end grid' if s['sampler_grid'] == 'pcm' else ''}")
+    return (
+        f'--prompt "{s["prompts"][0]}" --solver {s["sampler"]} --grid {s["sampler_grid"]} '
+        f"--steps {s['sampler_steps']} "
+        f"--omega {_omega(s):g}{' --end grid' if s['sampler_grid'] == 'pcm' else ''}"
+    )
 
 
 def _omega(s: Mapping[str, Any]) -> float:
@@ -151,7 +182,9 @@ def _omega(s: Mapping[str, Any]) -> float:
 
 def _rows(s: Mapping[str, Any]) -> str:
     shown = ("batch", "lr", "schedule", "warmup", "clip", "ema", "target_decay", "drop", "seed")
-    values = {name: s[name] for name in shown} | {f"hyper.{name}": value for name, value in s["hyper"].items()}
+    values = {name: s[name] for name in shown} | {
+        f"hyper.{name}": value for name, value in s["hyper"].items()
+    }
     if s["lora_rank"]:
         values |= {name: s[name] for name in ("lora_rank", "lora_alpha", "lora_targets")}
     return "".join(f"| {name} | `{value}` |\n" for name, value in values.items())
@@ -159,5 +192,11 @@ def _rows(s: Mapping[str, Any]) -> str:
 
 def _licence(licence: str | None, base: str) -> str:
     if licence is None:
-        return f"The card of the weights that this was trained from ({base}) states no licence: look for it before you pass this on."
-    return f"The weights that this was trained from ({base}) are under `{licence}`. This is derived from them: read there what that asks of you."
+        return (
+            f"The card of the weights that this was trained from ({base}) states no "
+            "licence: look for it before you pass this on."
+        )
+    return (
+        f"The weights that this was trained from ({base}) are under `{licence}`. This is "
+        "derived from them: read there what that asks of you."
+    )

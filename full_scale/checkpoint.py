@@ -1,7 +1,9 @@
-"""Checkpoints that survive: sharded, written while training goes on, complete or absent, the last good one always kept.
+"""Checkpoints that survive: sharded, written while training goes on, complete or absent, the
+last good one always kept.
 
-A checkpoint is a folder step-00001200 with the shards that `torch.distributed.checkpoint` writes and run.json. It is written
-under another name and renamed when every process has finished. The index of the shards is a pickle: resume only your own.
+A checkpoint is a folder step-00001200 with the shards that `torch.distributed.checkpoint`
+writes and run.json. It is written under another name and renamed when every process has
+finished. The index of the shards is a pickle: resume only your own.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ PREFIX, PART = "step-", ".part"
 
 def complete(out: Path) -> list[Path]:
     """The checkpoints in a run's folder, oldest first; half-written ones are not among them."""
-    return sorted(path for path in out.glob(f"{PREFIX}*") if path.suffix != PART and (path / "run.json").is_file())
+    return sorted(
+        path
+        for path in out.glob(f"{PREFIX}*")
+        if path.suffix != PART and (path / "run.json").is_file()
+    )
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -45,8 +51,12 @@ class Checkpoints:
                 shutil.rmtree(half, ignore_errors=True)
         dist.barrier()
 
-    def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any], wait: bool = False) -> None:
-        """Write `state` (tensors, also sharded ones) as the checkpoint of `step`. Training may go on at once, unless `wait`."""
+    def save(
+        self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any], wait: bool = False
+    ) -> None:
+        """Write `state` (tensors, also sharded ones) as the checkpoint of `step`. Training may
+        go on at once, unless `wait`.
+        """
         self.finish()
         part = self.out / f"{PREFIX}{step:08d}{PART}"
         if self.world.leads:
@@ -66,13 +76,16 @@ class Checkpoints:
             self.finish()
 
     def finish(self) -> None:
-        """Wait for the checkpoint that is being written. OSError, in words, if it could not be."""
+        """Wait for the checkpoint that is being written. OSError, in words, if it could not
+        be.
+        """
         if not self.pending:
             return
         (future, part), self.pending = self.pending, None
         try:
             future.result()
-        except (Exception, CheckpointException) as error:  # whatever the writer's threads met: a full disk, a lost file system
+        # whatever the writer's threads met: a full disk, a lost file system
+        except (Exception, CheckpointException) as error:
             raise self._failed(part, error) from error
         if self.world.leads:
             os.replace(part, part.with_suffix(""))
@@ -83,11 +96,16 @@ class Checkpoints:
         """The error to raise; the half-written checkpoint is removed, which also makes room."""
         shutil.rmtree(part, ignore_errors=True)
         good = complete(self.out)
-        return OSError(f"checkpoint {part.stem} could not be written ({_cause(error)}). {f'The last good one is {good[-1]}' if good else 'There is none yet'}: "
-                       "make room, or fix the disk, and start the same command again")
+        return OSError(
+            f"checkpoint {part.stem} could not be written ({_cause(error)}). "
+            f"{f'The last good one is {good[-1]}' if good else 'There is none yet'}: "
+            "make room, or fix the disk, and start the same command again"
+        )
 
     def load(self, path: Path, state: Mapping[str, Any]) -> None:
-        """Fill the tensors of `state` in place from a checkpoint, however many processes wrote it."""
+        """Fill the tensors of `state` in place from a checkpoint, however many processes wrote
+        it.
+        """
         dcp.load(dict(state), checkpoint_id=path, process_group=self.world.saving)
 
 

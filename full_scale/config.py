@@ -1,4 +1,6 @@
-"""What `python -m full_scale.sample` can be asked, and what it answers to a bad request before any work is lost."""
+"""What `python -m full_scale.sample` can be asked, and what it answers to a bad request before
+any work is lost.
+"""
 
 from __future__ import annotations
 
@@ -30,31 +32,49 @@ class Config:
     weights: str | None = None
     """A folder in diffusers' format or a hub id; SD 1.x (ε) or SD 2.1 (v)."""
     tiny: bool = False
-    """A random tiny pipeline instead of weights: offline, in seconds, its pictures are noise. Of shapes: the book's teacher."""
+    """A random tiny pipeline instead of weights: offline, in seconds, its pictures are noise.
+    Of shapes: the book's teacher.
+    """
     family: str = "sd"
-    """The kind of model: a name of full_scale.families. shapes has one size and takes no --lora."""
+    """The kind of model: a name of full_scale.families. shapes has one size and takes no
+    --lora.
+    """
     lora: Path | None = None
-    """A LoRA file to put on the weights: what `full_scale.export` wrote, or another one that diffusers reads."""
+    """A LoRA file to put on the weights: what `full_scale.export` wrote, or another one that
+    diffusers reads.
+    """
     negative: str = ""
     """The null prompt ∅, which guidance moves away from."""
     solver: str = "unipc_3"
-    """A name of dlib.SOLVERS. UniPC-3 on the arctan grid needs the fewest calls where the truth is known and guidance is strong; without guidance UniPC-2 is as good."""
+    """A name of dlib.SOLVERS. UniPC-3 on the arctan grid needs the fewest calls where the
+    truth is known and guidance is strong; without guidance UniPC-2 is as good.
+    """
     steps: int = 25
     """Steps from noise to picture; network calls are steps times the solver's calls."""
     grid: str = "arctan"
     """Where the steps stop: a name of dlib.grids.SPACINGS."""
     end: Literal["clean", "grid"] = "clean"
-    """clean: the last step denoises to σ = 0. grid: it stops at the grid's end, index 0, as SD's own configurations do."""
+    """clean: the last step denoises to σ = 0. grid: it stops at the grid's end, index 0, as
+    SD's own configurations do.
+    """
     omega: float = 6.5
-    """Guidance ω; 0 is none. diffusers' guidance_scale is 1 + ω. A distilled network that takes ω as an input is told it."""
+    """Guidance ω; 0 is none. diffusers' guidance_scale is 1 + ω. A distilled network that
+    takes ω as an input is told it.
+    """
     parallel: str | None = None
-    """picard, anderson or parareal: refine all steps at once instead of one after another; with torchrun, on several processes."""
+    """picard, anderson or parareal: refine all steps at once instead of one after another;
+    with torchrun, on several processes.
+    """
     tol: float = 1e-3
-    """With --parallel: a step is settled when it changes by at most tol·σ; 0 gives the sequential pictures."""
+    """With --parallel: a step is settled when it changes by at most tol·σ; 0 gives the
+    sequential pictures.
+    """
     window: int | None = None
     """With --parallel picard or anderson: steps refined at once; all unless given."""
     chunk: int | None = None
-    """With --parallel: steps a network call and process; all unless given. Fewer need less memory; 1 rounds as one by one does."""
+    """With --parallel: steps a network call and process; all unless given. Fewer need less
+    memory; 1 rounds as one by one does.
+    """
     seed: int = 0
     """Picture k (counted over all prompts) has seed + k."""
     n: int = 1
@@ -66,7 +86,9 @@ class Config:
     width: int | None = None
     """Pixels; the network's own size unless given."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """The U-Net's and text encoder's dtype; auto is bfloat16 on a GPU, else float32. Latents and VAE are float32."""
+    """The U-Net's and text encoder's dtype; auto is bfloat16 on a GPU, else float32. Latents
+    and VAE are float32.
+    """
     device: str = "auto"
     """auto is cuda where there is one, else cpu."""
     out: Path | None = None
@@ -77,37 +99,66 @@ def check(config: Config) -> None:
     """Raise ValueError for what can be wrong before any weights are read."""
     require(len(config.prompt) > 0, '--prompt is empty: type --prompt "a lighthouse at dusk"')
     check_model(config.weights, config.tiny)
-    for flag, name, known in (("solver", config.solver, SOLVERS), ("grid", config.grid, SPACINGS)):
+    for flag, name, known in (
+        ("solver", config.solver, SOLVERS),
+        ("grid", config.grid, SPACINGS),
+    ):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        require(name in known, f"--{flag} {name}: no such {flag}; did you mean {near}? There are {', '.join(known)}")
+        require(
+            name in known,
+            f"--{flag} {name}: no such {flag}; did you mean {near}? There are {', '.join(known)}",
+        )
     for flag, count in (("steps", config.steps), ("n", config.n), ("batch", config.batch)):
         require(count >= 1, f"--{flag} {count}: wanted at least 1")
-    require(0 <= config.omega < float("inf"), f"--omega {config.omega:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
-            "guidance_scale g is omega = g − 1")
+    require(
+        0 <= config.omega < float("inf"),
+        f"--omega {config.omega:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
+        "guidance_scale g is omega = g − 1",
+    )
     if config.parallel:
         check_parallel(config.parallel, config.solver, config.chunk, config.tol, config.window)
-    require(config.parallel is not None or int(os.environ.get("WORLD_SIZE", 1)) == 1, "several processes, but every one would make the same pictures: "
-            "add --parallel picard or parareal, which share the steps, or start one process")
+    require(
+        config.parallel is not None or int(os.environ.get("WORLD_SIZE", 1)) == 1,
+        "several processes, but every one would make the same pictures: "
+        "add --parallel picard or parareal, which share the steps, or start one process",
+    )
     if config.out:
         check_free(config.out)
 
 
 def check_model(weights: str | None, tiny: bool) -> None:
     """Raise ValueError unless exactly one of --weights and --tiny is given."""
-    require(bool(weights) != tiny, f"{'both --weights and --tiny' if tiny else 'neither --weights nor --tiny'} given: pass exactly one of them: "
-            f"--weights FOLDER_OR_HUB_ID (e.g. {SD15}) or --tiny")
+    require(
+        bool(weights) != tiny,
+        f"{'both --weights and --tiny' if tiny else 'neither --weights nor --tiny'} given: "
+        "pass exactly one of them: "
+        f"--weights FOLDER_OR_HUB_ID (e.g. {SD15}) or --tiny",
+    )
 
 
 def place(config: Config) -> tuple[torch.device, torch.dtype]:
     """The device and the network's dtype that `auto` stands for."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    name = (
+        ("cuda" if torch.cuda.is_available() else "cpu")
+        if config.device == "auto"
+        else config.device
+    )
     try:
         device = torch.device(name)
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device.type == "cuda" and device.index is None else device
+        device = (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            if device.type == "cuda" and device.index is None
+            else device
+        )
     except RuntimeError as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; type auto, cpu or cuda") from None
-    require(device.type != "cuda" or torch.cuda.is_available(), f"--device {name}: torch {torch.__version__} sees no CUDA GPU: "
-            "look at nvidia-smi, install a CUDA build of torch, or use --device cpu")
+        raise ValueError(
+            f"--device {name}: {str(error).splitlines()[0]}; type auto, cpu or cuda"
+        ) from None
+    require(
+        device.type != "cuda" or torch.cuda.is_available(),
+        f"--device {name}: torch {torch.__version__} sees no CUDA GPU: "
+        "look at nvidia-smi, install a CUDA build of torch, or use --device cpu",
+    )
     auto = "bfloat16" if device.type == "cuda" else "float32"
     return device, getattr(torch, auto if config.dtype == "auto" else config.dtype)
 
@@ -115,7 +166,12 @@ def place(config: Config) -> tuple[torch.device, torch.dtype]:
 def latent_shape(pipe: StableDiffusionPipeline, config: Config) -> tuple[int, int, int]:
     """(channels, rows, columns) of one latent for the size that was asked for."""
     factor, own = pipe.vae_scale_factor, pipe.unet.config.sample_size
-    rows, columns = (own if pixels is None else pixels / factor for pixels in (config.height, config.width))
-    require(all(side >= 1 and side == int(side) for side in (rows, columns)), f"--height {config.height} --width {config.width}: "
-            f"wanted positive multiples of {factor}; this network's own size is {own * factor}")
+    rows, columns = (
+        own if pixels is None else pixels / factor for pixels in (config.height, config.width)
+    )
+    require(
+        all(side >= 1 and side == int(side) for side in (rows, columns)),
+        f"--height {config.height} --width {config.width}: "
+        f"wanted positive multiples of {factor}; this network's own size is {own * factor}",
+    )
     return pipe.unet.config.in_channels, int(rows), int(columns)

@@ -1,4 +1,6 @@
-"""What a computation costs, counted without doing it: on PyTorch's meta device tensors have shapes and types but no values."""
+"""What a computation costs, counted without doing it: on PyTorch's meta device tensors have
+shapes and types but no values.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,38 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary, weakref
 
 META = torch.device("meta")
-LOW = {F.linear, F.conv1d, F.conv2d, F.conv3d, torch.matmul, torch.bmm, torch.baddbmm, torch.addmm, torch.einsum,
-       Tensor.matmul, Tensor.__matmul__, Tensor.bmm, Tensor.baddbmm}
-HIGH = {F.group_norm, F.layer_norm, F.softmax, torch.softmax, Tensor.softmax, F.mse_loss, torch.norm}
+LOW = {
+    F.linear,
+    F.conv1d,
+    F.conv2d,
+    F.conv3d,
+    torch.matmul,
+    torch.bmm,
+    torch.baddbmm,
+    torch.addmm,
+    torch.einsum,
+    Tensor.matmul,
+    Tensor.__matmul__,
+    Tensor.bmm,
+    Tensor.baddbmm,
+}
+HIGH = {
+    F.group_norm,
+    F.layer_norm,
+    F.softmax,
+    torch.softmax,
+    Tensor.softmax,
+    F.mse_loss,
+    torch.norm,
+}
 
 
 class LikeAGpu(TorchFunctionMode):
-    """What a GPU does and the meta device does not: attention in one kernel that keeps no matrix, and autocast.
+    """What a GPU does and the meta device does not: attention in one kernel that keeps no
+    matrix, and autocast.
 
-    dtype: of autocast; float32 is none. `LOW` and `HIGH` are those entries of CUDA's lists that networks of this kind use;
-    copies of trained weights are kept, as autocast keeps them.
+    dtype: of autocast; float32 is none. `LOW` and `HIGH` are those entries of CUDA's lists
+    that networks of this kind use; copies of trained weights are kept, as autocast keeps them.
     """
 
     def __init__(self, dtype: torch.dtype):
@@ -39,12 +63,18 @@ class LikeAGpu(TorchFunctionMode):
             args, kwargs = tree_map(self.low if func in LOW else self.high, (args, kwargs))
         return func(*args, **kwargs)
 
-    def attention(self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **more):
+    def attention(
+        self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **more
+    ):
         if self.dtype != torch.float32:
             q, k, v = map(self.low, (q, k, v))
         if attn_mask is not None or q.ndim != 4:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask, dropout_p, is_causal, scale=scale, **more)
-        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
+            return F.scaled_dot_product_attention(
+                q, k, v, attn_mask, dropout_p, is_causal, scale=scale, **more
+            )
+        return torch.ops.aten._scaled_dot_product_flash_attention(
+            q, k, v, dropout_p, is_causal, scale=scale
+        )[0]
 
     def low(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
@@ -60,10 +90,12 @@ class LikeAGpu(TorchFunctionMode):
 
 
 class Counter(TorchDispatchMode):
-    """Counts the FLOP of every operation, and the bytes of meta tensors that are alive: `now`, and at most, `peak`.
+    """Counts the FLOP of every operation, and the bytes of meta tensors that are alive: `now`,
+    and at most, `peak`.
 
-    before: tensors that are there already; they are not counted. The formulas are those of PyTorch's FlopCounterMode, which
-    itself would keep memory alive where gradient checkpointing repeats a forward pass.
+    before: tensors that are there already; they are not counted. The formulas are those of
+    PyTorch's FlopCounterMode, which itself would keep memory alive where gradient
+    checkpointing repeats a forward pass.
     """
 
     def __init__(self, before: Iterable[Tensor] = ()):
@@ -93,13 +125,23 @@ class Counter(TorchDispatchMode):
 
 
 def backward(value: Tensor) -> None:
-    """`value.backward()`, which itself would switch `LikeAGpu` off for the forward passes that gradient checkpointing repeats."""
-    torch.autograd.graph._engine_run_backward((value,), (torch.ones_like(value),), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    """`value.backward()`, which itself would switch `LikeAGpu` off for the forward passes that
+    gradient checkpointing repeats.
+    """
+    torch.autograd.graph._engine_run_backward(
+        (value,),
+        (torch.ones_like(value),),
+        False,
+        False,
+        (),
+        allow_unreachable=True,
+        accumulate_grad=True,
+    )
 
 
 class Cost(NamedTuple):
-    """flops: a multiplication with addition is 2. peak: the most bytes alive at once beside what was there before, of which
-    `copies` are autocast's copies of trained weights."""
+    """flops: a multiplication with addition is 2. peak: the most bytes alive at once beside
+    what was there before, of which `copies` are autocast's copies of trained weights."""
 
     flops: int
     peak: int
@@ -107,7 +149,8 @@ class Cost(NamedTuple):
 
 
 def cost(run: Callable[[], Any], before: Iterable[Tensor], dtype: torch.dtype) -> Cost:
-    """The cost of `run()` on the meta device, under autocast to `dtype`. before: weights and gradients, which are not counted.
+    """The cost of `run()` on the meta device, under autocast to `dtype`. before: weights and
+    gradients, which are not counted.
 
     >>> x = torch.empty(2, 3, device="meta")
     >>> cost(lambda: x @ torch.empty(3, 4, device="meta"), [x], torch.float32)

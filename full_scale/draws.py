@@ -13,10 +13,12 @@ from dlib._util import require
 
 
 class Draws(Draw):
-    """One `Draw` a picture. Row i of every value comes from the i-th, so a picture does not depend on its batch mates.
+    """One `Draw` a picture. Row i of every value comes from the i-th, so a picture does not
+    depend on its batch mates.
 
-    The order for each picture is: its initial latent, then one normal a step if the solver is noisy. It is also the
-    order of diffusers' pipelines when they get a list of CPU generators, one a picture.
+    The order for each picture is: its initial latent, then one normal a step if the solver is
+    noisy. It is also the order of diffusers' pipelines when they get a list of CPU generators,
+    one a picture.
 
     >>> both, second = Draws([Draw(0), Draw(1)]), Draws([Draw(1)])
     >>> bool((both.normal(torch.zeros(2, 3))[1] == second.normal(torch.zeros(1, 3))[0]).all())
@@ -27,7 +29,9 @@ class Draws(Draw):
         self.draws = list(draws)
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal with the shape, dtype and device of `like`, whose first axis runs over the pictures."""
+        """Standard normal with the shape, dtype and device of `like`, whose first axis runs
+        over the pictures.
+        """
         return torch.stack([draw.normal(row) for draw, row in zip(self.draws, like, strict=True)])
 
     def uniform(self, n: int) -> Tensor:
@@ -43,7 +47,9 @@ class Draws(Draw):
         return torch.cat([draw.choice(weights, 1) for draw in self._rows(n)])
 
     def _rows(self, n: int) -> list[Draw]:
-        require(n == len(self.draws), f"Draws: {n} values asked of {len(self.draws)} rows: one a row")
+        require(
+            n == len(self.draws), f"Draws: {n} values asked of {len(self.draws)} rows: one a row"
+        )
         return self.draws
 
     def copy(self) -> Draws:
@@ -54,11 +60,15 @@ class Draws(Draw):
 def step_draws(seed: int, step: int, rows: Iterable[int]) -> Draws:
     """The draws of a training step for these rows of its *global* batch.
 
-    Row r's numbers depend on (seed, step, r) alone, not on how the batch is cut into ranks and micro-batches: 1 × 8,
-    4 × 2 and two ranks of 4 see the same noise, and a resumed step sees what the lost one saw.
+    Row r's numbers depend on (seed, step, r) alone, not on how the batch is cut into ranks and
+    micro-batches: 1 × 8, 4 × 2 and two ranks of 4 see the same noise, and a resumed step sees
+    what the lost one saw.
 
     >>> whole, half = step_draws(0, 7, range(4)), step_draws(0, 7, range(2, 4))
     >>> bool((whole.uniform(4)[2:] == half.uniform(2)).all())
     True
     """
-    return Draws(Draw(int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0] >> 1)) for row in rows)
+    return Draws(
+        Draw(int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0] >> 1))
+        for row in rows
+    )

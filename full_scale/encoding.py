@@ -1,4 +1,6 @@
-"""From rows to columns: reading ahead in threads, telling good rows from bad ones, and a family's encoders on batches."""
+"""From rows to columns: reading ahead in threads, telling good rows from bad ones, and a
+family's encoders on batches.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ Bad = tuple[str, str, str, str]
 
 
 class Found(NamedTuple):
-    """A row that was read. small: the picture had to be enlarged; fault: (reason, detail) of a bad one."""
+    """A row that was read. small: the picture had to be enlarged; fault: (reason, detail) of a
+    bad one.
+    """
 
     row: Row
     caption: str = ""
@@ -44,7 +48,12 @@ def examine(row: Row, size: int, pictures: bool) -> Found:
     except (OSError, UnicodeDecodeError) as error:
         return Found(row, fault=("caption does not read as UTF-8", str(error)))
     if not isinstance(caption, str) or not caption:
-        return Found(row, fault=("empty caption", "") if caption == "" else ("no caption", "" if caption is None else repr(caption)[:80]))
+        return Found(
+            row,
+            fault=("empty caption", "")
+            if caption == ""
+            else ("no caption", "" if caption is None else repr(caption)[:80]),
+        )
     if not pictures:
         return Found(row, caption)
     if row.picture is None:
@@ -63,7 +72,8 @@ def _text(caption: str | bytes | Path | None) -> Any:
 
 
 def ahead(work: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:
-    """work(item) for every item, in order, computed by threads up to `depth` items ahead of the reader.
+    """work(item) for every item, in order, computed by threads up to `depth` items ahead of
+    the reader.
 
     >>> list(ahead(abs, [-1, -2, 3], 2))
     [1, 2, 3]
@@ -79,9 +89,13 @@ def ahead(work: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]
 
 
 def screened(rows: Iterable[Found], seen: set[str], bad: list[Bad]) -> Iterator[Found]:
-    """The good rows; the others go to `bad`. A key is a duplicate if a row that was not bad had it; `seen` is kept up."""
+    """The good rows; the others go to `bad`. A key is a duplicate if a row that was not bad
+    had it; `seen` is kept up.
+    """
     for found in rows:
-        fault = found.fault or (("duplicate key", "an earlier row has it") if found.row.key in seen else None)
+        fault = found.fault or (
+            ("duplicate key", "an earlier row has it") if found.row.key in seen else None
+        )
         if fault:
             bad.append((found.row.key, found.row.where, *fault))
         else:
@@ -90,29 +104,46 @@ def screened(rows: Iterable[Found], seen: set[str], bad: list[Bad]) -> Iterator[
 
 
 def encoded(family: Family, found: list[Found], size: int, dtype: str) -> dict[str, np.ndarray]:
-    """One batch's arrays: the conditions by name and, where there are pictures, the latents; floats as `dtype`."""
+    """One batch's arrays: the conditions by name and, where there are pictures, the latents;
+    floats as `dtype`.
+    """
     arrays = dict(family.encode_texts([each.caption for each in found]))
     if found[0].picture is not None:
         arrays["latent"] = family.encode_pictures([each.picture for each in found], size)
 
     def stored(values: Tensor) -> np.ndarray:
-        return values.to(getattr(torch, dtype) if values.is_floating_point() else values.dtype).cpu().numpy()
+        return (
+            values.to(getattr(torch, dtype) if values.is_floating_point() else values.dtype)
+            .cpu()
+            .numpy()
+        )
 
     return {name: stored(values) for name, values in arrays.items()}
 
 
 def one_shard(
-    family: Family, rows: Iterable[Found], seen: set[str], batch: int, size: int, dtype: str, each: Callable[[int], Any],
+    family: Family,
+    rows: Iterable[Found],
+    seen: set[str],
+    batch: int,
+    size: int,
+    dtype: str,
+    each: Callable[[int], Any],
 ) -> tuple[Columns, dict[str, Any]]:
-    """The columns of one shard, and its record: how many rows were read and kept, and which are bad, cut or enlarged.
+    """The columns of one shard, and its record: how many rows were read and kept, and which
+    are bad, cut or enlarged.
 
-    each: called with the number of rows as they are done. A row whose numbers are not finite in `dtype` is bad.
+    each: called with the number of rows as they are done. A row whose numbers are not finite
+    in `dtype` is bad.
     """
     bad: list[Bad] = []
     kept, parts, good = [], [], screened(rows, seen, bad)
     while found := list(islice(good, batch)):
         arrays = encoded(family, found, size, dtype)
-        finite = [all(np.isfinite(values[i]).all() for values in arrays.values()) for i in range(len(found))]
+        finite = [
+            all(np.isfinite(values[i]).all() for values in arrays.values())
+            for i in range(len(found))
+        ]
         parts.append({name: values[finite] for name, values in arrays.items()})
         kept += [one._replace(picture=None) for one, ok in zip(found, finite) if ok]
         lost = [one.row for one, ok in zip(found, finite) if not ok]
@@ -120,8 +151,18 @@ def one_shard(
         seen.difference_update(row.key for row in lost)
         each(sum(finite))
     each(len(bad))
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-    return {"key": [one.row.key for one in kept], "caption": [one.caption for one in kept], **columns}, {
-        "read": len(kept) + len(bad), "kept": len(kept), "bad": bad, "enlarged": [one.row.key for one in kept if one.small],
+    columns = {
+        name: np.concatenate([part[name] for part in parts])
+        for name in (parts[0] if parts else ())
+    }
+    return {
+        "key": [one.row.key for one in kept],
+        "caption": [one.caption for one in kept],
+        **columns,
+    }, {
+        "read": len(kept) + len(bad),
+        "kept": len(kept),
+        "bad": bad,
+        "enlarged": [one.row.key for one in kept if one.small],
         "truncated": [one.row.key for one in kept if family.truncated(one.caption)],
     }

@@ -1,8 +1,10 @@
-"""The training loop of every recipe: phases, micro-batches, processes, checkpoints. The losses are `dlib`'s.
+"""The training loop of every recipe: phases, micro-batches, processes, checkpoints. The losses
+are `dlib`'s.
 
-For each step and phase: the loss of every micro-batch, one backward pass each, gradients summed over processes at the last,
-clipped, one step of the optimiser; then the averages. A step depends on (seed, step) and the weights alone, so a run that was
-killed goes on from its last checkpoint with the numbers it would have had.
+For each step and phase: the loss of every micro-batch, one backward pass each, gradients
+summed over processes at the last, clipped, one step of the optimiser; then the averages. A
+step depends on (seed, step) and the weights alone, so a run that was killed goes on from its
+last checkpoint with the numbers it would have had.
 """
 
 from __future__ import annotations
@@ -29,8 +31,25 @@ from full_scale.rows import Rows, indices
 from full_scale.settings import Settings, as_table, learning_rate, recipe_of
 from full_scale.world import World
 
-BOUND = ("method", "hyper", "batch", "seed", "family", "weights", "tiny", "lora_rank", "lora_alpha", "lora_targets", "fake_rank", "target_decay", "ema", "drop")
-"""Settings that a resumed run must not change: the others change its speed, its logs or its length."""
+BOUND = (
+    "method",
+    "hyper",
+    "batch",
+    "seed",
+    "family",
+    "weights",
+    "tiny",
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "fake_rank",
+    "target_decay",
+    "ema",
+    "drop",
+)
+"""Settings that a resumed run must not change: the others change its speed, its logs or its
+length.
+"""
 
 
 class Engine:
@@ -46,16 +65,28 @@ class Engine:
         self.step = self.resume()
 
     def resume(self) -> int:
-        """Take over the last checkpoint of the run's folder, if there is one; the step to go on with."""
+        """Take over the last checkpoint of the run's folder, if there is one; the step to go
+        on with.
+        """
         found = checkpoint.complete(self.s.out)
         if not found:
             return 0
         facts, now = checkpoint.described(found[-1]), self._facts()
-        require(facts["settings"]["method"] == now["method"], f"--out {self.s.out} holds a run of {facts['settings']['method']}, not of "
-                f"{now['method']}: name the recipe that it was started with, or use a new --out")
-        changed = [f"{name}: {facts['settings'].get(name)!r} → {now[name]!r}" for name in (*BOUND, "rows") if facts["settings"].get(name) != now[name]]
+        require(
+            facts["settings"]["method"] == now["method"],
+            f"--out {self.s.out} holds a run of {facts['settings']['method']}, not of "
+            f"{now['method']}: name the recipe that it was started with, or use a new --out",
+        )
+        changed = [
+            f"{name}: {facts['settings'].get(name)!r} → {now[name]!r}"
+            for name in (*BOUND, "rows")
+            if facts["settings"].get(name) != now[name]
+        ]
         if changed:
-            raise ValueError(f"--out {self.s.out} holds a run with other settings: {'; '.join(changed)}. Type them again as they were, or use a new --out")
+            raise ValueError(
+                f"--out {self.s.out} holds a run with other settings: {'; '.join(changed)}. "
+                "Type them again as they were, or use a new --out"
+            )
         state = self.cast.state()
         self.checkpoints.load(found[-1], state)
         self.cast.restore(state)
@@ -70,11 +101,16 @@ class Engine:
         return as_table(self.s) | {"rows": [len(self.rows), self.rows.info["family"]]}
 
     def micro_batches(self, step: int) -> list[tuple[Batch, Draws]]:
-        """This process's share of a step's rows, cut into micro-batches, each row with the draws of its place in the global batch."""
+        """This process's share of a step's rows, cut into micro-batches, each row with the
+        draws of its place in the global batch.
+        """
         s, chosen = self.s, indices(self.s.seed, step, self.s.batch, len(self.rows))
         share = s.batch // self.world.size
         places = range(self.world.rank * share, (self.world.rank + 1) * share)
-        return [self._micro(step, [(place, chosen[place]) for place in places[k : k + s.micro]]) for k in range(0, share, s.micro)]
+        return [
+            self._micro(step, [(place, chosen[place]) for place in places[k : k + s.micro]])
+            for k in range(0, share, s.micro)
+        ]
 
     def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
         draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
@@ -97,13 +133,21 @@ class Engine:
         net.optim.zero_grad(set_to_none=True)
         for k, (batch, draw) in enumerate(micro):
             net.synchronise(k == len(micro) - 1)
-            with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            with torch.autocast(
+                self.world.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16
+            ):
                 value, parts = phase.loss(self.cast.roles, batch, draw)
             (value / len(micro)).backward()
             found.append(parts)
         norm = self._update(net, phase.role, micro[-1][0])
-        mean = {name: torch.stack([parts[name].float() for parts in found]).mean() for name in found[0]}
-        return {f"{phase.role}/{name}": value for name, value in {**mean, "gradient_norm": torch.tensor(norm)}.items()}
+        mean = {
+            name: torch.stack([parts[name].float() for parts in found]).mean()
+            for name in found[0]
+        }
+        return {
+            f"{phase.role}/{name}": value
+            for name, value in {**mean, "gradient_norm": torch.tensor(norm)}.items()
+        }
 
     def _update(self, net: Trained, role: str, batch: Batch) -> float:
         """Clip and step; the gradient's norm."""
@@ -116,12 +160,16 @@ class Engine:
         return norm
 
     def run(self, show: Callable[[Engine], Any]) -> bool:
-        """Train to the end, or until a signal; whether it is the end. `show` makes this step's pictures."""
+        """Train to the end, or until a signal; whether it is the end. `show` makes this step's
+        pictures.
+        """
         s, stop, start = self.s, Stop(), self.step
         logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.world.leads else []
         if self.world.leads:
             self.alarms.remember(s.out / "log.jsonl")
-        with tqdm(total=s.steps, initial=start, unit="step", desc=s.method, disable=not self.world.leads) as bar:
+        with tqdm(
+            total=s.steps, initial=start, unit="step", desc=s.method, disable=not self.world.leads
+        ) as bar:
             while self.step < s.steps:
                 metrics = self.advance()
                 if (self.step - 1) % s.log_every == 0:
@@ -136,14 +184,20 @@ class Engine:
                 if stopped or self.step % s.save_every == 0 or self.step == s.steps:
                     self.save(wait=stopped)
                 if stopped:
-                    self._say(bar, f"{stop.asked or 'another process was asked to stop'}: saved at step {self.step}; start the same command again to go on")
+                    self._say(
+                        bar,
+                        f"{stop.asked or 'another process was asked to stop'}: saved at step "
+                        f"{self.step}; start the same command again to go on",
+                    )
                     return False
         self.checkpoints.finish()
         return True
 
     def _log(self, logs: list, metrics: dict[str, Tensor], bar: tqdm) -> None:
         if "teacher" in self.cast.roles:
-            metrics["moved"], metrics["size"] = moved(self.cast.trained["student"].inner, self.cast.roles["teacher"].net)
+            metrics["moved"], metrics["size"] = moved(
+                self.cast.trained["student"].inner, self.cast.roles["teacher"].net
+            )
         values = processes.average(metrics, self.world)
         if "moved" in values:
             values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5
@@ -151,7 +205,9 @@ class Engine:
             log.scalars(self.step - 1, values)
         for alarm in self.alarms(values):
             self._say(bar, f"ALARM at step {self.step - 1}: {alarm}")
-        bar.set_postfix({name: f"{value:.3g}" for name, value in values.items() if name.endswith("/loss")})
+        bar.set_postfix(
+            {name: f"{value:.3g}" for name, value in values.items() if name.endswith("/loss")}
+        )
 
     def _say(self, bar: tqdm, text: str) -> None:
         if self.world.leads:  # every process has the same to say

@@ -1,11 +1,13 @@
-"""How good pictures are: a Fréchet distance and a CLIP score with weights you name, toy scores without any; one JSON, one picture.
+"""How good pictures are: a Fréchet distance and a CLIP score with weights you name, toy scores
+without any; one JSON, one picture.
 
     python -m full_scale.evaluate --pictures runs/sample-001
-    python -m full_scale.evaluate --pictures runs/sample-001 --real data/coco-val --encoder weights/dinov2-base \\
-        --clip weights/clip-vit-large-patch14
+    python -m full_scale.evaluate --pictures runs/sample-001 --real data/coco-val \\
+        --encoder weights/dinov2-base --clip weights/clip-vit-large-patch14
 
-`--pictures` and `--real` are what `full_scale.sample` wrote, or folders of pictures with captions (x.txt beside x.png, or
-metadata.jsonl). Results go to runs/evaluate-001/evaluation.json, with grid.png. Nothing is downloaded: weights are local
+`--pictures` and `--real` are what `full_scale.sample` wrote, or folders of pictures with
+captions (x.txt beside x.png, or metadata.jsonl). Results go to
+runs/evaluate-001/evaluation.json, with grid.png. Nothing is downloaded: weights are local
 folders in transformers' format, safetensors only.
 """
 
@@ -35,7 +37,9 @@ class Config:
     real: Path | None = None
     """Real pictures to compare with, likewise."""
     encoder: str | None = None
-    """A local folder with an image encoder, e.g. DINOv2's: its features carry the Fréchet distance. Needs --real."""
+    """A local folder with an image encoder, e.g. DINOv2's: its features carry the Fréchet
+    distance. Needs --real.
+    """
     clip: str | None = None
     """A local folder with a CLIP model: its score says how well pictures fit their captions."""
     batch: int = 32
@@ -49,7 +53,10 @@ class Config:
 def check(config: Config) -> None:
     """Raise ValueError for what can be wrong before anything is read."""
     require(config.batch >= 1, f"--batch {config.batch}: wanted at least 1")
-    require(config.encoder is None or config.real is not None, "--encoder measures a distance to real pictures: add --real FOLDER")
+    require(
+        config.encoder is None or config.real is not None,
+        "--encoder measures a distance to real pictures: add --real FOLDER",
+    )
     for flag, name in (("encoder", config.encoder), ("clip", config.clip)):
         if name is not None:
             judges.check_folder(flag, name)
@@ -64,7 +71,11 @@ def run(config: Config) -> Path:
     device = judges.device(config.device)
     made, skipped = read_pairs(config.pictures, "--pictures")
     real, skipped_real = read_pairs(config.real, "--real") if config.real else ([], [])
-    scores: dict[str, Any] = {"pictures": len(made), "real": len(real) or None, **judges.toy(made, real)}
+    scores: dict[str, Any] = {
+        "pictures": len(made),
+        "real": len(real) or None,
+        **judges.toy(made, real),
+    }
     if config.encoder:
         scores["frechet"] = judges.frechet(config.encoder, made, real, config.batch, device)
     if config.clip:
@@ -73,34 +84,59 @@ def run(config: Config) -> Path:
 
     def fill(folder: Path) -> None:
         sheet.save(folder / "grid.png")
-        said = {"config": asdict(config), "scores": scores, "bad_rows": skipped + skipped_real, "versions": output.versions()}
-        (folder / "evaluation.json").write_text(json.dumps(said, indent=2, ensure_ascii=False, default=str) + "\n")
+        said = {
+            "config": asdict(config),
+            "scores": scores,
+            "bad_rows": skipped + skipped_real,
+            "versions": output.versions(),
+        }
+        (folder / "evaluation.json").write_text(
+            json.dumps(said, indent=2, ensure_ascii=False, default=str) + "\n"
+        )
 
     out = output.whole(config.out or output.next_free(Path("runs/evaluate")), fill)
     print(*_lines(scores, skipped + skipped_real), sep="\n")
     return out
 
 
-def _side_by_side(made: Sequence[Pair], real: Sequence[Pair], most: int = 64, side: int = 96) -> list:
-    """Up to `most` small pictures for the sheet: generated ones, then, in rows of their own, as many real ones."""
-    small = lambda pairs, n: [pair.picture.resize((side, side)) for pair in pairs[:n]]  # noqa: E731
+def _side_by_side(
+    made: Sequence[Pair], real: Sequence[Pair], most: int = 64, side: int = 96
+) -> list:
+    """Up to `most` small pictures for the sheet: generated ones, then, in rows of their own,
+    as many real ones.
+    """
+    small = lambda pairs, n: [pair.picture.resize((side, side)) for pair in pairs[:n]]
     return small(made, most) if not real else small(made, most // 2) + small(real, most // 2)
 
 
 def _lines(scores: dict[str, Any], bad: Sequence[str]) -> list[str]:
     """The scores for people."""
     lines = [f"{name}: {_words(value)}" for name, value in scores.items() if value is not None]
-    return [*lines, *([f"BAD ROWS: {len(bad)} were left out, the first: {bad[0]}; all are in evaluation.json"] if bad else [])]
+    return [
+        *lines,
+        *(
+            [
+                f"BAD ROWS: {len(bad)} were left out, the first: {bad[0]}; all are in "
+                "evaluation.json"
+            ]
+            if bad
+            else []
+        ),
+    ]
 
 
 def _words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_words(each)}" for name, each in value.items() if not isinstance(each, list))
+        return ", ".join(
+            f"{name} {_words(each)}" for name, each in value.items() if not isinstance(each, list)
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
-    """The command line: one line on stderr, and exit status 1, for what the reader can put right."""
+    """The command line: one line on stderr, and exit status 1, for what the reader can put
+    right.
+    """
     try:
         print(run(tyro.cli(Config, prog="python -m full_scale.evaluate", description=__doc__)))
     except ValueError as error:

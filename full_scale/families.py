@@ -1,6 +1,8 @@
-"""Model families: what preparing data, training, sampling and exporting ask of one, and Stable Diffusion's answers.
+"""Model families: what preparing data, training, sampling and exporting ask of one, and Stable
+Diffusion's answers.
 
-A family is opened with `open_family`; a second one is a class with the members of `Family` and a line in `FAMILIES`.
+A family is opened with `open_family`; a second one is a class with the members of `Family` and
+a line in `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 
 class Family(Protocol):
-    """A kind of model: what x0 and the condition are, and the network to train. Tensors live on its device."""
+    """A kind of model: what x0 and the condition are, and the network to train. Tensors live
+    on its device.
+    """
 
     licence: str | None
     net: nn.Module
@@ -37,7 +41,9 @@ class Family(Protocol):
     size: int
     """Pixels a side of the network's own pictures."""
     identity: dict[str, Any]
-    """What prepared data must agree with, in JSON types: two families with equal identities can read each other's data."""
+    """What prepared data must agree with, in JSON types: two families with equal identities
+    can read each other's data.
+    """
 
     def shape(self, size: int) -> tuple[int, ...]: ...
     def encode_pictures(self, pictures: Sequence[Image.Image], size: int) -> Tensor: ...
@@ -53,14 +59,20 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class StableDiffusion:
-    """SD 1.x and 2.1: x0 is the VAE's latent times its scaling factor, the condition the text encoder's last hidden states."""
+    """SD 1.x and 2.1: x0 is the VAE's latent times its scaling factor, the condition the text
+    encoder's last hidden states.
+    """
 
     pipe: StableDiffusionPipeline
     licence: str | None = None
 
     @classmethod
-    def open(cls, weights: str | None, device: torch.device, dtype: torch.dtype) -> StableDiffusion:
-        """From a folder or a hub id; None is the random tiny pipeline. Raises ValueError as `weights.load` does."""
+    def open(
+        cls, weights: str | None, device: torch.device, dtype: torch.dtype
+    ) -> StableDiffusion:
+        """From a folder or a hub id; None is the random tiny pipeline. Raises ValueError as
+        `weights.load` does.
+        """
         if weights is None:
             hush()
             return cls(tiny_pipeline().to(device))
@@ -78,23 +90,33 @@ class StableDiffusion:
     def identity(self) -> dict[str, Any]:
         vae, text = self.pipe.vae.config, self.pipe.text_encoder
         return {
-            "family": "sd", "pipeline": type(self.pipe).__name__, "latent_channels": vae.latent_channels,
-            "pixels_per_latent": self.pipe.vae_scale_factor, "scaling_factor": vae.scaling_factor,
-            "text_encoder": type(text).__name__, "text": [self.pipe.tokenizer.model_max_length, text.config.hidden_size],
+            "family": "sd",
+            "pipeline": type(self.pipe).__name__,
+            "latent_channels": vae.latent_channels,
+            "pixels_per_latent": self.pipe.vae_scale_factor,
+            "scaling_factor": vae.scaling_factor,
+            "text_encoder": type(text).__name__,
+            "text": [self.pipe.tokenizer.model_max_length, text.config.hidden_size],
         }
 
     def shape(self, size: int) -> tuple[int, ...]:
         """(4, h, w) of the latent of a picture of size × size pixels."""
         factor = self.pipe.vae_scale_factor
-        require(size >= factor and size % factor == 0, f"--size {size}: wanted a multiple of {factor}; this network's own size is {self.size}")
+        require(
+            size >= factor and size % factor == 0,
+            f"--size {size}: wanted a multiple of {factor}; this network's own size is "
+            f"{self.size}",
+        )
         return self.pipe.vae.config.latent_channels, size // factor, size // factor
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Sequence[Image.Image], size: int) -> Tensor:
-        """Float32 latents (N, 4, h, w): the *mean* of the VAE's posterior times its scaling factor.
+        """Float32 latents (N, 4, h, w): the *mean* of the VAE's posterior times its scaling
+        factor.
 
-        The mean, not a sample: a picture has one latent, whichever run made it. Pictures of another size are scaled and
-        cut as `fitted` says. The VAE must be float32, as `weights.load` leaves it.
+        The mean, not a sample: a picture has one latent, whichever run made it. Pictures of
+        another size are scaled and cut as `fitted` says. The VAE must be float32, as
+        `weights.load` leaves it.
         """
         vae = self.pipe.vae
         x = pixels([fitted(picture, size) for picture in pictures]).to(vae.device)
@@ -106,7 +128,9 @@ class StableDiffusion:
             return sd.encode(self.pipe, texts)
 
     def null(self, text: str = "") -> dict[str, Tensor]:
-        """The condition ∅ that guidance and dropout use, without a batch axis: {"text": (L, D)}."""
+        """The condition ∅ that guidance and dropout use, without a batch axis: {"text": (L,
+        D)}.
+        """
         return {name: rows[0] for name, rows in self.encode_texts([text]).items()}
 
     def truncated(self, text: str) -> bool:
@@ -118,9 +142,15 @@ class StableDiffusion:
         return sd.decode(self.pipe.vae, latent)
 
     def denoiser(self, net: nn.Module | None = None) -> Denoiser:
-        """The pretrained U-Net, or a `net` of its kind, as a `Denoiser`. Raises ValueError if it is no teacher, or its prediction type unknown."""
-        require(self.net.config.time_cond_proj_dim is None, "these weights are a distilled student that takes ω as an input, not a diffusion model: "
-                "train from the weights that it was distilled from")
+        """The pretrained U-Net, or a `net` of its kind, as a `Denoiser`. Raises ValueError if
+        it is no teacher, or its prediction type unknown.
+        """
+        require(
+            self.net.config.time_cond_proj_dim is None,
+            "these weights are a distilled student that takes ω as an input, not a diffusion "
+            "model: "
+            "train from the weights that it was distilled from",
+        )
         return sd.denoiser(self.net if net is None else net, self.pipe.scheduler.config)
 
     def stages(self, call: nn.Module) -> list[nn.Module]:
@@ -128,18 +158,26 @@ class StableDiffusion:
         return [*call.unet.down_blocks, call.unet.mid_block, *call.unet.up_blocks]
 
     def told_omega(self, call: nn.Module) -> nn.Module:
-        """A copy of a `UNetCall` that is also told ω, by its condition's "omega"; at first it does not listen."""
+        """A copy of a `UNetCall` that is also told ω, by its condition's "omega"; at first it
+        does not listen.
+        """
         return sd.told_omega(call)
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """A folder in diffusers' format: this pipeline with `net` for its U-Net."""
-        type(self.pipe)(**{**self.pipe.components, "unet": net}, requires_safety_checker=False).save_pretrained(folder)
+        type(self.pipe)(
+            **{**self.pipe.components, "unet": net}, requires_safety_checker=False
+        ).save_pretrained(folder)
 
 
 FAMILIES = {"sd": StableDiffusion, "shapes": Shapes}
 
 
-def open_family(name: str, weights: str | None, device: torch.device, dtype: torch.dtype = torch.float32) -> Family:
-    """The family `name` with its pretrained weights; `weights` None opens a random tiny one, offline."""
+def open_family(
+    name: str, weights: str | None, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Family:
+    """The family `name` with its pretrained weights; `weights` None opens a random tiny one,
+    offline.
+    """
     require(name in FAMILIES, f"--family {name}: no such family; there are {', '.join(FAMILIES)}")
     return FAMILIES[name].open(weights, device, dtype)

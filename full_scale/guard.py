@@ -1,4 +1,6 @@
-"""What watches a long run: numbers that are not finite, signals that end it, and signs that a student collapses."""
+"""What watches a long run: numbers that are not finite, signals that end it, and signs that a
+student collapses.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from full_scale.world import World
 
 
 class Stop:
-    """Raised flags: SIGTERM (the machine wants its processors back) and SIGUSR1 (SLURM's warning before the time limit)."""
+    """Raised flags: SIGTERM (the machine wants its processors back) and SIGUSR1 (SLURM's
+    warning before the time limit).
+    """
 
     def __init__(self):
         self.asked = ""
@@ -34,7 +38,9 @@ class Stop:
 
 
 def gradient_norm(weights: Mapping[str, nn.Parameter], clip: float) -> float:
-    """The norm of all gradients over all processes; scales them down to `clip` if it is larger, and clip is not 0."""
+    """The norm of all gradients over all processes; scales them down to `clip` if it is
+    larger, and clip is not 0.
+    """
     gradients = [p.grad for p in weights.values() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -44,34 +50,58 @@ def gradient_norm(weights: Mapping[str, nn.Parameter], clip: float) -> float:
 
 
 FOLLOWED = 0.5
-"""A trained network's relative error on its own target is far below this where signal and noise are equal; on the other it is above."""
+"""A trained network's relative error on its own target is far below this where signal and
+noise are equal; on the other it is above.
+"""
 
 
 @torch.no_grad()
 def check_target(model: Denoiser, batch: Batch) -> None:
-    """Raise ValueError if a network on data answers with v where its weights say ε, or the other way round.
+    """Raise ValueError if a network on data answers with v where its weights say ε, or the
+    other way round.
 
-    Seen where α = σ, on noise that depends on nothing. A network that follows neither, as random weights do, passes.
+    Seen where α = σ, on noise that depends on nothing. A network that follows neither, as
+    random weights do, passes.
     """
-    level, noise = model.schedule.at_lam(0.0), step_draws(0, 0, range(len(batch.x0))).normal(batch.x0)
+    level, noise = (
+        model.schedule.at_lam(0.0),
+        step_draws(0, 0, range(len(batch.x0))).normal(batch.x0),
+    )
     raw = model(level.alpha * batch.x0 + level.sigma * noise, level, batch.cond).raw
     targets = {"eps": noise, "v": level.alpha * noise - level.sigma * batch.x0}
-    off = {name: ((raw - target).square().mean() / target.square().mean()).item() for name, target in targets.items()}
+    off = {
+        name: ((raw - target).square().mean() / target.square().mean()).item()
+        for name, target in targets.items()
+    }
     best = min(off, key=off.get)
     if model.predicts in off and best != model.predicts and off[best] < FOLLOWED:
         names = {"eps": "epsilon", "v": "v_prediction"}
-        raise ValueError(f"the scheduler's configuration says prediction_type {names[model.predicts]}, but on these data the network answers with "
-                         f"{names[best]} (relative error {off[best]:.2g} against {off[model.predicts]:.2g}): put prediction_type right in the weights' "
-                         "scheduler/scheduler_config.json")
+        raise ValueError(
+            f"the scheduler's configuration says prediction_type {names[model.predicts]}, but "
+            "on these data the network answers with "
+            f"{names[best]} (relative error {off[best]:.2g} against "
+            f"{off[model.predicts]:.2g}): put prediction_type right in the weights' "
+            "scheduler/scheduler_config.json"
+        )
 
 
 def refuse(step: int, role: str, batch: Batch, out: Path, world: World) -> None:
-    """Save the batch that gave a loss or gradient that is not finite, and raise FloatingPointError. No weight was changed."""
+    """Save the batch that gave a loss or gradient that is not finite, and raise
+    FloatingPointError. No weight was changed.
+    """
     path = out / f"nonfinite-step-{step:08d}-{role}-rank-{world.rank}.safetensors"
-    found = {"x0": batch.x0, **tensors(batch.cond), **{f"memo[{key!r}]": value for key, value in batch.memo.items()}}
+    found = {
+        "x0": batch.x0,
+        **tensors(batch.cond),
+        **{f"memo[{key!r}]": value for key, value in batch.memo.items()},
+    }
     save_file({name: value.detach().contiguous().cpu() for name, value in found.items()}, path)
-    raise FloatingPointError(f"the gradient of {role!r} is not finite at step {step}. No weight was changed, and this process's last micro-batch is in {path}. "
-                             "Start the same command again to go on from the last checkpoint, with a lower --lr, a --clip, or --dtype float32")
+    raise FloatingPointError(
+        f"the gradient of {role!r} is not finite at step {step}. No weight was changed, and "
+        f"this process's last micro-batch is in {path}. "
+        "Start the same command again to go on from the last checkpoint, with a lower --lr, a "
+        "--clip, or --dtype float32"
+    )
 
 
 class Rule(NamedTuple):
@@ -84,14 +114,28 @@ class Rule(NamedTuple):
 
 
 RULES = (
-    Rule("student/spread", 0.3, 3.0, "the student's samples lose their variety, or blow up: look at the pictures, lower --lr"),
-    Rule("fake/loss", 0.0, 5.0, "the fake score no longer follows the student: raise its learning rate or its steps"),
-    Rule("student/drift", 0.0, 50.0, "the student leaves its teacher fast: lower --lr, or --clip"),
+    Rule(
+        "student/spread",
+        0.3,
+        3.0,
+        "the student's samples lose their variety, or blow up: look at the pictures, lower --lr",
+    ),
+    Rule(
+        "fake/loss",
+        0.0,
+        5.0,
+        "the fake score no longer follows the student: raise its learning rate or its steps",
+    ),
+    Rule(
+        "student/drift", 0.0, 50.0, "the student leaves its teacher fast: lower --lr, or --clip"
+    ),
 )
 
 
 class Alarms:
-    """Compares metrics with what they were at first; a rule speaks once, until its metric is back inside."""
+    """Compares metrics with what they were at first; a rule speaks once, until its metric is
+    back inside.
+    """
 
     def __init__(self, first: int = 20):
         self.first, self.start, self.loud = first, defaultdict(list), set()
@@ -111,27 +155,45 @@ class Alarms:
                 continue  # a micro-batch of one has no spread
             out = not rule.low * usual <= value <= rule.high * usual
             if out and rule not in self.loud:
-                found.append(f"{rule.metric} is {value:.3g}, at first it was {usual:.3g}: {rule.meaning}")
+                found.append(
+                    f"{rule.metric} is {value:.3g}, at first it was {usual:.3g}: {rule.meaning}"
+                )
             (self.loud.add if out else self.loud.discard)(rule)
         return found
 
     def remember(self, log: Path) -> None:
-        """What a resumed run measured before: its own start stays what its numbers are compared with."""
+        """What a resumed run measured before: its own start stays what its numbers are
+        compared with.
+        """
         for line in log.read_text().splitlines():
             self(json.loads(line))
 
 
 @torch.no_grad()
 def moved(student: nn.Module, teacher: nn.Module) -> tuple[Tensor, Tensor]:
-    """(‖θ − θ₀‖², ‖θ₀‖²) on this process: of a twin its adapters' products, of a full student all that it trains."""
+    """(‖θ − θ₀‖², ‖θ₀‖²) on this process: of a twin its adapters' products, of a full student
+    all that it trains.
+    """
     if adapters(student):
         layers = [layer for layer in student.modules() if isinstance(layer, LowRank)]
-        pairs = [(layer.lora_A.flatten(1), layer.lora_B.flatten(1), layer.lora_scale) for layer in layers]
-        parts = [scale**2 * ((b.T @ b) * (a @ a.T)).sum() for a, b, scale in pairs]  # ‖BA‖² without the product
-        return torch.stack(parts).sum(), torch.stack([layer.weight.float().square().sum() for layer in layers]).sum()
+        pairs = [
+            (layer.lora_A.flatten(1), layer.lora_B.flatten(1), layer.lora_scale)
+            for layer in layers
+        ]
+        # ‖BA‖² without the product
+        parts = [scale**2 * ((b.T @ b) * (a @ a.T)).sum() for a, b, scale in pairs]
+        return torch.stack(parts).sum(), torch.stack(
+            [layer.weight.float().square().sum() for layer in layers]
+        ).sum()
     start = dict(teacher.named_parameters())
-    both = [(_local(p).float(), _local(start[name]).float()) for name, p in student.named_parameters() if name in start]
-    return torch.stack([(p - q).square().sum() for p, q in both]).sum(), torch.stack([q.square().sum() for _, q in both]).sum()
+    both = [
+        (_local(p).float(), _local(start[name]).float())
+        for name, p in student.named_parameters()
+        if name in start
+    ]
+    return torch.stack([(p - q).square().sum() for p, q in both]).sum(), torch.stack(
+        [q.square().sum() for _, q in both]
+    ).sum()
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""What scores pictures: encoders of transformers with weights that the reader names, and the book's own toy scores."""
+"""What scores pictures: encoders of transformers with weights that the reader names, and the
+book's own toy scores.
+"""
 
 from __future__ import annotations
 
@@ -17,106 +19,199 @@ from full_scale.pictures import fitted, pixels
 from toy_data import shape_captions, shape_reader, shape_scores
 from toy_data.shapes import SIDE
 
-TOY = "not a measure of quality: mean colours and slopes of 4 × 4 patches, pictures shrunk to 16 × 16"
+TOY = (
+    "not a measure of quality: mean colours and slopes of 4 × 4 patches, pictures shrunk to "
+    "16 × 16"
+)
 
 
 def device(name: str) -> torch.device:
     """The device that --device means."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    return torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    )
 
 
 def check_folder(flag: str, name: str) -> None:
-    """Raise ValueError unless `name` is a local folder of a transformers model with safetensors weights."""
-    path, example = Path(name).expanduser(), {"encoder": "facebook/dinov2-base", "clip": "openai/clip-vit-large-patch14"}[flag]
-    require(path.is_dir() and (path / "config.json").is_file(), f"--{flag} {name}: no folder with a config.json there. Get one, for example: "
-            f"hf download {example} --local-dir weights/{example.split('/')[1]} --include '*.json' --include '*.txt' --include 'model.safetensors'")
-    require(any(path.glob("*.safetensors")), f"--{flag} {name}: no .safetensors file there; pickled weights can run code and are not loaded")
+    """Raise ValueError unless `name` is a local folder of a transformers model with
+    safetensors weights.
+    """
+    path, example = (
+        Path(name).expanduser(),
+        {"encoder": "facebook/dinov2-base", "clip": "openai/clip-vit-large-patch14"}[flag],
+    )
+    require(
+        path.is_dir() and (path / "config.json").is_file(),
+        f"--{flag} {name}: no folder with a config.json there. Get one, for example: "
+        f"hf download {example} --local-dir weights/{example.split('/')[1]} --include '*.json' "
+        "--include '*.txt' --include 'model.safetensors'",
+    )
+    require(
+        any(path.glob("*.safetensors")),
+        f"--{flag} {name}: no .safetensors file there; pickled weights can run code and are "
+        "not loaded",
+    )
 
 
 def toy(made: Sequence[Pair], real: Sequence[Pair]) -> dict[str, Any]:
-    """Scores that need no weights: of captioned shapes, how many show what was asked; of any pictures, a crude distance to real ones."""
+    """Scores that need no weights: of captioned shapes, how many show what was asked; of any
+    pictures, a crude distance to real ones.
+    """
     found: dict[str, Any] = {}
     codes = _codes(made)
     if codes is not None:
         seen = shape_reader.read(_small(made))
-        found["shapes"] = {"accuracy": shape_reader.shows(seen, codes).double().mean().item(), "off": seen.off.square().mean().sqrt().item()}
+        found["shapes"] = {
+            "accuracy": shape_reader.shows(seen, codes).double().mean().item(),
+            "off": seen.off.square().mean().sqrt().item(),
+        }
     if len(real) > 1 and len(made) > 1:
         a, b = shape_scores.features(_small(made)), shape_scores.features(_small(real))
         found["patches"] = {"frechet": metrics.frechet(a, b), **_floor(b), "note": TOY}
     return found
 
 
-def frechet(folder: str, made: Sequence[Pair], real: Sequence[Pair], batch: int, on: torch.device) -> dict[str, Any]:
-    """Fréchet distance between Gaussian fits of an image encoder's features (Heusel et al. 2017; Stein et al. 2023 on which encoder).
+def frechet(
+    folder: str, made: Sequence[Pair], real: Sequence[Pair], batch: int, on: torch.device
+) -> dict[str, Any]:
+    """Fréchet distance between Gaussian fits of an image encoder's features (Heusel et al.
+    2017; Stein et al. 2023 on which encoder).
 
-    It is the published FID only with that metric's Inception network. Biased by about d(d + 5)/2n: compare at one n.
+    It is the published FID only with that metric's Inception network. Biased by about d(d +
+    5)/2n: compare at one n.
     """
-    require(min(len(made), len(real)) > 1, f"--encoder: {len(made)} pictures and {len(real)} real ones; a distance of distributions wants at least 2 of each, "
-            "and thousands to mean anything")
+    require(
+        min(len(made), len(real)) > 1,
+        f"--encoder: {len(made)} pictures and {len(real)} real ones; a distance of "
+        "distributions wants at least 2 of each, "
+        "and thousands to mean anything",
+    )
     a, b = (features(folder, pairs, batch, on) for pairs in (made, real))
-    return {"distance": metrics.frechet(a, b), **_floor(b), "dimensions": a.shape[1], "encoder": folder}
+    return {
+        "distance": metrics.frechet(a, b),
+        **_floor(b),
+        "dimensions": a.shape[1],
+        "encoder": folder,
+    }
 
 
 def _floor(real: Tensor) -> dict[str, float | None]:
     """What two halves of the real pictures score: the noise, at half the number."""
     half = len(real) // 2
-    return {"between_halves_of_real": metrics.frechet(real[0 : 2 * half : 2], real[1 : 2 * half : 2]) if half > 1 else None}
+    return {
+        "between_halves_of_real": metrics.frechet(real[0 : 2 * half : 2], real[1 : 2 * half : 2])
+        if half > 1
+        else None
+    }
 
 
 @torch.no_grad()
 def features(folder: str, pairs: Sequence[Pair], batch: int, on: torch.device) -> Tensor:
-    """(n, d): the encoder's pooled output, or an image-text model's image features, in float32."""
+    """(n, d): the encoder's pooled output, or an image-text model's image features, in
+    float32.
+    """
     from transformers import AutoImageProcessor, AutoModel
 
     model = _opened(AutoModel, folder, on)
     prepare, found = _opened(AutoImageProcessor, folder), []
     for part in _parts(pairs, batch, "encoder"):
-        seen = prepare(images=[pair.picture for pair in part], return_tensors="pt").pixel_values.to(on)
+        seen = prepare(
+            images=[pair.picture for pair in part], return_tensors="pt"
+        ).pixel_values.to(on)
         found.append((_image_features(model, seen)).float().cpu())
     return torch.cat(found)
 
 
 def _image_features(model: Any, seen: Tensor) -> Tensor:
-    said = model.get_image_features(pixel_values=seen) if hasattr(model, "get_image_features") else model(pixel_values=seen)
+    said = (
+        model.get_image_features(pixel_values=seen)
+        if hasattr(model, "get_image_features")
+        else model(pixel_values=seen)
+    )
     return said if isinstance(said, Tensor) else said.pooler_output
 
 
 @torch.no_grad()
-def clip_score(folder: str, pairs: Sequence[Pair], batch: int, on: torch.device) -> dict[str, Any]:
-    """100·max(cos(picture, caption), 0), mean and standard error (Hessel et al. 2021, with the weight 100 in common use)."""
+def clip_score(
+    folder: str, pairs: Sequence[Pair], batch: int, on: torch.device
+) -> dict[str, Any]:
+    """100·max(cos(picture, caption), 0), mean and standard error (Hessel et al. 2021, with the
+    weight 100 in common use).
+    """
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
     without = [str(k) for k, pair in enumerate(pairs, 1) if not pair.caption]
-    require(not without, f"--clip: {len(without)} pictures have no caption (number {', '.join(without[:3])}): put x.txt beside x.png, or leave --clip out")
-    model, prepare, tokenise = _opened(CLIPModel, folder, on), _opened(AutoImageProcessor, folder), _opened(AutoTokenizer, folder)
+    require(
+        not without,
+        f"--clip: {len(without)} pictures have no caption (number {', '.join(without[:3])}): "
+        "put x.txt beside x.png, or leave --clip out",
+    )
+    model, prepare, tokenise = (
+        _opened(CLIPModel, folder, on),
+        _opened(AutoImageProcessor, folder),
+        _opened(AutoTokenizer, folder),
+    )
     scores = []
     for part in _parts(pairs, batch, "clip"):
-        seen = prepare(images=[pair.picture for pair in part], return_tensors="pt").pixel_values.to(on)
+        seen = prepare(
+            images=[pair.picture for pair in part], return_tensors="pt"
+        ).pixel_values.to(on)
         length = model.config.text_config.max_position_embeddings
-        words = tokenise([pair.caption for pair in part], padding=True, truncation=True, max_length=length, return_tensors="pt").to(on)
-        said = model(pixel_values=seen, input_ids=words.input_ids, attention_mask=words.attention_mask)
-        scores.append(100 * torch.cosine_similarity(said.image_embeds, said.text_embeds).clamp(min=0).double().cpu())
+        words = tokenise(
+            [pair.caption for pair in part],
+            padding=True,
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+        ).to(on)
+        said = model(
+            pixel_values=seen, input_ids=words.input_ids, attention_mask=words.attention_mask
+        )
+        scores.append(
+            100
+            * torch.cosine_similarity(said.image_embeds, said.text_embeds)
+            .clamp(min=0)
+            .double()
+            .cpu()
+        )
     every = torch.cat(scores)
     error = (every.std() / len(every) ** 0.5).item() if len(every) > 1 else None
-    return {"mean": every.mean().item(), "standard_error": error, "each": every.tolist(), "model": folder}
+    return {
+        "mean": every.mean().item(),
+        "standard_error": error,
+        "each": every.tolist(),
+        "model": folder,
+    }
 
 
 def _opened(kind: Any, folder: str, on: torch.device | None = None) -> Any:
-    """A model, processor or tokenizer from a local folder; the model without gradients, from safetensors."""
+    """A model, processor or tokenizer from a local folder; the model without gradients, from
+    safetensors.
+    """
     try:
         if on is None:
             return kind.from_pretrained(folder, local_files_only=True)
-        return kind.from_pretrained(folder, local_files_only=True, use_safetensors=True).to(on).eval()
+        return (
+            kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            .to(on)
+            .eval()
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder} cannot be opened as {kind.__name__}: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{folder} cannot be opened as {kind.__name__}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _parts(pairs: Sequence[Pair], batch: int, what: str) -> tqdm:
-    return tqdm([pairs[i : i + batch] for i in range(0, len(pairs), batch)], desc=what, unit="batch")
+    return tqdm(
+        [pairs[i : i + batch] for i in range(0, len(pairs), batch)], desc=what, unit="batch"
+    )
 
 
 def _codes(pairs: Sequence[Pair]) -> Tensor | None:
-    """What the captions ask for, if all are of the captioned shapes' grammar and all pictures of their size."""
+    """What the captions ask for, if all are of the captioned shapes' grammar and all pictures
+    of their size.
+    """
     if any(pair.caption is None or pair.picture.size != (SIDE, SIDE) for pair in pairs):
         return None
     try:

@@ -1,4 +1,6 @@
-"""Where a run's numbers and pictures go: a text file, TensorBoard, and Weights & Biases for those who ask for it."""
+"""Where a run's numbers and pictures go: a text file, TensorBoard, and Weights & Biases for
+those who ask for it.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,18 @@ class Logger(Protocol):
 
 
 class Lines:
-    """log.jsonl, a line a step, every digit kept, and the pictures as files. A resumed run drops the lines it will write again."""
+    """log.jsonl, a line a step, every digit kept, and the pictures as files. A resumed run
+    drops the lines it will write again.
+    """
 
     def __init__(self, out: Path, start: int):
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.path = out, out / "log.jsonl"
-        kept = [line for line in self.path.read_text().splitlines() if _step(line) < start] if self.path.exists() else []
+        kept = (
+            [line for line in self.path.read_text().splitlines() if _step(line) < start]
+            if self.path.exists()
+            else []
+        )
         self.path.write_text("".join(f"{line}\n" for line in kept))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -41,7 +49,9 @@ class Lines:
 
 
 def _step(line: str) -> float:
-    """The step of a line; a line that a crash cut short counts as one that will be written again."""
+    """The step of a line; a line that a crash cut short counts as one that will be written
+    again.
+    """
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
@@ -71,8 +81,20 @@ class Wandb:
         try:
             import wandb
         except ImportError:
-            raise ValueError(f"--wandb {project}: the package is not installed: pip install wandb, or leave --wandb out and read TensorBoard") from None
-        self.run, self.picture_of = wandb.init(project=project, dir=out, id=out.resolve().name, resume="allow", config=dict(settings)), wandb.Image
+            raise ValueError(
+                f"--wandb {project}: the package is not installed: pip install wandb, or leave "
+                "--wandb out and read TensorBoard"
+            ) from None
+        self.run, self.picture_of = (
+            wandb.init(
+                project=project,
+                dir=out,
+                id=out.resolve().name,
+                resume="allow",
+                config=dict(settings),
+            ),
+            wandb.Image,
+        )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
@@ -81,7 +103,9 @@ class Wandb:
         self.run.log({name: self.picture_of(image)}, step=step)
 
 
-def open_loggers(out: Path, start: int, project: str, settings: Mapping[str, Any]) -> list[Logger]:
+def open_loggers(
+    out: Path, start: int, project: str, settings: Mapping[str, Any]
+) -> list[Logger]:
     """The loggers of the leading process. `start`: the first step that will be logged."""
     require(not out.is_file(), f"--out {out} is a file, wanted a folder")
     loggers: list[Logger] = [Lines(out, start), Board(out, start)]

@@ -1,7 +1,9 @@
-"""A student's adapters as the files that other programs read: diffusers' names, and those of kohya's scripts, ComfyUI and others.
+"""A student's adapters as the files that other programs read: diffusers' names, and those of
+kohya's scripts, ComfyUI and others.
 
-Both hold W + (α/r) B A. diffusers' file holds the factor α/r inside B, because a reader that finds no α takes α = r; the
-other file states α for each layer, because all its readers look there. Values are float32, as they were trained.
+Both hold W + (α/r) B A. diffusers' file holds the factor α/r inside B, because a reader that
+finds no α takes α = r; the other file states α for each layer, because all its readers look
+there. Values are float32, as they were trained.
 """
 
 from __future__ import annotations
@@ -22,36 +24,57 @@ Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 
 def pairs(adapters: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """(A, B) by the name of the U-Net's layer, from `<layer>.lora_A` and `<layer>.lora_B` as `dlib.lora.adapters` names them.
+    """(A, B) by the name of the U-Net's layer, from `<layer>.lora_A` and `<layer>.lora_B` as
+    `dlib.lora.adapters` names them.
 
-    >>> pairs({"unet.conv_in.lora_A": torch.zeros(2, 4, 3, 3), "unet.conv_in.lora_B": torch.zeros(8, 2, 1, 1)}).keys()
+    >>> a, b = torch.zeros(2, 4, 3, 3), torch.zeros(8, 2, 1, 1)
+    >>> pairs({"unet.conv_in.lora_A": a, "unet.conv_in.lora_B": b}).keys()
     dict_keys(['conv_in'])
     """
     names = [name.removesuffix(".lora_A") for name in adapters if name.endswith(".lora_A")]
     odd = [name for name in names if not name.startswith("unet.")]
-    require(not odd, f"LoRA files are defined for diffusers' U-Nets; this network has a layer {odd[:1]}: export all weights instead")
-    return {name.removeprefix("unet."): (adapters[f"{name}.lora_A"], adapters[f"{name}.lora_B"]) for name in names}
+    require(
+        not odd,
+        f"LoRA files are defined for diffusers' U-Nets; this network has a layer {odd[:1]}: "
+        "export all weights instead",
+    )
+    return {
+        name.removeprefix("unet."): (adapters[f"{name}.lora_A"], adapters[f"{name}.lora_B"])
+        for name in names
+    }
 
 
 def diffusers_keys(layers: Pairs, scale: float) -> dict[str, Tensor]:
-    """`unet.<layer>.lora_A.weight` (r, in) and `….lora_B.weight` (out, r), the latter times `scale` = α/r.
+    """`unet.<layer>.lora_A.weight` (r, in) and `….lora_B.weight` (out, r), the latter times
+    `scale` = α/r.
 
-    >>> sorted(diffusers_keys({"mid_block.proj": (torch.ones(1, 2), torch.ones(2, 1))}, scale=0.5))
+    >>> layers = {"mid_block.proj": (torch.ones(1, 2), torch.ones(2, 1))}
+    >>> sorted(diffusers_keys(layers, scale=0.5))
     ['unet.mid_block.proj.lora_A.weight', 'unet.mid_block.proj.lora_B.weight']
     """
-    return {f"unet.{name}.lora_{side}.weight": value for name, (a, b) in layers.items() for side, value in (("A", a), ("B", b * scale))}
+    return {
+        f"unet.{name}.lora_{side}.weight": value
+        for name, (a, b) in layers.items()
+        for side, value in (("A", a), ("B", b * scale))
+    }
 
 
 def kohya_keys(layers: Pairs, alpha: float) -> dict[str, Tensor]:
-    """`lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the layer's dots become underscores.
+    """`lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the layer's dots
+    become underscores.
 
-    >>> sorted(kohya_keys({"mid_block.to_out.0": (torch.ones(1, 2), torch.ones(2, 1))}, alpha=1.0))[0]
+    >>> layers = {"mid_block.to_out.0": (torch.ones(1, 2), torch.ones(2, 1))}
+    >>> sorted(kohya_keys(layers, alpha=1.0))[0]
     'lora_unet_mid_block_to_out_0.alpha'
     """
     found = {}
     for name, (a, b) in layers.items():
         key = f"lora_unet_{name.replace('.', '_')}"
-        found |= {f"{key}.lora_down.weight": a, f"{key}.lora_up.weight": b, f"{key}.alpha": torch.tensor(float(alpha))}
+        found |= {
+            f"{key}.lora_down.weight": a,
+            f"{key}.lora_up.weight": b,
+            f"{key}.alpha": torch.tensor(float(alpha)),
+        }
     return found
 
 
@@ -59,7 +82,11 @@ def save(adapters: Mapping[str, Tensor], rank: int, alpha: float, folder: Path) 
     """Both files, into `folder`."""
     layers = pairs(adapters)
     _save(diffusers_keys(layers, alpha / rank), folder / DIFFUSERS, {})
-    facts = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
+    facts = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(alpha),
+    }
     _save(kohya_keys(layers, alpha), folder / KOHYA, facts)
 
 

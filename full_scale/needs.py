@@ -1,4 +1,6 @@
-"""What one process of a run needs: the engine's own cast and the recipe's own losses, on the meta device."""
+"""What one process of a run needs: the engine's own cast and the recipe's own losses, on the
+meta device.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ PARTS = ("weights", "gradients", "optimiser", "averages", "activations", "copies
 
 @dataclass(frozen=True)
 class Needs:
-    """trained: parameters by role; frozen, averages: parameters. memory: "ddp" or "fsdp" → part → bytes of one process.
+    """trained: parameters by role; frozen, averages: parameters. memory: "ddp" or "fsdp" →
+    part → bytes of one process.
 
-    step: bytes that the optimiser's step takes for a moment, under ddp. phases: (role, every, cost of one micro-batch).
+    step: bytes that the optimiser's step takes for a moment, under ddp. phases: (role, every,
+    cost of one micro-batch).
     """
 
     trained: dict[str, int]
@@ -32,9 +36,14 @@ class Needs:
     phases: list[tuple[str, int, Cost]]
 
     def peak(self, parallel: str, processes: int) -> float:
-        """The most bytes of one process: beside what it owns, either a micro-batch or the optimiser's step."""
+        """The most bytes of one process: beside what it owns, either a micro-batch or the
+        optimiser's step.
+        """
         parts = self.memory[parallel]
-        batch, share = parts["activations"] + parts["copies"], processes if parallel == "fsdp" else 1
+        batch, share = (
+            parts["activations"] + parts["copies"],
+            processes if parallel == "fsdp" else 1,
+        )
         return sum(parts.values()) - batch + max(batch, self.step / share)
 
     def flops(self, s: Settings) -> float:
@@ -47,48 +56,101 @@ def needs(s: Settings, processes: int = 1) -> Needs:
     dtype = precision(s)
     plan = blueprint(s)
     recipe, cast = cast_of(plan, s, dtype)
-    trained = {role: sum(w.numel() for w in net.weights.values()) for role, net in cast.trained.items()}
-    mean, still = sum(w.numel() for one in cast.averages.values() for w in one.weights.values()), frozen_weights(cast)
+    trained = {
+        role: sum(w.numel() for w in net.weights.values()) for role, net in cast.trained.items()
+    }
+    mean, still = (
+        sum(w.numel() for one in cast.averages.values() for w in one.weights.values()),
+        frozen_weights(cast),
+    )
     total = sum(trained.values())
-    owned = {"weights": 4 * total + sum(w.nbytes for w in still), "gradients": 4 * total, "optimiser": 8 * total, "averages": 4 * mean}
+    owned = {
+        "weights": 4 * total + sum(w.nbytes for w in still),
+        "gradients": 4 * total,
+        "optimiser": 8 * total,
+        "averages": 4 * mean,
+    }
     phases = measure(plan, recipe, cast, s, dtype)
     most = max((cost for *_, cost in phases), key=lambda cost: cost.peak)
-    work, gathered = {"activations": most.peak - most.copies}, 3 * largest_block(cast) * dtype.itemsize
-    memory = {"ddp": owned | work | {"copies": most.copies},
-              "fsdp": {name: size / processes for name, size in owned.items()} | work | {"copies": gathered}}
-    return Needs(trained, sum(w.numel() for w in still), mean, memory, 4 * max(trained.values()), phases)
+    work, gathered = (
+        {"activations": most.peak - most.copies},
+        3 * largest_block(cast) * dtype.itemsize,
+    )
+    memory = {
+        "ddp": owned | work | {"copies": most.copies},
+        "fsdp": {name: size / processes for name, size in owned.items()}
+        | work
+        | {"copies": gathered},
+    }
+    return Needs(
+        trained, sum(w.numel() for w in still), mean, memory, 4 * max(trained.values()), phases
+    )
 
 
 def precision(s: Settings) -> torch.dtype:
     """What the settings compute in, on a GPU unless they say cpu."""
-    return torch.float32 if s.dtype == "float32" or (s.dtype == "auto" and s.device == "cpu") else torch.bfloat16
+    return (
+        torch.float32
+        if s.dtype == "float32" or (s.dtype == "auto" and s.device == "cpu")
+        else torch.bfloat16
+    )
 
 
-def measure(plan: Blueprint, recipe: Recipe, cast: Cast, s: Settings, dtype: torch.dtype) -> list[tuple[str, int, Cost]]:
+def measure(
+    plan: Blueprint, recipe: Recipe, cast: Cast, s: Settings, dtype: torch.dtype
+) -> list[tuple[str, int, Cost]]:
     """Each phase's loss, forward and backward, on one micro-batch."""
     batch, draw, found = plan.batch(s.micro), step_draws(s.seed, 0, range(s.micro)), []
-    before = [batch.x0, *plan.empty.values(), *(p for net in nets(cast) for p in [*net.parameters(), *net.buffers()])]
+    before = [
+        batch.x0,
+        *plan.empty.values(),
+        *(p for net in nets(cast) for p in [*net.parameters(), *net.buffers()]),
+    ]
     for phase in recipe.phases:
         weights = list(cast.trained[phase.role].weights.values())
         for weight in weights:
             weight.grad = torch.empty_like(weight)
         there = [*before, *batch.memo.values(), *(weight.grad for weight in weights)]
-        found.append((phase.role, phase.every, cost(lambda: backward(phase.loss(cast.roles, batch, draw).value), there, dtype)))
+        found.append(
+            (
+                phase.role,
+                phase.every,
+                cost(lambda: backward(phase.loss(cast.roles, batch, draw).value), there, dtype),
+            )
+        )
     return found
 
 
 def nets(cast: Cast) -> list[nn.Module]:
     """Every network of a cast."""
     return [net.inner for net in (*cast.trained.values(), *cast.averages.values())] + [
-        role.net for role in cast.roles.values() if isinstance(role.net, nn.Module)]
+        role.net for role in cast.roles.values() if isinstance(role.net, nn.Module)
+    ]
 
 
 def frozen_weights(cast: Cast) -> list[Tensor]:
     """What is neither trained nor an average, each tensor once however many networks share it."""
-    own = {id(w) for part in (*cast.trained.values(), *cast.averages.values()) for w in part.weights.values()}
-    return list({w.untyped_storage(): w for net in nets(cast) for w in net.parameters() if id(w) not in own}.values())
+    own = {
+        id(w)
+        for part in (*cast.trained.values(), *cast.averages.values())
+        for w in part.weights.values()
+    }
+    return list(
+        {
+            w.untyped_storage(): w
+            for net in nets(cast)
+            for w in net.parameters()
+            if id(w) not in own
+        }.values()
+    )
 
 
 def largest_block(cast: Cast) -> int:
-    """Parameters of the largest block that FSDP2 gathers at once: one is in use, the next on its way, and one's gradient."""
-    return max(sum(p.numel() for p in block.parameters()) for net in nets(cast) for block in blocks(net) or [net])
+    """Parameters of the largest block that FSDP2 gathers at once: one is in use, the next on
+    its way, and one's gradient.
+    """
+    return max(
+        sum(p.numel() for p in block.parameters())
+        for net in nets(cast)
+        for block in blocks(net) or [net]
+    )

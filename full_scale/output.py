@@ -33,32 +33,48 @@ def is_free(out: Path) -> bool:
 
 def check_free(out: Path, flag: str = "--out") -> None:
     """Raise ValueError, with a name to use instead, unless `out` is free."""
-    require(is_free(out), f"{flag} {out} exists and is not empty; nothing was overwritten. Pass {flag} {next_free(out)}")
+    require(
+        is_free(out),
+        f"{flag} {out} exists and is not empty; nothing was overwritten. Pass {flag} "
+        f"{next_free(out)}",
+    )
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
     """The pictures in reading order, `columns` a row, on white."""
     width, height = pictures[0].size
     rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white")
+    sheet = Image.new(
+        "RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white"
+    )
     for place, picture in enumerate(pictures):
         sheet.paste(picture, (place % columns * (width + gap), place // columns * (height + gap)))
     return sheet
 
 
-def write(out: Path, pictures: Mapping[str, Image.Image], columns: int, settings: Mapping[str, Any]) -> Path:
-    """Pictures by file name, grid.png and settings.json as the folder `out`; returns the folder, as `whole` does."""
+def write(
+    out: Path, pictures: Mapping[str, Image.Image], columns: int, settings: Mapping[str, Any]
+) -> Path:
+    """Pictures by file name, grid.png and settings.json as the folder `out`; returns the
+    folder, as `whole` does.
+    """
 
     def fill(half: Path) -> None:
-        for name, picture in {**pictures, "grid.png": contact_sheet(list(pictures.values()), columns)}.items():
+        for name, picture in {
+            **pictures,
+            "grid.png": contact_sheet(list(pictures.values()), columns),
+        }.items():
             picture.save(half / name)
-        (half / "settings.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False, default=str) + "\n")
+        (half / "settings.json").write_text(
+            json.dumps(settings, indent=2, ensure_ascii=False, default=str) + "\n"
+        )
 
     return whole(out, fill)
 
 
 def whole(out: Path, fill: Callable[[Path], None]) -> Path:
-    """Call `fill` with a new folder beside `out`, then rename it to `out` at once; if `fill` fails, nothing is left.
+    """Call `fill` with a new folder beside `out`, then rename it to `out` at once; if `fill`
+    fails, nothing is left.
 
     Returns the folder: another one, if `out` was taken while it was being filled.
     """

@@ -1,4 +1,6 @@
-"""Pictures with their captions, to be looked at: what `full_scale.sample` wrote, or a folder as `prepare` reads it."""
+"""Pictures with their captions, to be looked at: what `full_scale.sample` wrote, or a folder
+as `prepare` reads it.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,22 @@ class Pair(NamedTuple):
 
 
 def read_pairs(path: Path, flag: str) -> tuple[list[Pair], list[str]]:
-    """The pictures of a folder in a fixed order, and the rows that could not be read, each in words.
+    """The pictures of a folder in a fixed order, and the rows that could not be read, each in
+    words.
 
     Raises ValueError if there is no folder or no picture in it.
     """
-    require(path.is_dir(), f"{flag} {path}: no such folder; name one that full_scale.sample wrote, or one with pictures")
+    require(
+        path.is_dir(),
+        f"{flag} {path}: no such folder; name one that full_scale.sample wrote, or one with "
+        "pictures",
+    )
     settings = path / "settings.json"
-    rows = _sampled(path, settings) if settings.is_file() else [(row.where, row.picture, _text(row.caption)) for row in folder(path).rows(0)]
+    rows = (
+        _sampled(path, settings)
+        if settings.is_file()
+        else [(row.where, row.picture, _text(row.caption)) for row in folder(path).rows(0)]
+    )
     pairs, bad = [], []
     for where, picture, caption in rows:
         try:
@@ -35,15 +46,25 @@ def read_pairs(path: Path, flag: str) -> tuple[list[Pair], list[str]]:
             pairs.append(Pair(decoded(picture), caption))
         except ValueError as error:
             bad.append(f"{path / where}: {error}")
-    require(len(pairs) > 0, f"{flag} {path}: no picture in it could be read" + (f"; the first: {bad[0]}" if bad else ": it holds none"))
+    require(
+        len(pairs) > 0,
+        f"{flag} {path}: no picture in it could be read"
+        + (f"; the first: {bad[0]}" if bad else ": it holds none"),
+    )
     return pairs, bad
 
 
 def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str]]:
     try:
-        return [(entry["file"], path / entry["file"], entry["prompt"]) for entry in json.loads(settings.read_text())["pictures"]]
+        return [
+            (entry["file"], path / entry["file"], entry["prompt"])
+            for entry in json.loads(settings.read_text())["pictures"]
+        ]
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{settings} is not what full_scale.sample writes: delete it if this is a folder of other pictures") from None
+        raise ValueError(
+            f"{settings} is not what full_scale.sample writes: delete it if this is a folder "
+            "of other pictures"
+        ) from None
 
 
 def _text(caption: str | bytes | Path | None) -> str | None:

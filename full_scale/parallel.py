@@ -1,4 +1,6 @@
-"""Sampling in parallel over time: the steps of a sweep as one large batch on one device, or as shares of it on several processes."""
+"""Sampling in parallel over time: the steps of a sweep as one large batch on one device, or as
+shares of it on several processes.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,35 @@ if TYPE_CHECKING:
 PARALLEL = {"picard": picard, "anderson": anderson, "parareal": parareal}
 
 
-def check_parallel(name: str, solver: str, chunk: int | None, tol: float, window: int | None) -> None:
+def check_parallel(
+    name: str, solver: str, chunk: int | None, tol: float, window: int | None
+) -> None:
     """Raise ValueError for a request that no parallel sampler can meet."""
-    require(name in PARALLEL, f"--parallel {name}: no such sampler; there are {', '.join(PARALLEL)}")
+    require(
+        name in PARALLEL, f"--parallel {name}: no such sampler; there are {', '.join(PARALLEL)}"
+    )
     able = [known for known, step in SOLVERS.items() if step.memoryless]
-    require(solver in able, f"--parallel {name} with --solver {solver}: it remembers former steps, and steps made at the same time have none; "
-            f"type --solver ddim, or one of {', '.join(able)}")
+    require(
+        solver in able,
+        f"--parallel {name} with --solver {solver}: it remembers former steps, and steps made "
+        "at the same time have none; "
+        f"type --solver ddim, or one of {', '.join(able)}",
+    )
     require(tol >= 0, f"--tol {tol:g}: wanted 0 (the sequential pictures) or more, e.g. 1e-3")
     require(chunk is None or chunk >= 1, f"--chunk {chunk}: wanted at least 1")
     require(window is None or window >= 1, f"--window {window}: wanted at least 1")
-    require(window is None or name != "parareal", "--window is for picard and anderson; parareal has blocks: leave it out")
+    require(
+        window is None or name != "parareal",
+        "--window is for picard and anderson; parareal has blocks: leave it out",
+    )
 
 
-def finder(config: Config, world: World | None, bar: tqdm, costs: list[dict[str, int]]) -> Callable[..., Tensor]:
-    """What `latents` calls for each batch; its cost is appended to `costs`, its progress shown in `bar`."""
+def finder(
+    config: Config, world: World | None, bar: tqdm, costs: list[dict[str, int]]
+) -> Callable[..., Tensor]:
+    """What `latents` calls for each batch; its cost is appended to `costs`, its progress shown
+    in `bar`.
+    """
     own = {} if config.parallel == "parareal" else {"window": config.window}
 
     def find(model, x, levels, solver, cond, draws, each) -> Tensor:
@@ -48,7 +65,9 @@ def finder(config: Config, world: World | None, bar: tqdm, costs: list[dict[str,
                 bar.update(before + done - bar.n)
 
         shared = spread(model, len(x), world, config.chunk)
-        found = PARALLEL[config.parallel](shared, x, levels, solver, tol=config.tol, cond=cond, draw=draws, each=show, **own)
+        found = PARALLEL[config.parallel](
+            shared, x, levels, solver, tol=config.tol, cond=cond, draw=draws, each=show, **own
+        )
         bar.update(before + len(levels) - 1 - bar.n)
         costs.append({"sweeps": found.sweeps, "depth": found.depth, "work": found.work})
         return found.x
@@ -56,11 +75,15 @@ def finder(config: Config, world: World | None, bar: tqdm, costs: list[dict[str,
     return find
 
 
-def spread(model: Denoiser, batch: int, world: World | None = None, chunk: int | None = None) -> Denoiser:
-    """The same denoiser whose calls on k·`batch` rows are shared among processes, at most `chunk` times `batch` rows a network call.
+def spread(
+    model: Denoiser, batch: int, world: World | None = None, chunk: int | None = None
+) -> Denoiser:
+    """The same denoiser whose calls on k·`batch` rows are shared among processes, at most
+    `chunk` times `batch` rows a network call.
 
-    Every process gives the same rows and gets all answers. With chunk = 1 the network sees the batches that `sample` shows
-    it, so that no rounding differs. A call of `batch` rows or fewer is made by every process itself.
+    Every process gives the same rows and gets all answers. With chunk = 1 the network sees the
+    batches that `sample` shows it, so that no rounding differs. A call of `batch` rows or
+    fewer is made by every process itself.
     """
 
     def wire(net: Net) -> Net:
@@ -73,7 +96,11 @@ def spread(model: Denoiser, batch: int, world: World | None = None, chunk: int |
             for some in _cut(mine, chunk or points):
                 rows = slice(some.start * batch, some.stop * batch)
                 part = net(x[rows], time[rows], _rows(cond, rows))
-                raw = torch.zeros(len(x), *part.shape[1:], dtype=part.dtype, device=part.device) if raw is None else raw
+                raw = (
+                    torch.zeros(len(x), *part.shape[1:], dtype=part.dtype, device=part.device)
+                    if raw is None
+                    else raw
+                )
                 raw[rows] = part
             return _gathered(raw, x, world)
 

@@ -16,16 +16,21 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 def decoded(source: Path | bytes) -> Image.Image:
-    """An encoded picture, from a file or from memory, in RGB and upright. Raises ValueError with the decoder's reason."""
+    """An encoded picture, from a file or from memory, in RGB and upright. Raises ValueError
+    with the decoder's reason.
+    """
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as picture:
             return rgb(picture)
-    except Exception as error:  # broken bytes make decoders raise anything: OSError, SyntaxError, struct.error, DecompressionBombError
+    # broken bytes make decoders raise anything: OSError, SyntaxError, struct.error,
+    # DecompressionBombError
+    except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}".replace("\n", " ")) from error
 
 
 def rgb(picture: Image.Image) -> Image.Image:
-    """The picture in 8-bit RGB, turned upright as its EXIF says; what is transparent becomes white.
+    """The picture in 8-bit RGB, turned upright as its EXIF says; what is transparent becomes
+    white.
 
     >>> clear = Image.new("RGBA", (1, 1), (255, 0, 0, 0))
     >>> rgb(clear).getpixel((0, 0)), clear.convert("RGB").getpixel((0, 0))
@@ -41,19 +46,30 @@ def rgb(picture: Image.Image) -> Image.Image:
 
 
 def fitted(picture: Image.Image, size: int) -> Image.Image:
-    """size × size pixels: the shorter side scaled to `size` (Lanczos, antialiased), then the centre cut out.
+    """size × size pixels: the shorter side scaled to `size` (Lanczos, antialiased), then the
+    centre cut out.
 
     >>> fitted(Image.new("RGB", (30, 20)), 8).size
     (8, 8)
     """
     require(size >= 1, f"fitted: size = {size}, wanted at least 1")
-    return picture if picture.size == (size, size) else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    return (
+        picture
+        if picture.size == (size, size)
+        else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    )
 
 
 def pixels(pictures: list[Image.Image]) -> Tensor:
     """RGB pictures of one size as float32 (N, 3, h, w) in [−1, 1].
 
-    >>> pixels([Image.new("RGB", (4, 2), "white")]).shape, float(pixels([Image.new("RGB", (1, 1))]).max())
-    (torch.Size([1, 3, 2, 4]), -1.0)
+    >>> pixels([Image.new("RGB", (4, 2), "white")]).shape
+    torch.Size([1, 3, 2, 4])
     """
-    return torch.stack([torch.from_numpy(np.array(picture)) for picture in pictures]).permute(0, 3, 1, 2) / 127.5 - 1
+    return (
+        torch.stack([torch.from_numpy(np.array(picture)) for picture in pictures]).permute(
+            0, 3, 1, 2
+        )
+        / 127.5
+        - 1
+    )

@@ -1,11 +1,14 @@
-"""Turn pictures and captions into what a training run reads: latents and text embeddings, memory-mapped.
+"""Turn pictures and captions into what a training run reads: latents and text embeddings,
+memory-mapped.
 
     python -m full_scale.prepare --tiny --source pictures/ --out data/tiny
-    python -m full_scale.prepare --weights weights/stable-diffusion-v1-5 --source 'laion/{00000..00127}.tar' --out data/laion
+    python -m full_scale.prepare --weights weights/stable-diffusion-v1-5 \\
+        --source 'laion/{00000..00127}.tar' --out data/laion
 
-The first needs no weights and takes seconds. Rows that cannot be used are left out, counted, and named one by one in
-DATA/report.txt. A run that was stopped, however, goes on when the same command is given again, and ends with the same
-bytes. Read the result with `full_scale.rows.Rows`.
+The first needs no weights and takes seconds. Rows that cannot be used are left out, counted,
+and named one by one in DATA/report.txt. A run that was stopped, however, goes on when the same
+command is given again, and ends with the same bytes. Read the result with
+`full_scale.rows.Rows`.
 """
 
 from __future__ import annotations
@@ -35,9 +38,13 @@ class Config:
     """Prepare pictures and captions, or prompts alone, for training."""
 
     source: tuple[str, ...]
-    """A folder of pictures with captions, WebDataset tars, parquet files, a saved or hub dataset, or a .txt with a prompt a line."""
+    """A folder of pictures with captions, WebDataset tars, parquet files, a saved or hub
+    dataset, or a .txt with a prompt a line.
+    """
     out: Path
-    """The folder to write; one that an earlier run of the same command left unfinished is finished."""
+    """The folder to write; one that an earlier run of the same command left unfinished is
+    finished.
+    """
     weights: str | None = None
     """A folder in diffusers' format or a hub id, whose VAE and text encoder are used."""
     tiny: bool = False
@@ -45,13 +52,17 @@ class Config:
     family: str = "sd"
     """The kind of model: a name of full_scale.families.FAMILIES."""
     size: int | None = None
-    """Pixels a side, to which pictures are scaled and cut; the network's own size unless given."""
+    """Pixels a side, to which pictures are scaled and cut; the network's own size unless
+    given.
+    """
     batch: int = 8
     """Pictures an encoder call."""
     shard: int = 1024
     """Rows of the source a shard: what a killed run loses at most."""
     store: Literal["auto", "float16", "float32"] = "auto"
-    """How numbers are kept; auto is float32 with --tiny, else float16 (11 significant bits; training in bfloat16 has 8)."""
+    """How numbers are kept; auto is float32 with --tiny, else float16 (11 significant bits;
+    training in bfloat16 has 8).
+    """
     image_column: str | None = None
     """A dataset's column of images, where its types do not tell."""
     caption_column: str | None = None
@@ -61,7 +72,9 @@ class Config:
 
     @property
     def dtype(self) -> str:
-        """Of the encoders: each picture passes them once, so precision is worth more than speed."""
+        """Of the encoders: each picture passes them once, so precision is worth more than
+        speed.
+        """
         return "float32"
 
     @property
@@ -73,22 +86,48 @@ class Config:
 def check(config: Config) -> None:
     """Raise ValueError for what can be wrong before anything is read."""
     check_model(config.weights, config.tiny)
-    require(config.family in FAMILIES, f"--family {config.family}: no such family; there are {', '.join(FAMILIES)}")
+    require(
+        config.family in FAMILIES,
+        f"--family {config.family}: no such family; there are {', '.join(FAMILIES)}",
+    )
     for flag, count in (("batch", config.batch), ("shard", config.shard)):
         require(count >= 1, f"--{flag} {count}: wanted at least 1")
-    require(output.is_free(config.out) or shards.begun(config.out), f"--out {config.out} exists and holds something else; "
-            f"nothing was overwritten. Pass --out {output.next_free(config.out)}")
+    require(
+        output.is_free(config.out) or shards.begun(config.out),
+        f"--out {config.out} exists and holds something else; "
+        f"nothing was overwritten. Pass --out {output.next_free(config.out)}",
+    )
 
 
 def make_shards(family: Family, source: Source, config: Config, size: int) -> None:
     """Write the shards that are missing, with a progress bar over the source's rows."""
     done = shards.records(config.out)
-    first, bad = (sum(counts) for counts in ([record["read"] for record in done], [len(record["bad"]) for record in done]))
-    seen = set(shards.open_shards(config.out)["key"]) if any(record["kept"] for record in done) else set()
-    rows = ahead(lambda row: examine(row, size, source.pictures), source.rows(first), 4 * config.batch)
+    first, bad = (
+        sum(counts)
+        for counts in (
+            [record["read"] for record in done],
+            [len(record["bad"]) for record in done],
+        )
+    )
+    seen = (
+        set(shards.open_shards(config.out)["key"])
+        if any(record["kept"] for record in done)
+        else set()
+    )
+    rows = ahead(
+        lambda row: examine(row, size, source.pictures), source.rows(first), 4 * config.batch
+    )
     with tqdm(total=source.count, initial=first, unit="row", desc="prepare") as bar:
         for number in itertools.count(len(done)):
-            columns, record = one_shard(family, itertools.islice(rows, config.shard), seen, config.batch, size, config.numbers, bar.update)
+            columns, record = one_shard(
+                family,
+                itertools.islice(rows, config.shard),
+                seen,
+                config.batch,
+                size,
+                config.numbers,
+                bar.update,
+            )
             if not record["read"]:
                 return
             shards.write(config.out, number, columns, record)
@@ -102,12 +141,24 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
     half = config.out / ".half-null.safetensors"
     save_file(null, half)
     half.replace(config.out / "null.safetensors")
-    shards.write_json(config.out / "info.json", {
-        **plan, "given": list(config.source), "cond": {name: list(value.shape) for name, value in null.items()},
-        "latents": "mean of the VAE's posterior times its scaling factor" if plan["pictures"] else None,
-        "counts": {name: summary[name] for name in ("read", "kept", "bad", "truncated", "enlarged")}, "shards": summary["shards"],
-        "licence": family.licence, "versions": output.versions() | {name: version(name) for name in ("datasets", "pillow")},
-    })
+    shards.write_json(
+        config.out / "info.json",
+        {
+            **plan,
+            "given": list(config.source),
+            "cond": {name: list(value.shape) for name, value in null.items()},
+            "latents": "mean of the VAE's posterior times its scaling factor"
+            if plan["pictures"]
+            else None,
+            "counts": {
+                name: summary[name] for name in ("read", "kept", "bad", "truncated", "enlarged")
+            },
+            "shards": summary["shards"],
+            "licence": family.licence,
+            "versions": output.versions()
+            | {name: version(name) for name in ("datasets", "pillow")},
+        },
+    )
 
 
 def run(config: Config) -> str:
@@ -117,9 +168,18 @@ def run(config: Config) -> str:
     source = open_source(config.source, config.image_column, config.caption_column)
     family = open_family(config.family, config.weights, device, dtype)
     size = family.size if config.size is None else config.size
-    plan = {"source": source.what, "source_stamp": source.stamp, "family": family.identity, "weights": config.weights,
-            "pictures": source.pictures, "shape": list(family.shape(size)), "size": size, "batch": config.batch,
-            "shard": config.shard, "numbers": config.numbers}
+    plan = {
+        "source": source.what,
+        "source_stamp": source.stamp,
+        "family": family.identity,
+        "weights": config.weights,
+        "pictures": source.pictures,
+        "shape": list(family.shape(size)),
+        "size": size,
+        "batch": config.batch,
+        "shard": config.shard,
+        "numbers": config.numbers,
+    }
     config.out.mkdir(parents=True, exist_ok=True)
     with shards.locked(config.out), shards.disk(config.out, "the plan or the report"):
         shards.same_plan(config.out, plan)
@@ -132,14 +192,20 @@ def run(config: Config) -> str:
 
 
 def main() -> None:
-    """The command line: one message on stderr, and exit status 1, for what the reader can put right."""
+    """The command line: one message on stderr, and exit status 1, for what the reader can put
+    right.
+    """
     config = tyro.cli(Config, prog="python -m full_scale.prepare", description=__doc__)
     try:
         print(run(config))
     except (ValueError, OSError) as error:
         sys.exit(f"full_scale.prepare: {error}")
     except KeyboardInterrupt:
-        print(f"full_scale.prepare: stopped; finished shards are in {config.out}. The same command goes on from there", file=sys.stderr)
+        print(
+            f"full_scale.prepare: stopped; finished shards are in {config.out}. The same "
+            "command goes on from there",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 

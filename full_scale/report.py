@@ -1,4 +1,6 @@
-"""What became of a source's rows: every bad one by name, in report.json and report.txt, and the counts in a closing line."""
+"""What became of a source's rows: every bad one by name, in report.json and report.txt, and
+the counts in a closing line.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,26 @@ from full_scale import shards
 
 def write(out: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Write both reports from the shards' records, and return what report.json says."""
-    bad = [dict(zip(("key", "where", "reason", "detail"), row)) for record in records for row in record["bad"]]
-    named = {name: [key for record in records for key in record[name]] for name in ("truncated", "enlarged")}
+    bad = [
+        dict(zip(("key", "where", "reason", "detail"), row))
+        for record in records
+        for row in record["bad"]
+    ]
+    named = {
+        name: [key for record in records for key in record[name]]
+        for name in ("truncated", "enlarged")
+    }
     summary = {
-        "read": sum(record["read"] for record in records), "kept": sum(record["kept"] for record in records), "bad": len(bad),
-        "truncated": len(named["truncated"]), "enlarged": len(named["enlarged"]), "shards": len(records),
-        "reasons": dict(Counter(row["reason"] for row in bad)), "bad_rows": bad,
-        "truncated_keys": named["truncated"], "enlarged_keys": named["enlarged"],
+        "read": sum(record["read"] for record in records),
+        "kept": sum(record["kept"] for record in records),
+        "bad": len(bad),
+        "truncated": len(named["truncated"]),
+        "enlarged": len(named["enlarged"]),
+        "shards": len(records),
+        "reasons": dict(Counter(row["reason"] for row in bad)),
+        "bad_rows": bad,
+        "truncated_keys": named["truncated"],
+        "enlarged_keys": named["enlarged"],
     }
     shards.write_json(out / "report.json", summary)
     half = out / ".half-report.txt"
@@ -32,14 +47,30 @@ def write(out: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def lines(summary: Mapping[str, Any]) -> list[str]:
     """The report for people."""
-    text = [f"{summary['kept']} of {summary['read']} rows were kept, {summary['bad']} are bad and were left out."]
+    text = [
+        f"{summary['kept']} of {summary['read']} rows were kept, {summary['bad']} are bad and "
+        "were left out."
+    ]
     for reason, count in summary["reasons"].items():
         text += ["", f"{reason} ({count}):"]
-        text += [f"    {row['key']}  [{row['where']}]  {row['detail']}".rstrip() for row in summary["bad_rows"] if row["reason"] == reason]
-    for name, what in (("truncated", "captions are longer than the text encoder reads; kept, the end is cut off"),
-                       ("enlarged", "pictures are smaller than the network's; kept, enlarged")):
+        text += [
+            f"    {row['key']}  [{row['where']}]  {row['detail']}".rstrip()
+            for row in summary["bad_rows"]
+            if row["reason"] == reason
+        ]
+    for name, what in (
+        (
+            "truncated",
+            "captions are longer than the text encoder reads; kept, the end is cut off",
+        ),
+        ("enlarged", "pictures are smaller than the network's; kept, enlarged"),
+    ):
         if summary[name]:
-            text += ["", f"{what} ({summary[name]}):", *(f"    {key}" for key in summary[f"{name}_keys"])]
+            text += [
+                "",
+                f"{what} ({summary[name]}):",
+                *(f"    {key}" for key in summary[f"{name}_keys"]),
+            ]
     return text
 
 
@@ -51,20 +82,36 @@ def reasons(summary: Mapping[str, Any]) -> str:
 def enough(out: Path, summary: Mapping[str, Any]) -> None:
     """Raise ValueError, with the first bad row, if no row was good or more than half were bad."""
     first = next(iter(summary["bad_rows"]), {"key": "", "where": "", "reason": "", "detail": ""})
-    require(summary["kept"] > 0 and 2 * summary["bad"] <= summary["read"], f"{summary['bad']} of {summary['read']} rows are bad "
-            f"({reasons(summary)}); the first: {first['key']} [{first['where']}] {first['reason']} {first['detail']}. The data are not marked "
-            f"as complete. All are named in {out / 'report.txt'}: put the source right, delete {out}, and run again")
+    require(
+        summary["kept"] > 0 and 2 * summary["bad"] <= summary["read"],
+        f"{summary['bad']} of {summary['read']} rows are bad "
+        f"({reasons(summary)}); the first: {first['key']} [{first['where']}] {first['reason']} "
+        f"{first['detail']}. The data are not marked "
+        f"as complete. All are named in {out / 'report.txt'}: put the source right, delete "
+        f"{out}, and run again",
+    )
 
 
 def closing(out: Path, pictures: bool) -> str:
     """What the command says at its end."""
     summary = json.loads((out / "report.json").read_text())
-    text = [f"{out}: {summary['kept']} rows of {'latents and texts' if pictures else 'texts alone'} in {summary['shards']} shards."]
+    text = [
+        f"{out}: {summary['kept']} rows of "
+        f"{'latents and texts' if pictures else 'texts alone'} in {summary['shards']} shards."
+    ]
     if summary["bad"]:
-        text.append(f"BAD ROWS: {summary['bad']} of {summary['read']} were left out ({reasons(summary)}); "
-                    f"each is named in {out / 'report.txt'}.")
+        text.append(
+            f"BAD ROWS: {summary['bad']} of {summary['read']} were left out "
+            f"({reasons(summary)}); "
+            f"each is named in {out / 'report.txt'}."
+        )
     if summary["truncated"]:
-        text.append(f"{summary['truncated']} captions are longer than the text encoder reads and were cut.")
+        text.append(
+            f"{summary['truncated']} captions are longer than the text encoder reads and were "
+            "cut."
+        )
     if summary["enlarged"]:
-        text.append(f"{summary['enlarged']} pictures were smaller than the network's and were enlarged.")
+        text.append(
+            f"{summary['enlarged']} pictures were smaller than the network's and were enlarged."
+        )
     return " ".join(text)

@@ -1,4 +1,6 @@
-"""Prepared data as batches: random access by index, and an order in which a step's rows depend on (seed, step) alone."""
+"""Prepared data as batches: random access by index, and an order in which a step's rows depend
+on (seed, step) alone.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +23,41 @@ if TYPE_CHECKING:
     from full_scale.families import Family
 
 SAME = 0.1
-"""Largest relative distance between the ∅ of the data and the model's: half precision gives up to about 0.01, other weights about 1."""
+"""Largest relative distance between the ∅ of the data and the model's: half precision gives up
+to about 0.01, other weights about 1.
+"""
 
 
 class Rows:
-    """The rows of a folder that `full_scale.prepare` wrote, memory-mapped: `rows[[3, 1]]` is a `Batch` of two.
+    """The rows of a folder that `full_scale.prepare` wrote, memory-mapped: `rows[[3, 1]]` is a
+    `Batch` of two.
 
-    info: what the folder's info.json says. null: the empty condition, without a batch axis. Raises ValueError if the
-    folder is missing, unfinished or damaged.
+    info: what the folder's info.json says. null: the empty condition, without a batch axis.
+    Raises ValueError if the folder is missing, unfinished or damaged.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        require(self.folder.is_dir(), f"data {folder}: no such folder. To make it: {_how(folder)}")
+        require(
+            self.folder.is_dir(), f"data {folder}: no such folder. To make it: {_how(folder)}"
+        )
         whole = (self.folder / "info.json").is_file()
-        require(whole or not shards.begun(self.folder), f"data {folder}: not finished: run the same full_scale.prepare command again")
+        require(
+            whole or not shards.begun(self.folder),
+            f"data {folder}: not finished: run the same full_scale.prepare command again",
+        )
         require(whole, f"data {folder}: not prepared data. To make some: {_how(folder)}")
         self.info: dict[str, Any] = json.loads((self.folder / "info.json").read_text())
-        found, wanted = sum(record["kept"] for record in shards.records(self.folder)), self.info["counts"]["kept"]
-        require(found == wanted, f"data {folder}: {found} rows in its shards, {wanted} in info.json: a shard is missing; copy the folder again, "
-                "or delete info.json and run the same full_scale.prepare command again")
+        found, wanted = (
+            sum(record["kept"] for record in shards.records(self.folder)),
+            self.info["counts"]["kept"],
+        )
+        require(
+            found == wanted,
+            f"data {folder}: {found} rows in its shards, {wanted} in info.json: a shard is "
+            "missing; copy the folder again, "
+            "or delete info.json and run the same full_scale.prepare command again",
+        )
         self.table = shards.open_shards(self.folder).with_format("arrow")
         self.null: dict[str, Tensor] = load_file(self.folder / "null.safetensors")
 
@@ -55,39 +72,72 @@ class Rows:
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         """x0 (B, *shape) and the condition, float32 (tokens int64) on the CPU.
 
-        Of texts alone x0 is NaN: it has the shape that a method without pictures needs, and a loss that reads it is
-        stopped by the first check for finite numbers.
+        Of texts alone x0 is NaN: it has the shape that a method without pictures needs, and a
+        loss that reads it is stopped by the first check for finite numbers.
         """
         table, shape = self._gathered(indices), self.info["shape"]
-        x0 = _tensor(table, "latent", shape) if self.pictures else torch.full((len(indices), *shape), torch.nan)
-        return Batch(x0, {name: _tensor(table, name, shape) for name, shape in self.info["cond"].items()})
+        x0 = (
+            _tensor(table, "latent", shape)
+            if self.pictures
+            else torch.full((len(indices), *shape), torch.nan)
+        )
+        return Batch(
+            x0, {name: _tensor(table, name, shape) for name, shape in self.info["cond"].items()}
+        )
 
     def captions(self, indices: Sequence[int]) -> list[str]:
         """The texts of these rows."""
         return self._gathered(indices)["caption"].to_pylist()
 
     def _gathered(self, indices: Sequence[int]) -> Any:
-        require(len(indices) > 0 and 0 <= min(indices) and max(indices) < len(self), f"Rows: indices {list(indices)[:8]}, "
-                f"wanted 0 … {len(self) - 1}, at least one")
+        require(
+            len(indices) > 0 and 0 <= min(indices) and max(indices) < len(self),
+            f"Rows: indices {list(indices)[:8]}, wanted 0 … {len(self) - 1}, at least one",
+        )
         return self.table[list(indices)]
 
     def check(self, family: Family, batch: int, pictures: bool = True) -> None:
-        """Raise ValueError unless these data suit a model and a global batch; pictures: whether the method needs them."""
+        """Raise ValueError unless these data suit a model and a global batch; pictures:
+        whether the method needs them.
+        """
         theirs, ours = self.info["family"], family.identity
-        require(theirs["family"] == ours["family"], f"data {self.folder} were prepared for the family {theirs['family']}, and the model is of the "
-                f"family {ours['family']}: pass --family {theirs['family']}, or prepare them anew with --family {ours['family']} and another --out")
-        other = [f"{name}: {theirs.get(name)} in the data, {ours.get(name)} in the model"
-                 for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-        require(not other, f"data {self.folder} were prepared with another model family ({'; '.join(other)}). "
-                f"{self._again()}")
-        far = {name: _distance(value.cpu(), self.null[name]) for name, value in family.null().items()}
-        require(all(distance < SAME for distance in far.values()), f"data {self.folder} were prepared with another text encoder of the "
-                f"same shape: its embedding of the empty text is at a relative distance of {max(far.values()):.2g}; rounding stays below {SAME}. "
-                f"{self._again()}")
-        require(self.pictures or not pictures, f"data {self.folder} hold texts alone, and this method trains on pictures: prepare a "
-                "source with pictures")
-        require(len(self) >= batch, f"data {self.folder} have {len(self)} rows, fewer than one global batch of {batch}: "
-                f"pass --batch {len(self)} or less, or prepare more rows")
+        require(
+            theirs["family"] == ours["family"],
+            f"data {self.folder} were prepared for the family {theirs['family']}, and the "
+            "model is of the "
+            f"family {ours['family']}: pass --family {theirs['family']}, or prepare them anew "
+            f"with --family {ours['family']} and another --out",
+        )
+        other = [
+            f"{name}: {theirs.get(name)} in the data, {ours.get(name)} in the model"
+            for name in {**theirs, **ours}
+            if theirs.get(name) != ours.get(name)
+        ]
+        require(
+            not other,
+            f"data {self.folder} were prepared with another model family ({'; '.join(other)}). "
+            f"{self._again()}",
+        )
+        far = {
+            name: _distance(value.cpu(), self.null[name]) for name, value in family.null().items()
+        }
+        require(
+            all(distance < SAME for distance in far.values()),
+            f"data {self.folder} were prepared with another text encoder of the "
+            "same shape: its embedding of the empty text is at a relative distance of "
+            f"{max(far.values()):.2g}; rounding stays below {SAME}. "
+            f"{self._again()}",
+        )
+        require(
+            self.pictures or not pictures,
+            f"data {self.folder} hold texts alone, and this method trains on pictures: prepare a "
+            "source with pictures",
+        )
+        require(
+            len(self) >= batch,
+            f"data {self.folder} have {len(self)} rows, fewer than one global batch of {batch}: "
+            f"pass --batch {len(self)} or less, or prepare more rows",
+        )
 
     def _again(self) -> str:
         return f"Prepare them anew with the weights that you train: {_how(f'{self.folder}-2')}"
@@ -98,7 +148,13 @@ def _how(folder: Path | str) -> str:
 
 
 def _tensor(table: Any, name: str, shape: Sequence[int]) -> Tensor:
-    values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, *shape)
+    values = (
+        table[name]
+        .combine_chunks()
+        .flatten()
+        .to_numpy(zero_copy_only=False)
+        .reshape(table.num_rows, *shape)
+    )
     return torch.from_numpy(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
 
 
@@ -110,9 +166,11 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 @lru_cache(maxsize=3)
 def order(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The permutation of 0 … n−1 in which an epoch visits the rows, a pure function of (seed, epoch, n).
+    """The permutation of 0 … n−1 in which an epoch visits the rows, a pure function of (seed,
+    epoch, n).
 
-    Ranks of Philox's raw 64-bit words, which numpy keeps the same for ever; its `permutation` may change.
+    Ranks of Philox's raw 64-bit words, which numpy keeps the same for ever; its `permutation`
+    may change.
 
     >>> sorted(order(0, 1, 4)) == [0, 1, 2, 3], (order(0, 1, 100) == order(0, 2, 100)).all()
     (True, np.False_)
@@ -122,10 +180,12 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def indices(seed: int, step: int, batch: int, n: int) -> list[int]:
-    """The rows of the global batch of step `step` (from 0): places step·batch … of all epochs' orders laid end to end.
+    """The rows of the global batch of step `step` (from 0): places step·batch … of all epochs'
+    orders laid end to end.
 
-    So each row comes once an epoch, none is dropped at its end (a batch may span two epochs), and the cursor of a run
-    is its step. Raises ValueError if the batch is larger than the data.
+    So each row comes once an epoch, none is dropped at its end (a batch may span two epochs),
+    and the cursor of a run is its step. Raises ValueError if the batch is larger than the
+    data.
 
     >>> [len(set(indices(0, 0, 4, 6) + indices(0, 1, 4, 6)[:2])), len(indices(0, 1, 4, 6))]
     [6, 4]

@@ -1,6 +1,8 @@
-"""Stable Diffusion as the book's nouns: its U-Net is a `Denoiser`, its prompts are conditions, its latents are x.
+"""Stable Diffusion as the book's nouns: its U-Net is a `Denoiser`, its prompts are conditions,
+its latents are x.
 
-For pipelines of the classes of SD 1.x (predicts ε) and SD 2.1 (predicts v). Everything that samples or trains is `dlib`'s.
+For pipelines of the classes of SD 1.x (predicts ε) and SD 2.1 (predicts v). Everything that
+samples or trains is `dlib`'s.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ PREDICTS = {"epsilon": "eps", "v_prediction": "v"}
 
 
 class UNetCall(nn.Module):
-    """diffusers' U-Net as a net (x, time, cond) ↦ raw: the module that is wrapped, compiled and exported.
+    """diffusers' U-Net as a net (x, time, cond) ↦ raw: the module that is wrapped, compiled
+    and exported.
 
-    x (B, 4, h, w) in any dtype, time (B,), cond {"text": (B, L, D)}, and "omega" (B,) for a network that is told ω. The
-    U-Net runs in its weights' dtype; time stays float32 (bfloat16 cannot hold 999), and the output returns in x's dtype,
-    so guidance is computed in x's precision.
+    x (B, 4, h, w) in any dtype, time (B,), cond {"text": (B, L, D)}, and "omega" (B,) for a
+    network that is told ω. The U-Net runs in its weights' dtype; time stays float32 (bfloat16
+    cannot hold 999), and the output returns in x's dtype, so guidance is computed in x's
+    precision.
     """
 
     def __init__(self, unet: nn.Module):
@@ -38,12 +42,20 @@ class UNetCall(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         dtype = self.unet.conv_in.weight.dtype
-        told = embedded(cond["omega"], self.unet.config.time_cond_proj_dim).to(dtype) if "omega" in cond else None
-        return self.unet(x.to(dtype), time, encoder_hidden_states=cond["text"].to(dtype), timestep_cond=told).sample.to(x.dtype)
+        told = (
+            embedded(cond["omega"], self.unet.config.time_cond_proj_dim).to(dtype)
+            if "omega" in cond
+            else None
+        )
+        return self.unet(
+            x.to(dtype), time, encoder_hidden_states=cond["text"].to(dtype), timestep_cond=told
+        ).sample.to(x.dtype)
 
 
 def embedded(omega: Tensor, dim: int) -> Tensor:
-    """ω (B,) as sines and cosines (B, dim) of 1000 ω, at the frequencies 10000^{−k/(dim/2−1)}: what diffusers' pipelines feed."""
+    """ω (B,) as sines and cosines (B, dim) of 1000 ω, at the frequencies 10000^{−k/(dim/2−1)}:
+    what diffusers' pipelines feed.
+    """
     half = dim // 2
     rates = torch.exp(torch.arange(half, device=omega.device) * (-math.log(10000.0) / (half - 1)))
     angle = 1000.0 * omega[:, None].float() * rates
@@ -51,62 +63,103 @@ def embedded(omega: Tensor, dim: int) -> Tensor:
 
 
 def told_omega(call: UNetCall, dim: int = 256) -> UNetCall:
-    """A copy whose U-Net takes ω: `time_cond_proj_dim` in diffusers' words. Its new weights are 0, so at first ω changes nothing."""
+    """A copy whose U-Net takes ω: `time_cond_proj_dim` in diffusers' words. Its new weights
+    are 0, so at first ω changes nothing.
+    """
     new = copy.deepcopy(call)
     unet = new.unet
-    unet.time_embedding.cond_proj = nn.Linear(dim, unet.conv_in.out_channels, bias=False).to(unet.conv_in.weight)
+    unet.time_embedding.cond_proj = nn.Linear(dim, unet.conv_in.out_channels, bias=False).to(
+        unet.conv_in.weight
+    )
     nn.init.zeros_(unet.time_embedding.cond_proj.weight)
     unet.register_to_config(time_cond_proj_dim=dim)
     return new
 
 
 def denoiser(unet: nn.Module, scheduler_config: Mapping[str, Any]) -> Denoiser:
-    """The U-Net with the schedule it was trained on, what it predicts, and its clock t ↦ N·t − 1 (N = 1000).
+    """The U-Net with the schedule it was trained on, what it predicts, and its clock t ↦ N·t −
+    1 (N = 1000).
 
-    scheduler_config: `pipeline.scheduler.config`. Index n of the trained ladder sits at t = (n + 1)/N; times between
-    indices reach the U-Net as fractions, which its sinusoidal embedding takes.
+    scheduler_config: `pipeline.scheduler.config`. Index n of the trained ladder sits at t = (n
+    + 1)/N; times between indices reach the U-Net as fractions, which its sinusoidal embedding
+    takes.
     """
     kind, steps = scheduler_config["prediction_type"], scheduler_config["num_train_timesteps"]
-    require(kind in PREDICTS, f"denoiser: prediction_type {kind!r} in the scheduler's config; this adapter knows "
-            f"{' and '.join(PREDICTS)} (SD 1.x and 2.x): use weights of one of these families")
-    return Denoiser(UNetCall(unet), trained_schedule(scheduler_config), PREDICTS[kind], clock=lambda t: steps * t - 1)
+    require(
+        kind in PREDICTS,
+        f"denoiser: prediction_type {kind!r} in the scheduler's config; this adapter knows "
+        f"{' and '.join(PREDICTS)} (SD 1.x and 2.x): use weights of one of these families",
+    )
+    return Denoiser(
+        UNetCall(unet),
+        trained_schedule(scheduler_config),
+        PREDICTS[kind],
+        clock=lambda t: steps * t - 1,
+    )
 
 
 def trained_schedule(scheduler_config: Mapping[str, Any]) -> NoiseSchedule:
     """The ladder ᾱ_n that diffusers builds from this configuration, as a `discrete` schedule."""
     from diffusers import DDPMScheduler
 
-    require(not scheduler_config.get("rescale_betas_zero_snr"), "denoiser: these weights were trained with zero terminal SNR "
-            "(rescale_betas_zero_snr is true), where λ = −∞ at t = 1 and a discrete schedule has no level: use other weights")
+    require(
+        not scheduler_config.get("rescale_betas_zero_snr"),
+        "denoiser: these weights were trained with zero terminal SNR "
+        "(rescale_betas_zero_snr is true), where λ = −∞ at t = 1 and a discrete schedule has "
+        "no level: use other weights",
+    )
     wanted = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    return discrete(DDPMScheduler(**{key: scheduler_config[key] for key in wanted if key in scheduler_config}).alphas_cumprod)
+    return discrete(
+        DDPMScheduler(
+            **{key: scheduler_config[key] for key in wanted if key in scheduler_config}
+        ).alphas_cumprod
+    )
 
 
 @torch.no_grad()
 def encode(pipe: StableDiffusionPipeline, texts: Sequence[str]) -> dict[str, Tensor]:
-    """The condition {"text": (B, L, D)} for a list of prompts: the text encoder's last hidden states, padded to L."""
+    """The condition {"text": (B, L, D)} for a list of prompts: the text encoder's last hidden
+    states, padded to L.
+    """
     length = pipe.tokenizer.model_max_length
     for text in texts:
         count = len(pipe.tokenizer(text).input_ids)
         if count > length:
-            warnings.warn(f"prompt of {count} tokens: the text encoder reads {length}, the rest is cut off: {text!r}", stacklevel=2)
-    tokens = pipe.tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+            warnings.warn(
+                f"prompt of {count} tokens: the text encoder reads {length}, the rest is cut "
+                f"off: {text!r}",
+                stacklevel=2,
+            )
+    tokens = pipe.tokenizer(
+        list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
     return {"text": pipe.text_encoder(tokens.input_ids.to(pipe.text_encoder.device))[0]}
 
 
 @torch.no_grad()
 def decode(vae: nn.Module, latent: Tensor) -> Image.Image:
-    """One latent (4, h, w) as a picture, in the VAE's dtype: x ↦ decoder(x / scaling_factor), then [−1, 1] to 8 bits."""
+    """One latent (4, h, w) as a picture, in the VAE's dtype: x ↦ decoder(x / scaling_factor),
+    then [−1, 1] to 8 bits.
+    """
     pixels = vae.decode((latent[None] / vae.config.scaling_factor).to(vae.dtype)).sample[0]
     pixels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
-def censored(pipe: StableDiffusionPipeline, pictures: Sequence[Image.Image]) -> tuple[list[Image.Image], list[bool]]:
-    """The pictures, those black that the weights' own safety checker flags, and which they are. No checker, no flag."""
+def censored(
+    pipe: StableDiffusionPipeline, pictures: Sequence[Image.Image]
+) -> tuple[list[Image.Image], list[bool]]:
+    """The pictures, those black that the weights' own safety checker flags, and which they
+    are. No checker, no flag.
+    """
     if pipe.safety_checker is None:
         return list(pictures), [False] * len(pictures)
     checker = pipe.safety_checker
-    pixels = pipe.feature_extractor(list(pictures), return_tensors="pt").pixel_values.to(checker.device, checker.dtype)
+    pixels = pipe.feature_extractor(list(pictures), return_tensors="pt").pixel_values.to(
+        checker.device, checker.dtype
+    )
     _, flags = checker(clip_input=pixels, images=torch.zeros(len(pictures)))
-    return [Image.new("RGB", picture.size) if flag else picture for picture, flag in zip(pictures, flags)], flags
+    return [
+        Image.new("RGB", picture.size) if flag else picture
+        for picture, flag in zip(pictures, flags)
+    ], flags

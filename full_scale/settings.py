@@ -1,4 +1,6 @@
-"""What a training run can be asked: one typed record, from a TOML recipe and the command line, checked before any work."""
+"""What a training run can be asked: one typed record, from a TOML recipe and the command line,
+checked before any work.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Settings:
     weights: str | None = None
     """The teacher and start: a folder in diffusers' format or a hub id."""
     tiny: bool = False
-    """The random tiny pipeline instead of weights: every line of the run on a CPU in seconds, learning nothing."""
+    """The random tiny pipeline instead of weights: every line of the run on a CPU in seconds,
+    learning nothing.
+    """
     out: Path = Path("runs/train")
     """Checkpoints, logs and pictures. A folder with checkpoints is resumed."""
     steps: int = 10_000
@@ -70,13 +74,19 @@ class Settings:
     ema: float = 0.0
     """Decay of the average that is exported and shown; 0 uses the student itself."""
     target_decay: float = 0.0
-    """Decay of the target network, for methods that have one; 0 is the student itself, without gradient."""
+    """Decay of the target network, for methods that have one; 0 is the student itself, without
+    gradient.
+    """
     drop: float = 0.1
     """Share of captions replaced by the null prompt."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """fsdp shards weights, gradients and optimiser over processes: for full weights on small cards."""
+    """fsdp shards weights, gradients and optimiser over processes: for full weights on small
+    cards.
+    """
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of autocast and of frozen networks; auto is bfloat16 on a GPU. Trained weights and optimiser are float32."""
+    """Of autocast and of frozen networks; auto is bfloat16 on a GPU. Trained weights and
+    optimiser are float32.
+    """
     recompute: bool = False
     """Gradient checkpointing: less memory, a third more time."""
     device: str = "auto"
@@ -91,7 +101,12 @@ class Settings:
     """Steps between lines in the log."""
     show_every: int = 500
     """Steps between grids of pictures; 0 is none."""
-    prompts: tuple[str, ...] = ("a lighthouse at dusk", "a bowl of lemons", "a red circle", "a snowy forest path")
+    prompts: tuple[str, ...] = (
+        "a lighthouse at dusk",
+        "a bowl of lemons",
+        "a red circle",
+        "a snowy forest path",
+    )
     """What the grids show."""
     sampler: str = "lcm"
     """The solver of the grids."""
@@ -108,10 +123,12 @@ class Settings:
 
 
 def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> Settings:
-    """Settings from `[RECIPE.toml] [--name value …] [--hyper.name value …]`; the command line wins.
+    """Settings from `[RECIPE.toml] [--name value …] [--hyper.name value …]`; the command line
+    wins.
 
-    The result has one more field, `hyper`: the method's own hyper-parameters, by the names of its function in
-    `dlib.recipes`. Raises ValueError with the nearest known name for a key of the file that does not exist.
+    The result has one more field, `hyper`: the method's own hyper-parameters, by the names of
+    its function in `dlib.recipes`. Raises ValueError with the nearest known name for a key of
+    the file that does not exist.
     """
     arguments = list(arguments)
     table = _toml(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else {}
@@ -119,19 +136,30 @@ def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> 
         table["method"] = arguments[arguments.index("--method") + 1]
     method = table.get("method", "")
     known = sorted(recipes.METHODS)
-    require(method in known, f"method {method!r} does not exist{nearest(method, known)}: name a recipe file (full_scale/recipes/*.toml) "
-            f"or --method, one of {', '.join(known)}")
+    require(
+        method in known,
+        f"method {method!r} does not exist{nearest(method, known)}: name a recipe file "
+        "(full_scale/recipes/*.toml) "
+        f"or --method, one of {', '.join(known)}",
+    )
     kind = with_hyper(method)
     return tyro.cli(kind, args=arguments, default=_filled(kind, table, "key"), prog=prog)
 
 
 def with_hyper(method: str) -> type[Settings]:
-    """`Settings` with the field `hyper`, a record of the keyword parameters of the method's function."""
+    """`Settings` with the field `hyper`, a record of the keyword parameters of the method's
+    function.
+    """
     function = recipes.METHODS[method]
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters.values()
     own = [(p.name, hints[p.name], p.default) for p in parameters if p.kind is p.KEYWORD_ONLY]
     hyper = dataclasses.make_dataclass("Hyper", own, frozen=True)
-    return dataclasses.make_dataclass("Settings", [("hyper", hyper, field(default_factory=hyper))], bases=(Settings,), frozen=True)
+    return dataclasses.make_dataclass(
+        "Settings",
+        [("hyper", hyper, field(default_factory=hyper))],
+        bases=(Settings,),
+        frozen=True,
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -143,7 +171,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _toml(path: str) -> dict[str, Any]:
     file = Path(path)
     file = file if file.exists() or file.suffix else RECIPES / f"{path}.toml"
-    require(file.is_file(), f"no recipe file {path}; there are {', '.join(sorted(f.stem for f in RECIPES.glob('*.toml')))} (by name), or give a path")
+    require(
+        file.is_file(),
+        f"no recipe file {path}; there are "
+        f"{', '.join(sorted(f.stem for f in RECIPES.glob('*.toml')))} (by name), or give a path",
+    )
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -151,11 +183,17 @@ def _toml(path: str) -> dict[str, Any]:
 
 
 def _filled(kind: type, table: Mapping[str, Any], what: str) -> Any:
-    """An instance of the record with the table's values, lists as tuples. ValueError for a name that it does not have."""
+    """An instance of the record with the table's values, lists as tuples. ValueError for a
+    name that it does not have.
+    """
     names = {f.name: f for f in dataclasses.fields(kind)}
     values = {}
     for name, value in table.items():
-        require(name in names, f"recipe {what} {name!r} does not exist{nearest(name, names)}; there are {', '.join(names)}")
+        require(
+            name in names,
+            f"recipe {what} {name!r} does not exist{nearest(name, names)}; there are "
+            f"{', '.join(names)}",
+        )
         if name == "hyper":
             value = _filled(names[name].default_factory, value, "key hyper.")
         elif name in ("data", "out"):
@@ -165,23 +203,57 @@ def _filled(kind: type, table: Mapping[str, Any], what: str) -> Any:
 
 
 def check(s: Settings, world: int = 1) -> None:
-    """Raise ValueError for what can be wrong before weights or data are read; `world` is the number of processes."""
-    require(s.data is not None, "--data is missing: the folder that `python -m full_scale.prepare` wrote")
-    require(bool(s.weights) != s.tiny, f"{'both --weights and --tiny' if s.tiny else 'neither --weights nor --tiny'} given: pass exactly one of them")
+    """Raise ValueError for what can be wrong before weights or data are read; `world` is the
+    number of processes.
+    """
+    require(
+        s.data is not None,
+        "--data is missing: the folder that `python -m full_scale.prepare` wrote",
+    )
+    require(
+        bool(s.weights) != s.tiny,
+        f"{'both --weights and --tiny' if s.tiny else 'neither --weights nor --tiny'} given: "
+        "pass exactly one of them",
+    )
     for name in ("steps", "batch", "micro", "save_every", "keep", "log_every"):
-        require(getattr(s, name) >= 1, f"--{name.replace('_', '-')} {getattr(s, name)}: wanted at least 1")
+        require(
+            getattr(s, name) >= 1,
+            f"--{name.replace('_', '-')} {getattr(s, name)}: wanted at least 1",
+        )
     for name in ("ema", "target_decay", "drop"):
-        require(0 <= getattr(s, name) < 1, f"--{name.replace('_', '-')} {getattr(s, name):g} is outside [0, 1)")
-    require(s.batch % (world * s.micro) == 0, f"--batch {s.batch} is not a multiple of {world} process(es) × --micro {s.micro}: try --batch "
-            f"{max(1, round(s.batch / (world * s.micro))) * world * s.micro}, or another --micro")
-    require(not (s.parallel == "fsdp" and s.lora_rank), "--parallel fsdp with --lora-rank: adapters are small, so LoRA runs use ddp; "
-            "drop one of the two")
-    require(not (s.parallel == "fsdp" and s.method == "pcm_adversarial"), "--parallel fsdp with pcm_adversarial: its discriminator reads the teacher's "
-            "inner stages, which fsdp keeps in pieces: use --parallel ddp")
-    require(s.sampler_grid != "pcm" or "phases" not in vars(s.hyper) or (s.hyper.phases, s.hyper.steps, s.hyper.spacing) == (s.sampler_steps, 50, "sd_trailing"),
-            "--sampler-grid pcm shows the edges of --sampler-steps phases cut from 50 sd_trailing steps, and --hyper trains others: pass "
-            f"--sampler-steps {getattr(s.hyper, 'phases', 4)}, or another --sampler-grid")
-    require(not (s.lora_rank and s.method in recipes.TOLD_OMEGA), f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm")
+        require(
+            0 <= getattr(s, name) < 1,
+            f"--{name.replace('_', '-')} {getattr(s, name):g} is outside [0, 1)",
+        )
+    require(
+        s.batch % (world * s.micro) == 0,
+        f"--batch {s.batch} is not a multiple of {world} process(es) × --micro {s.micro}: try "
+        "--batch "
+        f"{max(1, round(s.batch / (world * s.micro))) * world * s.micro}, or another --micro",
+    )
+    require(
+        not (s.parallel == "fsdp" and s.lora_rank),
+        "--parallel fsdp with --lora-rank: adapters are small, so LoRA runs use ddp; "
+        "drop one of the two",
+    )
+    require(
+        not (s.parallel == "fsdp" and s.method == "pcm_adversarial"),
+        "--parallel fsdp with pcm_adversarial: its discriminator reads the teacher's "
+        "inner stages, which fsdp keeps in pieces: use --parallel ddp",
+    )
+    require(
+        s.sampler_grid != "pcm"
+        or "phases" not in vars(s.hyper)
+        or (s.hyper.phases, s.hyper.steps, s.hyper.spacing)
+        == (s.sampler_steps, 50, "sd_trailing"),
+        "--sampler-grid pcm shows the edges of --sampler-steps phases cut from 50 sd_trailing "
+        "steps, and --hyper trains others: pass "
+        f"--sampler-steps {getattr(s.hyper, 'phases', 4)}, or another --sampler-grid",
+    )
+    require(
+        not (s.lora_rank and s.method in recipes.TOLD_OMEGA),
+        f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm",
+    )
 
 
 def recipe_of(s: Settings, schedule: NoiseSchedule | None, null: Any) -> recipes.Recipe:
@@ -195,10 +267,14 @@ def learning_rate(s: Settings, role: str, step: int) -> float:
     rate = s.lr if role == "student" else getattr(s, f"lr_{role}")
     rise = min(1.0, (step + 1) / max(s.warmup, 1))
     past = max(0, step - s.warmup) / max(1, s.steps - s.warmup)
-    fall = {"constant": 1.0, "linear": 1 - past, "cosine": 0.5 * (1 + math.cos(math.pi * past))}[s.schedule]
+    fall = {"constant": 1.0, "linear": 1 - past, "cosine": 0.5 * (1 + math.cos(math.pi * past))}[
+        s.schedule
+    ]
     return rate * rise * fall
 
 
 def as_table(s: Settings) -> dict[str, Any]:
-    """The settings as JSON values: what is saved beside a run, and compared when it is resumed."""
+    """The settings as JSON values: what is saved beside a run, and compared when it is
+    resumed.
+    """
     return json.loads(json.dumps(dataclasses.asdict(s), default=str))

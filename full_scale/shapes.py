@@ -1,4 +1,6 @@
-"""The captioned shapes as a model family: pixels are the latents, words the condition, and a model trains in minutes on a CPU."""
+"""The captioned shapes as a model family: pixels are the latents, words the condition, and a
+model trains in minutes on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class TokensCall(nn.Module):
 
 @dataclass(frozen=True)
 class Shapes:
-    """16×16 pictures of captioned shapes: x0 is the picture itself, the condition its caption's words."""
+    """16×16 pictures of captioned shapes: x0 is the picture itself, the condition its
+    caption's words.
+    """
 
     model: Denoiser
     licence: str | None = "MIT"
@@ -48,8 +52,12 @@ class Shapes:
             model = shapes.shapes_teacher()
         else:
             path = Path(weights).expanduser() / FILE
-            require(path.is_file(), f"--weights {weights}: no {FILE} there; name a folder that full_scale.export wrote for this family, or use --tiny "
-                    "for the teacher that comes with the book")
+            require(
+                path.is_file(),
+                f"--weights {weights}: no {FILE} there; name a folder that full_scale.export "
+                "wrote for this family, or use --tiny "
+                "for the teacher that comes with the book",
+            )
             model = shapes.new_teacher()
             model.net.load_state_dict(load_file(path))
         model.net.to(device)
@@ -69,7 +77,10 @@ class Shapes:
 
     def shape(self, size: int) -> tuple[int, ...]:
         """(3, 16, 16): the network has one size."""
-        require(size == shapes.SIDE, f"--size {size}: this family's pictures have {shapes.SIDE} pixels a side")
+        require(
+            size == shapes.SIDE,
+            f"--size {size}: this family's pictures have {shapes.SIDE} pixels a side",
+        )
         return 3, shapes.SIDE, shapes.SIDE
 
     def encode_pictures(self, pictures: Sequence[Image.Image], size: int) -> Tensor:
@@ -77,7 +88,9 @@ class Shapes:
         return pixels([fitted(picture, size) for picture in pictures])
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """{"text": (N, L) int64}. Raises ValueError for a word outside the grammar; the empty text is the null caption."""
+        """{"text": (N, L) int64}. Raises ValueError for a word outside the grammar; the empty
+        text is the null caption.
+        """
         return {"text": tokens(texts)}
 
     def null(self, text: str = "") -> dict[str, Tensor]:
@@ -94,18 +107,28 @@ class Shapes:
 
     def denoiser(self, net: nn.Module | None = None) -> Denoiser:
         model = self.model
-        return Denoiser(TokensCall(model.net if net is None else net), model.schedule, model.predicts, model.clock)
+        return Denoiser(
+            TokensCall(model.net if net is None else net),
+            model.schedule,
+            model.predicts,
+            model.clock,
+        )
 
     def stages(self, call: nn.Module) -> list[nn.Module]:
         """The transformer's blocks."""
         return list(call.net.blocks)
 
     def told_omega(self, call: nn.Module) -> nn.Module:
-        raise ValueError("family shapes: its network has no input for ω: use --method lcm, or --family sd")
+        raise ValueError(
+            "family shapes: its network has no input for ω: use --method lcm, or --family sd"
+        )
 
     def save(self, net: nn.Module, folder: Path) -> None:
         """The weights as one safetensors file, and what they are."""
         part = folder / f".{FILE}.part"
-        save_file({name: value.detach().contiguous().cpu() for name, value in net.state_dict().items()}, part)
+        save_file(
+            {name: value.detach().contiguous().cpu() for name, value in net.state_dict().items()},
+            part,
+        )
         os.replace(part, folder / FILE)
         (folder / "shapes_model.json").write_text(json.dumps(shapes.TEACHER, indent=1) + "\n")

@@ -1,9 +1,10 @@
-"""Prepared data on disk: folders that `datasets` can load, each written whole under another name and then renamed.
+"""Prepared data on disk: folders that `datasets` can load, each written whole under another
+name and then renamed.
 
-    DATA/plan.json             what every shard depends on; a second run must agree
-    DATA/shard-00000/          rows as a saved dataset, and record.json: what was read, kept, bad
-    DATA/null.safetensors      the empty condition
-    DATA/info.json             written last: its presence says that the data are complete
+DATA/plan.json             what every shard depends on; a second run must agree
+DATA/shard-00000/          rows as a saved dataset, and record.json: what was read, kept, bad
+DATA/null.safetensors      the empty condition
+DATA/info.json             written last: its presence says that the data are complete
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def write(out: Path, number: int, columns: Columns, record: Mapping[str, Any]) -> None:
-    """Shard `number` of `out`, complete or absent. Arrays (n, …) are stored flat, so that a gather is one copy.
+    """Shard `number` of `out`, complete or absent. Arrays (n, …) are stored flat, so that a
+    gather is one copy.
 
     Raises ValueError if the disk is full; the shards before it are untouched.
     """
@@ -68,7 +70,9 @@ def _dataset(columns: Columns) -> Dataset:
         else:
             fields[name], arrays[name] = Value("string"), pa.array(values, pa.string())
     features = Features(fields)
-    return Dataset(pa.table(arrays, schema=features.arrow_schema), info=DatasetInfo(features=features))
+    return Dataset(
+        pa.table(arrays, schema=features.arrow_schema), info=DatasetInfo(features=features)
+    )
 
 
 def folders(out: Path) -> list[Path]:
@@ -85,10 +89,14 @@ def records(out: Path) -> list[dict[str, Any]]:
 
 
 def open_shards(out: Path) -> Dataset:
-    """The rows of all finished shards as one memory-mapped dataset; raises ValueError naming a shard that is damaged."""
+    """The rows of all finished shards as one memory-mapped dataset; raises ValueError naming a
+    shard that is damaged.
+    """
     from datasets import concatenate_datasets
 
-    return concatenate_datasets([_loaded(path) for path in folders(out) if (path / "state.json").is_file()])
+    return concatenate_datasets(
+        [_loaded(path) for path in folders(out) if (path / "state.json").is_file()]
+    )
 
 
 def _loaded(path: Path) -> Dataset:
@@ -97,8 +105,11 @@ def _loaded(path: Path) -> Dataset:
     try:
         return load_from_disk(str(path))
     except Exception as error:  # arrow's own types for torn files
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}): copy it again, or delete it and {path.parent / 'info.json'} "
-                         "and run the same full_scale.prepare command again") from error
+        raise ValueError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): copy it again, or "
+            f"delete it and {path.parent / 'info.json'} "
+            "and run the same full_scale.prepare command again"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -110,7 +121,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's bytes are on the disk: a rename must not overtake them when the node dies."""
+    """Wait until a file's bytes are on the disk: a rename must not overtake them when the node
+    dies.
+    """
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -126,19 +139,28 @@ def disk(out: Path, what: str) -> Iterator[None]:
         free = "an unknown number of"
         with suppress(OSError):
             free = f"{shutil.disk_usage(out).free / 1e6:.0f}"
-        raise ValueError(f"no space left on the disk of {out} while writing {what} ({free} MB free). Finished shards kept: "
-                         f"{len(folders(out))}; make room, then run the same command again: it goes on from there") from error
+        raise ValueError(
+            f"no space left on the disk of {out} while writing {what} ({free} MB free). "
+            "Finished shards kept: "
+            f"{len(folders(out))}; make room, then run the same command again: it goes on from "
+            "there"
+        ) from error
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Only one process at a time writes into `out`; the system takes the lock off a process that dies."""
+    """Only one process at a time writes into `out`; the system takes the lock off a process
+    that dies.
+    """
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            require(error.errno not in (errno.EWOULDBLOCK, errno.EACCES), f"--out {out}: another process is preparing data there; "
-                    "wait for it, or pass another --out")
+            require(
+                error.errno not in (errno.EWOULDBLOCK, errno.EACCES),
+                f"--out {out}: another process is preparing data there; "
+                "wait for it, or pass another --out",
+            )
         yield  # a file system without locks goes without
 
 
@@ -148,12 +170,22 @@ def begun(out: Path) -> bool:
 
 
 def same_plan(out: Path, plan: Mapping[str, Any]) -> None:
-    """Write plan.json, or check that `out` was begun with the same one; raises ValueError naming what differs."""
+    """Write plan.json, or check that `out` was begun with the same one; raises ValueError
+    naming what differs.
+    """
     path = out / "plan.json"
     if not path.is_file():
         write_json(path, plan)
         return
     then = json.loads(path.read_text())
-    other = [f"{name}: {then.get(name)} then, {plan.get(name)} now" for name in {**then, **plan} if then.get(name) != plan.get(name)]
-    require(not other, f"--out {out} was begun with something else ({'; '.join(other)}). Run it as then, or pass another --out, "
-            f"or delete {out}")
+    other = [
+        f"{name}: {then.get(name)} then, {plan.get(name)} now"
+        for name in {**then, **plan}
+        if then.get(name) != plan.get(name)
+    ]
+    require(
+        not other,
+        f"--out {out} was begun with something else ({'; '.join(other)}). Run it as then, or "
+        "pass another --out, "
+        f"or delete {out}",
+    )

@@ -14,37 +14,55 @@ from full_scale.pictures import SUFFIXES
 from full_scale.tars import tars
 
 HOW = """A source is one of
-    a folder of pictures with captions: x.txt beside x.png, or a metadata.jsonl with file_name and text
+    a folder of pictures with captions: x.txt beside x.png, or a metadata.jsonl with
+      file_name and text
     WebDataset tars: a folder, files, or a pattern such as 'data/{00..12}.tar' or 'data/*.tar'
     parquet files: a folder, files or a pattern
     a folder written by datasets' save_to_disk, or a dataset's id on the hub
     a text file with a prompt a line: texts only, for training without pictures"""
 
 
-def open_source(names: Sequence[str], image: str | None = None, caption: str | None = None) -> Source:
+def open_source(
+    names: Sequence[str], image: str | None = None, caption: str | None = None
+) -> Source:
     """The source that `names` stand for; several names only of tars or of parquet files.
 
-    image, caption: columns of a dataset, where types and names do not tell. Raises ValueError with what a source can be.
+    image, caption: columns of a dataset, where types and names do not tell. Raises ValueError
+    with what a source can be.
     """
     given = f"--source {' '.join(names)}"
     require(len(names) > 0, f"--source is missing. {HOW}")
     paths = [path for name in names for path in _files(name)]
-    gone = [str(path) for path in paths if not path.exists() and not (len(names) == 1 and _is_hub_id(names[0]))]
-    require(not gone, f"{given}: {', '.join(gone[:3])} {'do' if len(gone) > 1 else 'does'} not exist. {HOW}")
+    gone = [
+        str(path)
+        for path in paths
+        if not path.exists() and not (len(names) == 1 and _is_hub_id(names[0]))
+    ]
+    require(
+        not gone,
+        f"{given}: {', '.join(gone[:3])} {'do' if len(gone) > 1 else 'does'} not exist. {HOW}",
+    )
     kinds = {path.suffix for path in paths}
     if kinds == {".tar"}:
         source = tars(paths)
     elif kinds == {".parquet"}:
-        source = tables.from_table(tables.parquet(paths), f"{len(paths)} parquet files", image, caption)
+        source = tables.from_table(
+            tables.parquet(paths), f"{len(paths)} parquet files", image, caption
+        )
     else:
-        require(len(names) == len(paths) == 1, f"{given}: several at once can only be .tar or .parquet files. {HOW}")
+        require(
+            len(names) == len(paths) == 1,
+            f"{given}: several at once can only be .tar or .parquet files. {HOW}",
+        )
         source = _single(names[0], paths[0], image, caption)
     require(source.count != 0, f"{given}: {source.what}, so nothing to prepare. {HOW}")
     return source
 
 
 def _files(name: str) -> list[Path]:
-    """The files that a word means: itself, or those that match a pattern, or the tars or parquet files of a folder without pictures."""
+    """The files that a word means: itself, or those that match a pattern, or the tars or
+    parquet files of a folder without pictures.
+    """
     from braceexpand import braceexpand
 
     path = Path(name).expanduser()
@@ -52,10 +70,18 @@ def _files(name: str) -> list[Path]:
         inside = sorted(path.rglob("*"))
         kinds = {each.suffix.lower() for each in inside}
         kind = next((suffix for suffix in (".tar", ".parquet") if suffix in kinds), "")
-        return [each for each in inside if each.suffix == kind] if kind and not kinds & set(SUFFIXES) else [path]
+        return (
+            [each for each in inside if each.suffix == kind]
+            if kind and not kinds & set(SUFFIXES)
+            else [path]
+        )
     if path.exists() or not re.search(r"[*?\[{]", name):
         return [path]
-    return [Path(found) for word in braceexpand(str(path)) for found in (sorted(glob.glob(word)) or [word])]
+    return [
+        Path(found)
+        for word in braceexpand(str(path))
+        for found in (sorted(glob.glob(word)) or [word])
+    ]
 
 
 def _is_hub_id(name: str) -> bool:
@@ -68,6 +94,8 @@ def _single(name: str, path: Path, image: str | None, caption: str | None) -> So
     if path.is_dir():
         return folder(path)
     if path.is_file():
-        require(path.suffix == ".txt", f"--source {name} is a {path.suffix or 'nameless'} file. {HOW}")
+        require(
+            path.suffix == ".txt", f"--source {name} is a {path.suffix or 'nameless'} file. {HOW}"
+        )
         return prompts(path)
     return tables.from_table(tables.from_hub(name), f"hub dataset {name}", image, caption)

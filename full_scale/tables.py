@@ -1,4 +1,6 @@
-"""Sources that are datasets of the `datasets` library: saved to disk, parquet files, or on the hub."""
+"""Sources that are datasets of the `datasets` library: saved to disk, parquet files, or on the
+hub.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,11 @@ def saved(path: Path) -> Dataset:
     if not isinstance(found, dict):
         return found
     split = "train" if "train" in found else next(iter(found), None)
-    require(len(found) == 1 or split == "train", f"--source {path} holds the splits {', '.join(found)} and no train: "
-            f"pass --source {path / str(split)}")
+    require(
+        len(found) == 1 or split == "train",
+        f"--source {path} holds the splits {', '.join(found)} and no train: "
+        f"pass --source {path / str(split)}",
+    )
     return found[split]
 
 
@@ -33,7 +38,10 @@ def parquet(paths: Sequence[Path]) -> Dataset:
     try:
         return load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
     except Exception as error:  # the builder wraps what went wrong in its own types
-        raise ValueError(f"--source {paths[0]}{' …' * (len(paths) > 1)}: not readable as parquet: {_reason(error)}") from error
+        raise ValueError(
+            f"--source {paths[0]}{' …' * (len(paths) > 1)}: not readable as parquet: "
+            f"{_reason(error)}"
+        ) from error
 
 
 def from_hub(name: str) -> Dataset:
@@ -42,11 +50,16 @@ def from_hub(name: str) -> Dataset:
 
     try:
         return load_dataset(name, split="train")
-    except Exception as error:  # a missing network, dataset, split or permission: each has types of its own
-        raise ValueError(f"--source {name}: no such folder here, and the hub gave no dataset of that name with a train split: "
-                         f"{_reason(error)}\n"
-                         f"On a machine with a network: hf download {name} --repo-type dataset --local-dir data/{name.split('/')[-1]}\n"
-                         "then pass that folder, if it holds parquet files or WebDataset tars") from error
+    # a missing network, dataset, split or permission: each has types of its own
+    except Exception as error:
+        raise ValueError(
+            f"--source {name}: no such folder here, and the hub gave no dataset of that name "
+            "with a train split: "
+            f"{_reason(error)}\n"
+            f"On a machine with a network: hf download {name} --repo-type dataset --local-dir "
+            f"data/{name.split('/')[-1]}\n"
+            "then pass that folder, if it holds parquet files or WebDataset tars"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
@@ -56,9 +69,11 @@ def _reason(error: BaseException) -> str:
 
 
 def from_table(dataset: Dataset, what: str, image: str | None, caption: str | None) -> Source:
-    """A source of the dataset's image and caption columns, found by type and by name unless given; keys are row numbers.
+    """A source of the dataset's image and caption columns, found by type and by name unless
+    given; keys are row numbers.
 
-    Without an image column it is a source of texts. A caption that is a list gives its first entry.
+    Without an image column it is a source of texts. A caption that is a list gives its first
+    entry.
     """
     from datasets import Image
 
@@ -76,7 +91,9 @@ def from_table(dataset: Dataset, what: str, image: str | None, caption: str | No
             text = text[0] if isinstance(text, list) and text else text
             yield Row(f"{n:09d}", f"row {n}", text, _picture(entry[image]) if image else None)
 
-    return Source(f"{what} with {len(dataset)} rows", stamp, image is not None, len(dataset), rows)
+    return Source(
+        f"{what} with {len(dataset)} rows", stamp, image is not None, len(dataset), rows
+    )
 
 
 def _picture(entry: dict[str, Any] | None) -> bytes | Path | None:
@@ -89,20 +106,35 @@ def _image_column(dataset: Dataset, given: str | None) -> str | None:
 
     found = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
     _check_column("--image-column", given, dataset)
-    require(given is not None or len(found) < 2, f"--source has {len(found)} columns of images: "
-            f"pass --image-column, one of {', '.join(found)}")
+    require(
+        given is not None or len(found) < 2,
+        f"--source has {len(found)} columns of images: "
+        f"pass --image-column, one of {', '.join(found)}",
+    )
     return given or next(iter(found), None)
 
 
 def _caption_column(dataset: Dataset, given: str | None) -> str:
-    texts = [name for name, feature in dataset.features.items()
-             if getattr(getattr(feature, "feature", feature), "dtype", "") in ("string", "large_string")]  # strings, or lists of strings
+    texts = [
+        name
+        for name, feature in dataset.features.items()
+        # strings, or lists of strings
+        if getattr(getattr(feature, "feature", feature), "dtype", "")
+        in ("string", "large_string")
+    ]
     found = [given] if given else [name for name in CAPTIONS if name in texts][:1] or texts
     _check_column("--caption-column", given, dataset)
-    require(len(found) == 1, f"--source has no column of captions called {' or '.join(CAPTIONS)}: pass --caption-column, "
-            f"one of {', '.join(texts or dataset.column_names)}")
+    require(
+        len(found) == 1,
+        f"--source has no column of captions called {' or '.join(CAPTIONS)}: pass "
+        "--caption-column, "
+        f"one of {', '.join(texts or dataset.column_names)}",
+    )
     return found[0]
 
 
 def _check_column(flag: str, given: str | None, dataset: Dataset) -> None:
-    require(given is None or given in dataset.column_names, f"{flag} {given}: no such column; there are {', '.join(dataset.column_names)}")
+    require(
+        given is None or given in dataset.column_names,
+        f"{flag} {given}: no such column; there are {', '.join(dataset.column_names)}",
+    )

@@ -1,6 +1,8 @@
-"""A random tiny Stable Diffusion, made offline in a second: the same classes, interfaces and noise schedule, no meaning.
+"""A random tiny Stable Diffusion, made offline in a second: the same classes, interfaces and
+noise schedule, no meaning.
 
-Every test and every `--tiny` run uses it. Its pictures are noise; its arithmetic is that of the real pipeline.
+Every test and every `--tiny` run uses it. Its pictures are noise; its arithmetic is that of
+the real pipeline.
 """
 
 from __future__ import annotations
@@ -16,16 +18,23 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 SCHEDULER = {
-    "num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
-    "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
 }
 """The scheduler settings of Stable Diffusion 1.x and 2.x."""
 
 
 def tiny_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
-    """An SD1.5-like (`epsilon`) or SD2.1-like (`v_prediction`) pipeline with 0.9 M random but fixed weights, on the CPU.
+    """An SD1.5-like (`epsilon`) or SD2.1-like (`v_prediction`) pipeline with 0.9 M random but
+    fixed weights, on the CPU.
 
-    128 px pictures, 16×16×4 latents, 16 tokens of width 32. The caller's random state is left as it was.
+    128 px pictures, 16×16×4 latents, 16 tokens of width 32. The caller's random state is left
+    as it was.
     """
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
@@ -33,8 +42,12 @@ def tiny_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
         torch.manual_seed(0)
         networks = _networks()
     return StableDiffusionPipeline(
-        **networks, tokenizer=_tokenizer(), scheduler=DDIMScheduler(**SCHEDULER, prediction_type=prediction_type),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        **networks,
+        tokenizer=_tokenizer(),
+        scheduler=DDIMScheduler(**SCHEDULER, prediction_type=prediction_type),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
 
 
@@ -43,27 +56,51 @@ def _networks() -> dict[str, torch.nn.Module]:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, attention_head_dim=8,
-        cross_attention_dim=32, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        attention_head_dim=8,
+        cross_attention_dim=32,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )
     vae = AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16), norm_num_groups=8, latent_channels=4, sample_size=128,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 8, 16, 16),
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=128,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
     )
-    text = CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(_vocabulary()), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=16, bos_token_id=_vocabulary()["<|startoftext|>"], eos_token_id=_vocabulary()["<|endoftext|>"],
-    ))
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(_vocabulary()),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=16,
+            bos_token_id=_vocabulary()["<|startoftext|>"],
+            eos_token_id=_vocabulary()["<|endoftext|>"],
+        )
+    )
     return {"unet": unet.eval(), "vae": vae.eval(), "text_encoder": text.eval()}
 
 
 def _vocabulary() -> dict[str, int]:
-    """CLIP's 256 byte symbols, each also with an end-of-word mark, one merged word, and the two special tokens."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves
+    """CLIP's 256 byte symbols, each also with an end-of-word mark, one merged word, and the
+    two special tokens.
+    """
+    # bytes that stand for themselves
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [256 + i for i in range(256 - len(shown))]  # the others are moved to unused letters
     symbols = [chr(code) for code in shown + hidden]
-    words = symbols + [symbol + "</w>" for symbol in symbols] + ["ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
+    words = (
+        symbols
+        + [symbol + "</w>" for symbol in symbols]
+        + ["ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
+    )
     return {word: index for index, word in enumerate(words)}
 
 

@@ -1,19 +1,21 @@
-"""Train a method of the book on a model family: on one CPU, one GPU, one node or many, by the same command.
+"""Train a method of the book on a model family: on one CPU, one GPU, one node or many, by the
+same command.
 
     python -m full_scale.train lcm --tiny --data DATA --out runs/try --steps 20
-    torchrun --standalone --nproc_per_node 8 -m full_scale.train lcm_lora --weights weights/stable-diffusion-v1-5 --data DATA --out runs/lcm
+    torchrun --standalone --nproc_per_node 8 -m full_scale.train lcm_lora \\
+        --weights weights/stable-diffusion-v1-5 --data DATA --out runs/lcm
     sbatch full_scale/launch/slurm.sh lcm_lora --weights … --data … --out …
 
-The first argument names a recipe in full_scale/recipes, or a TOML file of yours; flags override it. A run that was killed, by
-whatever, is continued by the same command. --dry-run prints the settings, the parameters and the memory and time it will take
-on as many GPUs as processes were started; full_scale.estimate has --processes for other numbers.
+The first argument names a recipe in full_scale/recipes, or a TOML file of yours; flags
+override it. A run that was killed, by whatever, is continued by the same command. --dry-run
+prints the settings, the parameters and the memory and time it will take on as many GPUs as
+processes were started; full_scale.estimate has --processes for other numbers.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -31,7 +33,9 @@ from full_scale.world import World
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: one line on stderr, and exit status 1, for what the reader can put right."""
+    """The command line: one line on stderr, and exit status 1, for what the reader can put
+    right.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     dry = "--dry-run" in arguments
     try:
@@ -45,7 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def rehearse(settings: Settings) -> None:
-    """Print the estimate for the world that torchrun or srun started, once; no process group is needed for it."""
+    """Print the estimate for the world that torchrun or srun started, once; no process group
+    is needed for it.
+    """
     from full_scale.estimate import report
 
     rank, size = processes.place()
@@ -60,11 +66,19 @@ def train(settings: Settings) -> Engine:
         check(settings, world.size)
         engine = open_engine(settings, world)
         if world.leads:
-            facts = {"settings": as_table(settings), "world": world.size, "device": str(world.device), "dtype": str(engine.dtype)}
+            facts = {
+                "settings": as_table(settings),
+                "world": world.size,
+                "device": str(world.device),
+                "dtype": str(engine.dtype),
+            }
             (settings.out / "settings.json").write_text(json.dumps(facts, indent=1) + "\n")
         if engine.run(pictures) and world.leads:
             (settings.out / "done").write_text(f"{engine.step} steps\n")
-            print(f"{settings.method}: {engine.step} steps in {settings.out}; export them with python -m full_scale.export {settings.out}")
+            print(
+                f"{settings.method}: {engine.step} steps in {settings.out}; export them with "
+                f"python -m full_scale.export {settings.out}"
+            )
         return engine
     finally:
         processes.stop()
@@ -72,8 +86,15 @@ def train(settings: Settings) -> Engine:
 
 def open_engine(settings: Settings, world: World) -> Engine:
     """The run of these settings, resumed if its folder holds checkpoints."""
-    dtype = torch.bfloat16 if settings.dtype == "bfloat16" or (settings.dtype == "auto" and world.device.type == "cuda") else torch.float32
-    family = open_family(settings.family, None if settings.tiny else settings.weights, world.device)
+    dtype = (
+        torch.bfloat16
+        if settings.dtype == "bfloat16"
+        or (settings.dtype == "auto" and world.device.type == "cuda")
+        else torch.float32
+    )
+    family = open_family(
+        settings.family, None if settings.tiny else settings.weights, world.device
+    )
     rows = Rows(settings.data)
     rows.check(family, settings.batch, settings.method not in recipes.TEXT_ALONE)
     if rows.pictures:
@@ -87,10 +108,21 @@ def pictures(engine: Engine) -> Image.Image:
     s, family, model = engine.s, engine.family, engine.cast.output
     levels = stops(model.schedule, s.sampler_steps, s.sampler_grid, "clean")
     model = guided(model, s.sampler_omega, engine.null) if s.sampler_omega else model
-    cond = {name: rows.to(engine.world.device) for name, rows in family.encode_texts(s.prompts).items()}
+    cond = {
+        name: rows.to(engine.world.device)
+        for name, rows in family.encode_texts(s.prompts).items()
+    }
     if s.method in recipes.TOLD_OMEGA:
         cond["omega"] = torch.full((len(s.prompts),), s.told_omega, device=engine.world.device)
-    x = latents(model, engine.rows.info["shape"], levels, SOLVERS[s.sampler], cond, range(len(s.prompts)), len(s.prompts))
+    x = latents(
+        model,
+        engine.rows.info["shape"],
+        levels,
+        SOLVERS[s.sampler],
+        cond,
+        range(len(s.prompts)),
+        len(s.prompts),
+    )
     return contact_sheet([family.decode(latent) for latent in x], len(s.prompts))
 
 

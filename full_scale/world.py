@@ -13,7 +13,9 @@ from dlib._util import require
 
 
 class World(NamedTuple):
-    """This process among all. `saving` is a group for checkpoints alone, so that they are written while training goes on."""
+    """This process among all. `saving` is a group for checkpoints alone, so that they are
+    written while training goes on.
+    """
 
     rank: int
     size: int
@@ -36,35 +38,74 @@ def start(device: str = "auto") -> World:
     _from_slurm()
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     require(kind in ("cpu", "cuda"), f"--device {device}: wanted auto, cpu or cuda")
-    require(kind == "cpu" or torch.cuda.is_available(), f"--device cuda: torch {torch.__version__} sees no CUDA GPU: look at nvidia-smi, or use --device cpu")
+    require(
+        kind == "cpu" or torch.cuda.is_available(),
+        f"--device cuda: torch {torch.__version__} sees no CUDA GPU: look at nvidia-smi, or "
+        "use --device cpu",
+    )
     local = int(os.environ.get("LOCAL_RANK", 0))
     if kind == "cuda":
-        require(local < torch.cuda.device_count(), f"process {local} of this node has no GPU: {torch.cuda.device_count()} are visible; start as many processes as GPUs")
+        require(
+            local < torch.cuda.device_count(),
+            f"process {local} of this node has no GPU: {torch.cuda.device_count()} are "
+            "visible; start as many processes as GPUs",
+        )
         torch.cuda.set_device(local)
-    require(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True", "torchrun started the "
-            "processes again, and would let them wait for the addresses of the dead ones: export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun "
-            "--max_restarts, as full_scale/launch/one_node.sh does; the same command goes on from the last checkpoint")
+    require(
+        os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+        or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True",
+        "torchrun started the "
+        "processes again, and would let them wait for the addresses of the dead ones: export "
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun "
+        "--max_restarts, as full_scale/launch/one_node.sh does; the same command goes on from "
+        "the last checkpoint",
+    )
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     if "RANK" in os.environ:
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     saving = dist.new_group(backend="gloo")
-    return World(dist.get_rank(), dist.get_world_size(), torch.device(kind, local) if kind == "cuda" else torch.device(kind), saving)
+    return World(
+        dist.get_rank(),
+        dist.get_world_size(),
+        torch.device(kind, local) if kind == "cuda" else torch.device(kind),
+        saving,
+    )
 
 
 def place() -> tuple[int, int]:
-    """(rank, number of processes), as torchrun's or srun's variables say before anybody has joined."""
+    """(rank, number of processes), as torchrun's or srun's variables say before anybody has
+    joined.
+    """
     _from_slurm()
-    return (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if "RANK" in os.environ else (0, 1)
+    return (
+        (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        if "RANK" in os.environ
+        else (0, 1)
+    )
 
 
 def _from_slurm() -> None:
-    """Under `srun --ntasks-per-node=GPUS`, SLURM's variables say what torchrun's would; MASTER_ADDR comes from the script."""
-    if "RANK" not in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-        os.environ |= {"RANK": os.environ["SLURM_PROCID"], "WORLD_SIZE": os.environ["SLURM_NTASKS"], "LOCAL_RANK": os.environ["SLURM_LOCALID"]}
-        require("MASTER_ADDR" in os.environ, "srun without MASTER_ADDR: export MASTER_ADDR=$(scontrol show hostnames $SLURM_NODELIST | head -1) "
-                "and MASTER_PORT, as full_scale/launch/slurm.sh does")
+    """Under `srun --ntasks-per-node=GPUS`, SLURM's variables say what torchrun's would;
+    MASTER_ADDR comes from the script.
+    """
+    if (
+        "RANK" not in os.environ
+        and int(os.environ.get("SLURM_NTASKS", 1)) > 1
+        and "SLURM_PROCID" in os.environ
+    ):
+        os.environ |= {
+            "RANK": os.environ["SLURM_PROCID"],
+            "WORLD_SIZE": os.environ["SLURM_NTASKS"],
+            "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        }
+        require(
+            "MASTER_ADDR" in os.environ,
+            "srun without MASTER_ADDR: export MASTER_ADDR=$(scontrol show hostnames "
+            "$SLURM_NODELIST | head -1) "
+            "and MASTER_PORT, as full_scale/launch/slurm.sh does",
+        )
 
 
 def stop() -> None:

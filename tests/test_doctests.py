@@ -21,18 +21,46 @@ def test_examples(name):
 
 def test_there_are_examples_to_run():
     finder = doctest.DocTestFinder()
-    with_examples = {name for name in MODULES if any(case.examples for case in finder.find(importlib.import_module(name)))}
-    assert {"dlib._util", "dlib.schedule.base", "dlib.grids", "dlib.mixtures", "dlib.denoiser", "dlib.solvers.driver", "dlib.nets"} <= with_examples
+    with_examples = {
+        name
+        for name in MODULES
+        if any(case.examples for case in finder.find(importlib.import_module(name)))
+    }
+    assert {
+        "dlib._util",
+        "dlib.schedule.base",
+        "dlib.grids",
+        "dlib.mixtures",
+        "dlib.denoiser",
+        "dlib.solvers.driver",
+        "dlib.nets",
+    } <= with_examples
 
 
 def fresh(code):
     """What a new interpreter prints."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_importing_dlib_brings_no_heavy_package():
-    heavy = ("matplotlib", "scipy", "diffusers", "transformers", "peft", "tqdm", "sklearn", "PIL", "jaxtyping", "mkdocs")
-    code = f"import torch, sys; before = set(sys.modules); import dlib; print([m for m in {heavy} if m in set(sys.modules) - before])"
+    heavy = (
+        "matplotlib",
+        "scipy",
+        "diffusers",
+        "transformers",
+        "peft",
+        "tqdm",
+        "sklearn",
+        "PIL",
+        "jaxtyping",
+        "mkdocs",
+    )
+    code = (
+        "import torch, sys; before = set(sys.modules); import dlib; print([m for m in "
+        f"{heavy} if m in set(sys.modules) - before])"
+    )
     assert fresh(code) == "[]"
 
 
@@ -42,5 +70,25 @@ def test_plot_brings_matplotlib_only_when_it_draws():
 
 def test_public_names_are_there():
     names = [name for name in vars(dlib) if not name.startswith("_")]
-    assert {"vp", "cosine", "flow", "edm", "discrete", "grid", "Mixture", "Denoiser", "guided", "sample", "walk", "transition",
-            "reference", "denoising", "fit", "Ema", "Draw", "CLEAN", "NULL", "SOLVERS"} <= set(names)
+    assert {
+        "vp",
+        "cosine",
+        "flow",
+        "edm",
+        "discrete",
+        "grid",
+        "Mixture",
+        "Denoiser",
+        "guided",
+        "sample",
+        "walk",
+        "transition",
+        "reference",
+        "denoising",
+        "fit",
+        "Ema",
+        "Draw",
+        "CLEAN",
+        "NULL",
+        "SOLVERS",
+    } <= set(names)

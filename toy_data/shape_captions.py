@@ -1,10 +1,12 @@
-"""The language of the captioned shapes: a grammar of 36 + 5184 captions, its tokens, and what training never shows.
+"""The language of the captioned shapes: a grammar of 36 + 5184 captions, its tokens, and what
+training never shows.
 
     caption = thing | thing relation thing          thing = "a" [size] colour shape
-    "a red circle"      "a large blue square left of a small yellow triangle"      "" is the null caption
+    "a red circle"    "a large blue square left of a small yellow triangle"   "": the null caption
 
-A caption's *code* is seven whole numbers: the relation, then size, colour and shape of the first and of the second thing.
-A size of 0 is not stated; a relation of 0 means one thing, and the last three numbers are then 0.
+A caption's *code* is seven whole numbers: the relation, then size, colour and shape of the
+first and of the second thing. A size of 0 is not stated; a relation of 0 means one thing, and
+the last three numbers are then 0.
 """
 
 from __future__ import annotations
@@ -22,19 +24,42 @@ SIZES = ("", "small", "large")
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("circle", "square", "triangle")
 RELATIONS = ("", "above", "below", "left of", "right of")
-VOCABULARY = ("", "a", "small", "large", *COLOURS, *SHAPES, "above", "below", "left", "right", "of")
+VOCABULARY = (
+    "",
+    "a",
+    "small",
+    "large",
+    *COLOURS,
+    *SHAPES,
+    "above",
+    "below",
+    "left",
+    "right",
+    "of",
+)
 LENGTH = 10
 NULL_TOKENS = torch.zeros(LENGTH, dtype=torch.int64)
 """The empty caption: padding only. It is what `guided` takes as `null`."""
 
-HELD_OUT = (("red circle", "blue square"), ("green square", "yellow triangle"), ("blue triangle", "red square"),
-            ("yellow circle", "green triangle"), ("blue circle", "green circle"), ("yellow square", "red triangle"))
-"""Pairs that training never shows together, in either order, whatever the relation and the sizes. Each kind of thing is in one."""
+HELD_OUT = (
+    ("red circle", "blue square"),
+    ("green square", "yellow triangle"),
+    ("blue triangle", "red square"),
+    ("yellow circle", "green triangle"),
+    ("blue circle", "green circle"),
+    ("yellow square", "red triangle"),
+)
+"""Pairs that training never shows together, in either order, whatever the relation and the
+sizes. Each kind of thing is in one.
+"""
 
 _KINDS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 _HELD = {frozenset(map(_KINDS.index, pair)) for pair in HELD_OUT}
 _ALL = [(i, j) for i in range(len(_KINDS)) for j in range(len(_KINDS))]
-_PAIRS = {held: torch.tensor([pair for pair in _ALL if (frozenset(pair) in _HELD) == held]) for held in (False, True)}
+_PAIRS = {
+    held: torch.tensor([pair for pair in _ALL if (frozenset(pair) in _HELD) == held])
+    for held in (False, True)
+}
 
 Code = tuple[int, int, int, int, int, int, int]
 
@@ -47,8 +72,10 @@ def say(code: Code) -> str:
     'a large blue square left of a small yellow triangle'
     """
     relation, *things = code
-    first, second = (" ".join(filter(None, ("a", SIZES[size], COLOURS[colour], SHAPES[shape])))
-                     for size, colour, shape in (things[:3], things[3:]))
+    first, second = (
+        " ".join(filter(None, ("a", SIZES[size], COLOURS[colour], SHAPES[shape])))
+        for size, colour, shape in (things[:3], things[3:])
+    )
     return f"{first} {RELATIONS[relation]} {second}" if relation else first
 
 
@@ -70,21 +97,33 @@ def _thing(text: str, caption: str) -> tuple[int, int, int]:
     match text.split(" "):
         case ["a", colour, shape] if colour in COLOURS and shape in SHAPES:
             return 0, COLOURS.index(colour), SHAPES.index(shape)
-        case ["a", ("small" | "large") as size, colour, shape] if colour in COLOURS and shape in SHAPES:
+        case ["a", ("small" | "large") as size, colour, shape] if (
+            colour in COLOURS and shape in SHAPES
+        ):
             return SIZES.index(size), COLOURS.index(colour), SHAPES.index(shape)
-    raise ValueError(f"{caption!r} is not a caption of shapes: wanted THING or THING RELATION THING, where THING is `a [small|large] "
-                     f"COLOUR SHAPE`, COLOUR one of {', '.join(COLOURS)}, SHAPE one of {', '.join(SHAPES)}, RELATION one of "
-                     f"{', '.join(RELATIONS[1:])}: e.g. 'a small red circle above a blue square'")
+    raise ValueError(
+        f"{caption!r} is not a caption of shapes: wanted THING or THING RELATION THING, where "
+        "THING is `a [small|large] "
+        f"COLOUR SHAPE`, COLOUR one of {', '.join(COLOURS)}, SHAPE one of {', '.join(SHAPES)}, "
+        "RELATION one of "
+        f"{', '.join(RELATIONS[1:])}: e.g. 'a small red circle above a blue square'"
+    )
 
 
 def tokens(captions: Sequence[str]) -> Tensor:
-    """(N, 10) int64: each word's place in `VOCABULARY`, then padding, 0. ValueError for a word or a length unknown.
+    """(N, 10) int64: each word's place in `VOCABULARY`, then padding, 0. ValueError for a word
+    or a length unknown.
 
     >>> tokens(["a red circle", ""]).tolist()
     [[1, 4, 8, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]
     """
-    require(not isinstance(captions, str), f"tokens: got one string, wanted a list of captions: tokens([{captions!r}])")
-    return torch.tensor([_row(caption) for caption in captions], dtype=torch.int64).reshape(-1, LENGTH)
+    require(
+        not isinstance(captions, str),
+        f"tokens: got one string, wanted a list of captions: tokens([{captions!r}])",
+    )
+    return torch.tensor([_row(caption) for caption in captions], dtype=torch.int64).reshape(
+        -1, LENGTH
+    )
 
 
 @lru_cache(maxsize=8192)
@@ -92,8 +131,11 @@ def _row(caption: str) -> tuple[int, ...]:
     words = caption.split()
     unknown = [word for word in words if word not in VOCABULARY]
     wrong = f"the unknown word(s) {unknown}" if unknown else f"{len(words)} words"
-    require(not unknown and len(words) <= LENGTH, f"tokens: {caption!r} has {wrong}, "
-            f"wanted at most {LENGTH} of: {' '.join(VOCABULARY[1:])}")
+    require(
+        not unknown and len(words) <= LENGTH,
+        f"tokens: {caption!r} has {wrong}, "
+        f"wanted at most {LENGTH} of: {' '.join(VOCABULARY[1:])}",
+    )
     return (*map(VOCABULARY.index, words), *[0] * (LENGTH - len(words)))
 
 
@@ -103,9 +145,11 @@ def captions(rows: Tensor) -> list[str]:
 
 
 def draw_codes(n: int, draw: Draw, held_out: bool = False) -> Tensor:
-    """Codes (n, 7) of captions: half of one thing, half of two, or, held out, all of two. A size is stated in two of three.
+    """Codes (n, 7) of captions: half of one thing, half of two, or, held out, all of two. A
+    size is stated in two of three.
 
-    Draws: one thing or two, the pair of kinds, the relation, the six sizes of a row pair by pair.
+    Draws: one thing or two, the pair of kinds, the relation, the six sizes of a row pair by
+    pair.
     """
     pairs = _PAIRS[held_out]
     two = (draw.uniform(n) < (1.0 if held_out else 0.5)).long()
@@ -120,4 +164,8 @@ def draw_codes(n: int, draw: Draw, held_out: bool = False) -> Tensor:
 def is_held_out(code: Code) -> bool:
     """Whether training never shows this pair of things."""
     relation, _, colour, shape, _, other_colour, other_shape = code
-    return bool(relation) and frozenset((len(SHAPES) * colour + shape, len(SHAPES) * other_colour + other_shape)) in _HELD
+    return (
+        bool(relation)
+        and frozenset((len(SHAPES) * colour + shape, len(SHAPES) * other_colour + other_shape))
+        in _HELD
+    )

@@ -16,53 +16,103 @@ from dlib.fit import History
 from dlib.recipes import Roles
 
 
-def learn(recipe: Recipe, roles: Roles, data: Callable[[int], Batch], steps: int, rates: Mapping[str, float], seed: int = 0) -> History:
+def learn(
+    recipe: Recipe,
+    roles: Roles,
+    data: Callable[[int], Batch],
+    steps: int,
+    rates: Mapping[str, float],
+    seed: int = 0,
+) -> History:
     """`fit` a recipe with Adam for every role that it trains; returns `fit`'s history.
 
-    rates: the learning rate of each trained role at the start; all fall to zero along a cosine. Adam has no momentum, β =
-    (0, 0.999), as in the released score distillation codes: the students chase each other, and an old gradient points where
-    the other network was. What a role trains is what wants a gradient, so of a twin its adapters alone.
+    rates: the learning rate of each trained role at the start; all fall to zero along a
+    cosine. Adam has no momentum, β = (0, 0.999), as in the released score distillation codes:
+    the students chase each other, and an old gradient points where the other network was. What
+    a role trains is what wants a gradient, so of a twin its adapters alone.
     """
-    own = {role: [weight for weight in parameters(roles[role].net) if weight.requires_grad] for role in recipe.trained}
-    optims = {role: torch.optim.Adam(weights, rates[role], (0.0, 0.999)) for role, weights in own.items()}
-    falling = [torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps) for optim in optims.values()]
-    return fit(recipe.phases, roles, optims, data, steps, Draw(seed), each=lambda step, found: [rate.step() for rate in falling])
+    own = {
+        role: [weight for weight in parameters(roles[role].net) if weight.requires_grad]
+        for role in recipe.trained
+    }
+    optims = {
+        role: torch.optim.Adam(weights, rates[role], (0.0, 0.999))
+        for role, weights in own.items()
+    }
+    falling = [
+        torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps) for optim in optims.values()
+    ]
+    return fit(
+        recipe.phases,
+        roles,
+        optims,
+        data,
+        steps,
+        Draw(seed),
+        each=lambda step, found: [rate.step() for rate in falling],
+    )
 
 
 def handed(loss: Callable, x: Tensor, level: NoiseLevel) -> Tensor:
-    """What a loss on samples hands on to each sample of a student on a line, at one level, without any randomness: (K,).
+    """What a loss on samples hands on to each sample of a student on a line, at one level,
+    without any randomness: (K,).
 
-    x: (K,) samples, equally likely, so that sample k gets E_ε[G_k]/K; times ∂x_k/∂θ, summed over k, that is the loss's
-    gradient by θ. loss: (batch, draw, times=…) ↦ `Loss`, like partial(vsd, real, fake, weight=kl). The mean over ε is
-    the trapezoid rule with step 0.1 on [−8, 8].
+    x: (K,) samples, equally likely, so that sample k gets E_ε[G_k]/K; times ∂x_k/∂θ, summed
+    over k, that is the loss's gradient by θ. loss: (batch, draw, times=…) ↦ `Loss`, like
+    partial(vsd, real, fake, weight=kl). The mean over ε is the trapezoid rule with step 0.1 on
+    [−8, 8].
 
     >>> from functools import partial
     >>> from dlib import exact, sds, vp
     >>> from dlib.losses.score_distillation import kl
     >>> from toy_data import gaussian
-    >>> handed(partial(sds, exact(gaussian(0.0, 1.0), vp()), weight=kl), torch.tensor([1.0]), vp().at_lam(0.0))  # α²x
+    >>> loss = partial(sds, exact(gaussian(0.0, 1.0), vp()), weight=kl)
+    >>> handed(loss, torch.tensor([1.0]), vp().at_lam(0.0))  # α²x
     tensor([0.5000], dtype=torch.float64)
     """
     nodes = torch.arange(-8, 8.05, 0.1, dtype=torch.float64)
     rows = x.detach().double().repeat_interleave(len(nodes))[:, None].requires_grad_()
     draw = SimpleNamespace(normal=lambda like: nodes.repeat(len(x))[:, None])
-    value = loss(Batch(rows), draw, times=lambda draw, n: torch.full((n,), level.t, dtype=torch.float64)).value
+    value = loss(
+        Batch(rows), draw, times=lambda draw, n: torch.full((n,), level.t, dtype=torch.float64)
+    ).value
     (each,) = torch.autograd.grad(value, rows)
     return len(nodes) * each.view(len(x), -1) @ torch.softmax(-nodes.square() / 2, 0)
 
 
 def distil(
-    recipe: Recipe, start: Denoiser, teacher: Denoiser, data: Callable[[int], Batch], steps: int, lr: float = 4e-3, decay: float = 0.95, seed: int = 0
+    recipe: Recipe,
+    start: Denoiser,
+    teacher: Denoiser,
+    data: Callable[[int], Batch],
+    steps: int,
+    lr: float = 4e-3,
+    decay: float = 0.95,
+    seed: int = 0,
 ) -> Denoiser:
-    """The student of a consistency recipe: a copy of `start` after `steps` of Adam, its weights fixed; the rate falls from `lr` along a cosine.
+    """The student of a consistency recipe: a copy of `start` after `steps` of Adam, its
+    weights fixed; the rate falls from `lr` along a cosine.
 
-    The target θ⁻ is the student's moving average of this `decay`; with 0 it is the student itself. seed: of the losses' draws.
-    `start` and `teacher` stay as they are, and may be one denoiser.
+    The target θ⁻ is the student's moving average of this `decay`; with 0 it is the student
+    itself. seed: of the losses' draws. `start` and `teacher` stay as they are, and may be one
+    denoiser.
     """
     student = copy.deepcopy(start)
-    ema, optim = Ema(student.net.requires_grad_(), decay), torch.optim.Adam(student.net.parameters(), lr)
+    ema, optim = (
+        Ema(student.net.requires_grad_(), decay),
+        torch.optim.Adam(student.net.parameters(), lr),
+    )
     roles = {"student": student, "teacher": teacher, "target": replace(student, net=ema.net)}
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
-    fit(recipe.phases, roles, {"student": optim}, data, steps, Draw(seed), ema, each=lambda step, found: rate.step())
+    fit(
+        recipe.phases,
+        roles,
+        {"student": optim},
+        data,
+        steps,
+        Draw(seed),
+        ema,
+        each=lambda step, found: rate.step(),
+    )
     student.net.requires_grad_(False)
     return student

@@ -1,10 +1,12 @@
-"""Train the digits classifier and the digits teacher, and write them beside this file with what they scored.
+"""Train the digits classifier and the digits teacher, and write them beside this file with
+what they scored.
 
-    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python -m toy_data.train_digits        # about 4 minutes on a free core
+    OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1 python -m toy_data.train_digits
 
-From scratch, and deterministic by SEED on one machine and torch version. The held-out loss of the averaged weights falls
-for about 16 000 steps, is flat from there on and would then rise: the training stops where it is flat. The pictures are
-used as they are: a shifted copy is no digit of this data set, where every digit fills the frame.
+From scratch, and deterministic by SEED on one machine and torch version. The held-out loss of
+the averaged weights falls for about 16 000 steps, is flat from there on and would then rise:
+the training stops where it is flat. The pictures are used as they are: a shifted copy is no
+digit of this data set, where every digit fills the frame.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from dlib.losses import uniform_times
 from dlib.losses.weights import v
 from toy_data import weights
 from toy_data.digit_scores import denoising_loss, teacher_scores
-from toy_data.digits import CLASSIFIER, TEACHER, Classifier, digit_batches, digits_split, new_teacher
+from toy_data.digits import (
+    CLASSIFIER,
+    TEACHER,
+    Classifier,
+    digit_batches,
+    digits_split,
+    new_teacher,
+)
 
 SEED = 0
 BATCH = 128
@@ -35,10 +44,19 @@ def train_classifier(steps: int, seed: int) -> Classifier:
     """Cross-entropy on the training pictures."""
     net = seeded(Classifier, seed)
     optim = _adamw(net)
-    phase = Phase("classifier", lambda roles, batch, draw: cross_entropy(roles["classifier"], batch))
+    phase = Phase(
+        "classifier", lambda roles, batch, draw: cross_entropy(roles["classifier"], batch)
+    )
     with tqdm(total=steps, desc="classifier") as bar:
-        fit([phase], {"classifier": net}, {"classifier": optim}, digit_batches(BATCH, seed, drop=0.0), steps, Draw(seed),
-            each=lambda step, metrics: bar.update())
+        fit(
+            [phase],
+            {"classifier": net},
+            {"classifier": optim},
+            digit_batches(BATCH, seed, drop=0.0),
+            steps,
+            Draw(seed),
+            each=lambda step, metrics: bar.update(),
+        )
     return net.eval().requires_grad_(False)
 
 
@@ -49,27 +67,46 @@ def cross_entropy(net: nn.Module, batch: Batch) -> Loss:
 
 
 def train_teacher(steps: int, seed: int) -> Denoiser:
-    """The denoising loss on v with a warm-up and a cosine to zero. Returns the averaged weights, frozen."""
+    """The denoising loss on v with a warm-up and a cosine to zero. Returns the averaged
+    weights, frozen.
+    """
     live = seeded(new_teacher, seed)
     ema, optim = Ema(live.net), _adamw(live.net)
     mean = replace(live, net=ema.net)
     rate = torch.optim.lr_scheduler.LambdaLR(optim, lambda step: warm_cosine(step, steps))
-    phase = Phase("teacher", lambda roles, batch, draw: denoising(roles["teacher"], batch, draw, v, uniform_times()))
+    phase = Phase(
+        "teacher",
+        lambda roles, batch, draw: denoising(roles["teacher"], batch, draw, v, uniform_times()),
+    )
     with tqdm(total=steps, desc="teacher") as bar:
 
         def each(step: int, metrics: dict) -> None:
             rate.step()
             bar.update()
             if step % 1000 == 999:
-                bar.write(f"step {step + 1}: held-out loss {denoising_loss(mean, digits_split()[1], noises=20):.3f}")
+                bar.write(
+                    f"step {step + 1}: held-out loss "
+                    f"{denoising_loss(mean, digits_split()[1], noises=20):.3f}"
+                )
 
-        fit([phase], {"teacher": live}, {"teacher": optim}, digit_batches(BATCH, seed), steps, Draw(seed), ema, each)
+        fit(
+            [phase],
+            {"teacher": live},
+            {"teacher": optim},
+            digit_batches(BATCH, seed),
+            steps,
+            Draw(seed),
+            ema,
+            each,
+        )
     ema.net.eval()
     return mean
 
 
 def warm_cosine(step: int, steps: int) -> float:
-    """Factor on the learning rate: up over the first 1/32 of the steps, then half a cosine down to 0."""
+    """Factor on the learning rate: up over the first 1/32 of the steps, then half a cosine
+    down to 0.
+    """
     return min(1.0, (step + 1) * 32 / steps) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
@@ -91,9 +128,21 @@ def main() -> None:
     teacher = train_teacher(TEACHER_STEPS, SEED)
     scores = teacher_scores(teacher, classifier)
     paths = (
-        weights.write("digits_classifier", classifier, {"architecture": CLASSIFIER, "steps": CLASSIFIER_STEPS, "seed": SEED,
-                                                        "scores": {"accuracy": scores["real"]["accuracy"]}}),
-        weights.write("digits_teacher", teacher.net, {"architecture": TEACHER, "steps": TEACHER_STEPS, "seed": SEED, "scores": scores}),
+        weights.write(
+            "digits_classifier",
+            classifier,
+            {
+                "architecture": CLASSIFIER,
+                "steps": CLASSIFIER_STEPS,
+                "seed": SEED,
+                "scores": {"accuracy": scores["real"]["accuracy"]},
+            },
+        ),
+        weights.write(
+            "digits_teacher",
+            teacher.net,
+            {"architecture": TEACHER, "steps": TEACHER_STEPS, "seed": SEED, "scores": scores},
+        ),
     )
     print(json.dumps(scores, indent=1))
     for path in paths:

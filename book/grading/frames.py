@@ -1,4 +1,6 @@
-"""What crosses between the grader and a child: frames of a kind and bytes; arrays are float64, never pickled."""
+"""What crosses between the grader and a child: frames of a kind and bytes; arrays are float64,
+never pickled.
+"""
 
 import json
 import math
@@ -18,7 +20,9 @@ class Broken(Exception):
 
 
 class Channel:
-    """One end of a socket that carries frames; every receive ends by `deadline` (of time.monotonic)."""
+    """One end of a socket that carries frames; every receive ends by `deadline` (of
+    time.monotonic).
+    """
 
     def __init__(self, line: socket.socket, deadline: float = math.inf):
         self.line, self.deadline = line, deadline
@@ -67,7 +71,9 @@ def pack(arrays: list[np.ndarray], note: dict | None = None) -> bytes:
 
 
 def unpack(body: bytes) -> tuple[dict, list[np.ndarray]]:
-    """The inverse of `pack`. ValueError for anything else: sizes are compared with what is really there."""
+    """The inverse of `pack`. ValueError for anything else: sizes are compared with what is
+    really there.
+    """
     try:
         length, count = struct.unpack_from("<IB", body)
         note, at, arrays = json.loads(body[5 : 5 + length]), 5 + length, []

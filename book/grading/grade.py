@@ -36,15 +36,27 @@ class Exam:
 
 def draw(number: str, seed: int) -> Exam:
     asked = questions(number)
-    cases = {q.id: q.draw(int(np.random.SeedSequence([seed, k]).generate_state(1)[0])) for k, q in enumerate(asked)}
+    cases = {
+        q.id: q.draw(int(np.random.SeedSequence([seed, k]).generate_state(1)[0]))
+        for k, q in enumerate(asked)
+    }
     return Exam(asked, cases, sys.modules[asked[0].draw.__module__].PRELUDE, seed)
 
 
 def grade(
-    book: Book, folder: Path, number: str, out: Path, say: Callable[[str], None], *,
-    seed: int | None = None, unsafe: bool = False, jobs: int | None = None,
+    book: Book,
+    folder: Path,
+    number: str,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    seed: int | None = None,
+    unsafe: bool = False,
+    jobs: int | None = None,
 ) -> list[Grade]:
-    """Grade every file below `folder` and write the tables. BookError if the machine has no sandbox and `unsafe` is not said."""
+    """Grade every file below `folder` and write the tables. BookError if the machine has no
+    sandbox and `unsafe` is not said.
+    """
     started, assignment = time.perf_counter(), book.assignment(number)
     paths = submissions.find(folder)
     if not out.absolute().parent.is_dir():
@@ -60,23 +72,36 @@ def grade(
         say(f"{len(handed_in)} submissions, {_WAYS[first.way]}, seed {exam.seed}")
         grades = _grade_all(handed_in, exam, workers)
     written = report.write(out, grades, exam.asked, exam.seed, assignment.stem[:2])
-    say(f"{len(grades)} graded in {time.perf_counter() - started:.0f} s: {', '.join(map(str, written))}")
+    say(
+        f"{len(grades)} graded in {time.perf_counter() - started:.0f} s: "
+        f"{', '.join(map(str, written))}"
+    )
     return grades
 
 
-_WAYS = {"root": "each answer in a sandbox, as a user of its own", "user": "each answer in a sandbox, in a user namespace",
-         "none": "NO SANDBOX (--unsafe): answers can read this machine's files and use its network"}
+_WAYS = {
+    "root": "each answer in a sandbox, as a user of its own",
+    "user": "each answer in a sandbox, in a user namespace",
+    "none": "NO SANDBOX (--unsafe): answers can read this machine's files and use its network",
+}
 
 
 def _hidden(folder: Path) -> None:
-    """BookError if answers could read the folder of submissions, because it lies in one that the sandbox shows."""
+    """BookError if answers could read the folder of submissions, because it lies in one that
+    the sandbox shows.
+    """
     for path in sandbox.visible():
         if folder.is_relative_to(Path(path).resolve()):
-            raise BookError(f"{folder} lies in {path}, which every answer can read: move the submissions elsewhere")
+            raise BookError(
+                f"{folder} lies in {path}, which every answer can read: move the submissions "
+                "elsewhere"
+            )
 
 
 def _worker(exam: Exam, assignment: Chapter, unsafe: bool, stack: ExitStack) -> Worker:
-    """The first worker, after it has given the published solution full points: a grader that cannot do that must not grade."""
+    """The first worker, after it has given the published solution full points: a grader that
+    cannot do that must not grade.
+    """
     reasons = []
     for way in _ways(unsafe):
         worker = stack.enter_context(Worker(assignment.stem[:2], way))
@@ -86,13 +111,19 @@ def _worker(exam: Exam, assignment: Chapter, unsafe: bool, stack: ExitStack) -> 
                 q = next(q for q in exam.asked if q.id == id)
                 verdict = answer(worker, exam, q, cell.source)
                 if verdict.share < 1:
-                    raise BookError(f"the published solution of {id} fails here: {verdict.feedback}")
+                    raise BookError(
+                        f"the published solution of {id} fails here: {verdict.feedback}"
+                    )
             return worker
         except Refused as error:
             reasons.append(str(error))
     why = "; ".join(reasons) or "it is not Linux"
-    raise BookError(f"this machine offers no sandbox ({why}). Grade on Linux 5.12 or newer, as root or with user namespaces allowed; "
-                    "--unsafe runs every answer with your own rights, only limited in time: for files you would run yourself")
+    raise BookError(
+        f"this machine offers no sandbox ({why}). Grade on Linux 5.12 or newer, as root or "
+        "with user namespaces allowed; "
+        "--unsafe runs every answer with your own rights, only limited in time: for files you "
+        "would run yourself"
+    )
 
 
 def _ways(unsafe: bool) -> list[str]:
@@ -109,16 +140,22 @@ def answer(worker: Worker, exam: Exam, q: Question, source: str) -> Verdict:
         try:
             outcome = worker.ask(q, exam.cases[q.id], exam.prelude, source)
             break
-        except (Refused, OSError) as error:  # the machine's fault, not the student's: out of memory or of namespaces
+        # the machine's fault, not the student's: out of memory or of namespaces
+        except (Refused, OSError) as error:
             if patience is None:
-                return Verdict(0.0, f"NOT GRADED: the sandbox could not be started ({error}). Grade this file again")
+                return Verdict(
+                    0.0,
+                    f"NOT GRADED: the sandbox could not be started ({error}). Grade this file "
+                    "again",
+                )
             time.sleep(patience)
     if outcome.arrays is None:
         return Verdict(0.0, outcome.trouble)
     try:
         with np.errstate(all="ignore"):
             return q.judge(exam.cases[q.id], outcome.arrays, outcome.calls)
-    except Exception as error:  # a judge met arrays it did not foresee: no points, and the instructor sees why
+    # a judge met arrays it did not foresee: no points, and the instructor sees why
+    except Exception as error:
         return Verdict(0.0, f"could not be judged ({type(error).__name__}: {error})")
 
 

@@ -1,4 +1,6 @@
-"""Grades as tables: one for a spreadsheet with every question's points and feedback, one with nbgrader's columns."""
+"""Grades as tables: one for a spreadsheet with every question's points and feedback, one with
+nbgrader's columns.
+"""
 
 import csv
 import io
@@ -10,7 +12,10 @@ from book.grading.submissions import Submission
 from book.questions import Question, Verdict
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_NBGRADER = "assignment duedate timestamp student_id last_name first_name email raw_score late_submission_penalty score max_score".split()
+_NBGRADER = (
+    "assignment duedate timestamp student_id last_name first_name email raw_score "
+    "late_submission_penalty score max_score"
+).split()
 _WIDEST = 1000
 
 
@@ -28,8 +33,12 @@ class Grade:
         return sum(self.points(q) for q in questions)
 
 
-def write(path: Path, grades: list[Grade], questions: list[Question], seed: int, number: str) -> list[Path]:
-    """Write `path` and, beside it, the table with nbgrader's columns; each whole or not at all."""
+def write(
+    path: Path, grades: list[Grade], questions: list[Question], seed: int, number: str
+) -> list[Path]:
+    """Write `path` and, beside it, the table with nbgrader's columns; each whole or not at
+    all.
+    """
     beside = path.with_name(f"{path.stem}_nbgrader{path.suffix or '.csv'}")
     _write(path, _table(grades, questions, seed))
     _write(beside, _nbgrader(grades, questions, number))
@@ -37,11 +46,26 @@ def write(path: Path, grades: list[Grade], questions: list[Question], seed: int,
 
 
 def _table(grades: list[Grade], questions: list[Question], seed: int) -> list[list]:
-    head = ["file", *(name for q in questions for name in (f"{q.id} (of {q.points})", f"{q.id} feedback"))]
+    head = [
+        "file",
+        *(name for q in questions for name in (f"{q.id} (of {q.points})", f"{q.id} feedback")),
+    ]
     rows = [[*head, f"total (of {sum(q.points for q in questions)})", "seed", "notes"]]
     for grade in grades:
-        pairs = [cell for q in questions for cell in (_number(grade.points(q)), grade.verdicts[q.id].feedback)]
-        rows.append([grade.submission.file, *pairs, _number(grade.total(questions)), str(seed), " · ".join(grade.submission.notes)])
+        pairs = [
+            cell
+            for q in questions
+            for cell in (_number(grade.points(q)), grade.verdicts[q.id].feedback)
+        ]
+        rows.append(
+            [
+                grade.submission.file,
+                *pairs,
+                _number(grade.total(questions)),
+                str(seed),
+                " · ".join(grade.submission.notes),
+            ]
+        )
     return rows
 
 
@@ -50,7 +74,21 @@ def _nbgrader(grades: list[Grade], questions: list[Question], number: str) -> li
     rows = [_NBGRADER]
     for grade in grades:
         score = _number(grade.total(questions))
-        rows.append([f"assignment {number}", "", "", grade.submission.student, "", "", "", score, "0", score, most])
+        rows.append(
+            [
+                f"assignment {number}",
+                "",
+                "",
+                grade.submission.student,
+                "",
+                "",
+                "",
+                score,
+                "0",
+                score,
+                most,
+            ]
+        )
     return rows
 
 
@@ -60,14 +98,19 @@ def _number(value: float) -> str:
 
 def _write(path: Path, rows: list[list]) -> None:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[cell(value) for value in row] for row in rows])
+    csv.writer(text, lineterminator="\n").writerows(
+        [[cell(value) for value in row] for row in rows]
+    )
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text.getvalue(), encoding="utf-8-sig", errors="replace")  # with the mark by which spreadsheets know UTF-8
+    # with the mark by which spreadsheets know UTF-8
+    temporary.write_text(text.getvalue(), encoding="utf-8-sig", errors="replace")
     os.replace(temporary, path)
 
 
 def cell(value: str) -> str:
-    """Text for one cell: on one line, not endless, and never a formula: spreadsheets would run what a student wrote."""
+    """Text for one cell: on one line, not endless, and never a formula: spreadsheets would run
+    what a student wrote.
+    """
     text = " ".join("".join(c if c.isprintable() else " " for c in value).split())
     text = text if len(text) <= _WIDEST else text[:_WIDEST] + " …"
     return "'" + text if text.startswith(_FORMULA) else text

@@ -1,8 +1,10 @@
-"""What one answer may see and use: its own user, processes, network and files, and bounded time and memory.
+"""What one answer may see and use: its own user, processes, network and files, and bounded
+time and memory.
 
-The child's root directory is a small file system in memory with Python, its packages and `dlib`, all read-only; /scratch is
-the only place to write. There is no /proc, no network, and nobody else's file. Run as root, the child becomes a user that
-exists nowhere else; run as an ordinary user, it lives in a user namespace of its own.
+The child's root directory is a small file system in memory with Python, its packages and
+`dlib`, all read-only; /scratch is the only place to write. There is no /proc, no network, and
+nobody else's file. Run as root, the child becomes a user that exists nowhere else; run as an
+ordinary user, it lives in a user namespace of its own.
 """
 
 import os
@@ -26,7 +28,9 @@ WAYS = ("root", "user", "none")
 
 
 def visible() -> list[str]:
-    """The files and folders that a child can read: the interpreter, its packages, the library and the questions."""
+    """The files and folders that a child can read: the interpreter, its packages, the library
+    and the questions.
+    """
     import book
     import dlib
 
@@ -47,14 +51,24 @@ def unshare(way: str) -> None:
         kernel.unshare(_WORLD)
     elif way == "user":
         kernel.unshare(_WORLD | kernel.NEWUSER)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{_NOBODY} {uid} 1"), ("gid_map", f"{_NOBODY} {gid} 1")):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{_NOBODY} {uid} 1"),
+            ("gid_map", f"{_NOBODY} {gid} 1"),
+        ):
             Path(f"/proc/self/{name}").write_text(text)
 
 
 def enter(way: str, stage: str, seconds: int, number: int) -> None:
-    """Complete the sandbox, as the first process of the new namespaces. `stage` is an empty folder to build the root in; `number` makes the user unique."""
+    """Complete the sandbox, as the first process of the new namespaces. `stage` is an empty
+    folder to build the root in; `number` makes the user unique.
+    """
     os.setsid()
-    memory = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if way != "none" else None
+    memory = (
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        if way != "none"
+        else None
+    )
     if way != "none":
         Path("/proc/self/oom_score_adj").write_text("1000")
         _build_root(stage)
@@ -74,7 +88,13 @@ def _build_root(stage: str) -> None:
         _show(path, stage + path)
     os.mkdir(stage + _SCRATCH)
     kernel.read_only(stage)
-    kernel.mount("none", stage + _SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={WRITTEN},nr_inodes=1000,mode=777")
+    kernel.mount(
+        "none",
+        stage + _SCRATCH,
+        "tmpfs",
+        kernel.MS_NOSUID | kernel.MS_NODEV,
+        f"size={WRITTEN},nr_inodes=1000,mode=777",
+    )
     kernel.pivot(stage)
     os.chdir(_SCRATCH)
 
@@ -99,7 +119,8 @@ def _become(uid: int) -> None:
 
 def _limit(seconds: int, memory: int | None) -> None:
     limits = {"CPU": seconds + 1, "NOFILE": FILES, "FSIZE": WRITTEN, "CORE": 0}
-    if memory is not None:  # elsewhere the size of the process is unknown, and others of this user count as its processes
+    # elsewhere the size of the process is unknown, and others of this user count as its processes
+    if memory is not None:
         limits |= {"AS": memory + MEMORY, "NPROC": PROCESSES}
     for name, value in limits.items():
         kind = getattr(resource, f"RLIMIT_{name}")

@@ -19,7 +19,12 @@ from book.questions import Case, Network, Question
 CALLS = 20_000  # network calls an answer may make before the grader stops listening
 _GRACE = 10  # seconds between a child's own deadline and the moment the grader stops waiting
 _START = 120
-_QUIET = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+_QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 
 class Refused(Exception):
@@ -27,7 +32,9 @@ class Refused(Exception):
 
 
 class Outcome(NamedTuple):
-    """What came out of a sandbox: arrays and the number of network calls, or what went wrong, in words."""
+    """What came out of a sandbox: arrays and the number of network calls, or what went wrong,
+    in words.
+    """
 
     arrays: list | None
     calls: float
@@ -35,7 +42,9 @@ class Outcome(NamedTuple):
 
 
 class Worker:
-    """A server of sandboxes for one assignment. Start it in the main thread: it dies with the thread that started it."""
+    """A server of sandboxes for one assignment. Start it in the main thread: it dies with the
+    thread that started it.
+    """
 
     def __init__(self, number: str, way: str):
         self.number, self.way = number, way
@@ -45,10 +54,28 @@ class Worker:
     def _start(self) -> None:
         root = str(Path(__file__).resolve().parents[2])
         self.control, theirs = socket.socketpair()
-        code = f"import sys; sys.path.insert(0, {root!r}); from book.grading.zygote import main; main(*sys.argv[1:])"
-        command = [sys.executable, "-I", "-c", code, str(theirs.fileno()), self.number, self.way, self.stage]
+        code = (
+            f"import sys; sys.path.insert(0, {root!r}); from book.grading.zygote import "
+            "main; main(*sys.argv[1:])"
+        )
+        command = [
+            sys.executable,
+            "-I",
+            "-c",
+            code,
+            str(theirs.fileno()),
+            self.number,
+            self.way,
+            self.stage,
+        ]
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", **_QUIET}
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd="/", stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+        )
         theirs.close()
         self.control.settimeout(_START)
         if self.control.recv(1) != b"!":
@@ -69,7 +96,9 @@ class Worker:
         self.close()
 
     def ask(self, q: Question, case: Case, prelude: str, source: str) -> Outcome:
-        """Run one answer on a case's inputs in a sandbox of its own. Refused if the sandbox cannot be built."""
+        """Run one answer on a case's inputs in a sandbox of its own. Refused if the sandbox
+        cannot be built.
+        """
         if self.closed:
             raise RuntimeError("this worker is closed")
         if self.process.poll() is not None:
@@ -79,14 +108,21 @@ class Worker:
         with ours, theirs:
             socket.send_fds(self.control, [str(q.seconds).encode()], [theirs.fileno()])
             theirs.close()
-            outcome = _converse(Channel(ours, time.monotonic() + q.seconds + _GRACE), q, case, prelude, source)
+            outcome = _converse(
+                Channel(ours, time.monotonic() + q.seconds + _GRACE), q, case, prelude, source
+            )
         status = self._status(q.seconds + _GRACE)
-        return outcome if outcome.arrays is not None or outcome.trouble else outcome._replace(trouble=fate(status))
+        return (
+            outcome
+            if outcome.arrays is not None or outcome.trouble
+            else outcome._replace(trouble=fate(status))
+        )
 
     def _status(self, seconds: float) -> int:
         ready, _, _ = select.select([self.control], [], [], seconds)
         message = self.control.recv(STATUS.size) if ready else b""
-        if len(message) < STATUS.size:  # the server is gone or stuck: the next question starts another
+        # the server is gone or stuck: the next question starts another
+        if len(message) < STATUS.size:
             self.process.kill()
             self.process.wait()
             return 0
@@ -94,7 +130,9 @@ class Worker:
 
 
 def _converse(channel: Channel, q: Question, case: Case, prelude: str, source: str) -> Outcome:
-    """Send the job, answer the network calls, take arrays or an explanation. Nothing received is trusted to be well formed."""
+    """Send the job, answer the network calls, take arrays or an explanation. Nothing received
+    is trusted to be well formed.
+    """
     network = Network(case)
     try:
         kind, body = channel.receive()
@@ -107,12 +145,16 @@ def _converse(channel: Channel, q: Question, case: Case, prelude: str, source: s
             if kind != frames.CALL or case.network is None:
                 break
             if network.calls > CALLS:
-                return Outcome(None, network.calls, f"made more than {CALLS} network calls and was stopped")
+                return Outcome(
+                    None, network.calls, f"made more than {CALLS} network calls and was stopped"
+                )
             channel.send(*_reply(network, body))
         if kind == frames.ARRAYS:
             return Outcome(frames.unpack(body)[1], network.calls, "")
         if kind == frames.ERROR:
-            return Outcome(None, network.calls, body.decode(errors="replace") or "failed without saying why")
+            return Outcome(
+                None, network.calls, body.decode(errors="replace") or "failed without saying why"
+            )
         return Outcome(None, network.calls, "sent something that is not an answer")
     except Broken as error:
         return Outcome(None, network.calls, str(error) if "message of" in str(error) else "")
@@ -124,8 +166,15 @@ def _reply(network: Network, body: bytes) -> tuple[bytes, bytes]:
     """One network call: its value, or what was wrong with it."""
     try:
         note, (x,) = frames.unpack(body)
-        if x.ndim != 2 or x.shape[1:] != network.case.inputs["x"].shape[1:] or not 0 < len(x) <= 4096:
-            return frames.ERROR, f"model: x has shape {x.shape}, wanted {network.case.inputs['x'].shape}".encode()
+        if (
+            x.ndim != 2
+            or x.shape[1:] != network.case.inputs["x"].shape[1:]
+            or not 0 < len(x) <= 4096
+        ):
+            return (
+                frames.ERROR,
+                f"model: x has shape {x.shape}, wanted {network.case.inputs['x'].shape}".encode(),
+            )
         return frames.REPLY, frames.pack([network(x, float(note["t"]))])
     except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         return frames.ERROR, str(error)[:500].encode(errors="replace")
@@ -133,4 +182,6 @@ def _reply(network: Network, body: bytes) -> tuple[bytes, bytes]:
 
 def cores() -> int:
     """The processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )

@@ -1,7 +1,7 @@
 """The server of sandboxes: imports torch once, then forks one sandboxed child for each answer.
 
-It knows no submission, truth or seed: a child gets its question's inputs from the grader, over a socket of its own.
-Run by `worker`: python -m book.grading.zygote FD NN WAY STAGE.
+It knows no submission, truth or seed: a child gets its question's inputs from the grader, over
+a socket of its own. Run by `worker`: python -m book.grading.zygote FD NN WAY STAGE.
 """
 
 import os
@@ -15,7 +15,8 @@ from book.grading import frames, kernel, sandbox
 from book.grading.frames import Channel
 
 STATUS = struct.Struct("<i")
-_TIMED_OUT, _REFUSED, _SIGNALS = 124, 125, 128  # exit codes of a supervisor; above 128, a signal ended the answer
+# exit codes of a supervisor; above 128, a signal ended the answer
+_TIMED_OUT, _REFUSED, _SIGNALS = 124, 125, 128
 _POLL = 0.004
 
 
@@ -55,7 +56,9 @@ def fate(status: int) -> str:
 
 
 def _supervise(fd: int, asked: dict, way: str, stage: str, seconds: int) -> None:
-    """Start the sandbox's first process, end it when its time is over, and with it everything that it started."""
+    """Start the sandbox's first process, end it when its time is over, and with it everything
+    that it started.
+    """
     deadline, stop = time.monotonic() + seconds, []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     line, supervisor = _only(fd), os.getpid()
@@ -80,7 +83,9 @@ def _supervise(fd: int, asked: dict, way: str, stage: str, seconds: int) -> None
 
 
 def _end(first: int, reaped: bool) -> None:
-    """Kill the first process and its group; with a PID namespace the kernel ends all the others too."""
+    """Kill the first process and its group; with a PID namespace the kernel ends all the
+    others too.
+    """
     for kill in (os.killpg, os.kill):
         try:
             kill(first, signal.SIGKILL)
@@ -105,8 +110,12 @@ def _refuse(line: socket.socket, error: BaseException) -> None:
     os._exit(_REFUSED)
 
 
-def _answer(line: socket.socket, asked: dict, way: str, stage: str, seconds: int, number: int) -> None:
-    """The first process of the sandbox: complete it, take one job, send arrays or an explanation, end."""
+def _answer(
+    line: socket.socket, asked: dict, way: str, stage: str, seconds: int, number: int
+) -> None:
+    """The first process of the sandbox: complete it, take one job, send arrays or an
+    explanation, end.
+    """
     channel = Channel(line)
     try:
         sandbox.enter(way, stage, seconds, number)
@@ -127,7 +136,9 @@ def _work(channel: Channel, asked: dict) -> tuple[bytes, bytes]:
     q = asked[note["id"]]
     try:
         answer = define(q.id, q.function, note["prelude"], note["source"])
-        return frames.ARRAYS, frames.pack(q.run(answer, dict(zip(note["names"], arrays)), _remote(channel)))
+        return frames.ARRAYS, frames.pack(
+            q.run(answer, dict(zip(note["names"], arrays)), _remote(channel))
+        )
     except BaseException as error:
         return frames.ERROR, explain(error)[:4000].encode(errors="replace")
 

@@ -1,8 +1,9 @@
 """Graded questions: one definition serves the check in the notebook and the grader.
 
-A question is three steps, so that they can live in different processes: `draw(seed)` makes fresh inputs and their truth,
-`run(answer, inputs, network)` calls the student's function and returns arrays, `judge(case, arrays, calls)` compares. Only
-`run` ever meets the student's code. The network is a callable that the judge's side owns: calls are counted there.
+A question is three steps, so that they can live in different processes: `draw(seed)` makes
+fresh inputs and their truth, `run(answer, inputs, network)` calls the student's function and
+returns arrays, `judge(case, arrays, calls)` compares. Only `run` ever meets the student's
+code. The network is a callable that the judge's side owns: calls are counted there.
 """
 
 import importlib
@@ -26,7 +27,9 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """One draw of a question. `inputs` (float64 arrays by name) go to the answer; `network` and `truth` stay with the judge."""
+    """One draw of a question. `inputs` (float64 arrays by name) go to the answer; `network`
+    and `truth` stay with the judge.
+    """
 
     inputs: dict[str, Any]
     truth: dict[str, Any] = field(default_factory=dict)
@@ -35,7 +38,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Question:
-    """`function` is the name the answer must define; `seconds` is what one answer may take in the grader."""
+    """`function` is the name the answer must define; `seconds` is what one answer may take in
+    the grader.
+    """
 
     id: str
     function: str
@@ -65,7 +70,10 @@ def questions(number: str) -> list[Question]:
     """The questions of an assignment ("08"), in order. Imports torch."""
     name = f"book.questions.q{number}"
     if importlib.util.find_spec(name) is None:
-        raise BookError(f"there is no assignment {number!r}: its questions would be in book/questions/q{number}.py")
+        raise BookError(
+            f"there is no assignment {number!r}: its questions would be in "
+            f"book/questions/q{number}.py"
+        )
     return importlib.import_module(name).QUESTIONS
 
 
@@ -73,7 +81,10 @@ def question(id: str) -> Question:
     """The question with this id, like "Q08.2"."""
     match = _ID.fullmatch(id)
     if not match:
-        raise BookError(f"check: id {id!r}: a question is named by Q, two digits, a dot and a number, like 'Q08.2'")
+        raise BookError(
+            f"check: id {id!r}: a question is named by Q, two digits, a dot and a number, like "
+            "'Q08.2'"
+        )
     found = {q.id: q for q in questions(match[1])}
     if id not in found:
         raise BookError(f"check: there is no {id}: the questions are {', '.join(found)}")
@@ -81,7 +92,11 @@ def question(id: str) -> Question:
 
 
 def ask(q: Question, answer: Callable, seed: int) -> Verdict:
-    """Draw, run and judge in this process: what `check` does. The grader does the same with `run` in a sandbox."""
+    """Draw, run and judge in this process: what `check` does. The grader does the same with
+    `run` in a sandbox.
+    """
     case = q.draw(seed)
     network = Network(case)
-    return q.judge(case, q.run(answer, case.inputs, network if case.network else None), network.calls)
+    return q.judge(
+        case, q.run(answer, case.inputs, network if case.network else None), network.calls
+    )

@@ -1,15 +1,27 @@
-"""The questions of assignment 01: a mixture's score, Tweedie's formula, two losses and a sampler."""
+"""The questions of assignment 01: a mixture's score, Tweedie's formula, two losses and a
+sampler.
+"""
 
 import numpy as np
 import torch
-from dlib import CLEAN, Batch, Draw, Mixture, denoising_score_matching, edm, energy_score, exact, langevin
+from dlib import (
+    CLEAN,
+    Batch,
+    Draw,
+    Mixture,
+    denoising_score_matching,
+    edm,
+    energy_score,
+    exact,
+    langevin,
+)
 from dlib.losses import implicit
 
 from book.questions import Case, Question, Verdict, q01_mistakes
 from book.questions.judging import RIGHT, distance, malformed, recognise, wrong
 from book.questions.problems import array, arrays, tensors
 
-PRELUDE = """from book import check                             # first: it also tells torch not to spin
+PRELUDE = """from book import check  # first: it also tells torch not to spin
 import math
 
 import torch"""
@@ -20,7 +32,11 @@ MIXTURE = ("weights", "means", "stds")
 def _mixture(rng: np.random.Generator, d: int) -> dict[str, np.ndarray]:
     """Overlapping modes with unequal weights and widths."""
     k = int(rng.integers(3, 6))
-    return {"weights": rng.dirichlet(np.full(k, 4.0)), "means": rng.normal(size=(k, d)), "stds": rng.uniform(0.4, 1.2, k)}
+    return {
+        "weights": rng.dirichlet(np.full(k, 4.0)),
+        "means": rng.normal(size=(k, d)),
+        "stds": rng.uniform(0.4, 1.2, k),
+    }
 
 
 def _of(inputs: dict) -> Mixture:
@@ -35,7 +51,9 @@ def _compare(case: Case, outputs: list, name: str, shape: tuple, hint: str) -> V
     off = distance(outputs[0], case.truth["value"])
     if off < 1e-9:
         return RIGHT
-    return wrong(f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes']) or hint}")
+    return wrong(
+        f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes']) or hint}"
+    )
 
 
 # Q01.1: the score of a mixture
@@ -49,12 +67,23 @@ def draw_score(seed: int) -> Case:
     x[-FAR:] = 80 * x[-FAR:] / np.linalg.norm(x[-FAR:], axis=1, keepdims=True)
     inputs["x"] = x
     mixture = _of(inputs)
-    truth = energy_score(lambda x: -mixture.log_prob(x, CLEAN))(torch.from_numpy(x)).detach().numpy()  # by autograd
-    return Case(inputs, {"value": truth, "mistakes": q01_mistakes.of_score(*(inputs[n] for n in ("x", *MIXTURE)))})
+    # by autograd
+    truth = (
+        energy_score(lambda x: -mixture.log_prob(x, CLEAN))(torch.from_numpy(x)).detach().numpy()
+    )
+    return Case(
+        inputs,
+        {
+            "value": truth,
+            "mistakes": q01_mistakes.of_score(*(inputs[n] for n in ("x", *MIXTURE))),
+        },
+    )
 
 
 def run_score(answer, inputs, network) -> list:
-    """The score, and 1 if it is another or none where autograd cannot work. (torch.func works there: only people see it.)"""
+    """The score, and 1 if it is another or none where autograd cannot work. (torch.func works
+    there: only people see it.)
+    """
     value = arrays(answer(*tensors(inputs, "x", *MIXTURE)))
     try:
         with torch.inference_mode():
@@ -67,21 +96,33 @@ def run_score(answer, inputs, network) -> list:
 
 def judge_score(case: Case, outputs: list, calls: float) -> Verdict:
     if len(outputs) == 2 and outputs[1].any():
-        return wrong("this needs autograd (it fails under torch.inference_mode). Derive ∇ log p on paper and code the formula")
+        return wrong(
+            "this needs autograd (it fails under torch.inference_mode). Derive ∇ log p on "
+            "paper and code the formula"
+        )
     outputs, shape, near = outputs[:1], case.inputs["x"].shape, slice(ROWS - FAR)
     good = len(outputs) == 1 and outputs[0].shape == shape and np.isfinite(outputs[0][near]).all()
     if good and distance(outputs[0][near], case.truth["value"][near]) < 1e-6:
-        far = outputs[0][ROWS - FAR:]
-        if np.isfinite(far).all() and distance(far, case.truth["value"][ROWS - FAR:]) < 1e-6:
+        far = outputs[0][ROWS - FAR :]
+        if np.isfinite(far).all() and distance(far, case.truth["value"][ROWS - FAR :]) < 1e-6:
             return RIGHT
-        return wrong("right among the modes, wrong (or nan) 80 units away from them: there every density underflows to 0, and 0/0 is "
-                     "no responsibility. Take torch.softmax of the logarithms log w_k + log N_k(x)", 0.5)
+        return wrong(
+            "right among the modes, wrong (or nan) 80 units away from them: there every "
+            "density underflows to 0, and 0/0 is "
+            "no responsibility. Take torch.softmax of the logarithms log w_k + log N_k(x)",
+            0.5,
+        )
     bad = None if good else malformed(outputs, ("the score",), (shape,))
     if bad:
         return bad
-    why = recognise(outputs[0][near], {why: value[near] for why, value in case.truth["mistakes"].items()})
-    return wrong(f"among the modes off by {distance(outputs[0][near], case.truth['value'][near]):.1e} (relative) from autograd: "
-                 f"{why or 'differentiate log Σ_k w_k N_k on paper first: each mode pulls by (μ_k − x)/S_k², times its share of p(x)'}")
+    why = recognise(
+        outputs[0][near], {why: value[near] for why, value in case.truth["mistakes"].items()}
+    )
+    return wrong(
+        f"among the modes off by {distance(outputs[0][near], case.truth['value'][near]):.1e} "
+        "(relative) from autograd: "
+        f"{why or 'differentiate log Σ_k w_k N_k on paper first: each mode pulls by (μ_k − x)/S_k², times its share of p(x)'}"
+    )
 
 
 # Q01.2: Tweedie's formula
@@ -91,8 +132,13 @@ def draw_denoise(seed: int) -> Case:
     rng = np.random.default_rng(seed)
     inputs = _mixture(rng, int(rng.integers(2, 5)))
     sigma = rng.uniform(0.3, 0.9)
-    inputs |= {"sigma": np.array(sigma), "x": 1.5 * rng.normal(size=(ROWS, inputs["means"].shape[1]))}
-    truth = exact(_of(inputs), edm())(torch.from_numpy(inputs["x"]), edm().at_lam(-np.log(sigma))).x0.numpy()
+    inputs |= {
+        "sigma": np.array(sigma),
+        "x": 1.5 * rng.normal(size=(ROWS, inputs["means"].shape[1])),
+    }
+    truth = exact(_of(inputs), edm())(
+        torch.from_numpy(inputs["x"]), edm().at_lam(-np.log(sigma))
+    ).x0.numpy()
     mistakes = q01_mistakes.of_denoise(inputs["x"], sigma, *(inputs[n] for n in MIXTURE))
     return Case(inputs, {"value": truth, "mistakes": mistakes})
 
@@ -103,7 +149,10 @@ def run_denoise(answer, inputs, network) -> list:
 
 
 def judge_denoise(case: Case, outputs: list, calls: float) -> Verdict:
-    hint = "the posterior mean is x + σ² ∇ log p_σ(x), and p_σ is again a mixture: which of its numbers does noise change?"
+    hint = (
+        "the posterior mean is x + σ² ∇ log p_σ(x), and p_σ is again a mixture: which of "
+        "its numbers does noise change?"
+    )
     return _compare(case, outputs, "E[x₀|x]", case.inputs["x"].shape, hint)
 
 
@@ -113,11 +162,17 @@ def judge_denoise(case: Case, outputs: list, calls: float) -> Verdict:
 def _draw_network(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The numbers of a small vector field whose Jacobian is full and not symmetric."""
     d = int(rng.integers(3, 6))
-    return {"inner": rng.normal(size=(d, 7)) / d**0.5, "outer": rng.normal(size=(7, d)), "x": rng.normal(size=(ROWS, d))}
+    return {
+        "inner": rng.normal(size=(d, 7)) / d**0.5,
+        "outer": rng.normal(size=(7, d)),
+        "x": rng.normal(size=(ROWS, d)),
+    }
 
 
 def _field(inputs: dict):
-    """The vector field as a score function, and its weights: a leaf that the loss may be differentiated by."""
+    """The vector field as a score function, and its weights: a leaf that the loss may be
+    differentiated by.
+    """
     inner, outer = tensors(inputs, "inner", "outer")
     outer.requires_grad_()
     return (lambda x: torch.tanh(x @ inner) @ outer), outer
@@ -125,11 +180,15 @@ def _field(inputs: dict):
 
 def _rows(loss, *arrays) -> torch.Tensor:
     """A loss of the book, one row of the batch at a time."""
-    return torch.stack([loss(*(torch.from_numpy(a[i:i + 1]) for a in arrays)).value for i in range(ROWS)])
+    return torch.stack(
+        [loss(*(torch.from_numpy(a[i : i + 1]) for a in arrays)).value for i in range(ROWS)]
+    )
 
 
 def _gradient(value, weights) -> np.ndarray:
-    """The gradient of the sum of the values in the weights; 0 where they do not depend on them for autograd."""
+    """The gradient of the sum of the values in the weights; 0 where they do not depend on them
+    for autograd.
+    """
     if not (isinstance(value, torch.Tensor) and value.requires_grad):
         return np.zeros(weights.shape)
     return torch.autograd.grad(value.sum(), weights, materialize_grads=True)[0].numpy()
@@ -145,7 +204,10 @@ def draw_implicit(seed: int) -> Case:
     mistakes = q01_mistakes.of_implicit(s.detach().numpy(), jacobian)
     gradient = _gradient(value, weights)
     training = q01_mistakes.of_training(gradient, _gradient(s.square().sum(1) / 2, weights))
-    return Case(inputs, {"value": array(value), "gradient": gradient, "mistakes": mistakes, "training": training})
+    return Case(
+        inputs,
+        {"value": array(value), "gradient": gradient, "mistakes": mistakes, "training": training},
+    )
 
 
 def run_implicit(answer, inputs, network) -> list:
@@ -155,16 +217,32 @@ def run_implicit(answer, inputs, network) -> list:
 
 
 def judge_implicit(case: Case, outputs: list, calls: float) -> Verdict:
-    hint = "for one sample it is ½ Σ_i s_i² + Σ_i ∂s_i/∂x_i: check it on s(x) = −x, where it is ½‖x‖² − d"
+    hint = (
+        "for one sample it is ½ Σ_i s_i² + Σ_i ∂s_i/∂x_i: check it on s(x) = −x, where it "
+        "is ½‖x‖² − d"
+    )
     return _trainable(case, outputs, _compare(case, outputs[:1], "the loss", (ROWS,), hint), 0.5)
 
 
 def _trainable(case: Case, outputs: list, verdict: Verdict, share: float) -> Verdict:
-    """The verdict on a loss's values; a right one becomes `share` if the gradient in the weights is wrong."""
-    if verdict is not RIGHT or len(outputs) == 2 and distance(outputs[1], case.truth["gradient"]) < 1e-9:
+    """The verdict on a loss's values; a right one becomes `share` if the gradient in the
+    weights is wrong.
+    """
+    if (
+        verdict is not RIGHT
+        or len(outputs) == 2
+        and distance(outputs[1], case.truth["gradient"]) < 1e-9
+    ):
         return verdict
-    why = recognise(outputs[1], case.truth["training"]) or "compute everything in torch, from what score returns"
-    return wrong(f"the values are right, but they cannot train a network: their gradient in its weights is not. {why}", share)
+    why = (
+        recognise(outputs[1], case.truth["training"])
+        or "compute everything in torch, from what score returns"
+    )
+    return wrong(
+        "the values are right, but they cannot train a network: their gradient in its weights "
+        f"is not. {why}",
+        share,
+    )
 
 
 def draw_dsm(seed: int) -> Case:
@@ -173,10 +251,22 @@ def draw_dsm(seed: int) -> Case:
     sigma = rng.uniform(0.3, 0.8)
     inputs |= {"z": rng.normal(size=inputs["x"].shape), "sigma": np.array(sigma)}
     (score, weights), x0, z = _field(inputs), inputs["x"], inputs["z"]
-    value = _rows(lambda x0, z: denoising_score_matching(score, Batch(x0, noise=z), Draw(0), sigma), x0, z)
-    mistakes = q01_mistakes.of_dsm(lambda x: score(torch.from_numpy(x)).detach().numpy(), x0, z, sigma)
+    value = _rows(
+        lambda x0, z: denoising_score_matching(score, Batch(x0, noise=z), Draw(0), sigma), x0, z
+    )
+    mistakes = q01_mistakes.of_dsm(
+        lambda x: score(torch.from_numpy(x)).detach().numpy(), x0, z, sigma
+    )
     gradient = _gradient(value, weights)
-    return Case(inputs, {"value": array(value), "gradient": gradient, "mistakes": mistakes, "training": q01_mistakes.of_training(gradient)})
+    return Case(
+        inputs,
+        {
+            "value": array(value),
+            "gradient": gradient,
+            "mistakes": mistakes,
+            "training": q01_mistakes.of_training(gradient),
+        },
+    )
 
 
 def run_dsm(answer, inputs, network) -> list:
@@ -186,7 +276,9 @@ def run_dsm(answer, inputs, network) -> list:
 
 
 def judge_dsm(case: Case, outputs: list, calls: float) -> Verdict:
-    verdict = _compare(case, outputs[:1], "the loss", (ROWS,), "for one sample it is ½ ‖s(x₀ + σz) + z/σ‖²")
+    verdict = _compare(
+        case, outputs[:1], "the loss", (ROWS,), "for one sample it is ½ ‖s(x₀ + σz) + z/σ‖²"
+    )
     return _trainable(case, outputs, verdict, 2 / 3)
 
 
@@ -200,7 +292,12 @@ def draw_langevin(seed: int) -> Case:
     x, draw = torch.from_numpy(inputs["x"]), Draw(seed)
     inputs["noise"] = torch.stack([draw.normal(x) for _ in range(n)]).numpy()
     truth = langevin(_score_of(inputs), x, step, n, Draw(seed)).numpy()
-    mistakes = q01_mistakes.of_langevin(lambda x: _score_of(inputs)(torch.from_numpy(x)).detach().numpy(), inputs["x"], step, inputs["noise"])
+    mistakes = q01_mistakes.of_langevin(
+        lambda x: _score_of(inputs)(torch.from_numpy(x)).detach().numpy(),
+        inputs["x"],
+        step,
+        inputs["noise"],
+    )
     return Case(inputs, {"value": truth, "mistakes": mistakes})
 
 

@@ -1,4 +1,6 @@
-"""The questions of assignment 04: the SDE of a schedule, its reverse with the right sign, a walk, a change of schedule, a likelihood."""
+"""The questions of assignment 04: the SDE of a schedule, its reverse with the right sign, a
+walk, a change of schedule, a likelihood.
+"""
 
 from typing import NamedTuple
 
@@ -12,13 +14,15 @@ from book.questions import Case, Question, Verdict, q04_mistakes
 from book.questions.judging import RIGHT, distance, malformed, recognise, wrong
 from book.questions.problems import arrays, schedule_of
 
-PRELUDE = """from book import check                             # first: it also tells torch not to spin
+PRELUDE = """from book import check  # first: it also tells torch not to spin
 import math
 
 import torch"""
 ROWS = 16
 ENOUGH, COARSE = 2e-3, 0.06
-"""In nats, over 12 seeds with 80 steps: Heun's rule was off by 1e-4 to 4e-4, Euler's by 0.009 to 0.03, the known mistakes by 0.13 or more."""
+"""In nats, over 12 seeds with 80 steps: Heun's rule was off by 1e-4 to 4e-4, Euler's by 0.009
+to 0.03, the known mistakes by 0.13 or more.
+"""
 
 
 class Level(NamedTuple):
@@ -44,8 +48,15 @@ def _problem(seed: int) -> tuple[np.random.Generator, dict]:
     """A broad mixture, a VP schedule and points, as arrays."""
     rng = np.random.default_rng(seed)
     d = int(rng.integers(2, 4))
-    inputs = {"weights": rng.dirichlet(np.full(3, 4.0)), "means": rng.normal(size=(3, d)), "stds": rng.uniform(0.5, 0.9, 3)}
-    return rng, inputs | {"beta": np.array([rng.uniform(0.05, 0.2), rng.uniform(15, 25)]), "x": rng.normal(size=(ROWS, d))}
+    inputs = {
+        "weights": rng.dirichlet(np.full(3, 4.0)),
+        "means": rng.normal(size=(3, d)),
+        "stds": rng.uniform(0.5, 0.9, 3),
+    }
+    return rng, inputs | {
+        "beta": np.array([rng.uniform(0.05, 0.2), rng.uniform(15, 25)]),
+        "x": rng.normal(size=(ROWS, d)),
+    }
 
 
 def _model(inputs: dict):
@@ -59,17 +70,24 @@ def _score(inputs: dict):
 
 
 def _pair(returned) -> list:
-    """What was returned as two arrays; a lone tensor as one, which judges know as the wrong number."""
+    """What was returned as two arrays; a lone tensor as one, which judges know as the wrong
+    number.
+    """
     lone = returned is None or isinstance(returned, torch.Tensor) and len(returned) != 2
     return arrays(returned) if lone else arrays(*returned)
 
 
 def _real(score):
-    """The score, which wants real points: Python's root of a negative number is complex, and spreads without a word."""
+    """The score, which wants real points: Python's root of a negative number is complex, and
+    spreads without a word.
+    """
 
     def asked(x, t):
         if x.is_complex():
-            raise ValueError("score: x has become complex. t falls, so t_b − t_a is negative: take the root of g²·(t_a − t_b)")
+            raise ValueError(
+                "score: x has become complex. t falls, so t_b − t_a is negative: take the root "
+                "of g²·(t_a − t_b)"
+            )
         return score(x, t)
 
     return asked
@@ -84,7 +102,10 @@ def _judge_pair(case: Case, outputs: list, names: tuple, shapes: tuple, hints: t
     for value, name, hint in zip(outputs, names, hints):
         off = distance(value, case.truth[name])
         if off > 1e-8:
-            faults.append(f"{name}: off by {off:.1e} (relative): {recognise(value, case.truth['mistakes'][name]) or hint}")
+            faults.append(
+                f"{name}: off by {off:.1e} (relative): "
+                f"{recognise(value, case.truth['mistakes'][name]) or hint}"
+            )
     return wrong(" · ".join(faults), 0.5 * (2 - len(faults))) if faults else RIGHT
 
 
@@ -93,7 +114,13 @@ def _judge_pair(case: Case, outputs: list, names: tuple, shapes: tuple, hints: t
 
 def draw_sde(seed: int) -> Case:
     rng = np.random.default_rng(seed)
-    rows = np.array([_level(schedule, rng.uniform(0.2, 0.8)) for schedule in _schedules(rng) for _ in range(3)])
+    rows = np.array(
+        [
+            _level(schedule, rng.uniform(0.2, 0.8))
+            for schedule in _schedules(rng)
+            for _ in range(3)
+        ]
+    )
     inputs = dict(zip(Level._fields, rows.T.copy()))
     f = inputs["d_alpha"] / inputs["alpha"]
     g2 = 2 * inputs["sigma"] * (inputs["d_sigma"] - f * inputs["sigma"])
@@ -105,7 +132,10 @@ def run_sde(answer, inputs, network) -> list:
 
 
 def judge_sde(case: Case, outputs: list, calls: float) -> Verdict:
-    hints = ("a step multiplies the mean by 1 + f dt, and the mean is α x₀", "the variance given x₀, σ², obeys dσ²/dt = 2fσ² + g²")
+    hints = (
+        "a step multiplies the mean by 1 + f dt, and the mean is α x₀",
+        "the variance given x₀, σ², obeys dσ²/dt = 2fσ² + g²",
+    )
     return _judge_pair(case, outputs, ("f", "g²"), ((12,), (12,)), hints)
 
 
@@ -115,14 +145,37 @@ def judge_sde(case: Case, outputs: list, calls: float) -> Verdict:
 def draw_drift(seed: int) -> Case:
     rng, inputs = _problem(seed)
     inputs |= {"t": np.array(rng.uniform(0.2, 0.5)), "eta": np.array(rng.uniform(0.4, 0.8))}
-    schedule, t, eta, x = schedule_of(inputs), float(inputs["t"]), float(inputs["eta"]), inputs["x"]
-    f, g2, s = schedule.drift(t), schedule.diffusion(t), _score(inputs)(torch.tensor(x), t).numpy()
-    return Case(inputs, {"value": f * x - 0.5 * (1 + eta**2) * g2 * s, "mistakes": q04_mistakes.of_drift(x, f, g2, s, eta)})
+    schedule, t, eta, x = (
+        schedule_of(inputs),
+        float(inputs["t"]),
+        float(inputs["eta"]),
+        inputs["x"],
+    )
+    f, g2, s = (
+        schedule.drift(t),
+        schedule.diffusion(t),
+        _score(inputs)(torch.tensor(x), t).numpy(),
+    )
+    return Case(
+        inputs,
+        {
+            "value": f * x - 0.5 * (1 + eta**2) * g2 * s,
+            "mistakes": q04_mistakes.of_drift(x, f, g2, s, eta),
+        },
+    )
 
 
 def run_drift(answer, inputs, network) -> list:
     schedule, t, score = schedule_of(inputs), float(inputs["t"]), _score(inputs)
-    return arrays(answer(lambda x: score(x, t), torch.tensor(inputs["x"]), schedule.drift(t), schedule.diffusion(t), float(inputs["eta"])))
+    return arrays(
+        answer(
+            lambda x: score(x, t),
+            torch.tensor(inputs["x"]),
+            schedule.drift(t),
+            schedule.diffusion(t),
+            float(inputs["eta"]),
+        )
+    )
 
 
 def _compare(case: Case, outputs: list, name: str, hint: str) -> Verdict:
@@ -130,11 +183,23 @@ def _compare(case: Case, outputs: list, name: str, hint: str) -> Verdict:
     if bad:
         return bad
     off = distance(outputs[0], case.truth["value"])
-    return RIGHT if off < 1e-8 else wrong(f"off by {off:.1e} (relative): {recognise(outputs[0], case.truth['mistakes']) or hint}")
+    return (
+        RIGHT
+        if off < 1e-8
+        else wrong(
+            f"off by {off:.1e} (relative): "
+            f"{recognise(outputs[0], case.truth['mistakes']) or hint}"
+        )
+    )
 
 
 def judge_drift(case: Case, outputs: list, calls: float) -> Verdict:
-    return _compare(case, outputs, "the drift", "in dx = [f x − c g² s] dt + η g dw, which c keeps the marginals?")
+    return _compare(
+        case,
+        outputs,
+        "the drift",
+        "in dx = [f x − c g² s] dt + η g dw, which c keeps the marginals?",
+    )
 
 
 # Q04.3: a walk
@@ -146,22 +211,55 @@ def draw_walk(seed: int) -> Case:
     n = int(rng.integers(10, 15))
     lengths = rng.uniform(0.5, 1.5, n)
     times = 0.9 - 0.7 * np.concatenate([[0.0], lengths.cumsum() / lengths.sum()])
-    inputs |= {"times": times, "eta": np.array(rng.uniform(0.4, 0.8)), "noise": rng.normal(size=(n, *inputs["x"].shape))}
-    (_, model), x, step = _model(inputs), torch.tensor(inputs["x"]), euler_maruyama(float(inputs["eta"]))
+    inputs |= {
+        "times": times,
+        "eta": np.array(rng.uniform(0.4, 0.8)),
+        "noise": rng.normal(size=(n, *inputs["x"].shape)),
+    }
+    (_, model), x, step = (
+        _model(inputs),
+        torch.tensor(inputs["x"]),
+        euler_maruyama(float(inputs["eta"])),
+    )
     levels = model.schedule.levels(times)
     for a, b, z in zip(levels, levels[1:], torch.tensor(inputs["noise"])):
         x, _ = step(model, x, a, b, noise=z)
-    return Case(inputs, {"value": x.numpy(), "mistakes": q04_mistakes.of_walk(_score(inputs), model.schedule, inputs)})
+    return Case(
+        inputs,
+        {
+            "value": x.numpy(),
+            "mistakes": q04_mistakes.of_walk(_score(inputs), model.schedule, inputs),
+        },
+    )
 
 
 def run_walk(answer, inputs, network) -> list:
     schedule = schedule_of(inputs)
-    x, noise, times = torch.tensor(inputs["x"]), torch.tensor(inputs["noise"]), [float(t) for t in inputs["times"]]
-    return arrays(answer(_real(_score(inputs)), x, times, lambda t: schedule.drift(float(t)), lambda t: schedule.diffusion(float(t)), float(inputs["eta"]), noise))
+    x, noise, times = (
+        torch.tensor(inputs["x"]),
+        torch.tensor(inputs["noise"]),
+        [float(t) for t in inputs["times"]],
+    )
+    return arrays(
+        answer(
+            _real(_score(inputs)),
+            x,
+            times,
+            lambda t: schedule.drift(float(t)),
+            lambda t: schedule.diffusion(float(t)),
+            float(inputs["eta"]),
+            noise,
+        )
+    )
 
 
 def judge_walk(case: Case, outputs: list, calls: float) -> Verdict:
-    return _compare(case, outputs, "x at the last time", "one step is x + (t_b − t_a)·drift + η √(g² (t_a − t_b)) z, drift and g² at x and t_a")
+    return _compare(
+        case,
+        outputs,
+        "x at the last time",
+        "one step is x + (t_b − t_a)·drift + η √(g² (t_a − t_b)) z, drift and g² at x and t_a",
+    )
 
 
 # Q04.4: the same curve on another schedule
@@ -170,7 +268,8 @@ def judge_walk(case: Case, outputs: list, calls: float) -> Verdict:
 def draw_move(seed: int) -> Case:
     rng, inputs = _problem(seed)
     i, j = rng.permutation(3)[:2]
-    schedules = [schedule for schedule in _schedules(rng) if schedule.name != "ve"]  # where α = 1, x and y are the same
+    # where α = 1, x and y are the same
+    schedules = [schedule for schedule in _schedules(rng) if schedule.name != "ve"]
     t = rng.uniform(0.3, 0.7)
     t_b = schedules[j].at_lam(schedules[i].at(t).lam).t
     inputs |= {"a": np.array(_level(schedules[i], t)), "b": np.array(_level(schedules[j], t_b))}
@@ -179,7 +278,16 @@ def draw_move(seed: int) -> Case:
     inputs["u"] = at_a.velocity.numpy()
     x_b = schedules[j].at(t_b).alpha / schedules[i].at(t).alpha * torch.tensor(inputs["x"])
     u_b = exact(mixture, schedules[j])(x_b, schedules[j].at(t_b)).velocity.numpy()
-    return Case(inputs, {"x_b": x_b.numpy(), "u_b": u_b, "mistakes": q04_mistakes.of_move(inputs["x"], inputs["u"], Level(*inputs["a"]), Level(*inputs["b"]))})
+    return Case(
+        inputs,
+        {
+            "x_b": x_b.numpy(),
+            "u_b": u_b,
+            "mistakes": q04_mistakes.of_move(
+                inputs["x"], inputs["u"], Level(*inputs["a"]), Level(*inputs["b"])
+            ),
+        },
+    )
 
 
 def run_move(answer, inputs, network) -> list:
@@ -188,7 +296,10 @@ def run_move(answer, inputs, network) -> list:
 
 
 def judge_move(case: Case, outputs: list, calls: float) -> Verdict:
-    hints = ("y = x/α is the same on both", "solve x = α x₀ + σ ε and u = α̇ x₀ + σ̇ ε for x₀ and ε: both schedules share them")
+    hints = (
+        "y = x/α is the same on both",
+        "solve x = α x₀ + σ ε and u = α̇ x₀ + σ̇ ε for x₀ and ε: both schedules share them",
+    )
     return _judge_pair(case, outputs, ("x_b", "u_b"), (case.inputs["x"].shape,) * 2, hints)
 
 
@@ -200,16 +311,33 @@ def draw_likelihood(seed: int) -> Case:
     inputs["times"] = np.linspace(0.1, 0.7, 81)
     mixture, model = _model(inputs)
     a, b = model.schedule.at(0.1), model.schedule.at(0.7)
-    x = a.alpha * mixture.sample(ROWS, Draw(seed))[0] + a.sigma * torch.tensor(rng.normal(size=inputs["x"].shape))
+    x = a.alpha * mixture.sample(ROWS, Draw(seed))[0] + a.sigma * torch.tensor(
+        rng.normal(size=inputs["x"].shape)
+    )
     inputs["x"] = x.numpy()
     truth = mixture.log_prob(x, a).numpy()
-    return Case(inputs, {"value": truth, "mistakes": q04_mistakes.of_likelihood(model, x, inputs["times"], lambda x: mixture.log_prob(x, b))})
+    return Case(
+        inputs,
+        {
+            "value": truth,
+            "mistakes": q04_mistakes.of_likelihood(
+                model, x, inputs["times"], lambda x: mixture.log_prob(x, b)
+            ),
+        },
+    )
 
 
 def run_likelihood(answer, inputs, network) -> list:
     (mixture, model), times = _model(inputs), [float(t) for t in inputs["times"]]
-    velocity = lambda x, t: model(x, model.schedule.at(float(t))).velocity  # noqa: E731
-    return arrays(answer(velocity, lambda x: mixture.log_prob(x, model.schedule.at(times[-1])), torch.tensor(inputs["x"]), times))
+    velocity = lambda x, t: model(x, model.schedule.at(float(t))).velocity
+    return arrays(
+        answer(
+            velocity,
+            lambda x: mixture.log_prob(x, model.schedule.at(times[-1])),
+            torch.tensor(inputs["x"]),
+            times,
+        )
+    )
 
 
 def judge_likelihood(case: Case, outputs: list, calls: float) -> Verdict:
@@ -220,10 +348,24 @@ def judge_likelihood(case: Case, outputs: list, calls: float) -> Verdict:
     if off < ENOUGH:
         return RIGHT
     if off < COARSE:
-        return wrong(f"off by {off:.1e} nats: close, but not accurate enough. Euler's rule is off by so much with these steps: take the midpoint, "
-                     "Heun's rule or Runge–Kutta, for x and for the integral", 0.5)
-    why = next((why for why, value in case.truth["mistakes"].items() if np.abs(outputs[0] - value).max() < COARSE), None)
-    return wrong(f"off by {off:.2g} nats: {why or 'log p_a(x_a) = log p_b(x_b) + ∫ ∇·u dt along the path from x_a to x_b'}")
+        return wrong(
+            f"off by {off:.1e} nats: close, but not accurate enough. Euler's rule is off by so "
+            "much with these steps: take the midpoint, "
+            "Heun's rule or Runge–Kutta, for x and for the integral",
+            0.5,
+        )
+    why = next(
+        (
+            why
+            for why, value in case.truth["mistakes"].items()
+            if np.abs(outputs[0] - value).max() < COARSE
+        ),
+        None,
+    )
+    return wrong(
+        f"off by {off:.2g} nats: "
+        f"{why or 'log p_a(x_a) = log p_b(x_b) + ∫ ∇·u dt along the path from x_a to x_b'}"
+    )
 
 
 QUESTIONS = [

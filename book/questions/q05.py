@@ -1,15 +1,26 @@
-"""The questions of assignment 05: a converter, a change of schedule, the test of converters, the loss, and a walk with the right sign."""
+"""The questions of assignment 05: a converter, a change of schedule, the test of converters,
+the loss, and a walk with the right sign.
+"""
 
 import numpy as np
 import torch
 from dlib import Mixture, edm, exact, flow, sub_vp, vp
 
 from book.questions import Case, Question, Verdict, q05_mistakes
-from book.questions.judging import RIGHT, distance, faults, malformed, pair, recognise, single, wrong
+from book.questions.judging import (
+    RIGHT,
+    distance,
+    faults,
+    malformed,
+    pair,
+    recognise,
+    single,
+    wrong,
+)
 from book.questions.problems import arrays, schedule_of
 from book.questions.q04 import Level
 
-PRELUDE = """from book import check                             # first: it also tells torch not to spin
+PRELUDE = """from book import check  # first: it also tells torch not to spin
 import math
 
 import torch"""
@@ -17,7 +28,9 @@ ROWS = 12
 
 
 def _levels(rng: np.random.Generator, each: int) -> np.ndarray:
-    """(4·each, 4): noisy and clean levels of four schedules, one of them variance preserving, in random order."""
+    """(4·each, 4): noisy and clean levels of four schedules, one of them variance preserving,
+    in random order.
+    """
     beta = (rng.uniform(0.05, 0.2), rng.uniform(15, 25))
     rows = []
     for schedule in (vp(*beta), sub_vp(*beta), flow(), edm()):
@@ -31,12 +44,21 @@ def _problem(seed: int) -> tuple[np.random.Generator, dict]:
     """A mixture and points, as arrays."""
     rng = np.random.default_rng(seed)
     d = int(rng.integers(2, 4))
-    inputs = {"weights": rng.dirichlet(np.full(3, 4.0)), "means": rng.normal(size=(3, d)), "stds": rng.uniform(0.4, 0.8, 3)}
-    return rng, inputs | {"beta": np.array([rng.uniform(0.05, 0.2), rng.uniform(15, 25)]), "x": rng.normal(size=(ROWS, d))}
+    inputs = {
+        "weights": rng.dirichlet(np.full(3, 4.0)),
+        "means": rng.normal(size=(3, d)),
+        "stds": rng.uniform(0.4, 0.8, 3),
+    }
+    return rng, inputs | {
+        "beta": np.array([rng.uniform(0.05, 0.2), rng.uniform(15, 25)]),
+        "x": rng.normal(size=(ROWS, d)),
+    }
 
 
 def _exact(inputs: dict, schedule):
-    return exact(Mixture(*(torch.tensor(inputs[name]) for name in ("weights", "means", "stds"))), schedule)
+    return exact(
+        Mixture(*(torch.tensor(inputs[name]) for name in ("weights", "means", "stds"))), schedule
+    )
 
 
 # Q05.1: x₀ and ε from any face
@@ -45,11 +67,21 @@ def _exact(inputs: dict, schedule):
 def draw_both(seed: int) -> Case:
     """Four levels; values of every face at each."""
     rng, inputs = _problem(seed)
-    inputs = {"levels": _levels(rng, 1), "x0": inputs["x"], "eps": rng.normal(size=inputs["x"].shape)}
-    x0, eps = (np.broadcast_to(inputs[name], (len(inputs["levels"]), *inputs[name].shape)) for name in ("x0", "eps"))
+    inputs = {
+        "levels": _levels(rng, 1),
+        "x0": inputs["x"],
+        "eps": rng.normal(size=inputs["x"].shape),
+    }
+    x0, eps = (
+        np.broadcast_to(inputs[name], (len(inputs["levels"]), *inputs[name].shape))
+        for name in ("x0", "eps")
+    )
     mistakes = {face: {} for face in q05_mistakes.FACES}
     for face in mistakes:
-        found = [q05_mistakes.of_both(face, inputs["x0"], inputs["eps"], Level(*row)) for row in inputs["levels"]]
+        found = [
+            q05_mistakes.of_both(face, inputs["x0"], inputs["eps"], Level(*row))
+            for row in inputs["levels"]
+        ]
         mistakes[face] = {why: np.stack([each[why] for each in found], 1) for why in found[0]}
     return Case(inputs, {"value": np.stack([x0, eps]), "mistakes": mistakes})
 
@@ -60,7 +92,10 @@ def run_both(answer, inputs, network) -> list:
     found = []
     for face in q05_mistakes.FACES:
         for level in (Level(*map(float, row)) for row in inputs["levels"]):
-            x, w = level.alpha * x0 + level.sigma * eps, q05_mistakes.face_of(face, x0, eps, level)
+            x, w = (
+                level.alpha * x0 + level.sigma * eps,
+                q05_mistakes.face_of(face, x0, eps, level),
+            )
             both = pair(answer(face, w, x, level), "(x0, eps)")
             if both is None:
                 return []
@@ -80,7 +115,10 @@ def judge_both(case: Case, outputs: list, calls: float) -> Verdict:
         value = outputs[0][:, i]
         off = distance(value, truth)
         if off > 1e-8:
-            why = recognise(value, case.truth["mistakes"][face]) or "solve x = α x₀ + σ ε together with the definition of the face"
+            why = (
+                recognise(value, case.truth["mistakes"][face])
+                or "solve x = α x₀ + σ ε together with the definition of the face"
+            )
             said.append(f"from {face}: off by {off:.1e} (relative): {why}")
     return wrong(" · ".join(said), 1 - len(said) / len(q05_mistakes.FACES)) if said else RIGHT
 
@@ -91,7 +129,11 @@ def judge_both(case: Case, outputs: list, calls: float) -> Verdict:
 def _judge_one(case: Case, outputs: list, name: str, hint: str) -> Verdict:
     """One array; half of the points if it is right to single precision."""
     verdict = faults(case, outputs, (name,), (hint,), 1e-8)
-    near = len(outputs) == 1 and outputs[0].shape == case.truth["values"][0].shape and verdict != RIGHT
+    near = (
+        len(outputs) == 1
+        and outputs[0].shape == case.truth["values"][0].shape
+        and verdict != RIGHT
+    )
     return (near and single(distance(outputs[0], case.truth["values"][0]))) or verdict
 
 
@@ -101,7 +143,15 @@ def draw_velocity(seed: int) -> Case:
     t = float(inputs["t"])
     truth = _exact(inputs, flow())(torch.tensor(inputs["x"]), flow().at(t)).velocity.numpy()
     eps_model, at_lam = _eps_model(inputs)
-    return Case(inputs, {"values": [truth], "mistakes": [q05_mistakes.of_velocity(eps_model, at_lam, torch.tensor(inputs["x"]), t)]})
+    return Case(
+        inputs,
+        {
+            "values": [truth],
+            "mistakes": [
+                q05_mistakes.of_velocity(eps_model, at_lam, torch.tensor(inputs["x"]), t)
+            ],
+        },
+    )
 
 
 def _eps_model(inputs: dict):
@@ -115,7 +165,10 @@ def run_velocity(answer, inputs, network) -> list:
 
 
 def judge_velocity(case: Case, outputs: list, calls: float) -> Verdict:
-    hint = "at the model's level of equal λ, x is α'/α times as large; from its ε there follows x₀, and u = ε − x₀"
+    hint = (
+        "at the model's level of equal λ, x is α'/α times as large; from its ε there "
+        "follows x₀, and u = ε − x₀"
+    )
     return _judge_one(case, outputs, "the velocity", hint)
 
 
@@ -124,17 +177,31 @@ def judge_velocity(case: Case, outputs: list, calls: float) -> Verdict:
 
 def draw_test(seed: int) -> Case:
     rng = np.random.default_rng(seed)
-    inputs = {"levels": _levels(rng, 3), "order": rng.permutation(len(q05_mistakes.CONVERTERS)).astype(float)}
-    return Case(inputs, {"names": [list(q05_mistakes.CONVERTERS)[int(i)] for i in inputs["order"]]})
+    inputs = {
+        "levels": _levels(rng, 3),
+        "order": rng.permutation(len(q05_mistakes.CONVERTERS)).astype(float),
+    }
+    return Case(
+        inputs, {"names": [list(q05_mistakes.CONVERTERS)[int(i)] for i in inputs["order"]]}
+    )
 
 
 def run_test(answer, inputs, network) -> list:
-    levels, converters = [Level(*map(float, row)) for row in inputs["levels"]], list(q05_mistakes.CONVERTERS.values())
+    levels, converters = (
+        [Level(*map(float, row)) for row in inputs["levels"]],
+        list(q05_mistakes.CONVERTERS.values()),
+    )
     try:
         said = [answer(converters[int(i)][0], levels) for i in inputs["order"]]
     except AssertionError:
-        raise ValueError("the answer stopped at an assert: return False where the converter is wrong") from None
-    return [] if any(value is None for value in said) else [np.array([float(bool(value)) for value in said])]
+        raise ValueError(
+            "the answer stopped at an assert: return False where the converter is wrong"
+        ) from None
+    return (
+        []
+        if any(value is None for value in said)
+        else [np.array([float(bool(value)) for value in said])]
+    )
 
 
 def judge_test(case: Case, outputs: list, calls: float) -> Verdict:
@@ -148,11 +215,19 @@ def judge_test(case: Case, outputs: list, calls: float) -> Verdict:
     refused = [name for name in sound if name not in accepted]
     missed = [name for name in broken if name in accepted]
     if refused:
-        return wrong(f"your test rejects {len(refused)} of {len(sound)} right converters, for instance one that {refused[0]}: draw in float64 (torch.randn makes float32 unless "
-                     "told), compare with the definitions, and allow for rounding, which conversion magnifies (1e-6 is enough)")
+        return wrong(
+            f"your test rejects {len(refused)} of {len(sound)} right converters, for instance "
+            f"one that {refused[0]}: draw in float64 (torch.randn makes float32 unless "
+            "told), compare with the definitions, and allow for rounding, which conversion "
+            "magnifies (1e-6 is enough)"
+        )
     if missed:
-        return wrong(f"your test accepts {len(missed)} of {len(broken)} wrong converters, for instance one that {missed[0]}: draw x₀ and ε, compute every face by its "
-                     "definition, and compare, for every pair of faces at every level", 0.8 * (1 - len(missed) / len(broken)))
+        return wrong(
+            f"your test accepts {len(missed)} of {len(broken)} wrong converters, for instance "
+            f"one that {missed[0]}: draw x₀ and ε, compute every face by its "
+            "definition, and compare, for every pair of faces at every level",
+            0.8 * (1 - len(missed) / len(broken)),
+        )
     return RIGHT
 
 
@@ -162,12 +237,25 @@ def judge_test(case: Case, outputs: list, calls: float) -> Verdict:
 def draw_loss(seed: int) -> Case:
     rng, inputs = _problem(seed)
     d = inputs["x"].shape[1]
-    inputs = {"x0": inputs["x"], "eps": rng.normal(size=(ROWS, d)), "t": rng.uniform(0.1, 0.9, ROWS), "w": rng.normal(size=(d + 1, d))}
-    return Case(inputs, {"values": _with_slope(q05_mistakes.cfm, inputs), "mistakes": q05_mistakes.of_loss(lambda loss: _with_slope(loss, inputs))})
+    inputs = {
+        "x0": inputs["x"],
+        "eps": rng.normal(size=(ROWS, d)),
+        "t": rng.uniform(0.1, 0.9, ROWS),
+        "w": rng.normal(size=(d + 1, d)),
+    }
+    return Case(
+        inputs,
+        {
+            "values": _with_slope(q05_mistakes.cfm, inputs),
+            "mistakes": q05_mistakes.of_loss(lambda loss: _with_slope(loss, inputs)),
+        },
+    )
 
 
 def _with_slope(loss, inputs: dict) -> list:
-    """[value, gradient in the network's weights] of a loss; a gradient of zeros where there is none."""
+    """[value, gradient in the network's weights] of a loss; a gradient of zeros where there is
+    none.
+    """
     x0, eps, t, w = (torch.tensor(inputs[name]) for name in ("x0", "eps", "t", "w"))
     w.requires_grad_()
     value = loss(lambda x, t: torch.tanh(torch.cat([x, t[:, None]], 1) @ w), x0, eps, t)
@@ -183,7 +271,11 @@ def run_loss(answer, inputs, network) -> list:
 
 
 def judge_loss(case: Case, outputs: list, calls: float) -> Verdict:
-    hints = ("the mean over samples of ‖net(x_t, t) − (ε − x₀)‖², with x_t = (1−t) x₀ + t ε and one t a sample", "it follows from the loss, if nothing on the way is detached")
+    hints = (
+        "the mean over samples of ‖net(x_t, t) − (ε − x₀)‖², with x_t = (1−t) x₀ + t ε and one "
+        "t a sample",
+        "it follows from the loss, if nothing on the way is detached",
+    )
     return faults(case, outputs, ("the loss", "its gradient"), hints, 1e-8)
 
 
@@ -196,7 +288,13 @@ def draw_walk(seed: int) -> Case:
     lengths = rng.uniform(0.5, 1.5, int(rng.integers(8, 13)))
     inputs["times"] = 0.95 - 0.9 * np.concatenate([[0.0], lengths.cumsum() / lengths.sum()])
     theirs, x, times = _theirs(inputs), torch.tensor(inputs["x"]), inputs["times"].tolist()
-    return Case(inputs, {"values": [q05_mistakes.walk(theirs, x, times).numpy()], "mistakes": [q05_mistakes.of_walk(theirs, x, times)]})
+    return Case(
+        inputs,
+        {
+            "values": [q05_mistakes.walk(theirs, x, times).numpy()],
+            "mistakes": [q05_mistakes.of_walk(theirs, x, times)],
+        },
+    )
 
 
 def _theirs(inputs: dict):
@@ -210,7 +308,12 @@ def run_walk(answer, inputs, network) -> list:
 
 
 def judge_walk(case: Case, outputs: list, calls: float) -> Verdict:
-    return _judge_one(case, outputs, "x at the last time", "in our time dx/dt = ε − x₀; a step is x + (t_b − t_a)·dx/dt at (x, t_a)")
+    return _judge_one(
+        case,
+        outputs,
+        "x at the last time",
+        "in our time dx/dt = ε − x₀; a step is x + (t_b − t_a)·dx/dt at (x, t_a)",
+    )
 
 
 QUESTIONS = [

@@ -6,13 +6,22 @@ from dlib.solvers import ddim, dpm_solver_3, dpm_solver_pp_2m, phi
 
 from book.questions import Case, Question, Verdict, q08_mistakes
 from book.questions.judging import RIGHT, distance, malformed, recognise, slope, wrong
-from book.questions.problems import STEPS, arrays, draw_problem, even, model_of, network_of, typical, uneven, walk
+from book.questions.problems import (
+    STEPS,
+    arrays,
+    draw_problem,
+    even,
+    model_of,
+    network_of,
+    typical,
+    uneven,
+    walk,
+)
 
-PRELUDE = """from book import check                             # first: it also tells torch not to spin
+PRELUDE = """from book import check  # first: it also tells torch not to spin
 import math
 
-import torch
-from dlib import vp"""
+import torch"""
 ORDER_2 = (1.85, 2.15)
 
 
@@ -37,13 +46,21 @@ def _both(returned) -> list:
 
 def judge_phi(case: Case, outputs: list, calls: float) -> Verdict:
     h = case.inputs["h"]
-    if len(outputs) == 2 and all(value.shape == h.shape and np.isfinite(value[1:]).all() for value in outputs):
+    if len(outputs) == 2 and all(
+        value.shape == h.shape and np.isfinite(value[1:]).all() for value in outputs
+    ):
         if not all(np.isfinite(value[0]) for value in outputs):
-            return wrong("h = 0 gives nan or inf: the limits are ϕ₁(0) = 1 and ϕ₂(0) = 1/2. torch.where evaluates both of its branches: feed each a safe h")
+            return wrong(
+                "h = 0 gives nan or inf: the limits are ϕ₁(0) = 1 and ϕ₂(0) = 1/2. torch.where "
+                "evaluates both of its branches: feed each a safe h"
+            )
     bad = malformed(outputs, ("ϕ₁", "ϕ₂"), (h.shape, h.shape))
     if bad:
         return bad
-    first, second = (_phi_fault(f"ϕ{sub}", value, case.truth[k], h) for k, sub, value in ((1, "₁", outputs[0]), (2, "₂", outputs[1])))
+    first, second = (
+        _phi_fault(f"ϕ{sub}", value, case.truth[k], h)
+        for k, sub, value in ((1, "₁", outputs[0]), (2, "₂", outputs[1]))
+    )
     faults = [fault for fault in (first, second) if fault]
     return wrong(" · ".join(faults), 0.5 * (2 - len(faults))) if faults else RIGHT
 
@@ -57,10 +74,16 @@ def _phi_fault(name: str, value: np.ndarray, truth: np.ndarray, h: np.ndarray) -
     where = f"{name}: relative error {error[worst]:.1e} at h = {h[worst]:.2g}"
     if (error[size > 1] < 1e-10).all() and (error[size > 0.3] < 1e-8).all():
         if (error[size < 1e-6] < 1e-8).all():
-            return f"{where}, while smaller and larger h are right: the series has too few terms for the |h| at which you leave it"
+            return (
+                f"{where}, while smaller and larger h are right: the series has too few "
+                "terms for the |h| at which you leave it"
+            )
         if (error[size < 1e-12] > 0.3).all():
             return f"{where}: its limit at h = 0 is wrong ({name}(0) = {truth[0]:g})"
-        return f"{where}, right for large h: a difference of nearly equal numbers cancels. Use torch.expm1 and, for ϕ₂, the series Σ hⁿ/(n+2)!"
+        return (
+            f"{where}, right for large h: a difference of nearly equal numbers cancels. Use "
+            "torch.expm1 and, for ϕ₂, the series Σ hⁿ/(n+2)!"
+        )
     if np.allclose(value[size > 0.3], q08_mistakes.phi(int(name == "ϕ₂") + 1, -h)[size > 0.3]):
         return f"{where}: you have {name}(−h)"
     return f"{where}: compare with the integral that defines {name}, or with ϕ₂ = (ϕ₁ − 1)/h"
@@ -76,7 +99,10 @@ def draw_step(seed: int) -> Case:
     inputs["lams"] = np.array([lam, lam + rng.uniform(0.5, 1.5)])
     a, b = map(model.schedule.at_lam, inputs["lams"])
     x = torch.from_numpy(inputs["x"])
-    truth = {"x": ddim(model, x, a, b)[0].numpy(), "mistakes": q08_mistakes.of_ddim(model, x, a, b)}
+    truth = {
+        "x": ddim(model, x, a, b)[0].numpy(),
+        "mistakes": q08_mistakes.of_ddim(model, x, a, b),
+    }
     return Case(inputs, truth, network_of(model))
 
 
@@ -91,9 +117,20 @@ def judge_step(case: Case, outputs: list, calls: float) -> Verdict:
         return bad
     off = distance(outputs[0], case.truth["x"])
     if off < 1e-9:
-        return RIGHT if abs(calls - 1) < 1e-9 else wrong(f"right, but with {calls:g} network calls: one is enough, keep its prediction in a variable", 0.5)
+        return (
+            RIGHT
+            if abs(calls - 1) < 1e-9
+            else wrong(
+                f"right, but with {calls:g} network calls: one is enough, keep its prediction "
+                "in a variable",
+                0.5,
+            )
+        )
     why = recognise(outputs[0], case.truth["mistakes"])
-    return wrong(f"off by {off:.1e} (relative): {why or 'write x_b = α_b x₀ + σ_b ε, with both faces of one prediction at level a'}")
+    return wrong(
+        f"off by {off:.1e} (relative): "
+        f"{why or 'write x_b = α_b x₀ + σ_b ε, with both faces of one prediction at level a'}"
+    )
 
 
 # Q08.3: order 2 in two calls
@@ -102,7 +139,10 @@ def judge_step(case: Case, outputs: list, calls: float) -> Verdict:
 def draw_midpoint(seed: int) -> Case:
     _, inputs, model = draw_problem(seed)
     x = torch.from_numpy(inputs["x"])
-    truth = {"end": walk(dpm_solver_3, model, x, even(320)).numpy(), "mistakes": q08_mistakes.of_midpoint(model, x, even(4))}
+    truth = {
+        "end": walk(dpm_solver_3, model, x, even(320)).numpy(),
+        "mistakes": q08_mistakes.of_midpoint(model, x, even(4)),
+    }
     return Case(inputs, truth, network_of(model))
 
 
@@ -116,13 +156,26 @@ def run_midpoint(answer, inputs, network) -> list:
 
 
 def judge_midpoint(case: Case, outputs: list, calls: float) -> Verdict:
-    bad = malformed(outputs, [f"x after {n} steps" for n in (4, *STEPS)], [case.inputs["x"].shape] * (1 + len(STEPS)))
+    bad = malformed(
+        outputs,
+        [f"x after {n} steps" for n in (4, *STEPS)],
+        [case.inputs["x"].shape] * (1 + len(STEPS)),
+    )
     if bad:
         return bad
     order, each = _order(case, outputs), calls / (4 + sum(STEPS))
     if ORDER_2[0] <= order <= ORDER_2[1]:
-        return RIGHT if abs(each - 2) < 1e-9 else wrong(f"slope {order:.2f} is right, but with {each:g} network calls a step, wanted 2", 0.5)
-    why = recognise(outputs[0], case.truth["mistakes"]) or _order_hint(case, outputs, order, MIDPOINT_HINTS)
+        return (
+            RIGHT
+            if abs(each - 2) < 1e-9
+            else wrong(
+                f"slope {order:.2f} is right, but with {each:g} network calls a step, wanted 2",
+                0.5,
+            )
+        )
+    why = recognise(outputs[0], case.truth["mistakes"]) or _order_hint(
+        case, outputs, order, MIDPOINT_HINTS
+    )
     return wrong(f"slope {order:.2f}, wanted {ORDER_2[0]}–{ORDER_2[1]}: {why}")
 
 
@@ -131,19 +184,25 @@ def _order(case: Case, outputs: list) -> float:
 
 
 MIDPOINT_HINTS = (
-    "it does not converge to the solution: is every level one of model.schedule? A single step for constant ε moves x/α by (σ_b/α_b − σ_a/α_a) ε",
-    "first order: is ε taken in the middle of the step, and at the point that a DDIM step to the middle reaches?",
+    "it does not converge to the solution: is every level one of model.schedule? A single step "
+    "for constant ε moves x/α by (σ_b/α_b − σ_a/α_a) ε",
+    "first order: is ε taken in the middle of the step, and at the point that a DDIM step to "
+    "the middle reaches?",
     "not second order: compare each coefficient with the midpoint formula of section 8.3",
 )
 MULTISTEP_HINTS = (
-    "it does not converge to the solution: a single step for constant x₀ moves x/σ by (e^{λ_b} − e^{λ_a}) x₀",
-    "first order: does the memory hold this step's own λ and x₀, and is x₀ extrapolated to the middle of the step, by h/2h₀?",
+    "it does not converge to the solution: a single step for constant x₀ moves x/σ by (e^{λ_b} "
+    "− e^{λ_a}) x₀",
+    "first order: does the memory hold this step's own λ and x₀, and is x₀ extrapolated to the "
+    "middle of the step, by h/2h₀?",
     "not second order: compare each coefficient with the formula of 2M in section 8.4",
 )
 
 
 def _order_hint(case: Case, outputs: list, order: float, hints: tuple[str, str, str]) -> str:
-    """The first hint for a walk that does not converge, the second for order 1, the last for anything else."""
+    """The first hint for a walk that does not converge, the second for order 1, the last for
+    anything else.
+    """
     if typical(outputs[-1], case.truth["end"]) > 1e-3 and order < 0.5:
         return hints[0]
     return hints[1] if order < 1.5 else hints[2]
@@ -155,8 +214,13 @@ def _order_hint(case: Case, outputs: list, order: float, hints: tuple[str, str, 
 def draw_multistep(seed: int) -> Case:
     _, inputs, model = draw_problem(seed)
     x = torch.from_numpy(inputs["x"])
-    truth = {"end": walk(dpm_solver_3, model, x, even(320)).numpy(), "short": walk(dpm_solver_pp_2m, model, x, uneven(4)).numpy()}
-    return Case(inputs, truth | {"mistakes": q08_mistakes.of_2m(model, x, uneven(4))}, network_of(model))
+    truth = {
+        "end": walk(dpm_solver_3, model, x, even(320)).numpy(),
+        "short": walk(dpm_solver_pp_2m, model, x, uneven(4)).numpy(),
+    }
+    return Case(
+        inputs, truth | {"mistakes": q08_mistakes.of_2m(model, x, uneven(4))}, network_of(model)
+    )
 
 
 def run_multistep(answer, inputs, network) -> list:
@@ -166,25 +230,50 @@ def run_multistep(answer, inputs, network) -> list:
         found = answer(*given)
         if found is None or (isinstance(found, (tuple, list)) and len(found) == 2):
             return found
-        raise TypeError(f"the answer returned a {type(found).__name__}, wanted two things: x at level b, and the memory for the next step")
+        raise TypeError(
+            f"the answer returned a {type(found).__name__}, wanted two things: x at level b, "
+            "and the memory for the next step"
+        )
 
     return arrays(*(walk(step, model, x.clone(), uneven(n)) for n in (4, *STEPS)))
 
 
 def judge_multistep(case: Case, outputs: list, calls: float) -> Verdict:
-    bad = malformed(outputs, [f"x after {n} steps" for n in (4, *STEPS)], [case.inputs["x"].shape] * (1 + len(STEPS)))
+    bad = malformed(
+        outputs,
+        [f"x after {n} steps" for n in (4, *STEPS)],
+        [case.inputs["x"].shape] * (1 + len(STEPS)),
+    )
     if bad:
         return bad
     order, each = _order(case, outputs), calls / (4 + sum(STEPS))
     right = ORDER_2[0] <= order <= ORDER_2[1] and distance(outputs[0], case.truth["short"]) < 1e-8
     if right:
-        return RIGHT if abs(each - 1) < 1e-9 else wrong(f"right, but with {each:g} network calls a step: memory is there to save the second", 0.5)
+        return (
+            RIGHT
+            if abs(each - 1) < 1e-9
+            else wrong(
+                f"right, but with {each:g} network calls a step: memory is there to save the "
+                "second",
+                0.5,
+            )
+        )
     why = recognise(outputs[0], case.truth["mistakes"])
     if why is None and ORDER_2[0] <= order <= ORDER_2[1]:
-        return wrong(f"slope {order:.2f} is second order, but this is not DPM-Solver++(2M): compare with its formula in section 8.4", 0.5)
+        return wrong(
+            f"slope {order:.2f} is second order, but this is not DPM-Solver++(2M): compare "
+            "with its formula in section 8.4",
+            0.5,
+        )
     if ORDER_2[0] <= order <= ORDER_2[1]:
-        return wrong(f"slope {order:.2f} looks right, but only because long and short steps take turns here and their errors cancel: {why}")
-    return wrong(f"slope {order:.2f} on steps of unequal length, wanted {ORDER_2[0]}–{ORDER_2[1]}: {why or _order_hint(case, outputs, order, MULTISTEP_HINTS)}")
+        return wrong(
+            f"slope {order:.2f} looks right, but only because long and short steps take turns "
+            f"here and their errors cancel: {why}"
+        )
+    return wrong(
+        f"slope {order:.2f} on steps of unequal length, wanted {ORDER_2[0]}–{ORDER_2[1]}: "
+        f"{why or _order_hint(case, outputs, order, MULTISTEP_HINTS)}"
+    )
 
 
 # Q08.5: the factor of two that the world forgot
@@ -195,7 +284,11 @@ def draw_newton(seed: int) -> Case:
     lam = rng.uniform(-1, 1) - np.concatenate([[0.0], np.cumsum(rng.uniform(0.3, 1.5, 2))])
     c = rng.normal(size=(3, 8)) + np.sign(rng.normal(size=(3, 8)))
     f = c[0] + c[1] * lam[:, None] + c[2] * lam[:, None] ** 2
-    truth = {"slope": c[1] + 2 * c[2] * lam[0], "curvature": 2 * c[2], "mistakes": q08_mistakes.of_newton(lam, f)}
+    truth = {
+        "slope": c[1] + 2 * c[2] * lam[0],
+        "curvature": 2 * c[2],
+        "mistakes": q08_mistakes.of_newton(lam, f),
+    }
     return Case({"lam": lam, "f": f}, truth)
 
 
@@ -211,7 +304,9 @@ def judge_newton(case: Case, outputs: list, calls: float) -> Verdict:
     for name, value in zip(("slope", "curvature"), outputs):
         if distance(value, case.truth[name]) > 1e-9:
             why = recognise(value, case.truth["mistakes"][name])
-            faults.append(f"{name}: {why or 'not that of the parabola through the three points, at the newest of them (the first row)'}")
+            faults.append(
+                f"{name}: {why or 'not that of the parabola through the three points, at the newest of them (the first row)'}"
+            )
     return wrong(" · ".join(faults), 0.5 * (2 - len(faults))) if faults else RIGHT
 
 

@@ -35,7 +35,7 @@
 # All tensors are float64. `x` is a batch of points, of shape (B, d); d is 2 to 5 and changes from check to check.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -51,15 +51,16 @@ import torch
 # Derive $\nabla\log p(x)$ with pencil and paper, then code it *without* autograd. The check uses autograd to compare, to
 # $10^{-6}$, and refuses an answer that needs it. Some of its points lie 80 units away from every mode.
 
+
 # %%
 # ANSWER Q01.1
 def mixture_score(x, weights, means, stds):
     """∇ log p(x), shape (B, d). weights: (K,), sum 1; means: (K, d); stds: (K,), the S_k."""
     ### BEGIN SOLUTION
-    offset = means - x[:, None]                    # (B, K, d)
+    offset = means - x[:, None]  # (B, K, d)
     square = offset.square().sum(2) / stds**2
     log_joint = weights.log() - square / 2 - x.shape[1] * stds.log()
-    share = torch.softmax(log_joint, 1)            # p(k | x): safe where all densities are 0
+    share = torch.softmax(log_joint, 1)  # p(k | x): safe where all densities are 0
     return (share[:, :, None] * offset / stds[:, None] ** 2).sum(1)
     ### END SOLUTION
 
@@ -75,14 +76,17 @@ check("Q01.1", mixture_score)
 # $x_0$, the posterior mean $\mathbb E[x_0\mid x]$. Section 1.4 of the chapter computes it from a score, by Tweedie's formula.
 # *Whose* score? (An answer cannot call the function of another cell. If you want `mixture_score`, copy it into this one.)
 
+
 # %%
 # ANSWER Q01.2
 def denoise(x, sigma, weights, means, stds):
     """E[x₀ | x], shape (B, d). sigma: a float; the mixture of x₀ is given as in question 1.1."""
     ### BEGIN SOLUTION
-    variance = stds**2 + sigma**2                  # of each mode after the noise
+    variance = stds**2 + sigma**2  # of each mode after the noise
     offset = means - x[:, None]
-    log_joint = weights.log() - offset.square().sum(2) / (2 * variance) - x.shape[1] / 2 * variance.log()
+    log_joint = (
+        weights.log() - offset.square().sum(2) / (2 * variance) - x.shape[1] / 2 * variance.log()
+    )
     share = torch.softmax(log_joint, 1)
     score = (share[:, :, None] * offset / variance[:, None]).sum(1)
     return x + sigma**2 * score
@@ -99,6 +103,7 @@ check("Q01.2", denoise)
 # For one sample, the integrand of implicit score matching is $\tfrac12\lVert s(x)\rVert^2+\operatorname{tr}\nabla s(x)$. Compute
 # it for every row of `x`, the trace exactly, by autograd. `score` maps a batch to a batch, each row by itself. A trainer will
 # differentiate your loss once more, in the network's weights; the check does that too.
+
 
 # %%
 # ANSWER Q01.3
@@ -125,6 +130,7 @@ check("Q01.3", implicit_loss)
 # The integrand of denoising score matching, the first equation of section 1.4, for every row: no trace, no derivative. The
 # noise is given to you, so that the result can be compared. Keep the ½, and no weight. Here too, a trainer will differentiate.
 
+
 # %%
 # ANSWER Q01.4
 def denoising_loss(score, x0, z, sigma):
@@ -144,10 +150,13 @@ check("Q01.4", denoising_loss)
 #
 # Unadjusted Langevin dynamics, as in section 1.6, with drift $\eta\,s(x)$. The normals of all steps are given.
 
+
 # %%
 # ANSWER Q01.5
 def langevin_chain(score, x, eta, noise):
-    """x after one step for each noise[k], shape (B, d). eta: a float; noise: (n, B, d), normal."""
+    """x after one step for each noise[k], shape (B, d). eta: a float; noise: (n, B, d),
+    normal.
+    """
     ### BEGIN SOLUTION
     for z in noise:
         x = x + eta * score(x) + math.sqrt(2 * eta) * z

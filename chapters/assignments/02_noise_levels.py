@@ -36,7 +36,7 @@
 # and of their $\sigma$: one number, or one for each row, of shape (B,) or (B, 1).
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -46,6 +46,7 @@ import torch
 #
 # Return $n$ noise levels from $\sigma_1=$ `top` down to $\sigma_n=$ `low`, both included, with a constant ratio
 # $\sigma_i/\sigma_{i+1}$.
+
 
 # %%
 # ANSWER Q02.1
@@ -66,13 +67,14 @@ check("Q02.1", geometric)
 # Denoising score matching with NCSN's weight, for every row: $\tfrac12\sigma^2\lVert s(x_0+\sigma z,\sigma)+z/\sigma\rVert^2$. Each row
 # has its own $\sigma$. A trainer will differentiate your loss in the network's weights; the check does that too.
 
+
 # %%
 # ANSWER Q02.2
 def level_loss(score, x0, z, sigma):
     """The loss of each row, shape (B,). x0, z: (B, d); sigma: (B,)."""
     ### BEGIN SOLUTION
     s = sigma[:, None]
-    residual = s * score(x0 + s * z, sigma) + z    # σ (s + z/σ), without the division
+    residual = s * score(x0 + s * z, sigma) + z  # σ (s + z/σ), without the division
     return residual.square().sum(1) / 2
     ### END SOLUTION
 
@@ -86,6 +88,7 @@ check("Q02.2", level_loss)
 #
 # On $\mathcal N(0,v)$ the score is $-x/v$ and a Langevin step is $x\leftarrow x-\eta x/v+\sqrt{2\eta}\,z$. Start with variance `start`.
 # Return two numbers: the variance after $n$ steps, and the variance to which it tends.
+
 
 # %%
 # ANSWER Q02.3
@@ -108,6 +111,7 @@ check("Q02.3", langevin_variance)
 #
 # NCSN's sampler, as in section 2.3 of the chapter, with $\eta_i=\epsilon\,\sigma_i^2/\sigma_L^2$ and all its normals given; and, at the very
 # end, one denoising by Tweedie's formula at $\sigma_L$.
+
 
 # %%
 # ANSWER Q02.4
@@ -135,12 +139,13 @@ check("Q02.4", annealed)
 # within three widths. Your ladder passes if the ledger is within 0.08 of the true weights (total variation, where "in no mode" counts
 # as a third place). The last level must be at most a fifth of `width`.
 
+
 # %%
 # ANSWER Q02.5
 def choose_ladder(apart, width, calls):
     """(sigmas, steps): levels (L,), falling; steps at each, an int, with L · steps ≤ calls."""
     ### BEGIN SOLUTION
-    n = 24                                         # σ₁: where the modes are one; σ_L: invisible
+    n = 24  # σ₁: where the modes are one; σ_L: invisible
     levels = torch.linspace(math.log(apart), math.log(width / 10), n, dtype=torch.float64)
     return torch.exp(levels), calls // n
     ### END SOLUTION

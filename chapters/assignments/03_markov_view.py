@@ -36,7 +36,7 @@
 # from a noisier level `a` to a cleaner `b`.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -47,13 +47,14 @@ import torch
 # Derive the mean and the variance of the Gaussian $q(x_b\mid x_a,x_0)$, as in section 3.2. The schedule is any one: do not
 # lean on $\alpha^2+\sigma^2=1$.
 
+
 # %%
 # ANSWER Q03.1
 def posterior(x_a, x_0, a, b):
     """(mean, shape (B, d); variance of each coordinate, a float)."""
     ### BEGIN SOLUTION
-    scale = a.alpha / b.alpha                      # α_{a|b}
-    added = a.sigma**2 - scale**2 * b.sigma**2     # σ²_{a|b}
+    scale = a.alpha / b.alpha  # α_{a|b}
+    added = a.sigma**2 - scale**2 * b.sigma**2  # σ²_{a|b}
     mean = (scale * b.sigma**2 * x_a + b.alpha * added * x_0) / a.sigma**2
     return mean, b.sigma**2 * added / a.sigma**2
     ### END SOLUTION
@@ -70,6 +71,7 @@ check("Q03.1", posterior)
 # weighted in proportion to $q(x_a\mid x_b)$, the weights of one $(x_a,x_0)$ summing to 1. Return the weighted mean of $x_b$ and the weighted mean of
 # $(x_b-\text{mean})^2$, for every $(x_a,x_0)$. All of them use the same normals. (Then compare with your first answer, in a cell of your own. How far apart should they be?)
 
+
 # %%
 # ANSWER Q03.2
 def posterior_by_sampling(x_a, x_0, a, b, z):
@@ -78,9 +80,9 @@ def posterior_by_sampling(x_a, x_0, a, b, z):
     scale = a.alpha / b.alpha
     x_b = b.alpha * x_0[:, None] + b.sigma * z
     gap = x_a[:, None] - scale * x_b
-    w = torch.softmax(-gap**2 / (2 * (a.sigma**2 - scale**2 * b.sigma**2)), 1)
+    w = torch.softmax(-(gap**2) / (2 * (a.sigma**2 - scale**2 * b.sigma**2)), 1)
     mean = (w * x_b).sum(1)
-    return mean, (w * (x_b - mean[:, None])**2).sum(1)
+    return mean, (w * (x_b - mean[:, None]) ** 2).sum(1)
     ### END SOLUTION
 
 
@@ -95,6 +97,7 @@ check("Q03.2", posterior_by_sampling)
 # one has $\sigma=0$ and $\alpha=1$, where $\lambda$ is infinite: $e^{-h}=\alpha_a\sigma_b/(\alpha_b\sigma_a)$ needs no logarithm. The step to it adds no
 # noise, so there is one array of normals fewer than there are steps.
 
+
 # %%
 # ANSWER Q03.3
 def walk_back(eps, x, levels, noise):
@@ -103,7 +106,7 @@ def walk_back(eps, x, levels, noise):
     for k, (a, b) in enumerate(zip(levels, levels[1:])):
         e = eps(x, a)
         x_0 = (x - a.sigma * e) / a.alpha
-        keep = a.alpha * b.sigma / (b.alpha * a.sigma)   # e^{−h}
+        keep = a.alpha * b.sigma / (b.alpha * a.sigma)  # e^{−h}
         x = b.alpha * x_0 + b.sigma * keep * e
         if b.sigma > 0:
             x = x + b.sigma * math.sqrt(1 - keep**2) * noise[k]
@@ -126,12 +129,13 @@ check("Q03.3", walk_back)
 # 3. the min-SNR-γ loss, which is the first one times $\min(\mathrm{SNR},\gamma)/\mathrm{SNR}$,
 # 4. the bound's KL of the step from each level to the next, with the posterior's variance?
 
+
 # %%
 # ANSWER Q03.4
 def loss_weights(alpha, sigma, gamma):
     """Four arrays, of shapes (n,), (n,), (n,) and (n − 1,). alpha, sigma: (n,)."""
     ### BEGIN SOLUTION
-    snr = (alpha / sigma)**2
+    snr = (alpha / sigma) ** 2
     return snr, snr + 1, snr.clamp(max=gamma), (snr[1:] - snr[:-1]) / 2
     ### END SOLUTION
 
@@ -147,6 +151,7 @@ check("Q03.4", loss_weights)
 # preserving) the noise is `noise[k]`. $L_N$ is the exact KL to $\mathcal N(0,I)$. A step from `levels[k]` to the next has the posterior's variance. The
 # decoder at the last level is $\mathcal N(x_b/\alpha_b,\kappa_b^2I)$ with $\kappa=\sigma/\alpha$. `x0_of(x, level)` is the network's $x_\theta$.
 
+
 # %%
 # ANSWER Q03.5
 def bound_terms(x0_of, x0, levels, noise):
@@ -157,10 +162,10 @@ def bound_terms(x0_of, x0, levels, noise):
     prior = 0.5 * (first.alpha**2 * size + d * (first.sigma**2 - 1 - math.log(first.sigma**2)))
     steps = []
     for a, b, z in zip(levels, levels[1:], noise):
-        gain = (b.alpha / b.sigma)**2 - (a.alpha / a.sigma)**2
+        gain = (b.alpha / b.sigma) ** 2 - (a.alpha / a.sigma) ** 2
         off = x0 - x0_of(a.alpha * x0 + a.sigma * z, a)
         steps.append(0.5 * gain * off.square().sum(1).mean())
-    kappa = last.sigma / last.alpha                # x₀ − x_b/α_b = −κ_b ε
+    kappa = last.sigma / last.alpha  # x₀ − x_b/α_b = −κ_b ε
     decoder = 0.5 * (noise[-1].square().sum(1).mean() + d * math.log(2 * math.pi * kappa**2))
     return prior, torch.stack(steps), decoder
     ### END SOLUTION

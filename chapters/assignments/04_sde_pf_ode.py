@@ -36,7 +36,7 @@
 # $x_t=\alpha_tx_0+\sigma_t\varepsilon$, and `d_alpha`, `d_sigma` are $\dot\alpha$ and $\dot\sigma$.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -47,13 +47,14 @@ import torch
 # Derive the $f$ and $g^2$ of $dx=f\,x\,dt+g\,dw$ that has the mean $\alpha_tx_0$ and the variance $\sigma_t^2$ given $x_0$,
 # as in section 4.1. You get the numbers of several schedules at several times.
 
+
 # %%
 # ANSWER Q04.1
 def forward_sde(alpha, sigma, d_alpha, d_sigma):
     """(f, g²), each of the shape of the inputs, (n,)."""
     ### BEGIN SOLUTION
-    f = d_alpha / alpha                            # the mean: α̇ = f α
-    return f, 2 * sigma * d_sigma - 2 * f * sigma**2   # the variance: dσ²/dt = 2fσ² + g²
+    f = d_alpha / alpha  # the mean: α̇ = f α
+    return f, 2 * sigma * d_sigma - 2 * f * sigma**2  # the variance: dσ²/dt = 2fσ² + g²
     ### END SOLUTION
 
 
@@ -66,6 +67,7 @@ check("Q04.1", forward_sde)
 #
 # Sampling runs the same clock backwards, $dt<0$, with noise $\eta\,g\,d\bar w$. Return the drift, the factor of $dt$, with
 # which every η has the marginals of the forward SDE. `score` maps a batch to $\nabla\log p_t$ at the time in question.
+
 
 # %%
 # ANSWER Q04.2
@@ -86,13 +88,14 @@ check("Q04.2", reverse_drift)
 # Walk from the first of `times` (the noisiest) to the last, in steps of unequal length, by Euler–Maruyama for the family of
 # question 4.2. The normals of all steps are given; use all of them. `score(x, t)`, `f(t)` and `g2(t)` are functions.
 
+
 # %%
 # ANSWER Q04.3
 def reverse_walk(score, x, times, f, g2, eta, noise):
     """x at times[-1], shape (B, d). times: n + 1 falling floats; noise: (n, B, d)."""
     ### BEGIN SOLUTION
     for t, t_next, z in zip(times, times[1:], noise):
-        dt = t_next - t                            # negative
+        dt = t_next - t  # negative
         drift = f(t) * x - 0.5 * (1 + eta**2) * g2(t) * score(x, t)
         x = x + dt * drift + eta * math.sqrt(g2(t) * -dt) * z
     return x
@@ -110,13 +113,14 @@ check("Q04.3", reverse_walk)
 # *another* schedule has the same $\kappa=\sigma/\alpha$. Where is the same trajectory on that schedule, and how fast does it
 # move there? Section 4.4 says what the two have in common. A level has `.alpha`, `.sigma`, `.d_alpha` and `.d_sigma`.
 
+
 # %%
 # ANSWER Q04.4
 def same_curve(x, u, a, b):
     """(x at b, its velocity at b), each (B, d)."""
     ### BEGIN SOLUTION
     det = a.alpha * a.d_sigma - a.sigma * a.d_alpha
-    x0 = (a.d_sigma * x - a.sigma * u) / det       # from x = α x₀ + σ ε, u = α̇ x₀ + σ̇ ε
+    x0 = (a.d_sigma * x - a.sigma * u) / det  # from x = α x₀ + σ ε, u = α̇ x₀ + σ̇ ε
     eps = (a.alpha * u - a.d_alpha * x) / det
     return b.alpha * x0 + b.sigma * eps, b.d_alpha * x0 + b.d_sigma * eps
     ### END SOLUTION
@@ -134,10 +138,12 @@ check("Q04.4", same_curve)
 # `log_prior` maps points at $t_b$ to their log density there, (B,). The check wants $2\cdot10^{-3}$ nats. There are 80 equal
 # steps: Euler's rule is not accurate enough (and gets half of the points), any rule of second order is.
 
+
 # %%
 # ANSWER Q04.5
 def log_density(velocity, log_prior, x, times):
     """log p at times[0], shape (B,)."""
+
     ### BEGIN SOLUTION
     def rate(x, t):
         x = x.detach().requires_grad_()
@@ -149,7 +155,7 @@ def log_density(velocity, log_prior, x, times):
         return u.detach(), trace
 
     change = 0
-    for t, t_next in zip(times, times[1:]):        # Heun's rule
+    for t, t_next in zip(times, times[1:]):  # Heun's rule
         dt = t_next - t
         u, trace = rate(x, t)
         u_next, trace_next = rate(x + dt * u, t_next)

@@ -41,7 +41,7 @@
 # | $\varepsilon$ | $x_0$ | $\alpha\varepsilon-\sigma x_0$ | $\dot\alpha x_0+\dot\sigma\varepsilon$ | $-\varepsilon/\sigma$ |
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -52,15 +52,19 @@ import torch
 # A network was asked at `x` and `level` and said `w`, which is the face named `face`. Return $x_0$ and $\varepsilon$, from which
 # every other face follows. Each face counts a fifth of the points.
 
+
 # %%
 # ANSWER Q05.1
 def both(face, w, x, level):
     """(x₀, ε), each (B, d)."""
     ### BEGIN SOLUTION
     a, b = {
-        "eps": (0, 1), "x0": (1, 0), "v": (-level.sigma, level.alpha),
-        "velocity": (level.d_alpha, level.d_sigma), "score": (0, -1 / level.sigma),
-    }[face]                                        # w = a x₀ + b ε, x = α x₀ + σ ε
+        "eps": (0, 1),
+        "x0": (1, 0),
+        "v": (-level.sigma, level.alpha),
+        "velocity": (level.d_alpha, level.d_sigma),
+        "score": (0, -1 / level.sigma),
+    }[face]  # w = a x₀ + b ε, x = α x₀ + σ ε
     det = level.alpha * b - level.sigma * a
     return (b * x - level.sigma * w) / det, (level.alpha * w - a * x) / det
     ### END SOLUTION
@@ -77,13 +81,14 @@ check("Q05.1", both)
 # $\lambda=\log(\alpha/\sigma)$ equal to `lam`. Make a velocity model for straight paths of it: return $u=\varepsilon-x_0$ at `x` and time `t` of the
 # schedule $\alpha=1-t$, $\sigma=t$.
 
+
 # %%
 # ANSWER Q05.2
 def velocity_of(eps_model, at_lam, x, t):
     """u on straight paths, (B, d). x: (B, d) at time t there; t: a float in (0, 1)."""
     ### BEGIN SOLUTION
-    level = at_lam(math.log((1 - t) / t))          # the same κ = σ/α …
-    x = level.alpha / (1 - t) * x                  # … so the same y = x/α
+    level = at_lam(math.log((1 - t) / t))  # the same κ = σ/α …
+    x = level.alpha / (1 - t) * x  # … so the same y = x/α
     eps = eps_model(x, level)
     return eps - (x - level.sigma * eps) / level.alpha
     ### END SOLUTION
@@ -103,6 +108,7 @@ check("Q05.2", velocity_of)
 # Your test is tested. It meets right converters, each with rounding errors of its own, and wrong ones. Some of those come
 # back from every journey there and back as if nothing had happened. Choose the points yourself.
 
+
 # %%
 # ANSWER Q05.3
 def converts(convert, levels):
@@ -111,9 +117,12 @@ def converts(convert, levels):
     x0, eps = torch.randn(8, 2, dtype=torch.float64), torch.randn(8, 2, dtype=torch.float64)
     for level in levels:
         x = level.alpha * x0 + level.sigma * eps
-        faces = {                                  # by definition: no conversion enters the truth
-            "eps": eps, "x0": x0, "v": level.alpha * eps - level.sigma * x0,
-            "velocity": level.d_alpha * x0 + level.d_sigma * eps, "score": -eps / level.sigma,
+        faces = {  # by definition: no conversion enters the truth
+            "eps": eps,
+            "x0": x0,
+            "v": level.alpha * eps - level.sigma * x0,
+            "velocity": level.d_alpha * x0 + level.d_sigma * eps,
+            "score": -eps / level.sigma,
         }
         for have, w in faces.items():
             for want, truth in faces.items():
@@ -133,6 +142,7 @@ check("Q05.3", converts)
 #
 # The conditional flow-matching loss on straight paths, for given data, noise and times, one time a sample: the mean over the batch of
 # $\lVert\mathrm{net}(x_t,t)-(\varepsilon-x_0)\rVert^2$. `net` takes `x` (B, d) and `t` (B,). It will be differentiated.
+
 
 # %%
 # ANSWER Q05.4
@@ -154,13 +164,14 @@ check("Q05.4", cfm_loss)
 # A repository counts time the other way: `theirs(x, s)` takes a float $s$ with $s=1$ at *data*, and was trained to predict $x_0-\varepsilon$ on the line $x=s\,x_0+(1-s)\,\varepsilon$. Carry `x`
 # by Euler's rule through `times`, which are in *this book's* time and fall, in unequal steps.
 
+
 # %%
 # ANSWER Q05.5
 def follow(theirs, x, times):
     """x at times[-1], (B, d). times: falling floats; x: (B, d) at times[0]."""
     ### BEGIN SOLUTION
     for t, t_next in zip(times, times[1:]):
-        u = -theirs(x, 1 - t)                      # dx/dt = ε − x₀
+        u = -theirs(x, 1 - t)  # dx/dt = ε − x₀
         x = x + (t_next - t) * u
     return x
     ### END SOLUTION

@@ -36,7 +36,7 @@
 # condition, *empty* what it says given $\varnothing$.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -46,6 +46,7 @@ import torch
 #
 # You read three papers. One gives its weight as $\omega$, as this book does (`"omega"`). One gives the *scale* $g$ of diffusers, where 1 is no guidance (`"scale"`). One writes
 # "told plus $w'$ times the difference of told and empty" (`"extra"`). Return the guided output.
+
 
 # %%
 # ANSWER Q06.1
@@ -67,6 +68,7 @@ check("Q06.1", guide)
 #
 # The network's outputs are $\varepsilon$, or $v=\alpha\varepsilon-\sigma x_0$, or the score $-\varepsilon/\sigma$. Return the guided $x_0$. It is the same $x_0$ whether you guide the outputs and convert, or
 # convert both and guide.
+
 
 # %%
 # ANSWER Q06.2
@@ -97,6 +99,7 @@ check("Q06.2", guided_x0)
 #
 # The check knows no closed form: it integrates the flow numerically.
 
+
 # %%
 # ANSWER Q06.3
 def guided_gaussian(m_c, m_null, v_c, v_null, omega, low, high):
@@ -119,6 +122,7 @@ check("Q06.3", guided_gaussian)
 # A class and the whole have the same $K$ modes, far apart and of equal shape, with different weights: $p(x|c)=\sum_k a_k\,q(x-\mu_k)$ and $p(x)=\sum_kb_k\,q(x-\mu_k)$. Which share of the
 # tilt $p(x|c)^{1+\omega}p(x)^{-\omega}$ lies in each mode? (This is the *tilt*. The flow decides on modes at noisy levels, where they overlap; chapter 6.3 shows that it disagrees.)
 
+
 # %%
 # ANSWER Q06.4
 def tilted_masses(of_class, of_all, omega):
@@ -139,6 +143,7 @@ check("Q06.4", tilted_masses)
 # In two dimensions, the data are $\sum_kw_k\,\mathcal N(\mu_k,s_k^2I)$, and component $k$ belongs to the class `labels[k]`. At a level $(\alpha,\sigma)$ the noised component is $\mathcal N(\alpha\mu_k,v_kI)$ with
 # $v_k=\alpha^2s_k^2+\sigma^2$. Return the exact $\varepsilon^\omega(x)=(1+\omega)\,\varepsilon(x,c)-\omega\,\varepsilon(x,\varnothing)$, where $\varnothing$ is the whole mixture. No autograd is needed; the check uses it.
 
+
 # %%
 # ANSWER Q06.5
 def guided_eps(x, weights, means, stds, labels, c, omega, alpha, sigma):
@@ -146,7 +151,7 @@ def guided_eps(x, weights, means, stds, labels, c, omega, alpha, sigma):
     class, an int; omega, alpha, sigma: floats."""
     ### BEGIN SOLUTION
     v = (alpha * stds) ** 2 + sigma**2
-    apart = x[:, None] - alpha * means             # (B, K, 2)
+    apart = x[:, None] - alpha * means  # (B, K, 2)
     log_share = weights.log() - v.log() - (apart**2).sum(2) / (2 * v)
 
     def eps(inside):

@@ -36,7 +36,7 @@
 # here needs α² + σ² = 1.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
@@ -50,6 +50,7 @@ import torch
 #
 # let ε be constant. The step is then `c_x * x + c_eps * eps`. Return `(c_x, c_eps)`. All four arguments are tensors of shape (24,), one entry a step.
 
+
 # %%
 # ANSWER Q07.1
 def eps_weights(alpha_s, sigma_s, alpha_t, sigma_t):
@@ -57,6 +58,7 @@ def eps_weights(alpha_s, sigma_s, alpha_t, sigma_t):
     ratio = alpha_t / alpha_s
     return ratio, sigma_t - ratio * sigma_s
     ### END SOLUTION
+
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -71,6 +73,7 @@ check("Q07.1", eps_weights)
 #
 # with constant $x_0$: return `(c_x, c_x0)`.
 
+
 # %%
 # ANSWER Q07.2
 def data_weights(alpha_s, sigma_s, alpha_t, sigma_t):
@@ -78,6 +81,7 @@ def data_weights(alpha_s, sigma_s, alpha_t, sigma_t):
     ratio = sigma_t / sigma_s
     return ratio, alpha_t - ratio * alpha_s
     ### END SOLUTION
+
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -90,6 +94,7 @@ check("Q07.2", data_weights)
 # `model(x, level)` makes one network call and returns a prediction with the faces `.eps`, `.x0` and `.velocity`. Walk through all levels by DDIM, one
 # call a step, and return x at the last one.
 
+
 # %%
 # ANSWER Q07.3
 def ddim_sample(model, x, levels):
@@ -99,6 +104,7 @@ def ddim_sample(model, x, levels):
         x = b.alpha * prediction.x0 + b.sigma * prediction.eps
     return x
     ### END SOLUTION
+
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -110,6 +116,7 @@ check("Q07.3", ddim_sample)
 # The data are $\mathcal N(m,c^2I)$. Return where the probability-flow ODE carries `x`, (16, 2), from level s to level t, exactly and
 # without a network. `mean` is $m$, a tensor (2,); the other arguments are numbers.
 
+
 # %%
 # ANSWER Q07.4
 def gaussian_flow(x, mean, c, alpha_s, sigma_s, alpha_t, sigma_t):
@@ -118,6 +125,7 @@ def gaussian_flow(x, mean, c, alpha_s, sigma_s, alpha_t, sigma_t):
     widen = (variance(alpha_t, sigma_t) / variance(alpha_s, sigma_s)) ** 0.5
     return alpha_t * mean + widen * (x - alpha_s * mean)
     ### END SOLUTION
+
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -129,6 +137,7 @@ check("Q07.4", gaussian_flow)
 # For data $\mathcal N(0,c^2I)$ DDIM narrows the cloud by a factor in every step. Return the n + 1 values of λ, from `lam_start` (noise) to
 # `lam_end` (data), for which n steps narrow it least, as a tensor in float64.
 
+
 # %%
 # ANSWER Q07.5
 def best_grid(lam_start, lam_end, c, n):
@@ -136,6 +145,7 @@ def best_grid(lam_start, lam_end, c, n):
     ends = (math.atan(math.exp(-lam) / c) for lam in (lam_start, lam_end))
     return -(c * torch.linspace(*ends, n + 1, dtype=torch.float64).tan()).log()
     ### END SOLUTION
+
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -38,11 +38,10 @@
 # for trials of your own.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
-from dlib import vp
 
 # %% [markdown]
 # ## Question 8.1: two integrals (3 points)
@@ -53,6 +52,7 @@ from dlib import vp
 #
 # With many steps h is small, and both closed forms subtract nearly equal numbers. Write them so that the relative error is below
 # $10^{-10}$ for every h from −5 to 5, those of size $10^{-14}$ and 0 included.
+
 
 # %%
 # ANSWER Q08.1
@@ -77,6 +77,7 @@ check("Q08.1", phis)
 #
 # From level `a` to the cleaner level `b`: $x_b=\alpha_b x_\theta+\sigma_b\varepsilon$, with both faces of *one* network call at `a`.
 
+
 # %%
 # ANSWER Q08.2
 def ddim_step(model, x, a, b):
@@ -97,6 +98,7 @@ check("Q08.2", ddim_step)
 # Write a step with *two* network calls and no memory whose error falls as $1/N^2$. Section 8.3 of the chapter derives one:
 # go to the middle of the step in λ, ask there, and use that ε for the whole step. The check walks with 40, 80 and 160 steps,
 # measures the error against a far more accurate solution, and wants a slope between 1.85 and 2.15. Any step that has it is right.
+
 
 # %%
 # ANSWER Q08.3
@@ -125,6 +127,7 @@ check("Q08.3", midpoint_step)
 # `memory` is whatever you returned from the step before, and `None` at the first step, which is DDIM. The check walks through
 # steps of *unequal* length.
 
+
 # %%
 # ANSWER Q08.4
 def two_m_step(model, x, a, b, memory):
@@ -149,10 +152,13 @@ check("Q08.4", two_m_step)
 # A third-order multistep solver needs the slope and the curvature of $x_\theta(\lambda)$ at the newest of three points.
 # Return both for the parabola through them. (Section 8.5 tells which of the two the released solvers get wrong, and what it costs.)
 
+
 # %%
 # ANSWER Q08.5
 def slope_and_curvature(lam, f):
-    """(f', f'') at lam[0], of f[0]'s shape. lam: (3,), newest first, uneven; f: (3, …), values."""
+    """(f', f'') at lam[0], of f[0]'s shape. lam: (3,), newest first, uneven; f: (3, …),
+    values.
+    """
     ### BEGIN SOLUTION
     d1 = (f[0] - f[1]) / (lam[0] - lam[1])
     d1_before = (f[1] - f[2]) / (lam[1] - lam[2])

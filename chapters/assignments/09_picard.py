@@ -36,8 +36,7 @@
 # in every bit, as `torch.equal` sees it.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
-import math
+from book import check  # first: it also tells torch not to spin
 
 import torch
 
@@ -50,6 +49,7 @@ import torch
 # $$X_{j+1}\leftarrow\Phi_j(X_j)+\sum_{i<j}\frac{s_{j+1}}{s_{i+1}}\big[\Phi_i(X_i)-X_{i+1}\big].$$
 #
 # Where all brackets before a point are zero, the new point must be $\Phi_j(X_j)$ exactly. The check looks.
+
 
 # %%
 # ANSWER Q09.1
@@ -79,6 +79,7 @@ check("Q09.1", sweep)
 # Your test is tested. It meets samplers that have the property, among them one that is no Picard iteration, and samplers that
 # nearly have it.
 
+
 # %%
 # ANSWER Q09.2
 def prefix_is_exact(sampler, step, guess):
@@ -105,6 +106,7 @@ check("Q09.2", prefix_is_exact)
 # `change`, shape $(w,B)$, says how far a sweep has moved each of the window's $w$ points, for each sample of the batch. A point
 # is settled if *no* sample moved it by more than `tol`. The window moves past the settled points before the first unsettled
 # one, and by one step at least. Return by how many steps.
+
 
 # %%
 # ANSWER Q09.3
@@ -135,6 +137,7 @@ check("Q09.3", move)
 #
 # Return $X_N$ and the number of sweeps. With `tol=0`, $X_N$ must be the chain's exactly, for every window
 # and whatever the steps are.
+
 
 # %%
 # ANSWER Q09.4
@@ -172,6 +175,7 @@ check("Q09.4", picard)
 # $$u_j=\sum_{m\le k}e_m(l_0,\dots,l_{j-1}),\qquad e_m=\sum_{i_1<\dots<i_m}l_{i_1}\cdots l_{i_m},\qquad e_0=1,$$
 #
 # and convince yourself on paper why this is $\prod_{i<j}(1+l_i)$, the chain, whenever $j\le k$.
+
 
 # %%
 # ANSWER Q09.5

@@ -36,7 +36,7 @@
 # by one coarse step. The **chain** is $U_0=x$, $U_{i+1}=F_i(U_i)$. All tensors are float64. "Exact" means equal in every bit.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import torch
 
 # %% [markdown]
@@ -47,6 +47,7 @@ import torch
 # $$V_0=U_0,\qquad V_{i+1}=F_i(U_i)+\big[G_i(V_i)-G_i(U_i)\big].$$
 #
 # Where $V_i=U_i$, the next start must be $F_i(U_i)$ exactly. The check looks.
+
 
 # %%
 # ANSWER Q10.1
@@ -72,6 +73,7 @@ check("Q10.1", iterate)
 # the largest over the batch. Return the new $U_K$ and the number of iterations; the guess is none.
 #
 # With `tol=0` the result must be the chain's exactly. Convince yourself on paper why $K$ iterations suffice, whatever $G$ is.
+
 
 # %%
 # ANSWER Q10.2
@@ -105,6 +107,7 @@ check("Q10.2", parareal)
 # $T(q,0)=0$. For the guess $T(0,i)=i$. After that, $U_{i+1}^q$ needs the end of the fine solve from $U_i^{q-1}$ and the coarse step
 # from $U_i^q$. Return the table $T$ for $q=0,\dots,p$ and $i=0,\dots,K$, shape $(p+1,K+1)$; here $p\lt K$ and $J\gt2$.
 
+
 # %%
 # ANSWER Q10.3
 def ready(K, J, p):
@@ -132,6 +135,7 @@ check("Q10.3", ready)
 # $$U_i^p=\prod_{j\lt i}g_j\,\sum_{m\le p}e_m(r_0,\dots,r_{i-1}),\qquad r_j=\frac{f_j-g_j}{g_j},$$
 #
 # where $e_m$ is the sum of all products of $m$ different $r_j$, and $e_0=1$. Why is this the chain for $i\le p$?
+
 
 # %%
 # ANSWER Q10.4

@@ -38,7 +38,7 @@
 # check.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
+from book import check  # first: it also tells torch not to spin
 import torch
 
 # %% [markdown]
@@ -52,6 +52,7 @@ import torch
 # Both are right at $\kappa=0$, where $f=y$. But a path ends at $\kappa_{\min}>0$. Change them so that $f=y$ there: as
 # in the paper, wherever κ measures the distance to the end it is replaced by $\kappa-\kappa_{\min}$, while the root in
 # $c_{\text{out}}$, which belongs to the size of the network's *input*, stays as it is.
+
 
 # %%
 # ANSWER Q13.1
@@ -76,6 +77,7 @@ check("Q13.1", boundary_scalings)
 # like x; `step(x, a, b)` is where the teacher's solver step from `a` to `b` ends, likewise. Average over a sample's
 # values, not over the batch. The check looks at the values *and* at their gradient in the student's weights.
 
+
 # %%
 # ANSWER Q13.2
 def consistency_loss(f, step, x, a, b):
@@ -98,6 +100,7 @@ check("Q13.2", consistency_loss)
 # LCM's teacher. From `levels[i]` make one DDIM step over `k` steps of the grid, with guidance
 # $\varepsilon^\omega=(1+\omega)\,\varepsilon(x,c)-\omega\,\varepsilon(x,\varnothing)$. A step that would leave the grid
 # stops at its last level. The network has been called already: you get both of its answers.
+
 
 # %%
 # ANSWER Q13.3
@@ -123,6 +126,7 @@ check("Q13.3", skipped_step)
 # end, for $m=0,\dots,M-1$. The jump from `levels[i]` goes to the edge *below* it, to $\alpha_sx_0+\sigma_s\varepsilon$.
 # A start that is itself an edge belongs to the phase that begins there.
 
+
 # %%
 # ANSWER Q13.4
 def phase_jump(x, eps, levels, i, phases):
@@ -147,6 +151,7 @@ check("Q13.4", phase_jump)
 # Multistep consistency sampling, as LCM does it: one call at every level of the list, the last included. The answer is
 # noised to the next level with new noise; after the last call it is the sample. `model(x, a).x0` is the consistency
 # function.
+
 
 # %%
 # ANSWER Q13.5

@@ -36,8 +36,7 @@
 # the noised data; *real* is the teacher and knows $\varepsilon_q$, *fake* knows $\varepsilon_p$.
 
 # %%
-from book import check                             # first: it also tells torch not to spin
-import math
+from book import check  # first: it also tells torch not to spin
 
 import torch
 
@@ -48,12 +47,13 @@ import torch
 # $\mathcal N(\mu,\operatorname{diag}\tau^2)$. At one level $(\alpha,\sigma)$, derive $\partial\mathrm{KL}(p_t\Vert q_t)/\partial m$, $\partial\mathrm{KL}/\partial s$, and the derivative of
 # the cross-entropy, $\partial\,(-\mathbb E_{p_t}\log q_t)/\partial s$.
 
+
 # %%
 # ANSWER Q20.1
 def gaussian_gradients(m, s, mu, tau, alpha, sigma):
     """(∂KL/∂m, ∂KL/∂s, ∂CE/∂s), each (d,). m, s, mu, tau: (d,); alpha, sigma: floats."""
     ### BEGIN SOLUTION
-    v_p = alpha**2 * s**2 + sigma**2               # variances after the noise
+    v_p = alpha**2 * s**2 + sigma**2  # variances after the noise
     v_q = alpha**2 * tau**2 + sigma**2
     of_entropy = alpha**2 * s / v_p
     of_ce = alpha**2 * s / v_q
@@ -76,15 +76,16 @@ check("Q20.1", gaussian_gradients)
 # For the mean over $\varepsilon$ you get a quadrature rule: $\mathbb E f(\varepsilon)=\sum_j\texttt{mass}_j\,f(\texttt{nodes}_j)$. No autograd is needed. The check does not
 # know VSD: it moves each $\theta_i$ a little to both sides and takes the finite difference of $\mathrm{KL}(p_t\Vert q_t)$.
 
+
 # %%
 # ANSWER Q20.2
 def vsd_gradient(x, jacobian, real, nodes, mass, alpha, sigma):
     """The gradient by θ, (P,). x: (K,); jacobian: (K, P), ∂x_k/∂θ; real: x_t of any shape ↦
     ε_q; nodes, mass: (N,)."""
     ### BEGIN SOLUTION
-    x_t = alpha * x[:, None] + sigma * nodes       # (K, N)
-    from_each = (x_t[:, :, None] - alpha * x) / sigma          # the noise, if x_t came from atom i
-    share = torch.softmax(-from_each**2 / 2, 2)    # p(i | x_t)
+    x_t = alpha * x[:, None] + sigma * nodes  # (K, N)
+    from_each = (x_t[:, :, None] - alpha * x) / sigma  # the noise, if x_t came from atom i
+    share = torch.softmax(-(from_each**2) / 2, 2)  # p(i | x_t)
     fake = (share * from_each).sum(2)
     G = alpha / sigma * (real(x_t) - fake)
     return (G @ mass) @ jacobian / len(x)
@@ -102,6 +103,7 @@ check("Q20.2", vsd_gradient)
 # $G=\frac\alpha\sigma(\varepsilon_{\mathrm{real}}(x_t)-\varepsilon_{\mathrm{fake}}(x_t))$, where $x=\texttt{student}(z)$. The check calls `.backward()` and looks at the gradients of *all three*
 # networks: the other two must get none. (All three come as plain functions, so there is no `requires_grad_` to switch.) The value of the loss is
 # not looked at.
+
 
 # %%
 # ANSWER Q20.3
@@ -127,6 +129,7 @@ check("Q20.3", vsd_loss)
 # A one-step student is a diffusion network that is asked once, at a noisy level: its input $z$ is taken for $x_t=\alpha x_0+\sigma\varepsilon$. From its
 # output, return the $x_0$ it believes in. `predicts` is `"eps"` or `"v"`, with $v=\alpha\varepsilon-\sigma x_0$ and $\alpha^2+\sigma^2=1$.
 
+
 # %%
 # ANSWER Q20.4
 def one_step(output, z, alpha, sigma, predicts):
@@ -149,6 +152,7 @@ check("Q20.4", one_step)
 # A linear layer $y=xW^\top+\text{bias}$ gets a low-rank adapter: $W$ becomes $W+\frac{a}{r}BA$, where $r$ is the rank. Return the adapted layer's output, and
 # the merged weight with which a plain linear layer says the same. (A good answer does not form $BA$ for the first: the point of the small
 # rank is that two thin products are cheap. The check cannot see that.)
+
 
 # %%
 # ANSWER Q20.5

@@ -2,11 +2,42 @@
 
 from dlib.losses.denoising import Batch, Loss, denoising, drop, lognormal_times, uniform_times
 from dlib.losses.coupling import optimal_coupling
-from dlib.losses.score_matching import denoising_score_matching, energy_score, explicit, implicit, sliced, sliced_vr
+from dlib.losses.score_matching import (
+    denoising_score_matching,
+    energy_score,
+    explicit,
+    implicit,
+    sliced,
+    sliced_vr,
+)
 from dlib.losses.consistency import consistency, huber, multistep_consistency, squared, with_omega
 from dlib.losses.score_distillation import fake_score, sds, vsd
 from dlib.losses import adversarial, score_distillation, score_matching, weights
 
-__all__ = ["Batch", "Loss", "adversarial", "consistency", "denoising", "denoising_score_matching", "drop", "energy_score", "explicit",
-           "fake_score", "huber", "implicit", "lognormal_times", "multistep_consistency", "optimal_coupling", "score_distillation", "score_matching",
-           "sds", "sliced", "sliced_vr", "squared", "uniform_times", "vsd", "weights", "with_omega"]
+__all__ = [
+    "Batch",
+    "Loss",
+    "adversarial",
+    "consistency",
+    "denoising",
+    "denoising_score_matching",
+    "drop",
+    "energy_score",
+    "explicit",
+    "fake_score",
+    "huber",
+    "implicit",
+    "lognormal_times",
+    "multistep_consistency",
+    "optimal_coupling",
+    "score_distillation",
+    "score_matching",
+    "sds",
+    "sliced",
+    "sliced_vr",
+    "squared",
+    "uniform_times",
+    "vsd",
+    "weights",
+    "with_omega",
+]

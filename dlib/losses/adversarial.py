@@ -1,8 +1,10 @@
-"""Floor 5: adversarial losses for few-step students; the discriminator is whatever callable you bring.
+"""Floor 5: adversarial losses for few-step students; the discriminator is whatever callable
+you bring.
 
-A discriminator maps (x (B, *shape), time (B,), cond) to logits (B, k), k opinions a sample: the signature of a `Denoiser`'s
-net. In phased consistency models "real" is not data but what the consistency target says, and both sides are noised
-again inside their phase before they are judged.
+A discriminator maps (x (B, *shape), time (B,), cond) to logits (B, k), k opinions a sample:
+the signature of a `Denoiser`'s net. In phased consistency models "real" is not data but what
+the consistency target says, and both sides are noised again inside their phase before they are
+judged.
 """
 
 from __future__ import annotations
@@ -24,20 +26,26 @@ Discriminator = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 def hinge_real(logits: Tensor) -> Tensor:
-    """max(0, 1 − D), averaged over a sample's logits: (B,). What D minimises on the real, and PCM's generator on the fake."""
+    """max(0, 1 − D), averaged over a sample's logits: (B,). What D minimises on the real, and
+    PCM's generator on the fake.
+    """
     return torch.relu(1 - logits).flatten(1).mean(1)
 
 
 def hinge_fake(logits: Tensor) -> Tensor:
-    """max(0, 1 + D), averaged over a sample's logits: (B,). What D minimises on the fake (Lim & Ye 2017)."""
+    """max(0, 1 + D), averaged over a sample's logits: (B,). What D minimises on the fake (Lim
+    & Ye 2017).
+    """
     return torch.relu(1 + logits).flatten(1).mean(1)
 
 
 def held(discriminator: Discriminator) -> Discriminator:
-    """The same discriminator with constant parameters: gradients flow through it to x, none is computed for its weights.
+    """The same discriminator with constant parameters: gradients flow through it to x, none is
+    computed for its weights.
 
-    The module itself is untouched: no flag is switched, no `.grad` is filled. Of a DistributedDataParallel wrapper the
-    inside is called: nothing is to be summed over processes.
+    The module itself is untouched: no flag is switched, no `.grad` is filled. Of a
+    DistributedDataParallel wrapper the inside is called: nothing is to be summed over
+    processes.
 
     >>> from dlib.nets import MLP
     >>> net, x = MLP(2), torch.ones(3, 2, requires_grad=True)
@@ -47,7 +55,11 @@ def held(discriminator: Discriminator) -> Discriminator:
     """
     if not isinstance(discriminator, nn.Module):
         return discriminator
-    discriminator = discriminator.module if isinstance(discriminator, nn.parallel.DistributedDataParallel) else discriminator
+    discriminator = (
+        discriminator.module
+        if isinstance(discriminator, nn.parallel.DistributedDataParallel)
+        else discriminator
+    )
 
     def judge(x: Tensor, time: Tensor, cond: Any) -> Tensor:
         constants = {name: weight.detach() for name, weight in discriminator.named_parameters()}
@@ -56,41 +68,82 @@ def held(discriminator: Discriminator) -> Discriminator:
     return judge
 
 
-def in_phase(schedule: NoiseSchedule, index: Tensor, draw: Draw, like: Tensor, *, times: Tensor, edges: Tensor) -> tuple[NoiseLevel, NoiseLevel]:
-    """Two levels a sample: the clean edge s_m of its phase, and s uniform in time on (s_m, s_{m+1}] (Wang et al. 2024, section 4).
+def in_phase(
+    schedule: NoiseSchedule,
+    index: Tensor,
+    draw: Draw,
+    like: Tensor,
+    *,
+    times: Tensor,
+    edges: Tensor,
+) -> tuple[NoiseLevel, NoiseLevel]:
+    """Two levels a sample: the clean edge s_m of its phase, and s uniform in time on (s_m,
+    s_{m+1}] (Wang et al. 2024, section 4).
 
-    index: (B,), the place in `times` where the sample's step starts. Draws: a uniform a sample.
+    index: (B,), the place in `times` where the sample's step starts. Draws: a uniform a
+    sample.
     """
     edge, top = phase_of(times, edges, index)
-    return tuple(levels_of(schedule, torch.stack([edge, top - draw.uniform(len(index)).double() * (top - edge)]), like))
+    return tuple(
+        levels_of(
+            schedule,
+            torch.stack([edge, top - draw.uniform(len(index)).double() * (top - edge)]),
+            like,
+        )
+    )
 
 
 def phased_generator(
-    discriminator: Discriminator, schedule: NoiseSchedule, fake: Tensor, index: Tensor, draw: Draw, *,
-    times: Tensor, edges: Tensor, cond: Any = None, clock: Callable = identity,
+    discriminator: Discriminator,
+    schedule: NoiseSchedule,
+    fake: Tensor,
+    index: Tensor,
+    draw: Draw,
+    *,
+    times: Tensor,
+    edges: Tensor,
+    cond: Any = None,
+    clock: Callable = identity,
 ) -> Tensor:
-    """max(0, 1 − D(x_s)) with x_s the student's point noised from its edge up to s: (B,); D's weights get no gradient.
+    """max(0, 1 − D(x_s)) with x_s the student's point noised from its edge up to s: (B,); D's
+    weights get no gradient.
 
-    fake: (B, *shape) at the edges, `Ends.student`; index: `Ends.index`. clock: what turns t into D's time. Draws: as
-    `in_phase`, then the noise.
+    fake: (B, *shape) at the edges, `Ends.student`; index: `Ends.index`. clock: what turns t
+    into D's time. Draws: as `in_phase`, then the noise.
     """
     edge, s = in_phase(schedule, index, draw, fake, times=times, edges=edges)
     return hinge_real(_opinion(held(discriminator), fake, edge, s, draw, cond, clock))
 
 
 def phased_discriminator(
-    discriminator: Discriminator, schedule: NoiseSchedule, real: Tensor, fake: Tensor, index: Tensor, draw: Draw, *,
-    times: Tensor, edges: Tensor, cond: Any = None, clock: Callable = identity,
+    discriminator: Discriminator,
+    schedule: NoiseSchedule,
+    real: Tensor,
+    fake: Tensor,
+    index: Tensor,
+    draw: Draw,
+    *,
+    times: Tensor,
+    edges: Tensor,
+    cond: Any = None,
+    clock: Callable = identity,
 ) -> Loss:
-    """E max(0, 1 − D(real)) + max(0, 1 + D(fake)), both noised from the edge to the same s, each with noise of its own.
+    """E max(0, 1 − D(real)) + max(0, 1 + D(fake)), both noised from the edge to the same s,
+    each with noise of its own.
 
-    real: the consistency target's points at the edges, fake: the student's; gradients reach neither. Otherwise as
-    `phased_generator`. Draws: as `in_phase`, then the noise of the real, then that of the fake.
+    real: the consistency target's points at the edges, fake: the student's; gradients reach
+    neither. Otherwise as `phased_generator`. Draws: as `in_phase`, then the noise of the real,
+    then that of the fake.
     """
     edge, s = in_phase(schedule, index, draw, real, times=times, edges=edges)
-    yes, no = (_opinion(discriminator, x.detach(), edge, s, draw, cond, clock) for x in (real, fake))
+    yes, no = (
+        _opinion(discriminator, x.detach(), edge, s, draw, cond, clock) for x in (real, fake)
+    )
     each = hinge_real(yes) + hinge_fake(no)
-    return Loss(each.mean(), {"loss": each.detach().mean(), "real": yes.detach().mean(), "fake": no.detach().mean()})
+    return Loss(
+        each.mean(),
+        {"loss": each.detach().mean(), "real": yes.detach().mean(), "fake": no.detach().mean()},
+    )
 
 
 def _opinion(discriminator, x, edge, s, draw, cond, clock) -> Tensor:

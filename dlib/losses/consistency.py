@@ -1,8 +1,10 @@
-"""Floor 5: consistency distillation: two neighbours on a teacher's path must be sent to the same point.
+"""Floor 5: consistency distillation: two neighbours on a teacher's path must be sent to the
+same point.
 
-One loss for the family. Draw a start t_i on a grid of times and noise the data to it; the teacher walks one solver step
-to the end t_j; student and target jump, the one from the start, the other from the end, to the clean edge of their phase,
-and are compared there. One phase that ends at the clean data is consistency distillation (Song et al. 2023) and latent
+One loss for the family. Draw a start t_i on a grid of times and noise the data to it; the
+teacher walks one solver step to the end t_j; student and target jump, the one from the start,
+the other from the end, to the clean edge of their phase, and are compared there. One phase
+that ends at the clean data is consistency distillation (Song et al. 2023) and latent
 consistency (Luo et al. 2023); M phases are phased consistency models (Wang et al. 2024).
 """
 
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor
 
 from dlib._util import Draw, per_sample, require, sent
-from dlib.denoiser import Denoiser, Prediction, guided
+from dlib.denoiser import Denoiser, guided
+from dlib.prediction import Prediction
 from dlib.losses import weights
 from dlib.losses.denoising import Batch, Loss
 from dlib.losses.weights import Weight
@@ -31,7 +34,8 @@ def squared(a: Tensor, b: Tensor) -> Tensor:
 
 
 def huber(c: float = 1e-3) -> Distance:
-    """√((a−b)² + c²) − c of each value, averaged over a sample's values: (B,); about |a − b| (Luo et al. 2023, as released).
+    """√((a−b)² + c²) − c of each value, averaged over a sample's values: (B,); about |a − b|
+    (Luo et al. 2023, as released).
 
     >>> huber(4.0)(torch.tensor([[3.0, 0.0]]), torch.zeros(1, 2))
     tensor([0.5000])
@@ -40,20 +44,25 @@ def huber(c: float = 1e-3) -> Distance:
 
 
 def with_omega(cond: Any, omega: Tensor) -> dict[str, Any]:
-    """The condition of a student that is told its guidance: `cond` with ω (B,) under the name "omega".
+    """The condition of a student that is told its guidance: `cond` with ω (B,) under the name
+    "omega".
 
     >>> with_omega({"text": torch.zeros(2, 3)}, torch.ones(2)).keys()
     dict_keys(['text', 'omega'])
     """
-    return {**(cond if isinstance(cond, Mapping) else {} if cond is None else {"cond": cond}), "omega": omega}
+    return {
+        **(cond if isinstance(cond, Mapping) else {} if cond is None else {"cond": cond}),
+        "omega": omega,
+    }
 
 
 class Ends(NamedTuple):
     """What a consistency loss compares.
 
-    prediction: the student's, at the start of the step, with its gradient. target: where the target sends the end of the
-    step, (B, *shape) at the level `edge`, without gradient. edge: the phase's clean edge, `CLEAN` for a phase that ends at
-    the data. index: (B,) int64 on the CPU, the place of the start in the grid.
+    prediction: the student's, at the start of the step, with its gradient. target: where the
+    target sends the end of the step, (B, *shape) at the level `edge`, without gradient. edge:
+    the phase's clean edge, `CLEAN` for a phase that ends at the data. index: (B,) int64 on the
+    CPU, the place of the start in the grid.
     """
 
     prediction: Prediction
@@ -63,24 +72,41 @@ class Ends(NamedTuple):
 
     @property
     def student(self) -> Tensor:
-        """Where the student sends the start of the step: (B, *shape) at `edge`, with its gradient."""
+        """Where the student sends the start of the step: (B, *shape) at `edge`, with its
+        gradient.
+        """
         return jump(self.prediction, self.edge)
 
 
 def jump(prediction: Prediction, edge: NoiseLevel) -> Tensor:
-    """α_s x₀ + σ_s ε, the point of level s that a prediction means; its x₀ for `CLEAN`. From s itself it is exactly x."""
+    """α_s x₀ + σ_s ε, the point of level s that a prediction means; its x₀ for `CLEAN`. From s
+    itself it is exactly x.
+    """
     return prediction.x0 if edge is CLEAN else prediction.mix(edge.alpha, edge.sigma)
 
 
 def ends(
-    student: Denoiser, teacher: Denoiser, target: Denoiser, batch: Batch, draw: Draw, *, times: Tensor, edges: Tensor | None = None,
-    skip: int = 1, omega: tuple[float, float] | None = None, null: Any = None, embed: Callable | None = None, solver: Solver = ddim,
+    student: Denoiser,
+    teacher: Denoiser,
+    target: Denoiser,
+    batch: Batch,
+    draw: Draw,
+    *,
+    times: Tensor,
+    edges: Tensor | None = None,
+    skip: int = 1,
+    omega: tuple[float, float] | None = None,
+    null: Any = None,
+    embed: Callable | None = None,
+    solver: Solver = ddim,
 ) -> Ends:
     """Both ends of a consistency step; the arguments are those of `consistency`, which see."""
     _check(batch, times, edges, skip, omega, embed, solver)
     x0, n = batch.x0, len(batch.x0)
     index = draw.integers(len(times) - 1, n)
-    scale = None if omega is None else sent(omega[0] + (omega[1] - omega[0]) * draw.uniform(n), x0)
+    scale = (
+        None if omega is None else sent(omega[0] + (omega[1] - omega[0]) * draw.uniform(n), x0)
+    )
     noise = draw.normal(x0) if batch.noise is None else batch.noise
     start, end, edge = _stations(student.schedule, times, edges, index, skip, x0)
     x, cond = start.alpha * x0 + start.sigma * noise, batch.cond
@@ -93,48 +119,104 @@ def ends(
 
 
 def consistency(
-    student: Denoiser, teacher: Denoiser, target: Denoiser, batch: Batch, draw: Draw, *, times: Tensor, edges: Tensor | None = None,
-    skip: int = 1, omega: tuple[float, float] | None = None, null: Any = None, embed: Callable | None = None, solver: Solver = ddim,
+    student: Denoiser,
+    teacher: Denoiser,
+    target: Denoiser,
+    batch: Batch,
+    draw: Draw,
+    *,
+    times: Tensor,
+    edges: Tensor | None = None,
+    skip: int = 1,
+    omega: tuple[float, float] | None = None,
+    null: Any = None,
+    embed: Callable | None = None,
+    solver: Solver = ddim,
     distance: Distance = huber(),
 ) -> Loss:
-    """E d(f_θ(x_{t_i}), sg f_θ⁻(x̂_{t_j})), averaged over the batch (Song et al. 2023, eq. 7; Luo et al. 2023; Wang et al. 2024).
+    """E d(f_θ(x_{t_i}), sg f_θ⁻(x̂_{t_j})), averaged over the batch (Song et al. 2023, eq. 7;
+    Luo et al. 2023; Wang et al. 2024).
 
-    student, target: consistency functions; for one phase in their `boundary`, without which a constant has no loss. target:
-    the student itself or its moving average. teacher: the diffusion model whose path is followed; neither it nor the
-    target gets a gradient. times: (N+1,) descending float64, as `grid` returns. edges: the phases' clean ends, descending
-    and ending with times[-1], as `pcm_edges` returns; both sides jump to the largest edge below the start, and `skip` steps
-    of the grid go no further. None is one phase whose end is the clean data, f = x₀.
+    student, target: consistency functions; for one phase in their `boundary`, without which a
+    constant has no loss. target: the student itself or its moving average. teacher: the
+    diffusion model whose path is followed; neither it nor the target gets a gradient. times:
+    (N+1,) descending float64, as `grid` returns. edges: the phases' clean ends, descending and
+    ending with times[-1], as `pcm_edges` returns; both sides jump to the largest edge below
+    the start, and `skip` steps of the grid go no further. None is one phase whose end is the
+    clean data, f = x₀.
 
-    omega: the teacher is guided, each sample with its own ω uniform in this range, against the condition `null`. embed:
-    (cond, ω) ↦ the condition of student and target, e.g. `with_omega`. solver: memoryless and without noise. distance:
-    (B, *shape) twice ↦ (B,). Draws: the start's place i, uniform on 0 … N−1; ω, if there is one; the noise (unless the
+    omega: the teacher is guided, each sample with its own ω uniform in this range, against the
+    condition `null`. embed: (cond, ω) ↦ the condition of student and target, e.g.
+    `with_omega`. solver: memoryless and without noise. distance: (B, *shape) twice ↦ (B,).
+    Draws: the start's place i, uniform on 0 … N−1; ω, if there is one; the noise (unless the
     batch brings its own).
 
     >>> from dlib import Mixture, edm, exact, grid
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), edm())
     >>> times = grid(edm(), 18, "karras")
-    >>> loss = consistency(model, model, model, Batch(torch.ones(4, 2)), Draw(0), times=times, edges=times[1:])
-    >>> loss.value.item()  # as many phases as steps: the student is asked for the teacher's own step
+    >>> batch, every = Batch(torch.ones(4, 2)), times[1:]  # as many phases as steps:
+    >>> loss = consistency(model, model, model, batch, Draw(0), times=times, edges=every)
+    >>> loss.value.item()  # the student is asked for the teacher's own step
     0.0
     """
-    both = ends(student, teacher, target, batch, draw, times=times, edges=edges, skip=skip, omega=omega, null=null, embed=embed, solver=solver)
+    both = ends(
+        student,
+        teacher,
+        target,
+        batch,
+        draw,
+        times=times,
+        edges=edges,
+        skip=skip,
+        omega=omega,
+        null=null,
+        embed=embed,
+        solver=solver,
+    )
     each = distance(both.student, both.target)
     return Loss(each.mean(), {"loss": each.detach().mean()})
 
 
 def multistep_consistency(
-    student: Denoiser, teacher: Denoiser, target: Denoiser, batch: Batch, draw: Draw, *, times: Tensor, edges: Tensor | None = None,
-    skip: int = 1, omega: tuple[float, float] | None = None, null: Any = None, embed: Callable | None = None, solver: Solver = ddim,
+    student: Denoiser,
+    teacher: Denoiser,
+    target: Denoiser,
+    batch: Batch,
+    draw: Draw,
+    *,
+    times: Tensor,
+    edges: Tensor | None = None,
+    skip: int = 1,
+    omega: tuple[float, float] | None = None,
+    null: Any = None,
+    embed: Callable | None = None,
+    solver: Solver = ddim,
     weight: Weight = weights.v,
 ) -> Loss:
-    """E w(t) ‖x₀_θ(x_t) − x̃‖² with x̃ = (z − ρ x_t)/(α_s − ρ α_t), ρ = σ_s/σ_t (Heek et al. 2024, alg. 1).
+    """E w(t) ‖x₀_θ(x_t) − x̃‖² with x̃ = (z − ρ x_t)/(α_s − ρ α_t), ρ = σ_s/σ_t (Heek et al.
+    2024, alg. 1).
 
-    As `consistency`, but the target's point z at the edge s is carried back to x₀ by inverting the DDIM step t → s, so the
-    loss is a denoising loss with a better target: the squared loss at the edge, reweighted by w/(α_s − ρα_t)². One phase
-    is a consistency model; as many phases as steps is a diffusion model that learns the teacher's x₀. weight: of
-    `dlib.losses.weights`. A mean over a sample's values and over the batch. Arguments and draws as for `consistency`.
+    As `consistency`, but the target's point z at the edge s is carried back to x₀ by inverting
+    the DDIM step t → s, so the loss is a denoising loss with a better target: the squared loss
+    at the edge, reweighted by w/(α_s − ρα_t)². One phase is a consistency model; as many
+    phases as steps is a diffusion model that learns the teacher's x₀. weight: of
+    `dlib.losses.weights`. A mean over a sample's values and over the batch. Arguments and
+    draws as for `consistency`.
     """
-    both = ends(student, teacher, target, batch, draw, times=times, edges=edges, skip=skip, omega=omega, null=null, embed=embed, solver=solver)
+    both = ends(
+        student,
+        teacher,
+        target,
+        batch,
+        draw,
+        times=times,
+        edges=edges,
+        skip=skip,
+        omega=omega,
+        null=null,
+        embed=embed,
+        solver=solver,
+    )
     prediction, edge = both.prediction, both.edge
     rho = edge.sigma / prediction.level.sigma
     aim = (both.target - rho * prediction.x) / (edge.alpha - rho * prediction.level.alpha)
@@ -144,34 +226,62 @@ def multistep_consistency(
 
 
 def levels_of(schedule: NoiseSchedule, t: Tensor, like: Tensor) -> list[NoiseLevel]:
-    """One level of tensors (B, 1, …) for each row of t (k, B), which is on the CPU; computed there in float64 and sent at once."""
+    """One level of tensors (B, 1, …) for each row of t (k, B), which is on the CPU; computed
+    there in float64 and sent at once.
+    """
     fields = sent(torch.stack(list(schedule.at(t.double()))), like)
     return [NoiseLevel(*(per_sample(field, like) for field in row)) for row in fields.unbind(1)]
 
 
 def phase_of(times: Tensor, edges: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """(clean edge, noisy end) of the phase in which the time of each place starts: (B,) and (B,)."""
+    """(clean edge, noisy end) of the phase in which the time of each place starts: (B,) and
+    (B,).
+    """
     phase = (edges >= times[index, None]).sum(1)
     return edges[phase], torch.cat([times[:1], edges])[phase]
 
 
-def _stations(schedule, times, edges, index, skip, like) -> tuple[NoiseLevel, NoiseLevel, NoiseLevel]:
+def _stations(
+    schedule, times, edges, index, skip, like
+) -> tuple[NoiseLevel, NoiseLevel, NoiseLevel]:
     """Start, end and edge of each sample's step."""
     end = times[(index + skip).clamp(max=len(times) - 1)]
     if edges is None:
         return (*levels_of(schedule, torch.stack([times[index], end]), like), CLEAN)
     edge, _ = phase_of(times, edges, index)
-    return tuple(levels_of(schedule, torch.stack([times[index], torch.maximum(end, edge), edge]), like))
+    return tuple(
+        levels_of(schedule, torch.stack([times[index], torch.maximum(end, edge), edge]), like)
+    )
 
 
 def _check(batch, times, edges, skip, omega, embed, solver) -> None:
-    require(times.ndim == 1 and len(times) > 1 and bool((times.diff() < 0).all()),
-            f"consistency: times of shape {tuple(times.shape)} must fall from noise to data: pass grid(schedule, n)")
-    require(edges is None or bool((edges.diff() < 0).all() and edges[-1] == times[-1] and edges[0] < times[0]),
-            "consistency: edges must be descending times below the first, the last of them the grid's last: pass pcm_edges(times, phases)")
+    require(
+        times.ndim == 1 and len(times) > 1 and bool((times.diff() < 0).all()),
+        f"consistency: times of shape {tuple(times.shape)} must fall from noise to data: pass "
+        "grid(schedule, n)",
+    )
+    require(
+        edges is None
+        or bool((edges.diff() < 0).all() and edges[-1] == times[-1] and edges[0] < times[0]),
+        "consistency: edges must be descending times below the first, the last of them the "
+        "grid's last: pass pcm_edges(times, phases)",
+    )
     require(skip >= 1, f"consistency: skip = {skip} steps of the grid, wanted at least 1")
-    require(solver.memoryless and not solver.noisy, f"consistency: {getattr(solver, '__name__', solver)} has a memory or adds noise: use ddim or heun")
-    require(omega is None or len(omega) == 2, f"consistency: omega = {omega}, wanted a range (low, high)")
-    require(embed is None or omega is not None, "consistency: embed tells the student ω, but there is none: pass omega=(low, high)")
+    require(
+        solver.memoryless and not solver.noisy,
+        f"consistency: {getattr(solver, '__name__', solver)} has a memory or adds noise: use "
+        "ddim or heun",
+    )
+    require(
+        omega is None or len(omega) == 2,
+        f"consistency: omega = {omega}, wanted a range (low, high)",
+    )
+    require(
+        embed is None or omega is not None,
+        "consistency: embed tells the student ω, but there is none: pass omega=(low, high)",
+    )
     shape = None if batch.noise is None else batch.noise.shape
-    require(shape in (None, batch.x0.shape), f"consistency: noise has shape {shape}, x0 {tuple(batch.x0.shape)}: one ε for each x0")
+    require(
+        shape in (None, batch.x0.shape),
+        f"consistency: noise has shape {shape}, x0 {tuple(batch.x0.shape)}: one ε for each x0",
+    )

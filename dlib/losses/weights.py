@@ -1,8 +1,10 @@
-"""Floor 5: weights of the denoising loss: which face the error is measured on, and what multiplies it.
+"""Floor 5: weights of the denoising loss: which face the error is measured on, and what
+multiplies it.
 
-Losses on ε, x₀, v, velocity or score are one loss under different weights, whichever face the network predicts, because
-for a given x all errors are proportional (Salimans & Ho 2022, section 4; Kingma et al. 2021). Calling a weight gives its
-value in one currency: what multiplies ‖x₀ − x₀_θ‖².
+Losses on ε, x₀, v, velocity or score are one loss under different weights, whichever face the
+network predicts, because for a given x all errors are proportional (Salimans & Ho 2022,
+section 4; Kingma et al. 2021). Calling a weight gives its value in one currency: what
+multiplies ‖x₀ − x₀_θ‖².
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlib.denoiser import parts
+from dlib.prediction import parts
 from dlib.schedule import NoiseLevel, NoiseSchedule
 
 
@@ -25,7 +27,8 @@ def one(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
 def exchange(face: str, other: str, level: NoiseLevel, schedule: NoiseSchedule) -> float | Tensor:
     """(error of `face`) / (error of `other`) at the same x: exactly 1 for the same face.
 
-    With x = αx₀ + σε fixed, errors of x₀ and ε are σu and −αu, so that of c·x₀ + d·ε is (cσ − dα)u.
+    With x = αx₀ + σε fixed, errors of x₀ and ε are σu and −αu, so that of c·x₀ + d·ε is (cσ −
+    dα)u.
     """
     if face == other:
         return 1.0
@@ -46,7 +49,9 @@ class Weight:
 
 
 eps = Weight("eps")
-"""‖ε − ε_θ‖², SNR in x₀'s currency: DDPM's simple loss (Ho et al. 2020, eq. 14), σ² times denoising score matching."""
+"""‖ε − ε_θ‖², SNR in x₀'s currency: DDPM's simple loss (Ho et al. 2020, eq. 14), σ² times
+denoising score matching.
+"""
 
 x0 = Weight("x0")
 """‖x₀ − x₀_θ‖²."""
@@ -74,7 +79,8 @@ def min_snr(gamma: float = 5.0) -> Weight:
 def edm(sigma_data: float = 0.5) -> Weight:
     """(κ² + σ_d²)/(κσ_d)² in x₀'s currency, κ = σ/α (Karras et al. 2022, table 1).
 
-    For data of standard deviation σ_d a value's loss is then 1 at every level for the best linear denoiser, κ²σ_d²/(κ² + σ_d²).
+    For data of standard deviation σ_d a value's loss is then 1 at every level for the best
+    linear denoiser, κ²σ_d²/(κ² + σ_d²).
     """
     return Weight("x0", lambda level, schedule: _snr(level) + sigma_data**-2)
 
@@ -85,4 +91,6 @@ def _falling_snr(level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
 
 
 elbo = Weight("x0", _falling_snr)
-"""−½ dSNR/dt in x₀'s currency: with t uniform, the diffusion part of the variational bound, in nats (Kingma et al. 2021, eq. 17)."""
+"""−½ dSNR/dt in x₀'s currency: with t uniform, the diffusion part of the variational bound, in
+nats (Kingma et al. 2021, eq. 17).
+"""

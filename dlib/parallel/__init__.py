@@ -1,4 +1,6 @@
-"""Floor 4: sampling in parallel over time: the same trajectory in fewer rounds of network calls, each on a larger batch."""
+"""Floor 4: sampling in parallel over time: the same trajectory in fewer rounds of network
+calls, each on a larger batch.
+"""
 
 from dlib.parallel.lockstep import Lockstep, Parallel, Step
 from dlib.parallel.parareal import Iteration, iterations, parareal

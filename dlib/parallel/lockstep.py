@@ -1,4 +1,6 @@
-"""Floor 4: many runs of a solver at once: whenever all of them wait for the network, their questions become one batch."""
+"""Floor 4: many runs of a solver at once: whenever all of them wait for the network, their
+questions become one batch.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,10 @@ from dlib.solvers.driver import check
 class Parallel(NamedTuple):
     """What sampling in parallel found, and what it cost.
 
-    x (B, *shape) at the last level. sweeps: rounds of refinement. depth: network calls made one after another, each on a
-    batch: the latency, where a batch is as fast as a sample. work: evaluations of the batch x, what `sample` calls NFE.
-    residuals (sweeps, points): the change of each point in each sweep, largest over the batch; NaN where none was made.
+    x (B, *shape) at the last level. sweeps: rounds of refinement. depth: network calls made
+    one after another, each on a batch: the latency, where a batch is as fast as a sample.
+    work: evaluations of the batch x, what `sample` calls NFE. residuals (sweeps, points): the
+    change of each point in each sweep, largest over the batch; NaN where none was made.
     """
 
     x: Tensor
@@ -40,10 +43,12 @@ class Step(NamedTuple):
 
 
 class Lockstep:
-    """Makes steps side by side and counts them. Solvers are pure, so a step may be begun anew for each answer of the network.
+    """Makes steps side by side and counts them. Solvers are pure, so a step may be begun anew
+    for each answer of the network.
 
-    Each step is computed with float levels on x's own batch, exactly as `sample` does; the network alone sees one large batch.
-    So a step made here equals the step made alone, bit for bit, if the network's rows do not depend on their neighbours.
+    Each step is computed with float levels on x's own batch, exactly as `sample` does; the
+    network alone sees one large batch. So a step made here equals the step made alone, bit for
+    bit, if the network's rows do not depend on their neighbours.
     """
 
     def __init__(self, model: Denoiser, cond: Any = None):
@@ -105,22 +110,54 @@ def _stack(conds: Sequence[Any]) -> Any:
     return torch.cat(conds) if isinstance(conds[0], Tensor) else conds[0]
 
 
-def begin(name: str, model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver, tol: float, draw: Draw | None) -> tuple:
-    """Check the arguments that all parallel samplers share; return (levels, the noise of each step, drawn as `sample` draws it)."""
+def begin(
+    name: str,
+    model: Denoiser,
+    x: Tensor,
+    levels: Sequence[NoiseLevel],
+    solver: Solver,
+    tol: float,
+    draw: Draw | None,
+) -> tuple:
+    """Check the arguments that all parallel samplers share; return (levels, the noise of each
+    step, drawn as `sample` draws it).
+    """
     levels = list(levels)
     check(model, x, levels, solver, draw)
-    require(solver.memoryless, f"{name}: {solver.__name__} remembers former steps, but steps made at the same time have none: "
-            "use a solver without memory, such as ddim, heun, dpm_solver_2, dpm_solver_3 or ancestral")
-    require(tol >= 0, f"{name}: tol = {tol:g}, wanted 0 (the sequential result exactly) or more, e.g. 1e-3")
+    require(
+        solver.memoryless,
+        f"{name}: {solver.__name__} remembers former steps, but steps made at the same time "
+        "have none: "
+        "use a solver without memory, such as ddim, heun, dpm_solver_2, dpm_solver_3 or "
+        "ancestral",
+    )
+    require(
+        tol >= 0,
+        f"{name}: tol = {tol:g}, wanted 0 (the sequential result exactly) or more, e.g. 1e-3",
+    )
     noises = [draw.normal(x) if solver.noisy and b.sigma > 0 else None for b in levels[1:]]
     return levels, noises
 
 
-def finite(name: str, values: Sequence[Tensor], sweeps: Sequence[int], steps: Sequence[int], levels: Sequence[NoiseLevel]) -> None:
-    """Raise FloatingPointError, naming sweep and step, if one of `values`, what `steps` of `sweeps` gave, is not finite."""
+def finite(
+    name: str,
+    values: Sequence[Tensor],
+    sweeps: Sequence[int],
+    steps: Sequence[int],
+    levels: Sequence[NoiseLevel],
+) -> None:
+    """Raise FloatingPointError, naming sweep and step, if one of `values`, what `steps` of
+    `sweeps` gave, is not finite.
+    """
     ok = torch.stack([value.isfinite().all() for value in values]).tolist()
     if not all(ok):
-        step, sweep = min((step, sweep) for step, sweep, fine in zip(steps, sweeps, ok) if not fine)
-        raise FloatingPointError(f"{name}: x is no longer finite in sweep {sweep}, after step {step + 1} of {len(levels) - 1} (from t = {levels[step].t:g}): "
-                                 "look at the network's output there; the first sweeps visit points that no sampler does: "
-                                 "try a smaller window, or more blocks for parareal")
+        step, sweep = min(
+            (step, sweep) for step, sweep, fine in zip(steps, sweeps, ok) if not fine
+        )
+        raise FloatingPointError(
+            f"{name}: x is no longer finite in sweep {sweep}, after step {step + 1} of "
+            f"{len(levels) - 1} (from t = {levels[step].t:g}): "
+            "look at the network's output there; the first sweeps visit points that no sampler "
+            "does: "
+            "try a smaller window, or more blocks for parareal"
+        )

@@ -1,4 +1,6 @@
-"""Floor 4: Picard iteration: guess the whole trajectory, then let every step correct it at once."""
+"""Floor 4: Picard iteration: guess the whole trajectory, then let every step correct it at
+once.
+"""
 
 from __future__ import annotations
 
@@ -17,47 +19,80 @@ from dlib.solvers.first_order import ddim
 
 
 def picard(
-    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, window: int | None = None, tol: float = 1e-3,
-    cond: Any = None, draw: Draw | None = None, each: Callable[[int, int], None] | None = None,
+    model: Denoiser,
+    x: Tensor,
+    levels: Sequence[NoiseLevel],
+    solver: Solver = ddim,
+    window: int | None = None,
+    tol: float = 1e-3,
+    cond: Any = None,
+    draw: Draw | None = None,
+    each: Callable[[int, int], None] | None = None,
 ) -> Parallel:
-    """Sample by Picard iteration over a sliding window of steps (Shih et al. 2023, ParaDiGMS, algorithm 1).
+    """Sample by Picard iteration over a sliding window of steps (Shih et al. 2023, ParaDiGMS,
+    algorithm 1).
 
-    A sweep makes the steps Φ_i of all points of the window in one network call, and sums up their changes:
-    X_{j+1} ← Φ_j(X_j) + A_j (X_j^new − X_j), A the ratio of √(α²+σ²), which keeps the iterate's scale on every schedule. The
-    window then moves past the points whose change is at most tol·σ (root mean square), one at least: after k sweeps the
-    first k points are those of `sample`, bit for bit, noise included, whatever was guessed; tol = 0 gives `sample`'s result.
+    A sweep makes the steps Φ_i of all points of the window in one network call, and sums up
+    their changes: X_{j+1} ← Φ_j(X_j) + A_j (X_j^new − X_j), A the ratio of √(α²+σ²), which
+    keeps the iterate's scale on every schedule. The window then moves past the points whose
+    change is at most tol·σ (root mean square), one at least: after k sweeps the first k points
+    are those of `sample`, bit for bit, noise included, whatever was guessed; tol = 0 gives
+    `sample`'s result.
 
-    window: points refined at once, all by default. each: called with (points done, points in all) after each sweep.
-    Raises ValueError for a solver with memory, and FloatingPointError naming sweep and step.
+    window: points refined at once, all by default. each: called with (points done, points in
+    all) after each sweep. Raises ValueError for a solver with memory, and FloatingPointError
+    naming sweep and step.
 
     >>> from dlib import Draw, exact, grid, picard, sample, vp
     >>> from dlib.mixtures import Mixture
-    >>> model = exact(Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.3)), vp())
-    >>> x, levels = Draw(0).normal(torch.empty(4, 1, dtype=torch.float64)), vp().levels(grid(vp(), 30))
+    >>> two = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.3))
+    >>> model, levels = exact(two, vp()), vp().levels(grid(vp(), 30))
+    >>> x = Draw(0).normal(torch.empty(4, 1, dtype=torch.float64))
     >>> found = picard(model, x, levels, tol=0)
     >>> bool((found.x == sample(model, x, levels)).all()), found.depth <= 30
     (True, True)
     """
-    return _last(_begun("picard", model, x, levels, solver, window, tol, cond, draw, None, None, 1), each)
+    return _last(
+        _begun("picard", model, x, levels, solver, window, tol, cond, draw, None, None, 1), each
+    )
 
 
 def anderson(
-    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, window: int | None = None, tol: float = 1e-3,
-    cond: Any = None, draw: Draw | None = None, each: Callable[[int, int], None] | None = None, order: int = 8, memory: int = 3,
+    model: Denoiser,
+    x: Tensor,
+    levels: Sequence[NoiseLevel],
+    solver: Solver = ddim,
+    window: int | None = None,
+    tol: float = 1e-3,
+    cond: Any = None,
+    draw: Draw | None = None,
+    each: Callable[[int, int], None] | None = None,
+    order: int = 8,
+    memory: int = 3,
 ) -> Parallel:
-    """`picard` accelerated: each point looks back over `order` steps, and triangular Anderson mixing combines `memory` iterates
-    (Tang et al. 2024, ParaTAA, algorithm 1).
+    """`picard` accelerated: each point looks back over `order` steps, and triangular Anderson
+    mixing combines `memory` iterates (Tang et al. 2024, ParaTAA, algorithm 1).
 
-    order: 1 is the bare recursion X_{j+1} ← Φ_j(X_j), the window's length Picard's sum. memory: 1 is no acceleration. Mixing
-    weights are least squares over the points not cleaner than the one they serve, for each sample, so finished points stay
-    finished; the first unfinished point is never mixed. The rest is as for `picard`.
+    order: 1 is the bare recursion X_{j+1} ← Φ_j(X_j), the window's length Picard's sum.
+    memory: 1 is no acceleration. Mixing weights are least squares over the points not cleaner
+    than the one they serve, for each sample, so finished points stay finished; the first
+    unfinished point is never mixed. The rest is as for `picard`.
     """
-    require(order >= 1 and memory >= 1, f"anderson: order = {order}, memory = {memory}, wanted both at least 1")
-    return _last(_begun("anderson", model, x, levels, solver, window, tol, cond, draw, None, order, memory), each)
+    require(
+        order >= 1 and memory >= 1,
+        f"anderson: order = {order}, memory = {memory}, wanted both at least 1",
+    )
+    return _last(
+        _begun(
+            "anderson", model, x, levels, solver, window, tol, cond, draw, None, order, memory
+        ),
+        each,
+    )
 
 
 class Sweep(NamedTuple):
-    """Where `sweeps` stands: the points X_0 … X_N, how many of the N steps are `done`, and depth and work so far (see `Parallel`).
+    """Where `sweeps` stands: the points X_0 … X_N, how many of the N steps are `done`, and
+    depth and work so far (see `Parallel`).
 
     change (N + 1,): how far the sweep moved each point, over σ; NaN where it made none.
     """
@@ -71,26 +106,56 @@ class Sweep(NamedTuple):
 
 
 def sweeps(
-    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, window: int | None = None, tol: float = 1e-3,
-    cond: Any = None, draw: Draw | None = None, guess: Sequence[Tensor] | None = None,
+    model: Denoiser,
+    x: Tensor,
+    levels: Sequence[NoiseLevel],
+    solver: Solver = ddim,
+    window: int | None = None,
+    tol: float = 1e-3,
+    cond: Any = None,
+    draw: Draw | None = None,
+    guess: Sequence[Tensor] | None = None,
 ) -> Iterator[Sweep]:
-    """`picard` as a generator, as `walk` is of `sample`: yield the guess, then all points after each sweep.
+    """`picard` as a generator, as `walk` is of `sample`: yield the guess, then all points
+    after each sweep.
 
-    guess: points X_0 … X_N to begin with, such as those of a similar sample; X_0 must be x. By default all are x, scaled like √(α²+σ²).
+    guess: points X_0 … X_N to begin with, such as those of a similar sample; X_0 must be x. By
+    default all are x, scaled like √(α²+σ²).
     """
     return _begun("sweeps", model, x, levels, solver, window, tol, cond, draw, guess, None, 1)
 
 
-def _begun(name, model, x, levels, solver, window, tol, cond, draw, guess, order, memory) -> Iterator[Sweep]:
+def _begun(
+    name, model, x, levels, solver, window, tol, cond, draw, guess, order, memory
+) -> Iterator[Sweep]:
     levels, noises = begin(name, model, x, levels, solver, tol, draw)
     steps = len(levels) - 1
     window = steps if window is None else window
-    require(window >= 1, f"{name}: window = {window}, wanted at least 1 step, or None for all {steps}")
+    require(
+        window >= 1, f"{name}: window = {window}, wanted at least 1 step, or None for all {steps}"
+    )
     if guess is not None:
-        require(len(guess) == steps + 1 and all(point.shape == x.shape for point in guess) and bool((guess[0] == x).all()),
-                f"{name}: the guess has {len(guess)} points, wanted {steps + 1} of shape {tuple(x.shape)}, the first of them x")
+        require(
+            len(guess) == steps + 1
+            and all(point.shape == x.shape for point in guess)
+            and bool((guess[0] == x).all()),
+            f"{name}: the guess has {len(guess)} points, wanted {steps + 1} of shape "
+            f"{tuple(x.shape)}, the first of them x",
+        )
     points = _constant(x, levels) if guess is None else list(guess)
-    return _sweeps(name, Lockstep(model, cond), points, levels, solver, noises, window, tol, order or steps, memory, guess is None)
+    return _sweeps(
+        name,
+        Lockstep(model, cond),
+        points,
+        levels,
+        solver,
+        noises,
+        window,
+        tol,
+        order or steps,
+        memory,
+        guess is None,
+    )
 
 
 def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memory, fill):
@@ -113,15 +178,19 @@ def _sweeps(name, run, points, levels, solver, noises, window, tol, order, memor
 
 
 def _summed(made: Tensor, old: Tensor, carry: Tensor) -> Tensor:
-    """X_{j+1} ← Φ_j(X_j) + Σ_{i<j} A_ji (Φ_i(X_i) − X_{i+1}), with made = Φ(X), old = X: (W, B, *shape).
+    """X_{j+1} ← Φ_j(X_j) + Σ_{i<j} A_ji (Φ_i(X_i) − X_{i+1}), with made = Φ(X), old = X: (W,
+    B, *shape).
 
-    The sum comes last: where all before is settled its terms are 0, and the point is the step, exactly.
+    The sum comes last: where all before is settled its terms are 0, and the point is the step,
+    exactly.
     """
     return made + torch.tensordot(carry.to(made), made - old, 1)
 
 
 def _size(level: NoiseLevel) -> float:
-    """√(α²+σ²): how large x is where the data have variance 1. In x over this, all schedules with the same λ are one."""
+    """√(α²+σ²): how large x is where the data have variance 1. In x over this, all schedules
+    with the same λ are one.
+    """
     return (level.alpha**2 + level.sigma**2) ** 0.5
 
 
@@ -131,7 +200,9 @@ def _constant(x: Tensor, levels: Sequence[NoiseLevel]) -> list[Tensor]:
 
 
 def _carry(levels: Sequence[NoiseLevel], order: int) -> Tensor:
-    """A (N, N): how far a change of X_{i+1} carries over to X_{j+1}, for 0 < j − i < order; zero elsewhere."""
+    """A (N, N): how far a change of X_{i+1} carries over to X_{j+1}, for 0 < j − i < order;
+    zero elsewhere.
+    """
     size = torch.tensor([_size(level) for level in levels[1:]], dtype=torch.float64)
     n = torch.arange(len(size))
     near = (n[:, None] > n) & (n[:, None] - n < order)
@@ -139,22 +210,34 @@ def _carry(levels: Sequence[NoiseLevel], order: int) -> Tensor:
 
 
 def _change(new: Tensor, old: Tensor, levels: Sequence[NoiseLevel], inside: range) -> Tensor:
-    """(N + 1,) root mean square of the change over σ, largest over the batch; NaN outside of the window."""
-    sigma = torch.tensor([levels[i + 1].sigma or levels[-2].sigma for i in inside], dtype=torch.float64)
+    """(N + 1,) root mean square of the change over σ, largest over the batch; NaN outside of
+    the window.
+    """
+    sigma = torch.tensor(
+        [levels[i + 1].sigma or levels[-2].sigma for i in inside], dtype=torch.float64
+    )
     moved = (new - old).flatten(2).square().mean(2).sqrt().amax(1).double().cpu()
     change = torch.full((len(levels),), torch.nan, dtype=torch.float64)
     change[inside.start + 1 : inside.stop + 1] = moved / sigma
     return change
 
 
-def _mix(new: Tensor, old: Tensor, past: list, start: int, memory: int, ridge: float = 1e-3) -> tuple[Tensor, list]:
-    """Triangular Anderson mixing: (mixed points, iterates to remember). Points (W, B, *shape) from step `start`.
+def _mix(
+    new: Tensor, old: Tensor, past: list, start: int, memory: int, ridge: float = 1e-3
+) -> tuple[Tensor, list]:
+    """Triangular Anderson mixing: (mixed points, iterates to remember). Points (W, B, *shape)
+    from step `start`.
 
-    For differences ΔX, ΔR of iterates and of residuals R = new − old, each point j and sample: γ minimises
-    ‖R − ΔR γ‖² over points ≤ j (ridge relative to ‖ΔR‖²), and the point becomes new − (ΔX + ΔR) γ.
+    For differences ΔX, ΔR of iterates and of residuals R = new − old, each point j and sample:
+    γ minimises ‖R − ΔR γ‖² over points ≤ j (ridge relative to ‖ΔR‖²), and the point becomes
+    new − (ΔX + ΔR) γ.
     """
     residual = new - old
-    past = [(start, x[start - then :], r[start - then :]) for then, x, r in past if len(x) > start - then]
+    past = [
+        (start, x[start - then :], r[start - then :])
+        for then, x, r in past
+        if len(x) > start - then
+    ]
     kept = [*past, (start, old, residual)][-(memory - 1) :] if memory > 1 else []
     if not past:
         return new, kept

@@ -13,9 +13,21 @@ MODES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8a8a8a", "#1b1b1b")
 MARKERS = "osD^vPX*"
 PAPER = {
-    "font.size": 11, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": GREY, "axes.labelcolor": INK,
-    "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.titlesize": 11, "axes.titlelocation": "left",
-    "legend.frameon": False, "legend.fontsize": 9.5, "lines.linewidth": 1.8, "figure.facecolor": "white", "mathtext.fontset": "cm",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "white",
+    "mathtext.fontset": "cm",
     "svg.hashsalt": "dlib",
 }
 

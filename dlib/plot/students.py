@@ -16,17 +16,32 @@ from dlib.plot.grammar import axes as make_axes
 
 @in_paper_style
 def modes(panels: Mapping[str, Tensor], mixture: Mixture, within: float = 3.0):
-    """Samples (n, 2) of several generators, one panel each: coloured by the mode they lie in, grey where they lie in none.
+    """Samples (n, 2) of several generators, one panel each: coloured by the mode they lie in,
+    grey where they lie in none.
 
-    Circles mark the modes at `within` standard deviations; a sample lies in a mode if it is inside its circle.
+    Circles mark the modes at `within` standard deviations; a sample lies in a mode if it is
+    inside its circle.
     """
-    figure, axes = make_axes(1, len(panels), (5.6, 0.6 + 5.2 / len(panels)), sharex=True, sharey=True)
+    figure, axes = make_axes(
+        1, len(panels), (5.6, 0.6 + 5.2 / len(panels)), sharex=True, sharey=True
+    )
     for ax, (name, points) in zip(axes, panels.items()):
         k = mixture.modes_of(points, within).numpy()
-        ax.scatter(*numpy(points).T, s=5, c=np.array((*MODES, GREY))[np.where(k < 0, len(MODES), k % len(MODES))], linewidths=0, rasterized=True)
+        ax.scatter(
+            *numpy(points).T,
+            s=5,
+            c=np.array((*MODES, GREY))[np.where(k < 0, len(MODES), k % len(MODES))],
+            linewidths=0,
+            rasterized=True,
+        )
         for (x, y), std in zip(numpy(mixture.means), numpy(mixture.stds)):
             angle = np.linspace(0, 2 * np.pi, 60)
-            ax.plot(x + within * std * np.cos(angle), y + within * std * np.sin(angle), color=GREY, lw=0.8)
+            ax.plot(
+                x + within * std * np.cos(angle),
+                y + within * std * np.sin(angle),
+                color=GREY,
+                lw=0.8,
+            )
         ax.set(title=name, aspect="equal", xlabel="$x_1$")
     axes[0].set_ylabel("$x_2$")
     return figure
@@ -34,7 +49,8 @@ def modes(panels: Mapping[str, Tensor], mixture: Mixture, within: float = 3.0):
 
 @in_paper_style
 def ledger(masses: Mapping[str, Tensor], truth: Tensor):
-    """The mode ledger: which share of its samples a generator puts into each mode (K,), beside the true weights (dashed).
+    """The mode ledger: which share of its samples a generator puts into each mode (K,), beside
+    the true weights (dashed).
 
     The last group, "none", is what lies in no mode.
     """
@@ -42,8 +58,23 @@ def ledger(masses: Mapping[str, Tensor], truth: Tensor):
     place, width = np.arange(len(truth) + 1), 0.8 / len(masses)
     for i, (colour, (name, mass)) in enumerate(zip((GREY, *CYCLE), masses.items())):
         share = np.append(numpy(mass), 1 - float(mass.sum()))
-        ax.bar(place + (i - (len(masses) - 1) / 2) * width, share, width, color=colour, hatch=("", "///", "...", "xx")[i % 4], edgecolor="white", label=name)
-    ax.hlines(numpy(truth), place[:-1] - 0.45, place[:-1] + 0.45, color=INK, linestyles="dashed", label="true weight")
+        ax.bar(
+            place + (i - (len(masses) - 1) / 2) * width,
+            share,
+            width,
+            color=colour,
+            hatch=("", "///", "...", "xx")[i % 4],
+            edgecolor="white",
+            label=name,
+        )
+    ax.hlines(
+        numpy(truth),
+        place[:-1] - 0.45,
+        place[:-1] + 0.45,
+        color=INK,
+        linestyles="dashed",
+        label="true weight",
+    )
     ax.set(xlabel="mode", ylabel="share of the samples")
     ax.set_xticks(place, [*map(str, place[:-1] + 1), "none"])
     ax.legend()
@@ -51,8 +82,12 @@ def ledger(masses: Mapping[str, Tensor], truth: Tensor):
 
 
 @in_paper_style
-def audit(x: Tensor, exact: Mapping[str, Tensor], found: Mapping[str, Tensor], xlabel: str, ylabel: str):
-    """A gradient audit: exact derivatives as dashed curves over x, what a loss hands on as markers."""
+def audit(
+    x: Tensor, exact: Mapping[str, Tensor], found: Mapping[str, Tensor], xlabel: str, ylabel: str
+):
+    """A gradient audit: exact derivatives as dashed curves over x, what a loss hands on as
+    markers.
+    """
     figure, (ax,) = make_axes(size=(5.6, 3.6))
     ax.axhline(0, color=GREY, lw=0.8)
     for name, values in exact.items():
@@ -66,16 +101,22 @@ def audit(x: Tensor, exact: Mapping[str, Tensor], found: Mapping[str, Tensor], x
 
 @in_paper_style
 def commutator(panels: Mapping[str, Tensor], lam: Tensor):
-    """Heat maps of the flow-map commutator (log scale, dark is small): jump from λ_i, or follow the flow to λ_j and jump from there.
+    """Heat maps of the flow-map commutator (log scale, dark is small): jump from λ_i, or
+    follow the flow to λ_j and jump from there.
 
-    panels: name ↦ (n, n) distances of the two ends, of which those above the diagonal, i < j, are shown: rows are the start
-    i, columns the level j, noise at the top left. lam: (n,), the levels, rising. One colour scale, which spans a factor of 100.
+    panels: name ↦ (n, n) distances of the two ends, of which those above the diagonal, i < j,
+    are shown: rows are the start i, columns the level j, noise at the top left. lam: (n,), the
+    levels, rising. One colour scale, which spans a factor of 100.
     """
     from matplotlib.colors import LogNorm
 
     n = len(lam)
     for name, matrix in panels.items():
-        require(matrix.shape == (n, n), f"plot.commutator: panel {name!r} has shape {tuple(matrix.shape)}, wanted ({n}, {n}): one row and one column a level")
+        require(
+            matrix.shape == (n, n),
+            f"plot.commutator: panel {name!r} has shape {tuple(matrix.shape)}, wanted ({n}, "
+            f"{n}): one row and one column a level",
+        )
     above = torch.ones(n, n, dtype=torch.bool).triu(1)
     top = max(matrix[above].max().item() for matrix in panels.values())
     figure, axes = make_axes(1, len(panels), (2.8 * len(panels), 3.9), sharey=True)
@@ -87,5 +128,7 @@ def commutator(panels: Mapping[str, Tensor], lam: Tensor):
         ax.set_xticks(places, [f"{lam[i]:.1f}" for i in places])
         ax.set_yticks(places, [f"{lam[i]:.1f}" for i in places])
     axes[0].set_ylabel("start at $\\lambda_i$")
-    figure.colorbar(image, ax=list(axes), location="bottom", shrink=0.9, label="distance of the two ends")
+    figure.colorbar(
+        image, ax=list(axes), location="bottom", shrink=0.9, label="distance of the two ends"
+    )
     return figure

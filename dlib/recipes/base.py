@@ -21,15 +21,20 @@ class Phase:
     every: int = 1
 
     def __post_init__(self):
-        require(self.every >= 1, f"Phase: every = {self.every}, wanted at least 1: the phase runs at every {self.every}-th step")
+        require(
+            self.every >= 1,
+            f"Phase: every = {self.every}, wanted at least 1: the phase runs at every "
+            f"{self.every}-th step",
+        )
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A method: its phases in order, and the roles whose denoisers their losses look up.
 
-    The phases' own roles are trained, each by an optimiser of its own. Of the others, `teacher` is the frozen start of
-    the student, and `target` is the student's moving average, or the student itself without gradient.
+    The phases' own roles are trained, each by an optimiser of its own. Of the others,
+    `teacher` is the frozen start of the student, and `target` is the student's moving average,
+    or the student itself without gradient.
     """
 
     phases: tuple[Phase, ...]
@@ -42,4 +47,7 @@ class Recipe:
 
     def __post_init__(self):
         missing = [role for role in self.trained if role not in self.roles]
-        require(not missing, f"Recipe: phases train {missing}, which roles {list(self.roles)} do not name")
+        require(
+            not missing,
+            f"Recipe: phases train {missing}, which roles {list(self.roles)} do not name",
+        )

@@ -1,8 +1,9 @@
 """Floor 6: consistency distillation of a diffusion model into a student of few steps.
 
-Roles: `student`, trained, starts as the teacher; `teacher`, the diffusion model, constant; `target`, the student's moving
-average, or the student itself: the losses give it no gradient. All are plain denoisers; boundaries and guidance are put
-on here. To sample, wrap the student as its recipe says.
+Roles: `student`, trained, starts as the teacher; `teacher`, the diffusion model, constant;
+`target`, the student's moving average, or the student itself: the losses give it no gradient.
+All are plain denoisers; boundaries and guidance are put on here. To sample, wrap the student
+as its recipe says.
 """
 
 from __future__ import annotations
@@ -27,13 +28,21 @@ Range = tuple[float, float]
 
 
 def consistency_distillation(
-    schedule: NoiseSchedule, null: Any = None, *, points: int = 40, spacing: str = "karras", t_max: float = 1.0, solver: str = "heun", sigma_data: float = 0.5,
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    points: int = 40,
+    spacing: str = "karras",
+    t_max: float = 1.0,
+    solver: str = "heun",
+    sigma_data: float = 0.5,
 ) -> Recipe:
     """CD: one phase, squared error, no guidance (Song et al. 2023, alg. 2).
 
-    null is not used. points: grid points from t_max to the clean end, N in the paper. Its moving average has decay 0.95. Sample
-    `boundary(student, edm_boundary(schedule, t_end, sigma_data))`, t_end being the grid's last time, with the solver
-    `consistency` and `CLEAN` as last level.
+    null is not used. points: grid points from t_max to the clean end, N in the paper. Its
+    moving average has decay 0.95. Sample `boundary(student, edm_boundary(schedule, t_end,
+    sigma_data))`, t_end being the grid's last time, with the solver `consistency` and `CLEAN`
+    as last level.
 
     >>> from dlib.schedule import edm
     >>> consistency_distillation(edm()).trained
@@ -44,74 +53,153 @@ def consistency_distillation(
 
     def loss(roles, batch, draw):
         student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
-        return consistency(student, roles["teacher"], target, batch, draw, times=times, solver=SOLVERS[solver], distance=squared)
+        return consistency(
+            student,
+            roles["teacher"],
+            target,
+            batch,
+            draw,
+            times=times,
+            solver=SOLVERS[solver],
+            distance=squared,
+        )
 
     return Recipe((Phase("student", loss),), ROLES)
 
 
 def lcm(
-    schedule: NoiseSchedule, null: Any, *, omega: Range = (5.0, 15.0), steps: int = 50, skip: int = 1, spacing: str = "sd_trailing",
-    solver: str = "ddim", huber_c: float = 1e-3,
+    schedule: NoiseSchedule,
+    null: Any,
+    *,
+    omega: Range = (5.0, 15.0),
+    steps: int = 50,
+    skip: int = 1,
+    spacing: str = "sd_trailing",
+    solver: str = "ddim",
+    huber_c: float = 1e-3,
 ) -> Recipe:
-    """LCM without an embedding of ω, as LoRA adapters are trained: the student learns the mean over the range (Luo et al. 2023b).
+    """LCM without an embedding of ω, as LoRA adapters are trained: the student learns the mean
+    over the range (Luo et al. 2023b).
 
-    null: the empty condition, as `guided` takes it; omega: the range of the teacher's ω, (0, 0) for no guidance; steps and
-    skip: the grid, and how many of its steps the solver takes at once: 50 and 1 are the paper's skip of 20 indices. Sample
-    `boundary(student, lcm_scalings(schedule, t_end))` with the solver `lcm` on the grid `lcm`, `CLEAN` as last level.
+    null: the empty condition, as `guided` takes it; omega: the range of the teacher's ω, (0,
+    0) for no guidance; steps and skip: the grid, and how many of its steps the solver takes at
+    once: 50 and 1 are the paper's skip of 20 indices. Sample `boundary(student,
+    lcm_scalings(schedule, t_end))` with the solver `lcm` on the grid `lcm`, `CLEAN` as last
+    level.
     """
-    return _latent(schedule, null, omega, grid(schedule, steps, spacing), skip, solver, huber_c, embed=None)
+    return _latent(
+        schedule, null, omega, grid(schedule, steps, spacing), skip, solver, huber_c, embed=None
+    )
 
 
 def lcm_with_omega(
-    schedule: NoiseSchedule, null: Any, *, omega: Range = (5.0, 15.0), steps: int = 50, skip: int = 1, spacing: str = "sd_trailing",
-    solver: str = "ddim", huber_c: float = 1e-3,
+    schedule: NoiseSchedule,
+    null: Any,
+    *,
+    omega: Range = (5.0, 15.0),
+    steps: int = 50,
+    skip: int = 1,
+    spacing: str = "sd_trailing",
+    solver: str = "ddim",
+    huber_c: float = 1e-3,
 ) -> Recipe:
-    """LCM whose student is told ω: its condition carries it under "omega", (B,), as `with_omega` adds it (Luo et al. 2023a, alg. 1).
+    """LCM whose student is told ω: its condition carries it under "omega", (B,), as
+    `with_omega` adds it (Luo et al. 2023a, alg. 1).
 
     Everything else is `lcm`. Its moving average has decay 0.95 in the released script.
     """
-    return _latent(schedule, null, omega, grid(schedule, steps, spacing), skip, solver, huber_c, embed=with_omega)
+    return _latent(
+        schedule,
+        null,
+        omega,
+        grid(schedule, steps, spacing),
+        skip,
+        solver,
+        huber_c,
+        embed=with_omega,
+    )
 
 
-def _latent(schedule, null, omega, times: Tensor, skip, solver, huber_c, embed: Callable | None) -> Recipe:
+def _latent(
+    schedule, null, omega, times: Tensor, skip, solver, huber_c, embed: Callable | None
+) -> Recipe:
     scalings = lcm_scalings(schedule, times[-1].item())
-    path = dict(times=times, skip=skip, solver=SOLVERS[solver], embed=embed, **_guidance(omega, null))
+    path = dict(
+        times=times, skip=skip, solver=SOLVERS[solver], embed=embed, **_guidance(omega, null)
+    )
 
     def loss(roles, batch, draw):
         student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
-        return consistency(student, roles["teacher"], target, batch, draw, distance=huber(huber_c), **path)
+        return consistency(
+            student, roles["teacher"], target, batch, draw, distance=huber(huber_c), **path
+        )
 
     return Recipe((Phase("student", loss),), ROLES)
 
 
 def pcm(
-    schedule: NoiseSchedule, null: Any, *, phases: int = 4, omega: Range = (4.0, 5.0), steps: int = 50, skip: int = 1,
-    spacing: str = "sd_trailing", solver: str = "ddim", huber_c: float = 1e-3,
+    schedule: NoiseSchedule,
+    null: Any,
+    *,
+    phases: int = 4,
+    omega: Range = (4.0, 5.0),
+    steps: int = 50,
+    skip: int = 1,
+    spacing: str = "sd_trailing",
+    solver: str = "ddim",
+    huber_c: float = 1e-3,
 ) -> Recipe:
-    """PCM: `phases` phases with a clean edge each, compared at the edge, without boundary scalings (Wang et al. 2024, eq. 10).
+    """PCM: `phases` phases with a clean edge each, compared at the edge, without boundary
+    scalings (Wang et al. 2024, eq. 10).
 
-    null, omega, steps, skip as for `lcm`. Sample the student itself with `ddim` on `[times[0], *pcm_edges(times, phases)]`.
+    null, omega, steps, skip as for `lcm`. Sample the student itself with `ddim` on `[times[0],
+    *pcm_edges(times, phases)]`.
     """
-    path, distance = _phased(schedule, null, phases, omega, steps, skip, spacing, solver), huber(huber_c)
+    path, distance = (
+        _phased(schedule, null, phases, omega, steps, skip, spacing, solver),
+        huber(huber_c),
+    )
 
     def loss(roles, batch, draw):
-        return consistency(roles["student"], roles["teacher"], roles["target"], batch, draw, distance=distance, **path)
+        return consistency(
+            roles["student"],
+            roles["teacher"],
+            roles["target"],
+            batch,
+            draw,
+            distance=distance,
+            **path,
+        )
 
     return Recipe((Phase("student", loss),), ROLES)
 
 
 def pcm_adversarial(
-    schedule: NoiseSchedule, null: Any, *, phases: int = 2, omega: Range = (4.0, 5.0), steps: int = 50, skip: int = 1,
-    spacing: str = "sd_trailing", solver: str = "ddim", huber_c: float = 1e-3, adversarial: float = 0.1,
+    schedule: NoiseSchedule,
+    null: Any,
+    *,
+    phases: int = 2,
+    omega: Range = (4.0, 5.0),
+    steps: int = 50,
+    skip: int = 1,
+    spacing: str = "sd_trailing",
+    solver: str = "ddim",
+    huber_c: float = 1e-3,
+    adversarial: float = 0.1,
 ) -> Recipe:
-    """PCM with a discriminator that is trained beside the student (Wang et al. 2024, section 4): two phases a step.
+    """PCM with a discriminator that is trained beside the student (Wang et al. 2024, section
+    4): two phases a step.
 
-    The student's loss gains `adversarial` × its hinge term. Then the role `discriminator` learns on the points that the
-    student and its target have just reached, handed on in the batch's memo: neither network runs a second time. It is a
-    `Denoiser` whose net returns logits (B, k). Draws: those of `consistency`, then of `phased_generator`; in the second
+    The student's loss gains `adversarial` × its hinge term. Then the role `discriminator`
+    learns on the points that the student and its target have just reached, handed on in the
+    batch's memo: neither network runs a second time. It is a `Denoiser` whose net returns
+    logits (B, k). Draws: those of `consistency`, then of `phased_generator`; in the second
     phase those of `phased_discriminator`.
     """
-    path, distance = _phased(schedule, null, phases, omega, steps, skip, spacing, solver), huber(huber_c)
+    path, distance = (
+        _phased(schedule, null, phases, omega, steps, skip, spacing, solver),
+        huber(huber_c),
+    )
     place = dict(times=path["times"], edges=path["edges"])
 
     def student(roles, batch, draw):
@@ -119,20 +207,51 @@ def pcm_adversarial(
         both = ends(roles["student"], roles["teacher"], roles["target"], batch, draw, **path)
         fake = both.student
         near = distance(fake, both.target)
-        fooled = phased_generator(judge.net, schedule, fake, both.index, draw, cond=batch.cond, clock=judge.clock, **place)
+        fooled = phased_generator(
+            judge.net,
+            schedule,
+            fake,
+            both.index,
+            draw,
+            cond=batch.cond,
+            clock=judge.clock,
+            **place,
+        )
         batch.memo.update(real=both.target, fake=fake.detach(), index=both.index)
-        return Loss((near + adversarial * fooled).mean(), {"loss": near.detach().mean(), "generator": fooled.detach().mean()})
+        return Loss(
+            (near + adversarial * fooled).mean(),
+            {"loss": near.detach().mean(), "generator": fooled.detach().mean()},
+        )
 
     def discriminator(roles, batch, draw):
         judge, memo = roles["discriminator"], batch.memo
-        return phased_discriminator(judge.net, schedule, memo["real"], memo["fake"], memo["index"], draw, cond=batch.cond, clock=judge.clock, **place)
+        return phased_discriminator(
+            judge.net,
+            schedule,
+            memo["real"],
+            memo["fake"],
+            memo["index"],
+            draw,
+            cond=batch.cond,
+            clock=judge.clock,
+            **place,
+        )
 
-    return Recipe((Phase("student", student), Phase("discriminator", discriminator)), (*ROLES, "discriminator"))
+    return Recipe(
+        (Phase("student", student), Phase("discriminator", discriminator)),
+        (*ROLES, "discriminator"),
+    )
 
 
 def _phased(schedule, null, phases, omega, steps, skip, spacing, solver) -> dict[str, Any]:
     times = grid(schedule, steps, spacing)
-    return dict(times=times, edges=pcm_edges(times, phases), skip=skip, solver=SOLVERS[solver], **_guidance(omega, null))
+    return dict(
+        times=times,
+        edges=pcm_edges(times, phases),
+        skip=skip,
+        solver=SOLVERS[solver],
+        **_guidance(omega, null),
+    )
 
 
 def _guidance(omega: Range, null: Any) -> dict[str, Any]:

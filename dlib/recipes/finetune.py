@@ -10,19 +10,27 @@ from dlib.losses.weights import Weight
 from dlib.recipes.base import Phase, Recipe
 from dlib.schedule import NoiseSchedule
 
-WEIGHTS = {name: value for name, value in vars(weights).items() if isinstance(value, Weight)} | {"min_snr": weights.min_snr()}
+WEIGHTS = {name: value for name, value in vars(weights).items() if isinstance(value, Weight)} | {
+    "min_snr": weights.min_snr()
+}
 
 
 def finetune(schedule: NoiseSchedule, null: Any = None, *, weight: str = "eps") -> Recipe:
-    """Train the student with the denoising loss (Ho et al. 2020, eq. 14), times uniform on the schedule.
+    """Train the student with the denoising loss (Ho et al. 2020, eq. 14), times uniform on the
+    schedule.
 
-    weight: a name of `dlib.losses.weights`. null is not used: captions are dropped by whoever makes the batches.
+    weight: a name of `dlib.losses.weights`. null is not used: captions are dropped by whoever
+    makes the batches.
     """
-    require(weight in WEIGHTS, f"finetune: no weight {weight!r}; there are {', '.join(sorted(WEIGHTS))}")
+    require(
+        weight in WEIGHTS,
+        f"finetune: no weight {weight!r}; there are {', '.join(sorted(WEIGHTS))}",
+    )
     times = uniform_times(max(schedule.t_min, 1e-3))
 
     def loss(roles, batch, draw):
         found = denoising(roles["student"], batch, draw, WEIGHTS[weight], times)
-        return found._replace(value=found.value / batch.x0[0].numel())  # a mean over values, for which clipping norms are published
+        # a mean over values, for which clipping norms are published
+        return found._replace(value=found.value / batch.x0[0].numel())
 
     return Recipe((Phase("student", loss),), ("student",))

@@ -1,7 +1,8 @@
 """Floor 1: what a noise schedule is.
 
-The forward marginal is x_t = α_t x₀ + σ_t ε with t = 0 data and t = 1 noise; λ = log(α/σ) is half the log-SNR and falls
-as t grows. A schedule is three functions, t ↦ (α, σ), their time derivatives, and the inverse λ ↦ t; the rest is derived from them.
+The forward marginal is x_t = α_t x₀ + σ_t ε with t = 0 data and t = 1 noise; λ = log(α/σ) is
+half the log-SNR and falls as t grows. A schedule is three functions, t ↦ (α, σ), their time
+derivatives, and the inverse λ ↦ t; the rest is derived from them.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from dlib._util import per_sample, require
 
 
 class NoiseLevel(NamedTuple):
-    """One point of a schedule. The fields are Python floats (sampling) or tensors (B, 1, …) (training).
+    """One point of a schedule. The fields are Python floats (sampling) or tensors (B, 1, …)
+    (training).
 
-    Formulas are plain arithmetic on these fields, so the same step serves a sampler and a loss.
+    Formulas are plain arithmetic on these fields, so the same step serves a sampler and a
+    loss.
     """
 
     t: float | Tensor
@@ -31,15 +34,18 @@ class NoiseLevel(NamedTuple):
 
 
 CLEAN = NoiseLevel(t=0.0, alpha=1.0, sigma=0.0, lam=math.inf)
-"""The noiseless level. Append it to `levels` for an explicit last denoising: `[*schedule.levels(g), CLEAN]`."""
+"""The noiseless level. Append it to `levels` for an explicit last denoising:
+`[*schedule.levels(g), CLEAN]`.
+"""
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
     """x_t = α_t x₀ + σ_t ε for t ∈ [t_min, 1].
 
-    coefficients: t ↦ (α, σ); derivatives: t ↦ (dα/dt, dσ/dt); time: λ ↦ t; each on tensors of any shape. Build one
-    with `vp`, `sub_vp`, `ve`, `cosine`, `flow`, `edm` or `discrete`, or hand in functions of your own.
+    coefficients: t ↦ (α, σ); derivatives: t ↦ (dα/dt, dσ/dt); time: λ ↦ t; each on tensors of
+    any shape. Build one with `vp`, `sub_vp`, `ve`, `cosine`, `flow`, `edm` or `discrete`, or
+    hand in functions of your own.
 
     >>> from dlib.schedule import vp
     >>> schedule = vp()
@@ -55,7 +61,9 @@ class NoiseSchedule:
     t_min: float = 0.0
 
     def at(self, t: float | Tensor, like: Tensor | None = None) -> NoiseLevel:
-        """The level at time `t`: floats for a float; for a tensor (B,), tensors shaped to broadcast against `like`."""
+        """The level at time `t`: floats for a float; for a tensor (B,), tensors shaped to
+        broadcast against `like`.
+        """
         self._check_time(t)
         if not isinstance(t, Tensor):
             return _floats(self._level(torch.tensor(float(t), dtype=torch.float64)))
@@ -70,7 +78,10 @@ class NoiseSchedule:
     def levels(self, grid: Tensor | Iterable[float]) -> list[NoiseLevel]:
         """The levels that `sample` walks through: one for each time of `grid`, noise first."""
         times = torch.as_tensor(grid, dtype=torch.float64, device="cpu")
-        require(times.ndim == 1, f"levels: the grid has shape {tuple(times.shape)}, wanted one axis of times")
+        require(
+            times.ndim == 1,
+            f"levels: the grid has shape {tuple(times.shape)}, wanted one axis of times",
+        )
         self._check_time(times)
         rows = torch.stack(list(self._level(times)), 1).tolist()
         return [NoiseLevel(*row) for row in rows]
@@ -80,32 +91,44 @@ class NoiseSchedule:
         return self.derivatives(t) if isinstance(t, Tensor) else _float_rates(self, float(t))
 
     def drift(self, t: float | Tensor) -> float | Tensor:
-        """f/x of the forward SDE dx = f dt + g dw: α̇/α, in 1/time (Song et al. 2021, table 1). Infinite where α = 0."""
+        """f/x of the forward SDE dx = f dt + g dw: α̇/α, in 1/time (Song et al. 2021, table
+        1). Infinite where α = 0.
+        """
         return self.rates(t)[0] / self._positive_alpha(t)
 
     def diffusion(self, t: float | Tensor) -> float | Tensor:
-        """g² of the forward SDE: d(σ²)/dt − 2(α̇/α)σ² = −2σ²λ̇ (Kingma et al. 2021). Infinite where α = 0."""
+        """g² of the forward SDE: d(σ²)/dt − 2(α̇/α)σ² = −2σ²λ̇ (Kingma et al. 2021). Infinite
+        where α = 0.
+        """
         (d_alpha, d_sigma), sigma = self.rates(t), self.at(t).sigma
         return 2 * sigma * (d_sigma - d_alpha / self._positive_alpha(t) * sigma)
 
     def _positive_alpha(self, t: float | Tensor) -> float | Tensor:
         alpha = self.at(t).alpha
-        require(isinstance(alpha, Tensor) or alpha > 0, f"{self.name}: the forward SDE is singular at t = {t}, where alpha = 0: take t < 1")
+        require(
+            isinstance(alpha, Tensor) or alpha > 0,
+            f"{self.name}: the forward SDE is singular at t = {t}, where alpha = 0: take t < 1",
+        )
         return alpha
 
     def _level(self, t: Tensor) -> NoiseLevel:
-        t = t.clamp(self.t_min, 1)  # rounding may have carried a float32 time a little past an end
+        # rounding may have carried a float32 time a little past an end
+        t = t.clamp(self.t_min, 1)
         alpha, sigma = self.coefficients(t)
         return NoiseLevel(t, alpha, sigma, alpha.log() - sigma.log())
 
     def _check_time(self, t: float | Tensor) -> None:
         if isinstance(t, Tensor) and t.device.type != "cpu":
-            return  # reading a value back from an accelerator would stall it; times are drawn on the CPU anyway
+            # reading a value back from an accelerator would stall it; times are drawn on the CPU
+            # anyway
+            return
         low, high = (float(t.min()), float(t.max())) if isinstance(t, Tensor) else (t, t)
         require(
             self.t_min - 1e-6 <= low and high <= 1 + 1e-6,  # also false for NaN
-            f"{self.name}: time {low if not low >= self.t_min else high:g} is outside [{self.t_min:g}, 1] "
-            "(t = 0 is data, t = 1 is noise): rescale the times, e.g. t = (index + 1) / 1000 for Stable Diffusion",
+            f"{self.name}: time {low if not low >= self.t_min else high:g} is outside "
+            f"[{self.t_min:g}, 1] "
+            "(t = 0 is data, t = 1 is noise): rescale the times, e.g. t = (index + 1) / 1000 "
+            "for Stable Diffusion",
         )
 
 

@@ -1,4 +1,6 @@
-"""Floor 1: the schedules that are formulas: variance preserving, cosine, flow, sub-VP, and two variance exploding ones."""
+"""Floor 1: the schedules that are formulas: variance preserving, cosine, flow, sub-VP, and two
+variance exploding ones.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from dlib.schedule.base import NoiseSchedule
 
 
 def vp(beta_0: float = 0.1, beta_1: float = 20.0) -> NoiseSchedule:
-    """Variance preserving, α² + σ² = 1, with β(t) linear from β₀ to β₁ (Song et al. 2021, eq. 32)."""
+    """Variance preserving, α² + σ² = 1, with β(t) linear from β₀ to β₁ (Song et al. 2021, eq.
+    32).
+    """
 
     def coefficients(t: Tensor) -> tuple[Tensor, Tensor]:
         integral = beta_0 * t + 0.5 * (beta_1 - beta_0) * t**2  # B(t) = ∫β
@@ -29,7 +33,9 @@ def vp(beta_0: float = 0.1, beta_1: float = 20.0) -> NoiseSchedule:
 
 
 def cosine(s: float = 0.008) -> NoiseSchedule:
-    """Cosine, α = cos(½π(t+s)/(1+s)) / cos(½πs/(1+s)) (Nichol & Dhariwal 2021, eq. 17). α(1) is exactly 0."""
+    """Cosine, α = cos(½π(t+s)/(1+s)) / cos(½πs/(1+s)) (Nichol & Dhariwal 2021, eq. 17). α(1)
+    is exactly 0.
+    """
     quarter = 0.5 * math.pi / (1 + s)
     top = math.cos(quarter * s)
 
@@ -50,14 +56,21 @@ def cosine(s: float = 0.008) -> NoiseSchedule:
 
 
 def flow() -> NoiseSchedule:
-    """Straight paths, α = 1 − t and σ = t (Lipman et al. 2023; Liu et al. 2023), so dx/dt = ε − x₀."""
+    """Straight paths, α = 1 − t and σ = t (Lipman et al. 2023; Liu et al. 2023), so dx/dt = ε
+    − x₀.
+    """
     return NoiseSchedule(
-        "flow", lambda t: (1 - t, t), lambda t: (-torch.ones_like(t), torch.ones_like(t)), lambda lam: torch.sigmoid(-lam)
+        "flow",
+        lambda t: (1 - t, t),
+        lambda t: (-torch.ones_like(t), torch.ones_like(t)),
+        lambda lam: torch.sigmoid(-lam),
     )
 
 
 def sub_vp(beta_0: float = 0.1, beta_1: float = 20.0) -> NoiseSchedule:
-    """Sub-variance preserving: α as in `vp`, σ = 1 − α², never above `vp`'s (Song et al. 2021, eq. 29)."""
+    """Sub-variance preserving: α as in `vp`, σ = 1 − α², never above `vp`'s (Song et al. 2021,
+    eq. 29).
+    """
     same = vp(beta_0, beta_1)
 
     def coefficients(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,7 +92,9 @@ def sub_vp(beta_0: float = 0.1, beta_1: float = 20.0) -> NoiseSchedule:
 
 
 def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> NoiseSchedule:
-    """Variance exploding, α = 1, with log σ linear in t: geometric noise levels (Song et al. 2021, eq. 30, whose −σ_min² is dropped)."""
+    """Variance exploding, α = 1, with log σ linear in t: geometric noise levels (Song et al.
+    2021, eq. 30, whose −σ_min² is dropped).
+    """
     low, width = math.log(sigma_min), math.log(sigma_max / sigma_min)
 
     def coefficients(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +107,9 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> NoiseSchedule:
 
 
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> NoiseSchedule:
-    """Variance exploding, α = 1, with σ^{1/ρ} linear in t (Karras et al. 2022, eq. 5): uniform t is Karras's grid."""
+    """Variance exploding, α = 1, with σ^{1/ρ} linear in t (Karras et al. 2022, eq. 5): uniform
+    t is Karras's grid.
+    """
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
     def coefficients(t: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,4 +118,6 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> 
     def derivatives(t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros_like(t), rho * (high - low) * (low + t * (high - low)) ** (rho - 1)
 
-    return NoiseSchedule("edm", coefficients, derivatives, lambda lam: ((-lam / rho).exp() - low) / (high - low))
+    return NoiseSchedule(
+        "edm", coefficients, derivatives, lambda lam: ((-lam / rho).exp() - low) / (high - low)
+    )

@@ -1,4 +1,6 @@
-"""Floor 1: the schedule that is a table: what a network was trained on, such as Stable Diffusion's thousand levels."""
+"""Floor 1: the schedule that is a table: what a network was trained on, such as Stable
+Diffusion's thousand levels.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,25 @@ from dlib.schedule.base import NoiseSchedule
 
 
 def discrete(alphas_cumprod: Tensor) -> NoiseSchedule:
-    """A trained ladder ᾱ_0 … ᾱ_{N−1}: index n sits at t = (n+1)/N and λ is linear in t between indices.
+    """A trained ladder ᾱ_0 … ᾱ_{N−1}: index n sits at t = (n+1)/N and λ is linear in t between
+    indices.
 
-    The clean end is index 0 (`set_alpha_to_one=False`, as in Stable Diffusion's configurations): t lies in [1/N, 1].
-    alphas_cumprod: (N,), strictly decreasing inside (0, 1).
+    The clean end is index 0 (`set_alpha_to_one=False`, as in Stable Diffusion's
+    configurations): t lies in [1/N, 1]. alphas_cumprod: (N,), strictly decreasing inside (0,
+    1).
     """
     table = torch.as_tensor(alphas_cumprod).detach().double().cpu()
-    ok = table.ndim == 1 and len(table) > 1 and bool((table.diff() < 0).all() and table[-1] > 0 and table[0] < 1)
-    require(ok, "discrete: alphas_cumprod must be one axis, strictly decreasing, inside (0, 1); "
-                "pass scheduler.alphas_cumprod (not betas). A zero last entry (zero terminal SNR) has no finite λ")
+    ok = (
+        table.ndim == 1
+        and len(table) > 1
+        and bool((table.diff() < 0).all() and table[-1] > 0 and table[0] < 1)
+    )
+    require(
+        ok,
+        "discrete: alphas_cumprod must be one axis, strictly decreasing, inside (0, 1); "
+        "pass scheduler.alphas_cumprod (not betas). A zero last entry (zero terminal SNR) has "
+        "no finite λ",
+    )
     n, lam_table = len(table), 0.5 * (table / (1 - table)).log()
 
     @lru_cache(maxsize=8)
@@ -51,7 +63,8 @@ def discrete(alphas_cumprod: Tensor) -> NoiseSchedule:
 
 
 def scaled_linear(beta_0: float = 0.00085, beta_1: float = 0.012, n: int = 1000) -> Tensor:
-    """ᾱ of Stable Diffusion 1.x, 2.x and XL: β_n = linspace(√β₀, √β₁)² in float32 (Rombach et al. 2022).
+    """ᾱ of Stable Diffusion 1.x, 2.x and XL: β_n = linspace(√β₀, √β₁)² in float32 (Rombach et
+    al. 2022).
 
     >>> schedule = discrete(scaled_linear())
     >>> round(schedule.at(1.0).lam, 3), round(schedule.at(1 / 1000).lam, 3)

@@ -1,13 +1,32 @@
-"""Floor 3: solvers. A new one is one file with one decorated function, and one line in `SOLVERS`."""
+"""Floor 3: solvers. A new one is one file with one decorated function, and one line in
+`SOLVERS`.
+"""
 
 from dlib.solvers.base import Solver, solver
 from dlib.solvers.consistency import consistency, lcm, tcd, tcd_default, travel
 from dlib.solvers.driver import State, sample, walk
-from dlib.solvers.first_order import Transition, ancestral, ddim, ddim_eta, euler, euler_maruyama, reverse_sde, transition
+from dlib.solvers.first_order import (
+    Transition,
+    ancestral,
+    ddim,
+    ddim_eta,
+    euler,
+    euler_maruyama,
+    reverse_sde,
+    transition,
+)
 from dlib.solvers.langevin import annealed_langevin, langevin
 from dlib.solvers.multistep import dpm_solver_pp_2m, dpm_solver_pp_3m, dpm_solver_pp_3m_released
 from dlib.solvers.phi import expand_eps, expand_x0, phi
-from dlib.solvers.polynomial import sde_dpm_solver_pp, sde_dpm_solver_pp_2m, sde_dpm_solver_pp_3m, unipc, unipc_1, unipc_2, unipc_3
+from dlib.solvers.polynomial import (
+    sde_dpm_solver_pp,
+    sde_dpm_solver_pp_2m,
+    sde_dpm_solver_pp_3m,
+    unipc,
+    unipc_1,
+    unipc_2,
+    unipc_3,
+)
 from dlib.solvers.reference import reference
 from dlib.solvers.singlestep import dpm_solver_2, dpm_solver_3, dpm_solver_pp_2s, heun, heun_churn
 
@@ -36,4 +55,6 @@ SOLVERS: dict[str, Solver] = {
     "lcm": lcm,
     "tcd": tcd_default,
 }
-"""Every solver by name: what the tests of order loop over, and what `full_scale.sample --solver` takes."""
+"""Every solver by name: what the tests of order loop over, and what `full_scale.sample
+--solver` takes.
+"""

@@ -1,7 +1,8 @@
 """Floor 3: samplers of consistency models: jump to the clean end, add noise again, jump again.
 
-All three are noisy. A network that was distilled into a consistency model is wrapped in its `boundary` first. Phased
-consistency models need no solver of their own: they are sampled by `ddim` along the edges of their phases.
+All three are noisy. A network that was distilled into a consistency model is wrapped in its
+`boundary` first. Phased consistency models need no solver of their own: they are sampled by
+`ddim` along the edges of their phases.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from dlib.solvers.phi import expm1
 def travel(x: Tensor, a: NoiseLevel, b: NoiseLevel, noise: Tensor) -> Tensor:
     """From the cleaner level a up to the noisier b: (α_b/α_a) x + √(σ_b² − (α_b/α_a)² σ_a²) z.
 
-    The forward process q(x_b | x_a): it carries the marginal at a into the marginal at b. The standard deviation is
-    σ_b √(1 − e^{−2(λ_a − λ_b)}), which has no cancellation and is exactly 0 for a = b. noise: standard normal like x.
+    The forward process q(x_b | x_a): it carries the marginal at a into the marginal at b. The
+    standard deviation is σ_b √(1 − e^{−2(λ_a − λ_b)}), which has no cancellation and is
+    exactly 0 for a = b. noise: standard normal like x.
 
     >>> import torch
     >>> from dlib.schedule import CLEAN, vp
@@ -27,24 +29,29 @@ def travel(x: Tensor, a: NoiseLevel, b: NoiseLevel, noise: Tensor) -> Tensor:
     True
     """
     fresh = -expm1(2 * (b.lam - a.lam))
-    fresh = fresh.clamp(min=0) if isinstance(fresh, Tensor) else max(fresh, 0.0)  # a and b may be one level, rounded twice
+    # a and b may be one level, rounded twice
+    fresh = fresh.clamp(min=0) if isinstance(fresh, Tensor) else max(fresh, 0.0)
     return (b.alpha / a.alpha) * x + (b.sigma * fresh**0.5) * noise
 
 
 @solver(order=1, noisy=True)
 def lcm(model, x, a, b, memory=None, noise=None, cond=None):
-    """Latent consistency sampling, α_b x₀ + σ_b z: the clean prediction with all noise new (Luo et al. 2023, alg. 3).
+    """Latent consistency sampling, α_b x₀ + σ_b z: the clean prediction with all noise new
+    (Luo et al. 2023, alg. 3).
 
-    The last step must not add noise: end the levels with `CLEAN`, `[*schedule.levels(grid(schedule, 4, "lcm"))[:-1], CLEAN]`.
+    The last step must not add noise: end the levels with `CLEAN`,
+    `[*schedule.levels(grid(schedule, 4, "lcm"))[:-1], CLEAN]`.
     """
     return model(x, a, cond).mix(b.alpha, 0.0) + b.sigma * noise, memory
 
 
 @solver(order=1, noisy=True)
 def consistency(model, x, a, b, memory=None, noise=None, cond=None):
-    """Multistep consistency sampling: f(x) lies at κ_min, and b is α_b (f + √(κ_b² − κ_min²) z) (Song et al. 2023, alg. 1).
+    """Multistep consistency sampling: f(x) lies at κ_min, and b is α_b (f + √(κ_b² − κ_min²)
+    z) (Song et al. 2023, alg. 1).
 
-    κ_min is that of the schedule's clean end. End the levels with `CLEAN`, where the step is f alone.
+    κ_min is that of the schedule's clean end. End the levels with `CLEAN`, where the step is f
+    alone.
     """
     end = model.schedule.at(model.schedule.t_min)
     f = model(x, a, cond).mix(end.alpha, 0.0)
@@ -52,15 +59,20 @@ def consistency(model, x, a, b, memory=None, noise=None, cond=None):
 
 
 def tcd(gamma: float = 0.3) -> Solver:
-    """Strategic stochastic sampling: DDIM to a level s below b, then noise up to b (Zheng et al. 2024, alg. 4).
+    """Strategic stochastic sampling: DDIM to a level s below b, then noise up to b (Zheng et
+    al. 2024, alg. 4).
 
-    s lies at (1−γ) of b's time above the clean end; on a trained ladder at the index ⌊(1−γ)n⌋. γ = 0 is DDIM, γ = 1 jumps
-    to the clean end each time. Ends at the grid's last level, not at `CLEAN`: index 0 adds no noise.
+    s lies at (1−γ) of b's time above the clean end; on a trained ladder at the index ⌊(1−γ)n⌋.
+    γ = 0 is DDIM, γ = 1 jumps to the clean end each time. Ends at the grid's last level, not
+    at `CLEAN`: index 0 adds no noise.
 
     >>> tcd(0.5).noisy, tcd(0.5).__name__
     (True, 'tcd(0.5)')
     """
-    require(0 <= gamma <= 1, f"tcd: gamma = {gamma:g} is outside [0, 1] (0 is DDIM, 1 renews all noise)")
+    require(
+        0 <= gamma <= 1,
+        f"tcd: gamma = {gamma:g} is outside [0, 1] (0 is DDIM, 1 renews all noise)",
+    )
 
     @solver(order=1, noisy=True)
     def step(model, x, a, b, memory=None, noise=None, cond=None):
@@ -72,7 +84,9 @@ def tcd(gamma: float = 0.3) -> Solver:
 
 
 def _below(schedule: NoiseSchedule, t: float | Tensor, gamma: float) -> NoiseLevel:
-    """The level a share γ of the way from t to the clean end; on a ladder the index at or below it."""
+    """The level a share γ of the way from t to the clean end; on a ladder the index at or
+    below it.
+    """
     t = t - gamma * (t - schedule.t_min)
     if schedule.name == "discrete":
         place = t / schedule.t_min - 1 + 1e-3  # float32 times are up to this far off an index

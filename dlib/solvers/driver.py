@@ -25,11 +25,18 @@ class State(NamedTuple):
 
 
 def walk(
-    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, cond: Any = None, draw: Draw | None = None
+    model: Denoiser,
+    x: Tensor,
+    levels: Sequence[NoiseLevel],
+    solver: Solver = ddim,
+    cond: Any = None,
+    draw: Draw | None = None,
 ) -> Iterator[State]:
-    """Yield the start and then the state after each step. Draws, for a noisy solver: one normal like x a step.
+    """Yield the start and then the state after each step. Draws, for a noisy solver: one
+    normal like x a step.
 
-    A last level with σ = 0 (`CLEAN`) is reached by denoising, whatever the solver: only order 1 is defined there.
+    A last level with σ = 0 (`CLEAN`) is reached by denoising, whatever the solver: only order
+    1 is defined there.
     """
     levels = list(levels)
     check(model, x, levels, solver, draw)
@@ -50,21 +57,29 @@ def _walk(model, x, levels, solver, cond, draw) -> Iterator[State]:
                 if a.alpha > 0:
                     raise
                 raise ValueError(
-                    f"{_name(solver)}: step {step} of {steps} starts at t = {a.t:g} with alpha = {a.alpha:g}, sigma = {a.sigma:g}, "
-                    f"where its formula is singular ({error}): start at t_max=0.999, or use ddim or dpm_solver_pp_2m with a v or velocity network"
+                    f"{_name(solver)}: step {step} of {steps} starts at t = {a.t:g} with alpha "
+                    f"= {a.alpha:g}, sigma = {a.sigma:g}, "
+                    f"where its formula is singular ({error}): start at t_max=0.999, or use "
+                    "ddim or dpm_solver_pp_2m with a v or velocity network"
                 ) from error
         yield State(step, steps, b, x)
 
 
 def sample(
-    model: Denoiser, x: Tensor, levels: Sequence[NoiseLevel], solver: Solver = ddim, cond: Any = None,
-    draw: Draw | None = None, each: Callable[[State], None] | None = None,
+    model: Denoiser,
+    x: Tensor,
+    levels: Sequence[NoiseLevel],
+    solver: Solver = ddim,
+    cond: Any = None,
+    draw: Draw | None = None,
+    each: Callable[[State], None] | None = None,
 ) -> Tensor:
     """Carry x from levels[0] (noise) to levels[-1] (data) and return it.
 
     x: (B, *shape) at levels[0]; levels: `schedule.levels(grid(...))`; cond: batch first;
-    draw: needed by noisy solvers; each: called with every `State`, e.g. for a progress bar. Gradients flow through.
-    Raises ValueError for bad input and FloatingPointError, naming the step, when x stops being finite.
+    draw: needed by noisy solvers; each: called with every `State`, e.g. for a progress bar.
+    Gradients flow through. Raises ValueError for bad input and FloatingPointError, naming the
+    step, when x stops being finite.
 
     >>> from dlib import exact, grid, sample, vp, Draw, Mixture
     >>> schedule, one = vp(), Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
@@ -85,18 +100,31 @@ def sample(
 def _name_the_step(states: Iterator[State], start: NoiseLevel) -> None:
     for state in states:
         if not _finite(state.x):
-            where = f"after step {state.step} of {state.steps}" if state.step else "before the first step"
-            if start.alpha == 0:
-                where += f", having started at t = {start.t:g} where alpha = 0 and λ = −∞: start at t_max=0.999, or"
-            raise FloatingPointError(
-                f"sample: x is no longer finite {where} (t = {state.level.t:g}, lam = {state.level.lam:.3g}): "
-                "look at the network's output there; in half precision try float32, at high guidance try more steps"
+            where = (
+                f"after step {state.step} of {state.steps}"
+                if state.step
+                else "before the first step"
             )
-    raise FloatingPointError("sample: the result is not finite, but a replay was: the network is not deterministic")
+            if start.alpha == 0:
+                where += (
+                    f", having started at t = {start.t:g} where alpha = 0 and λ = −∞: "
+                    "start at t_max=0.999, or"
+                )
+            raise FloatingPointError(
+                f"sample: x is no longer finite {where} (t = {state.level.t:g}, lam = "
+                f"{state.level.lam:.3g}): "
+                "look at the network's output there; in half precision try float32, at high "
+                "guidance try more steps"
+            )
+    raise FloatingPointError(
+        "sample: the result is not finite, but a replay was: the network is not deterministic"
+    )
 
 
 def _finite(x: Tensor) -> bool:
-    """Whether all of x is finite: a finite sum has finite terms; a sum that is not may only have overflowed."""
+    """Whether all of x is finite: a finite sum has finite terms; a sum that is not may only
+    have overflowed.
+    """
     return bool(torch.isfinite(x.sum()) or torch.isfinite(x).all())
 
 
@@ -104,28 +132,72 @@ def _name(solver: Any) -> str:
     return getattr(solver, "__name__", repr(solver))
 
 
-def check(model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver, draw: Draw | None) -> None:
+def check(
+    model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver, draw: Draw | None
+) -> None:
     """Raise ValueError, saying what to type, if these cannot make a run."""
-    require(all(isinstance(level, NoiseLevel) for level in levels), f"sample: levels holds {type(levels[0] if levels else None).__name__}s: "
-            "use schedule.levels(grid) to turn a grid of times into noise levels")
-    require(hasattr(solver, "memoryless"), f"sample: {_name(solver)} is not a solver: pass a function like dlib.solvers.ddim, one "
-            "of dlib.SOLVERS by name, e.g. SOLVERS['ddim'], or decorate your step with @solver(order=…)")
-    require(len(levels) >= 2, f"sample: {len(levels)} noise level(s) make no step: pass schedule.levels(grid(schedule, n)) with n ≥ 1")
-    require(all(isinstance(level.lam, float) for level in levels),
-            "sample: levels must hold floats, one level for the whole batch: use schedule.levels(grid)")
+    require(
+        all(isinstance(level, NoiseLevel) for level in levels),
+        f"sample: levels holds {type(levels[0] if levels else None).__name__}s: "
+        "use schedule.levels(grid) to turn a grid of times into noise levels",
+    )
+    require(
+        hasattr(solver, "memoryless"),
+        f"sample: {_name(solver)} is not a solver: pass a function like dlib.solvers.ddim, one "
+        "of dlib.SOLVERS by name, e.g. SOLVERS['ddim'], or decorate your step with "
+        "@solver(order=…)",
+    )
+    require(
+        len(levels) >= 2,
+        f"sample: {len(levels)} noise level(s) make no step: pass "
+        "schedule.levels(grid(schedule, n)) with n ≥ 1",
+    )
+    require(
+        all(isinstance(level.lam, float) for level in levels),
+        "sample: levels must hold floats, one level for the whole batch: use "
+        "schedule.levels(grid)",
+    )
     for i, (a, b) in enumerate(zip(levels, levels[1:])):
         if not b.lam > a.lam:  # also NaN
-            raise ValueError(f"sample: levels must go from noise to data, but level {i + 1} (t = {b.t:g}) is not cleaner "
-                             f"than level {i} (t = {a.t:g}): reverse the grid, e.g. grid.flip(0)")
-    home = model.schedule.at(levels[0].t).lam if levels[0].t >= model.schedule.t_min else levels[0].lam
-    require(home == levels[0].lam or abs(home - levels[0].lam) < 1e-5, f"sample: levels[0] has λ = {levels[0].lam:g}, but the model's "
-            f"schedule ({model.schedule.name}) has λ = {home:g} at that t: make the levels with model.schedule.levels(grid)")
-    require(not solver.noisy or draw is not None, f"sample: {_name(solver)} adds noise: pass draw=Draw(seed)")
+            raise ValueError(
+                f"sample: levels must go from noise to data, but level {i + 1} (t = {b.t:g}) "
+                "is not cleaner "
+                f"than level {i} (t = {a.t:g}): reverse the grid, e.g. grid.flip(0)"
+            )
+    home = (
+        model.schedule.at(levels[0].t).lam
+        if levels[0].t >= model.schedule.t_min
+        else levels[0].lam
+    )
+    require(
+        home == levels[0].lam or abs(home - levels[0].lam) < 1e-5,
+        f"sample: levels[0] has λ = {levels[0].lam:g}, but the model's "
+        f"schedule ({model.schedule.name}) has λ = {home:g} at that t: make the levels with "
+        "model.schedule.levels(grid)",
+    )
+    require(
+        not solver.noisy or draw is not None,
+        f"sample: {_name(solver)} adds noise: pass draw=Draw(seed)",
+    )
     steps = len(levels) - 1
-    require(solver.history < steps, f"sample: {_name(solver)} reaches order {solver.order} by looking back over {solver.history} step(s), "
-            f"but there are only {steps} in all: use n ≥ {solver.history + 1} steps, or ddim")
-    require(x.is_floating_point(), f"sample: x has dtype {x.dtype}, wanted a floating dtype: x.float()")
+    require(
+        solver.history < steps,
+        f"sample: {_name(solver)} reaches order {solver.order} by looking back over "
+        f"{solver.history} step(s), "
+        f"but there are only {steps} in all: use n ≥ {solver.history + 1} steps, or ddim",
+    )
+    require(
+        x.is_floating_point(),
+        f"sample: x has dtype {x.dtype}, wanted a floating dtype: x.float()",
+    )
     for weight in parameters(model.net)[:1]:
-        require(weight.device == x.device, f"sample: x is on {x.device}, the network on {weight.device}: x.to({str(weight.device)!r})")
-        require((weight.dtype == torch.float64) == (x.dtype == torch.float64),
-                f"sample: x is {x.dtype}, the network's weights are {weight.dtype}: x.to({weight.dtype}) or net.to({x.dtype})")
+        require(
+            weight.device == x.device,
+            f"sample: x is on {x.device}, the network on {weight.device}: "
+            f"x.to({str(weight.device)!r})",
+        )
+        require(
+            (weight.dtype == torch.float64) == (x.dtype == torch.float64),
+            f"sample: x is {x.dtype}, the network's weights are {weight.dtype}: "
+            f"x.to({weight.dtype}) or net.to({x.dtype})",
+        )

@@ -14,17 +14,24 @@ from dlib.solvers.phi import expm1
 
 @solver(order=1)
 def euler(model, x, a, b, memory=None, noise=None, cond=None):
-    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline that ignores the linear part."""
+    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline that
+    ignores the linear part.
+    """
     return x + (b.t - a.t) * model(x, a, cond).velocity, memory
 
 
 def euler_maruyama(eta: float) -> Solver:
-    """Euler–Maruyama for dx = [f x − ½(1+η²) g² s] dt + η g dw, run from noise to data (Song et al. 2021, eq. 6 and 13).
+    """Euler–Maruyama for dx = [f x − ½(1+η²) g² s] dt + η g dw, run from noise to data (Song
+    et al. 2021, eq. 6 and 13).
 
-    Every η ≥ 0 has the marginals of the forward SDE: 0 is `euler` on the PF-ODE, 1 the reverse SDE. The order is the weak
-    one, that of distributions. Steps must be short against 1/g²; `sde_dpm_solver_pp(1, η²)` solves the linear part exactly.
+    Every η ≥ 0 has the marginals of the forward SDE: 0 is `euler` on the PF-ODE, 1 the reverse
+    SDE. The order is the weak one, that of distributions. Steps must be short against 1/g²;
+    `sde_dpm_solver_pp(1, η²)` solves the linear part exactly.
     """
-    require(0 <= eta < math.inf, f"euler_maruyama: eta = {eta:g}, wanted 0 or more (0 is the PF-ODE, 1 the reverse SDE)")
+    require(
+        0 <= eta < math.inf,
+        f"euler_maruyama: eta = {eta:g}, wanted 0 or more (0 is the PF-ODE, 1 the reverse SDE)",
+    )
 
     @solver(order=1, noisy=True)
     def step(model, x, a, b, memory=None, noise=None, cond=None):
@@ -50,26 +57,34 @@ def ddim(model, x, a, b, memory=None, noise=None, cond=None):
 
 
 class Transition(NamedTuple):
-    """The Gaussian N(mean, std² I) of one stochastic step; mean (B, *shape), std a float or a tensor (B, 1, …)."""
+    """The Gaussian N(mean, std² I) of one stochastic step; mean (B, *shape), std a float or a
+    tensor (B, 1, …).
+    """
 
     mean: Tensor
     std: float | Tensor
 
 
 def transition(model, x, a, b, eta=1.0, cond=None) -> Transition:
-    """p(x_b | x_a) of the DDIM family: mean α_b x₀ + √(σ_b² − v) ε, variance v = η² σ_b² (1 − e^{−2h}).
+    """p(x_b | x_a) of the DDIM family: mean α_b x₀ + √(σ_b² − v) ε, variance v = η² σ_b² (1 −
+    e^{−2h}).
 
-    η = 1 is DDPM's posterior q(x_b | x_a, x₀), η = 0 is DDIM (Song et al. 2021, eq. 12 and 16).
+    η = 1 is DDPM's posterior q(x_b | x_a, x₀), η = 0 is DDIM (Song et al. 2021, eq. 12 and
+    16).
     """
     h = b.lam - a.lam
     fresh = -(eta**2) * expm1(-2 * h)  # share of σ_b² that is new noise …
-    kept = (1 - eta) * (1 + eta) + eta**2 * math.e ** (-2 * h)  # … and 1 − fresh, without cancellation
+    # … and 1 − fresh, without cancellation
+    kept = (1 - eta) * (1 + eta) + eta**2 * math.e ** (-2 * h)
     return Transition(model(x, a, cond).mix(b.alpha, b.sigma * kept**0.5), b.sigma * fresh**0.5)
 
 
 def ddim_eta(eta: float) -> Solver:
     """The DDIM step with noise η: a solver for each η in [0, 1]."""
-    require(0 <= eta <= 1, f"ddim_eta: eta = {eta:g} is outside [0, 1] (0 is DDIM, 1 is ancestral sampling)")
+    require(
+        0 <= eta <= 1,
+        f"ddim_eta: eta = {eta:g} is outside [0, 1] (0 is DDIM, 1 is ancestral sampling)",
+    )
 
     @solver(order=1, noisy=True)
     def step(model, x, a, b, memory=None, noise=None, cond=None):

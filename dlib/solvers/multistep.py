@@ -1,4 +1,6 @@
-"""Floor 3: Adams–Bashforth-like solvers: one call a step, derivatives from the data predictions of former steps."""
+"""Floor 3: Adams–Bashforth-like solvers: one call a step, derivatives from the data
+predictions of former steps.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,22 @@ def dpm_solver_pp_2m(model, x, a, b, memory=None, noise=None, cond=None):
 
 @solver(order=3, history=2)
 def dpm_solver_pp_3m(model, x, a, b, memory=None, noise=None, cond=None):
-    """DPM-Solver++(3M) at its true third order: slope and curvature of x₀(λ) by Newton's divided differences.
+    """DPM-Solver++(3M) at its true third order: slope and curvature of x₀(λ) by Newton's
+    divided differences.
 
-    The released code halves the curvature (`dpm_solver_pp_3m_released`). memory: (λ, x₀) of two steps; starts as 2M.
+    The released code halves the curvature (`dpm_solver_pp_3m_released`). memory: (λ, x₀) of
+    two steps; starts as 2M.
     """
     return _third_order(model, x, a, b, memory, cond, curvature=1.0)
 
 
 @solver(order=2, history=2)
 def dpm_solver_pp_3m_released(model, x, a, b, memory=None, noise=None, cond=None):
-    """DPM-Solver++(3M) as its authors' repository, diffusers and k-diffusion ship it: second order, for comparison.
+    """DPM-Solver++(3M) as its authors' repository, diffusers and k-diffusion ship it: second
+    order, for comparison.
 
-    The second divided difference is half the second derivative; the released formula forgets the factor 2.
+    The second divided difference is half the second derivative; the released formula forgets
+    the factor 2.
     """
     return _third_order(model, x, a, b, memory, cond, curvature=0.5)
 

@@ -1,4 +1,6 @@
-"""Floor 3: the exact integrals behind every exponential integrator, and the two Taylor expansions made of them."""
+"""Floor 3: the exact integrals behind every exponential integrator, and the two Taylor
+expansions made of them.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from dlib.schedule import NoiseLevel
 
 
 def phi(k: int, h: float | Tensor) -> float | Tensor:
-    """ϕ_k(h) = Σ_n hⁿ/(n+k)!, so ϕ₁ = (eʰ−1)/h and ϕ_{k+1} = (ϕ_k − 1/k!)/h (Hochbruck & Ostermann 2010, eq. 2.10).
+    """ϕ_k(h) = Σ_n hⁿ/(n+k)!, so ϕ₁ = (eʰ−1)/h and ϕ_{k+1} = (ϕ_k − 1/k!)/h (Hochbruck &
+    Ostermann 2010, eq. 2.10).
 
-    The recursion cancels for small h, where the series is used instead: full float64 precision for k ≤ 3.
+    The recursion cancels for small h, where the series is used instead: full float64 precision
+    for k ≤ 3.
 
     >>> abs(phi(2, 1.0) - (math.e - 2)) < 1e-15, phi(3, 0.0) == 1 / 6
     (True, True)
@@ -22,7 +26,11 @@ def phi(k: int, h: float | Tensor) -> float | Tensor:
         raise ValueError(f"phi: k = {k}, wanted 1 ≤ k ≤ 46")
     if isinstance(h, Tensor):
         small = h.abs() < 1
-        return torch.where(small, _series(k, torch.where(small, h, 0.0)), _recursion(k, torch.where(small, 1.0, h)))
+        return torch.where(
+            small,
+            _series(k, torch.where(small, h, 0.0)),
+            _recursion(k, torch.where(small, 1.0, h)),
+        )
     return _series(k, h) if abs(h) < 1 else _recursion(k, h)
 
 
@@ -31,7 +39,8 @@ _RECIPROCALS = [1 / math.factorial(n) for n in range(64)]
 
 def _series(k: int, h: float | Tensor) -> float | Tensor:
     total = 0.0
-    for coefficient in _RECIPROCALS[k + 17 : k - 1 : -1]:  # Horner: hⁿ/(n+k)!, remainder below 1/18!
+    # Horner: hⁿ/(n+k)!, remainder below 1/18!
+    for coefficient in _RECIPROCALS[k + 17 : k - 1 : -1]:
         total = total * h + coefficient
     return total
 
@@ -54,9 +63,9 @@ def expand_eps(x: Tensor, a: NoiseLevel, b: NoiseLevel, *eps: Tensor) -> Tensor:
     (α_b/α_a) x − σ_b Σ_k h^{k+1} ϕ_{k+1}(h) ε^{(k)}; eps: ε, then its derivatives in λ, at a.
     """
     h = b.lam - a.lam
-    for k, derivative in enumerate(eps):
-        term = b.sigma * h ** (k + 1) * phi(k + 1, h) * derivative
-        total = term if k == 0 else total + term
+    total = b.sigma * h * phi(1, h) * eps[0]
+    for k, derivative in enumerate(eps[1:], start=1):
+        total = total + b.sigma * h ** (k + 1) * phi(k + 1, h) * derivative
     return b.alpha / a.alpha * x - total
 
 
@@ -66,7 +75,8 @@ def expand_x0(x: Tensor, a: NoiseLevel, b: NoiseLevel, *x0: Tensor) -> Tensor:
     (σ_b/σ_a) x + α_b Σ_k h^{k+1} ϕ_{k+1}(−h) x₀^{(k)}; x0: x₀, then its derivatives in λ, at a.
     """
     h = b.lam - a.lam
-    total = -b.alpha * expm1(-h) * x0[0]  # h ϕ₁(−h) = 1 − e^{−h}, finite also from α = 0, where h = ∞
+    # h ϕ₁(−h) = 1 − e^{−h}, finite also from α = 0, where h = ∞
+    total = -b.alpha * expm1(-h) * x0[0]
     for k, derivative in enumerate(x0[1:], start=1):
         total = total + b.alpha * h ** (k + 1) * phi(k + 1, -h) * derivative
     return b.sigma / a.sigma * x + total

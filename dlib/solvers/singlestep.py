@@ -18,13 +18,20 @@ def heun(model, x, a, b, memory=None, noise=None, cond=None):
     return r * x + 0.5 * (b.sigma - r * a.sigma) * (first.eps + second.eps), memory
 
 
-def heun_churn(s_churn: float, steps: int, s_min: float = 0.0, s_max: float = math.inf, s_noise: float = 1.0) -> Solver:
-    """EDM's stochastic sampler: before each Heun step, raise κ by γ = min(s_churn/steps, √2 − 1) with fresh noise (Karras et al. 2022, alg. 2).
+def heun_churn(
+    s_churn: float, steps: int, s_min: float = 0.0, s_max: float = math.inf, s_noise: float = 1.0
+) -> Solver:
+    """EDM's stochastic sampler: before each Heun step, raise κ by γ = min(s_churn/steps, √2 −
+    1) with fresh noise (Karras et al. 2022, alg. 2).
 
-    Noise is added only at s_min ≤ κ ≤ s_max and has standard deviation s_noise·√(κ̂² − κ²) in x/α. Levels of floats; the raised
-    level must be on the schedule, so let s_max be below its noisiest κ, as the paper's 50 of 80 is.
+    Noise is added only at s_min ≤ κ ≤ s_max and has standard deviation s_noise·√(κ̂² − κ²) in
+    x/α. Levels of floats; the raised level must be on the schedule, so let s_max be below its
+    noisiest κ, as the paper's 50 of 80 is.
     """
-    require(s_churn >= 0 and steps >= 1, f"heun_churn: s_churn = {s_churn:g}, steps = {steps}, wanted ≥ 0 and ≥ 1")
+    require(
+        s_churn >= 0 and steps >= 1,
+        f"heun_churn: s_churn = {s_churn:g}, steps = {steps}, wanted ≥ 0 and ≥ 1",
+    )
     gamma = min(s_churn / steps, 2**0.5 - 1)
 
     @solver(order=1, calls=2, noisy=True)
@@ -32,10 +39,17 @@ def heun_churn(s_churn: float, steps: int, s_min: float = 0.0, s_max: float = ma
         kappa = a.sigma / a.alpha
         if gamma and s_min <= kappa <= s_max:
             lam = a.lam - math.log1p(gamma)
-            require(lam >= model.schedule.at(1.0).lam, f"heun_churn: κ = {kappa:.4g} raised by the factor {1 + gamma:.3g} leaves the schedule "
-                    f"{model.schedule.name}: pass an s_max below its noisiest κ")
+            require(
+                lam >= model.schedule.at(1.0).lam,
+                f"heun_churn: κ = {kappa:.4g} raised by the factor {1 + gamma:.3g} leaves the "
+                "schedule "
+                f"{model.schedule.name}: pass an s_max below its noisiest κ",
+            )
             raised = model.schedule.at_lam(lam)
-            x = raised.alpha / a.alpha * x + s_noise * (raised.sigma**2 - (raised.alpha * kappa) ** 2) ** 0.5 * noise
+            x = (
+                raised.alpha / a.alpha * x
+                + s_noise * (raised.sigma**2 - (raised.alpha * kappa) ** 2) ** 0.5 * noise
+            )
             a = raised
         return heun(model, x, a, b, memory, None, cond)
 

@@ -30,7 +30,9 @@ def test_help_says_what_each_measures(capsys):
 
 @pytest.fixture
 def three(monkeypatch, tmp_path):
-    """Two stand-in benchmarks that measure and one that cannot; results go to a temporary folder."""
+    """Two stand-in benchmarks that measure and one that cannot; results go to a temporary
+    folder.
+    """
     report = Report("Stand-in", "", ["value"], [[1]])
     for name, result in (("one", report), ("two", report), ("none", None)):
         module = types.ModuleType(f"bench.{name}")

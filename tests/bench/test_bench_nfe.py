@@ -1,4 +1,6 @@
-"""The NFE benchmark's search against errors known in advance, and its diffusers driver against dlib on the same levels."""
+"""The NFE benchmark's search against errors known in advance, and its diffusers driver against
+dlib on the same levels.
+"""
 
 import math
 
@@ -12,7 +14,11 @@ from dlib.metrics import rms
 
 
 def curve(error, every=40, last=640, calls=1, floor=1e-12):
-    return Curve(Sampler("some", "solver", "setting", lambda n: (calls * n, *[error(n)] * 2), floor), every, last)
+    return Curve(
+        Sampler("some", "solver", "setting", lambda n: (calls * n, *[error(n)] * 2), floor),
+        every,
+        last,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,8 @@ def test_reaches_is_negative_for_never_and_three_for_at_once():
 
 def test_the_order_is_measured_above_the_floor_only():
     assert curve(lambda n: 8.0 / n**3).slope() == "3.00"
-    assert curve(lambda n: 8.0 / n**3, floor=1e-7).slope() == "3.00"  # the last point, 3e-8, is left out
+    # the last point, 3e-8, is left out
+    assert curve(lambda n: 8.0 / n**3, floor=1e-7).slope() == "3.00"
     assert curve(lambda n: 8.0 / n**3, floor=1e-6).slope() == "—"
 
 
@@ -67,17 +74,27 @@ def test_the_ladder_is_the_vp_schedule(t_end):
         assert bar[index].item() == pytest.approx(dlib.vp().at(t).alpha ** 2, rel=1e-9)
 
 
-@pytest.mark.parametrize("cls, spacing, solver", [
-    ("DDIMScheduler", "trailing", dlib.solvers.ddim),  # by its fixed stride; with linspace its steps miss the levels of its calls
-    ("EulerDiscreteScheduler", "linspace", dlib.solvers.ddim),
-    ("HeunDiscreteScheduler", "linspace", dlib.solvers.heun),
-    ("DPMSolverMultistepScheduler", "linspace", dlib.solvers.dpm_solver_pp_2m),
-])
+@pytest.mark.parametrize(
+    "cls, spacing, solver",
+    [
+        # by its fixed stride; with linspace its steps miss the levels of its calls
+        ("DDIMScheduler", "trailing", dlib.solvers.ddim),
+        ("EulerDiscreteScheduler", "linspace", dlib.solvers.ddim),
+        ("HeunDiscreteScheduler", "linspace", dlib.solvers.heun),
+        ("DPMSolverMultistepScheduler", "linspace", dlib.solvers.dpm_solver_pp_2m),
+    ],
+)
 def test_the_driver_measures_what_dlib_measures_on_the_same_levels(problem, cls, spacing, solver):
-    """States in x and in x/α, one call and two: up to the schedulers' float32 the driver adds no error of its own."""
+    """States in x and in x/α, one call and two: up to the schedulers' float32 the driver adds
+    no error of its own.
+    """
     heun = solver is dlib.solvers.heun  # its one ending is at σ = 0
     options = {"clip_sample": False} if cls == "DDIMScheduler" else {}
-    setting = next(s for s in nfe_peers.settings("", cls, options, spacing) if s.t_end == 1e-2 and s.zero == heun)
+    setting = next(
+        s
+        for s in nfe_peers.settings("", cls, options, spacing)
+        if s.t_end == 1e-2 and s.zero == heun
+    )
     scheduler = setting.scheduler()
     calls, error, _ = nfe_peers.drive(problem, scheduler, 20)
     levels = nfe_peers.visited(scheduler)
@@ -98,12 +115,18 @@ def test_time_as_passed_on_is_the_exact_level_where_nothing_is_rounded(problem):
 
 def test_the_whole_benchmark_at_a_tiny_size(monkeypatch, problem):
     chosen = ("DDIM", "DPM-Solver++ 2M", "UniPC-3 bh1")
-    monkeypatch.setattr(nfe_peers, "FAMILIES", [family for family in nfe_peers.FAMILIES if family[0] in chosen])
-    ours = [sampler for sampler in nfe.ours(problem) if sampler.solver in ("ddim", "dpm_solver_pp_2m")]
+    monkeypatch.setattr(
+        nfe_peers, "FAMILIES", [family for family in nfe_peers.FAMILIES if family[0] in chosen]
+    )
+    ours = [
+        sampler for sampler in nfe.ours(problem) if sampler.solver in ("ddim", "dpm_solver_pp_2m")
+    ]
     monkeypatch.setattr(nfe, "ours", lambda problem: ours)
     report = nfe.run(problem, every=6, last=20)
     assert {row[1] for row in report.rows if row[0] == "diffusers"} == set(chosen)
-    assert [row[0] for row in report.rows[:len(ours) + 1]] == ["dlib"] * len(ours) + ["diffusers"]
+    assert [row[0] for row in report.rows[: len(ours) + 1]] == ["dlib"] * len(ours) + [
+        "diffusers"
+    ]
     assert sum(row[2] == "default" for row in report.rows) == 3
     error = {tuple(row[:3]): float(row[5]) for row in report.rows if row[5] != "NaN"}
     assert error["dlib", "dpm_solver_pp_2m", "grid lam"] < error["dlib", "ddim", "grid lam"]

@@ -1,4 +1,6 @@
-"""The fixed shape of a result, the files that are committed, and writing them whole or not at all."""
+"""The fixed shape of a result, the files that are committed, and writing them whole or not at
+all.
+"""
 
 import datetime
 import json
@@ -16,7 +18,11 @@ REPORT = Report("A title", "A *note*.", ["name", "value"], [["one", 1.23456789],
 
 
 def test_what_every_machine_can_measure_is_committed():
-    assert {"step_overhead", "nfe", "ema", "imports"} <= {path.stem for path in COMMITTED} <= set(BENCHMARKS)
+    assert (
+        {"step_overhead", "nfe", "ema", "imports"}
+        <= {path.stem for path in COMMITTED}
+        <= set(BENCHMARKS)
+    )
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
@@ -24,11 +30,16 @@ def test_committed_result_has_the_fixed_shape(path):
     text = path.read_text(encoding="utf-8")
     result = json.loads(text)
     assert list(result) == ["title", "note", "columns", "rows", "machine", "date"]
-    assert all(isinstance(result[key], str) and result[key] for key in ("title", "note", "machine", "date"))
+    assert all(
+        isinstance(result[key], str) and result[key]
+        for key in ("title", "note", "machine", "date")
+    )
     assert datetime.date.fromisoformat(result["date"])
     assert result["rows"] and all(len(row) == len(result["columns"]) for row in result["rows"])
     assert all(isinstance(cell, str | int | float) for row in result["rows"] for cell in row)
-    assert not re.search(r"(?:^|[\s`(])/\w+/|https?://", text), "a result names no path and no host"
+    assert not re.search(r"(?:^|[\s`(])/\w+/|https?://", text), (
+        "a result names no path and no host"
+    )
     assert "Python 3." in result["machine"] and "torch 2." in result["machine"]
 
 

@@ -1,4 +1,6 @@
-"""Each timing benchmark at a tiny size: it runs, compares like with like, and the ratios hold. No absolute time is asserted."""
+"""Each timing benchmark at a tiny size: it runs, compares like with like, and the ratios hold.
+No absolute time is asserted.
+"""
 
 import nbformat
 import pytest
@@ -30,7 +32,13 @@ def test_interleave_takes_turns_and_excludes_the_preparation():
 
         return prepare
 
-    times = interleave({"a": competitor("a", 1), "b": competitor("b", 3)}, 3, unit=0.5, label="", clock=lambda: now[0])
+    times = interleave(
+        {"a": competitor("a", 1), "b": competitor("b", 3)},
+        3,
+        unit=0.5,
+        label="",
+        clock=lambda: now[0],
+    )
     assert order == list("ab") + list("abbaab")  # the warm-up, then the starter rotates
     assert times["a"].values.tolist() == [2, 2, 2] and times["b"].values.tolist() == [6, 6, 6]
 
@@ -64,7 +72,13 @@ def test_a_dlib_step_is_no_slower_than_diffusers():
     report = step_overhead.run(repeats=8)
     ratios = {row[0]: row[-1] for row in report.rows}
     assert len(ratios) == 15
-    for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)", "UniPC-2", step_overhead.GIVEN):
+    for method in (
+        "DDIM",
+        "DPM-Solver++ 2M",
+        "DPM-Solver++ 3M (as released)",
+        "UniPC-2",
+        step_overhead.GIVEN,
+    ):
         assert ratios[f"diffusers {method}"] > 1.2, method
 
 
@@ -78,15 +92,26 @@ def test_loss_overhead_competitors_make_the_same_calls(tiny_unet):
     """Calls, samples and gradients: a guided teacher on 2B, a target and a student on B each."""
     from full_scale.sd import UNetCall
 
-    model = dlib.Denoiser(UNetCall(tiny_unet), dlib.discrete(dlib.scaled_linear()), "eps", clock=lambda t: 1000 * t - 1)
+    model = dlib.Denoiser(
+        UNetCall(tiny_unet),
+        dlib.discrete(dlib.scaled_linear()),
+        "eps",
+        clock=lambda t: 1000 * t - 1,
+    )
     work = {}
     for name in loss_overhead.rounds(model, 2, width=8):
         counter = dlib.counted(model)
         counter.net.parameters = tiny_unet.parameters
         with torch.enable_grad():
             loss_overhead.rounds(counter, 2, width=8)[name]()()
-        work[name] = counter.net.calls, counter.net.samples, sum(weight.grad is not None for weight in tiny_unet.parameters())
-    assert len(work) == 3 and len(set(work.values())) == 1 and work["bare calls"][:2] == (3, 8), work
+        work[name] = (
+            counter.net.calls,
+            counter.net.samples,
+            sum(weight.grad is not None for weight in tiny_unet.parameters()),
+        )
+    assert len(work) == 3 and len(set(work.values())) == 1 and work["bare calls"][:2] == (3, 8), (
+        work
+    )
 
 
 def test_parallel_samplers_find_the_sequential_sample_in_fewer_rounds():
@@ -104,13 +129,17 @@ def test_importing_dlib_adds_little_to_torch(monkeypatch):
 
 
 def notebook(folder, name, *cells):
-    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A title"), *map(nbformat.v4.new_code_cell, cells)])
+    node = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# A title"), *map(nbformat.v4.new_code_cell, cells)]
+    )
     nbformat.write(node, folder / name)
     return folder / name
 
 
 def test_chapters_are_executed_in_memory(tmp_path):
-    path = notebook(tmp_path, "08_some.ipynb", "import dlib", "assert dlib.vp().at(0.5).alpha > 0")
+    path = notebook(
+        tmp_path, "08_some.ipynb", "import dlib", "assert dlib.vp().at(0.5).alpha > 0"
+    )
     before = path.read_bytes()
     report = chapters.run(tmp_path)
     assert [row[:2] for row in report.rows] == [["08_some", 2]] and report.rows[0][2] > 0
@@ -133,8 +162,14 @@ def tiny_unet():
 
     torch.manual_seed(0)
     return UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, attention_head_dim=4, cross_attention_dim=8,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     ).eval()
 
 
@@ -152,7 +187,12 @@ def test_gpu_loop_keeps_the_row_of_a_loop_that_fails(tiny_unet, monkeypatch):
     monkeypatch.setattr(gpu_loop, "graphed", refuse)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     rows = gpu_loop.compare(gpu_loop.Job(tiny_unet, 1, 4, "DDIM"), tiny_unet, repeats=1)
-    assert [row[3] for row in rows] == [gpu_loop.EAGER, "diffusers, compiled U-Net", "dlib, eager", "dlib, one CUDA graph"]
+    assert [row[3] for row in rows] == [
+        gpu_loop.EAGER,
+        "diffusers, compiled U-Net",
+        "dlib, eager",
+        "dlib, one CUDA graph",
+    ]
     assert all(len(row) == len(gpu_loop.COLUMNS) for row in rows)
     assert rows[-1][4] == "failed: no graph here" and rows[0][-1] == 1.0
 

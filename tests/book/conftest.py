@@ -1,4 +1,6 @@
-"""A tiny book (one chapter, one library function) that is executed once a session, and the sites built from it."""
+"""A tiny book (one chapter, one library function) that is executed once a session, and the
+sites built from it.
+"""
 
 import os
 import shutil
@@ -12,7 +14,7 @@ from book.run import run
 from book.site import build
 
 sys.path.append(str(Path(__file__).parent))  # the tests share tinybook.py
-from tinybook import ROOT, STEM, lay_out  # noqa: E402
+from tinybook import ROOT, STEM, lay_out
 
 
 @pytest.fixture
@@ -63,8 +65,15 @@ def chromium():
     if path is None:
         reason = "no chromium for the browser test: apt-get install chromium"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    quiet = [
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+    ]
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet])
+        browser = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-quic", *quiet]
+        )
         yield browser
         browser.close()

@@ -1,4 +1,6 @@
-"""What the tests know of an assignment's class: notebooks filled with right, otherwise spelled and wrong answers."""
+"""What the tests know of an assignment's class: notebooks filled with right, otherwise spelled
+and wrong answers.
+"""
 
 import importlib
 import json
@@ -12,7 +14,9 @@ BOOK = Book(ROOT)
 
 
 class Course:
-    """One assignment. heads: {id: "phis(h)"}; otherwise: {id: body of a right answer unlike the solution}; wrong: [(id, body, says)]."""
+    """One assignment. heads: {id: "phis(h)"}; otherwise: {id: body of a right answer unlike
+    the solution}; wrong: [(id, body, says)].
+    """
 
     def __init__(self, number: str, heads: dict, otherwise: dict, wrong: list):
         self.number, self.heads, self.otherwise, self.wrong = number, heads, otherwise, wrong
@@ -26,7 +30,9 @@ class Course:
 
     def cell(self, id: str, body: str) -> str:
         """An answer cell with this body."""
-        return f"# ANSWER {id}\ndef {self.heads[id]}:\n" + "".join(f"    {line}\n" for line in body.strip().splitlines())
+        return f"# ANSWER {id}\ndef {self.heads[id]}:\n" + "".join(
+            f"    {line}\n" for line in body.strip().splitlines()
+        )
 
     def notebook(self, answers: dict[str, str]) -> dict:
         """The released notebook with these cells in the place of its answer cells."""
@@ -41,7 +47,11 @@ class Course:
     def only(self, *ids: str, answers: dict[str, str]) -> dict:
         """The same, without the answer cells of all other questions: quicker to grade."""
         node = self.notebook({id: answers[id] for id in ids})
-        node["cells"] = [c for c in node["cells"] if not c["source"].startswith("# ANSWER") or c["source"].split()[2] in ids]
+        node["cells"] = [
+            c
+            for c in node["cells"]
+            if not c["source"].startswith("# ANSWER") or c["source"].split()[2] in ids
+        ]
         return node
 
     def right(self) -> dict[str, str]:

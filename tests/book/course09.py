@@ -1,9 +1,16 @@
-"""Assignment 09's class: right answers spelled otherwise, and plausible wrong ones with what they must be told."""
+"""Assignment 09's class: right answers spelled otherwise, and plausible wrong ones with what
+they must be told.
+"""
 
 from course import Course
 
-HEADS = {"Q09.1": "sweep(points, made, size)", "Q09.2": "prefix_is_exact(sampler, step, guess)", "Q09.3": "move(change, tol)",
-         "Q09.4": "picard(step, x, sigma, window, tol)", "Q09.5": "after_sweeps(l, k)"}
+HEADS = {
+    "Q09.1": "sweep(points, made, size)",
+    "Q09.2": "prefix_is_exact(sampler, step, guess)",
+    "Q09.3": "move(change, tol)",
+    "Q09.4": "picard(step, x, sigma, window, tol)",
+    "Q09.5": "after_sweeps(l, k)",
+}
 OTHERWISE = {
     "Q09.1": """
 new = [points[0]]
@@ -95,9 +102,13 @@ def _test(source="chain[j]", first="0", same="torch.equal(points[j], chain[j])",
     return _TEST.format(source=source, first=first, same=same, stop=stop)
 
 
-def _picard(asked="done, points[done:stop]", new="made + torch.cat([0 * brackets[:1], brackets[:-1]])",
-            change=_CHANGE + _SIGMA, fill="points[stop + 1 :] = points[stop]",
-            move="max(1, int((change.amax(1) <= tol).long().cumprod(0).sum()))"):
+def _picard(
+    asked="done, points[done:stop]",
+    new="made + torch.cat([0 * brackets[:1], brackets[:-1]])",
+    change=_CHANGE + _SIGMA,
+    fill="points[stop + 1 :] = points[stop]",
+    move="max(1, int((change.amax(1) <= tol).long().cumprod(0).sum()))",
+):
     return _PICARD.format(asked=asked, new=new, change=change, fill=fill, move=move)
 
 
@@ -107,11 +118,19 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q09.1", _sweep(stop="j + 1"), "runs up to i = j"),
     ("Q09.1", _sweep(result="made[j] - total"), "wrong sign"),
     ("Q09.1", "return torch.cat([points[:1], made])", "bare chain"),
-    ("Q09.1", "s = size[:, None, None]\nu = points[:1] / s[:1] + torch.cumsum(made / s[1:] - points[:-1] / s[:-1], 0)\nreturn torch.cat([points[:1], s[1:] * u])",
-     "add the sum of brackets last"),
+    (
+        "Q09.1",
+        "s = size[:, None, None]\nu = points[:1] / s[:1] + torch.cumsum(made / s[1:] - "
+        "points[:-1] / s[:-1], 0)\nreturn torch.cat([points[:1], s[1:] * u])",
+        "add the sum of brackets last",
+    ),
     ("Q09.1", _sweep(a="size[j + 1] / size[i]"), "not s_{j+1}/s_i"),
     ("Q09.1", _sweep(a="size[j] / size[i]"), "not s_j/s_i"),
-    ("Q09.1", _sweep().replace("made[i] - points[i + 1]", "made[i] - points[i]"), "not Φ_i(X_i) − X_i"),
+    (
+        "Q09.1",
+        _sweep().replace("made[i] - points[i + 1]", "made[i] - points[i]"),
+        "not Φ_i(X_i) − X_i",
+    ),
     ("Q09.1", _sweep().replace("points[i + 1]", "new[i + 1]"), "take the *new* X_{i+1}"),
     ("Q09.1", _sweep(result="made[j].float() + total"), "single precision"),
     ("Q09.1", "return made", "shape (9, 5, 2), wanted (10, 5, 2)"),
@@ -120,39 +139,130 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q09.2", _test(first="len(guess) - 1"), "one that does nothing at all until the last sweep"),
     ("Q09.2", _test(stop="len(guess)"), "rejects a right sampler"),
     ("Q09.2", _test(source="guess[j]"), "rejects a right sampler"),
-    ("Q09.2", _test().replace("in range(k + 1)", "in [k]"), "makes a point that was right wrong again"),
+    (
+        "Q09.2",
+        _test().replace("in range(k + 1)", "in [k]"),
+        "makes a point that was right wrong again",
+    ),
     ("Q09.2", _test(first="1"), "returns zeros when it is asked for no sweep"),
-    ("Q09.2", _test().replace("(0, len(guess))", "(0, len(guess) - 1)"), "never moves the last point"),
-    ("Q09.2", _test().replace("sampler(step, guess, k)", "guess if k == 0 else sampler(step, points, 1)"), "stops moving after five sweeps"),
+    (
+        "Q09.2",
+        _test().replace("(0, len(guess))", "(0, len(guess) - 1)"),
+        "never moves the last point",
+    ),
+    (
+        "Q09.2",
+        _test().replace(
+            "sampler(step, guess, k)", "guess if k == 0 else sampler(step, points, 1)"
+        ),
+        "stops moving after five sweeps",
+    ),
     ("Q09.2", "return True", "accepts 8 of 8 wrong samplers"),
-    ("Q09.3", _MOVE.format(result="max(1, int((change.amax(1) <= tol).sum()))"), "before the first unsettled one"),
-    ("Q09.3", _MOVE.format(result="int((change.amax(1) <= tol).long().cumprod(0).sum())"), "by one at least"),
-    ("Q09.3", _MOVE.format(result="max(1, int((change.mean(1) <= tol).long().cumprod(0).sum()))"), "the mean over the batch"),
-    ("Q09.3", _MOVE.format(result="max(1, int((change.amax(1) < tol).long().cumprod(0).sum()))"), "equal to the tolerance"),
-    ("Q09.3", _MOVE.format(result="min(len(change), 1 + int((change.amax(1) <= tol).long().cumprod(0).sum()))"), "one too far"),
-    ("Q09.3", _MOVE.format(result="1 + int((change.amax(1) <= tol).long().cumprod(0).sum())"), "past its own end"),
-    ("Q09.3", _MOVE.format(result="max(1, int((change.square().mean(1).sqrt() <= tol).long().cumprod(0).sum()))"), "root mean square over the batch"),
-    ("Q09.3", _MOVE.format(result="max(1, int((change > tol).any(1).long().argmax()))"), "argmax finds no"),
-    ("Q09.3", _MOVE.format(result="max(1, int((change <= tol).long().cumprod(0).sum(0).max()))"), "the smallest counts"),
+    (
+        "Q09.3",
+        _MOVE.format(result="max(1, int((change.amax(1) <= tol).sum()))"),
+        "before the first unsettled one",
+    ),
+    (
+        "Q09.3",
+        _MOVE.format(result="int((change.amax(1) <= tol).long().cumprod(0).sum())"),
+        "by one at least",
+    ),
+    (
+        "Q09.3",
+        _MOVE.format(result="max(1, int((change.mean(1) <= tol).long().cumprod(0).sum()))"),
+        "the mean over the batch",
+    ),
+    (
+        "Q09.3",
+        _MOVE.format(result="max(1, int((change.amax(1) < tol).long().cumprod(0).sum()))"),
+        "equal to the tolerance",
+    ),
+    (
+        "Q09.3",
+        _MOVE.format(
+            result="min(len(change), 1 + int((change.amax(1) <= tol).long().cumprod(0).sum()))"
+        ),
+        "one too far",
+    ),
+    (
+        "Q09.3",
+        _MOVE.format(result="1 + int((change.amax(1) <= tol).long().cumprod(0).sum())"),
+        "past its own end",
+    ),
+    (
+        "Q09.3",
+        _MOVE.format(
+            result="max(1, int((change.square().mean(1).sqrt() <= tol).long().cumprod(0).sum()))"
+        ),
+        "root mean square over the batch",
+    ),
+    (
+        "Q09.3",
+        _MOVE.format(result="max(1, int((change > tol).any(1).long().argmax()))"),
+        "argmax finds no",
+    ),
+    (
+        "Q09.3",
+        _MOVE.format(result="max(1, int((change <= tol).long().cumprod(0).sum(0).max()))"),
+        "the smallest counts",
+    ),
     ("Q09.4", _picard(new="made"), "bare chain"),
     ("Q09.4", _picard(fill="pass"), "begin at the start x"),
     ("Q09.4", _picard(change=_CHANGE), "not divided by σ"),
     ("Q09.4", _picard(change="(new - old).norm(dim=2)" + _SIGMA), "the norm, not"),
-    ("Q09.4", _picard(change=_CHANGE + _SIGMA.replace("[done + 1 : stop + 1]", "[done:stop]")), "not over σ_j"),
+    (
+        "Q09.4",
+        _picard(change=_CHANGE + _SIGMA.replace("[done + 1 : stop + 1]", "[done:stop]")),
+        "not over σ_j",
+    ),
     ("Q09.4", _picard(change=_CHANGE + _SIGMA.replace("/", "*")), "not multiplied"),
     ("Q09.4", _picard(change=_CHANGE.replace(".sqrt()", "") + _SIGMA), "without its root"),
-    ("Q09.4", _picard(move="min(stop - done, 1 + int((change.amax(1) <= tol).long().cumprod(0).sum()))"), "one too far"),
-    ("Q09.4", _picard(move="int((change.amax(1) <= tol).long().cumprod(0).sum())"), "by one at least"),
-    ("Q09.4", _picard().replace("N, done, sweeps = len(sigma) - 1, 0, 0", "N, done, sweeps = len(sigma) - 1, 0, -1"), "the count is not"),
+    (
+        "Q09.4",
+        _picard(
+            move="min(stop - done, 1 + int((change.amax(1) <= tol).long().cumprod(0).sum()))"
+        ),
+        "one too far",
+    ),
+    (
+        "Q09.4",
+        _picard(move="int((change.amax(1) <= tol).long().cumprod(0).sum())"),
+        "by one at least",
+    ),
+    (
+        "Q09.4",
+        _picard().replace(
+            "N, done, sweeps = len(sigma) - 1, 0, 0", "N, done, sweeps = len(sigma) - 1, 0, -1"
+        ),
+        "the count is not",
+    ),
     ("Q09.4", _picard().replace("done + window", "done + window + 1"), "one step too many"),
-    ("Q09.4", "for j in range(len(sigma) - 1):\n    x = step(j, x[None])[0]\nreturn x, len(sigma) - 1", "one step after another"),
-    ("Q09.4", _picard(new="points[done] + torch.cumsum(made - points[done:stop], 0)"), "to the last bit"),
+    (
+        "Q09.4",
+        "for j in range(len(sigma) - 1):\n    x = step(j, x[None])[0]\nreturn x, len(sigma) - 1",
+        "one step after another",
+    ),
+    (
+        "Q09.4",
+        _picard(new="points[done] + torch.cumsum(made - points[done:stop], 0)"),
+        "to the last bit",
+    ),
     ("Q09.4", _picard(move="2"), "pass points that still change"),
-    ("Q09.4", _picard(asked="0, points[:-1])[done:stop] + 0 * (0"), "step only the points of the window"),
+    (
+        "Q09.4",
+        _picard(asked="0, points[:-1])[done:stop] + 0 * (0"),
+        "step only the points of the window",
+    ),
     ("Q09.5", _EXPANDED.format(degree="len(l)", result="e.sum(0)"), "whole product"),
     ("Q09.5", _EXPANDED.format(degree="k", result="e[:-1].sum(0)"), "one too low"),
     ("Q09.5", _EXPANDED.format(degree="(k + 1)", result="e.sum(0)"), "one too high"),
-    ("Q09.5", "S = torch.cat([torch.zeros(1, dtype=l.dtype), l.cumsum(0)])\nreturn sum(S**m / math.factorial(m) for m in range(k + 1))", "only the bound"),
+    (
+        "Q09.5",
+        "S = torch.cat([torch.zeros(1, dtype=l.dtype), l.cumsum(0)])\nreturn sum(S**m / "
+        "math.factorial(m) for m in range(k + 1))",
+        "only the bound",
+    ),
     ("Q09.5", _EXPANDED.format(degree="k", result="e[-1]"), "only the terms of degree k"),
     ("Q09.5", _IN_PLACE.format(order="1, k + 1", made="dtype=l.dtype"), "more than once"),
     ("Q09.5", _IN_PLACE.format(order="k, 0, -1", made=""), "single precision"),

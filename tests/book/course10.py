@@ -1,8 +1,15 @@
-"""Assignment 10's class: right answers spelled otherwise, and plausible wrong ones with what they must be told."""
+"""Assignment 10's class: right answers spelled otherwise, and plausible wrong ones with what
+they must be told.
+"""
 
 from course import Course
 
-HEADS = {"Q10.1": "iterate(F, G, starts)", "Q10.2": "parareal(F, G, x, K, tol)", "Q10.3": "ready(K, J, p)", "Q10.4": "after(f, g, p)"}
+HEADS = {
+    "Q10.1": "iterate(F, G, starts)",
+    "Q10.2": "parareal(F, G, x, K, tol)",
+    "Q10.3": "ready(K, J, p)",
+    "Q10.4": "after(f, g, p)",
+}
 OTHERWISE = {
     "Q10.1": """
 K = len(starts) - 1
@@ -72,16 +79,26 @@ def _iterate(source="starts[i]", result="fine + (after - old)"):
     return _ITERATE.format(source=source, result=result)
 
 
-def _sampler(first="1", last="K + 1", update="F(i, U[i]) + (G(i, V[i]) - G(i, U[i]))", change="(V[-1] - U[-1]).square().mean(1).sqrt().max()",
-             stop="change <= tol", result="V[-1]"):
-    return _SAMPLER.format(first=first, last=last, update=update, change=change, stop=stop, result=result)
+def _sampler(
+    first="1",
+    last="K + 1",
+    update="F(i, U[i]) + (G(i, V[i]) - G(i, U[i]))",
+    change="(V[-1] - U[-1]).square().mean(1).sqrt().max()",
+    stop="change <= tol",
+    result="V[-1]",
+):
+    return _SAMPLER.format(
+        first=first, last=last, update=update, change=change, stop=stop, result=result
+    )
 
 
 def _ready(guess="torch.arange(K + 1)", first="0", time="max(T[q - 1, i] + J, T[q, i] + 1)"):
     return _READY.format(guess=guess, first=first, time=time)
 
 
-def _after(degree="p", scale="torch.cat([torch.ones_like(g[:1]), g.cumprod(0)]) * ", result="e.sum(0)"):
+def _after(
+    degree="p", scale="torch.cat([torch.ones_like(g[:1]), g.cumprod(0)]) * ", result="e.sum(0)"
+):
     return _AFTER.format(degree=degree, scale=scale, result=result)
 
 
@@ -96,19 +113,36 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q10.1", _iterate(result="fine + (new[i] - starts[i])"), "on unchanged"),
     ("Q10.1", _iterate(result="fine + G(i, new[i] - starts[i])"), "unless G is linear"),
     ("Q10.1", _iterate(result="fine + (after - starts[i + 1])"), "for the coarse guess only"),
-    ("Q10.1", "new, fine = starts, [F(i, starts[i]) for i in range(len(starts) - 1)]\nfor i in range(len(starts) - 1):\n"
-     "    new[i + 1] = fine[i] + (G(i, new[i]) - G(i, starts[i]))\nreturn new", "was U overwritten?"),
+    (
+        "Q10.1",
+        "new, fine = starts, [F(i, starts[i]) for i in range(len(starts) - 1)]\nfor i in "
+        "range(len(starts) - 1):\n"
+        "    new[i + 1] = fine[i] + (G(i, new[i]) - G(i, starts[i]))\nreturn new",
+        "was U overwritten?",
+    ),
     ("Q10.1", _iterate(result="fine.float() + (after - old)"), "single precision"),
     ("Q10.2", _sampler(last="4"), "up to K iterations"),
-    ("Q10.2", _sampler(update="F(i, U[i]) - (G(i, V[i]) - G(i, U[i]))", last="K"), "up to K iterations"),
+    (
+        "Q10.2",
+        _sampler(update="F(i, U[i]) - (G(i, V[i]) - G(i, U[i]))", last="K"),
+        "up to K iterations",
+    ),
     ("Q10.2", _sampler(update="G(i, V[i])"), "correct every block"),
     ("Q10.2", _sampler(first="2", last="K + 2"), "the guess is no iteration"),
     ("Q10.2", _sampler(change="(V[-1] - U[-1]).norm(dim=1).max()"), "the norm, not"),
-    ("Q10.2", _sampler(change="(V[-1] - U[-1]).square().mean(1).sqrt().mean()"), "the mean over the batch"),
+    (
+        "Q10.2",
+        _sampler(change="(V[-1] - U[-1]).square().mean(1).sqrt().mean()"),
+        "the mean over the batch",
+    ),
     ("Q10.2", _sampler(change="(V[-1] - U[-1]).square().mean(1).max()"), "without its root"),
     ("Q10.2", _sampler(change="(V[-1] - U[-1]).abs().mean(1).max()"), "the mean absolute value"),
     ("Q10.2", _sampler(change="(V[-1] - U[-1]).abs().max()"), "the largest coordinate"),
-    ("Q10.2", _sampler(change="max((v - u).square().mean(1).sqrt().max() for v, u in zip(V, U))"), "only that of U_K"),
+    (
+        "Q10.2",
+        _sampler(change="max((v - u).square().mean(1).sqrt().max() for v, u in zip(V, U))"),
+        "only that of U_K",
+    ),
     ("Q10.2", _sampler(update="G(i, V[i]) + (F(i, U[i]) - G(i, U[i]))"), "add the bracket last"),
     ("Q10.2", _sampler(result="V[-1]").replace("V[-1], p", "V[-1], p - 1"), "the count is not"),
     ("Q10.2", _sampler(result="end"), "wanted 0"),
@@ -122,7 +156,12 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q10.3", _ready(first="q * J"), "start 0 is given"),
     ("Q10.3", _ready(time="max(T[q - 1, i] + J, T[q, i]) + 1"), "takes no call"),
     ("Q10.3", _ready(time="T[q, i] + J"), "known sooner"),
-    ("Q10.3", "return torch.tensor([[i + q * (J - 1) if i else 0 for i in range(K + 1)] for q in range(p + 1)])", "and is kept"),
+    (
+        "Q10.3",
+        "return torch.tensor([[i + q * (J - 1) if i else 0 for i in range(K + 1)] for q in "
+        "range(p + 1)])",
+        "and is kept",
+    ),
     ("Q10.4", _after(degree="len(f)"), "whole product"),
     ("Q10.4", _after(result="e[:-1].sum(0)"), "one too low"),
     ("Q10.4", _after(degree="(p + 1)"), "one too high"),
@@ -131,7 +170,11 @@ WRONG = [  # (question, body of a plausible wrong answer, what the diagnosis mus
     ("Q10.4", _after().replace("/ g)", "/ f)"), "relative to the coarse factor"),
     ("Q10.4", _after().replace("(f - g) / g", "f - g"), "divide f − g by g"),
     ("Q10.4", _after().replace("(f - g)", "(g - f)"), "fine less coarse"),
-    ("Q10.4", _after(scale="torch.cat([torch.ones_like(f[:1]), f.cumprod(0)]) * "), "of the g, not of the f"),
+    (
+        "Q10.4",
+        _after(scale="torch.cat([torch.ones_like(f[:1]), f.cumprod(0)]) * "),
+        "of the g, not of the f",
+    ),
     ("Q10.4", _after().replace("dtype=f.dtype", "dtype=torch.float32"), "single precision"),
 ]
 

@@ -1,4 +1,6 @@
-"""The site in a real browser: formulas, references, search, schemes, narrow screens, and not one request to elsewhere."""
+"""The site in a real browser: formulas, references, search, schemes, narrow screens, and not
+one request to elsewhere.
+"""
 
 import re
 import threading
@@ -23,23 +25,49 @@ def served(real_site):
 
 @pytest.fixture
 def open_page(chromium, served):
-    """Opens a page and waits until its formulas are set; at the end, the console must be clean and no request have left."""
+    """Opens a page and waits until its formulas are set; at the end, the console must be clean
+    and no request have left.
+    """
     _, address = served
     complaints, contexts = [], []
 
     def complain(wrong: bool, what: str) -> None:
-        unsearchable = what.startswith(("failed: file:", "Failed to load resource", "Invalid script: file:")) and "file:" in what and "search_index.js" in what
-        if wrong and not unsearchable:  # from a folder, the search finds nothing: browsers allow no worker there
+        unsearchable = (
+            what.startswith(("failed: file:", "Failed to load resource", "Invalid script: file:"))
+            and "file:" in what
+            and "search_index.js" in what
+        )
+        # from a folder, the search finds nothing: browsers allow no worker there
+        if wrong and not unsearchable:
             complaints.append(what)
 
     def open_page(path, width=1280, scheme="light", base=address):
-        context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce")
+        context = chromium.new_context(
+            viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
+        )
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: complain(message.type in ("error", "warning"), f"{message.text} ({message.location['url']})"))
+        page.on(
+            "console",
+            lambda message: complain(
+                message.type in ("error", "warning"),
+                f"{message.text} ({message.location['url']})",
+            ),
+        )
         page.on("pageerror", lambda error: complain(True, str(error)))
-        page.on("requestfailed", lambda request: complain(request.failure != "net::ERR_ABORTED", f"failed: {request.url}"))  # aborted: the page was left
-        page.on("request", lambda request: complain(not request.url.startswith((base, "data:")), f"asked for {request.url}"))
+        # aborted: the page was left
+        page.on(
+            "requestfailed",
+            lambda request: complain(
+                request.failure != "net::ERR_ABORTED", f"failed: {request.url}"
+            ),
+        )
+        page.on(
+            "request",
+            lambda request: complain(
+                not request.url.startswith((base, "data:")), f"asked for {request.url}"
+            ),
+        )
         page.goto(base + path)
         settle(page)
         return page
@@ -53,7 +81,10 @@ def open_page(chromium, served):
 def settle(page) -> None:
     """Wait until every formula is set, if the page has any."""
     page.wait_for_load_state("load")
-    page.wait_for_function("document.querySelectorAll('.arithmatex').length === document.querySelectorAll('.arithmatex > mjx-container').length")
+    page.wait_for_function(
+        "document.querySelectorAll('.arithmatex').length === "
+        "document.querySelectorAll('.arithmatex > mjx-container').length"
+    )
 
 
 def pages(folder):
@@ -62,11 +93,17 @@ def pages(folder):
 
 def test_maths_is_set_and_references_lead_to_their_equation(open_page):
     page = open_page(PAGE)
-    assert page.locator("mjx-container").count() >= 8 and page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
+    assert (
+        page.locator("mjx-container").count() >= 8
+        and page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
+    )
     assert not re.search(r"\$\$|\\\(|\\\[|\\tag|\\eqref", page.evaluate(PROSE))
     reference = page.locator("article a[href^='#eq-']").first
     number, target = reference.inner_text(), reference.get_attribute("href")
-    assert number.strip("()") in page.locator(f".equation{target} mjx-assistive-mml").first.text_content()
+    assert (
+        number.strip("()")
+        in page.locator(f".equation{target} mjx-assistive-mml").first.text_content()
+    )
     reference.click()
     assert page.url.endswith(target) and 0 <= page.locator(target).bounding_box()["y"] < 800
 
@@ -96,14 +133,21 @@ def test_no_page_scrolls_sideways_and_every_picture_has_words(open_page, served)
         settle(page)
         for width in (1000, 360):
             page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} at {width} px"
-        assert page.evaluate("[...document.images].filter(image => !image.alt.trim()).length") == 0, path
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (
+                f"{path} at {width} px"
+            )
+        assert (
+            page.evaluate("[...document.images].filter(image => !image.alt.trim()).length") == 0
+        ), path
         assert page.locator("h1").count() == 1, path
 
 
 def test_wide_equations_scroll_in_their_own_box_by_keyboard(open_page):
     page = open_page(PAGE, width=360)
-    wide = "[...document.querySelectorAll('div.arithmatex')].filter(box => box.scrollWidth > box.clientWidth)"
+    wide = (
+        "[...document.querySelectorAll('div.arithmatex')].filter(box => box.scrollWidth > "
+        "box.clientWidth)"
+    )
     page.wait_for_function(f"{wide}.length > 0 && {wide}.every(box => box.tabIndex === 0)")
 
 
@@ -134,8 +178,14 @@ def test_the_home_page_experiment_runs(open_page):
     first, second = (float(errors.nth(i).inner_text().split()[-1]) for i in (0, 1))
     assert 0 < second < first / 2
     page.locator("#steps").fill(page.locator("#steps").get_attribute("max"))
-    page.wait_for_function(f"parseFloat(document.querySelectorAll('.panel span')[1].innerText.split(' ').pop()) < {second} / 4")
-    ink = "(() => { const c = document.querySelector('.panel canvas'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v) })()"
+    page.wait_for_function(
+        "parseFloat(document.querySelectorAll('.panel span')[1].innerText.split(' ').pop()) < "
+        f"{second} / 4"
+    )
+    ink = (
+        "(() => { const c = document.querySelector('.panel canvas'); return "
+        "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v) })()"
+    )
     page.wait_for_function(ink)
 
 
@@ -148,7 +198,8 @@ PROSE = """
 }).join('\\n')
 """
 
-# Elements whose own text has less contrast with their ground than WCAG AA asks for (4.5, or 3 for large text).
+# Elements whose own text has less contrast with their ground than WCAG AA asks for (4.5, or 3 for
+# large text).
 CONTRAST = """
 (() => {
   const pen = document.createElement('canvas').getContext('2d', { willReadFrequently: true });

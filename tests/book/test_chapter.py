@@ -14,14 +14,22 @@ SOURCE = f"chapters/{STEM}.py"
 
 
 def test_ids_follow_the_order_and_conversion_repeats_itself(tiny):
-    first, second = (nbformat.writes(to_notebook(Book(tiny.root), Book(tiny.root).chapters[0])) for _ in range(2))
+    first, second = (
+        nbformat.writes(to_notebook(Book(tiny.root), Book(tiny.root).chapters[0]))
+        for _ in range(2)
+    )
     assert first == second
     assert [cell.id for cell in tiny.chapters[0].cells] == [f"ch08-{i:03d}" for i in range(1, 8)]
 
 
 def test_the_header_is_read(tiny):
     chapter = tiny.chapters[0]
-    assert (chapter.number, chapter.title, chapter.minutes, chapter.needs) == (8, "Tiny solvers", 2, ("PyTorch", "a little calculus"))
+    assert (chapter.number, chapter.title, chapter.minutes, chapter.needs) == (
+        8,
+        "Tiny solvers",
+        2,
+        ("PyTorch", "a little calculus"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +64,11 @@ def test_a_chapter_must_be_in_the_outline(tiny):
 
 
 def test_an_unknown_chapter_lists_the_known(tiny):
-    assert [chapter.stem for chapter in tiny.chosen(["08"])] == [STEM] == [chapter.stem for chapter in tiny.chosen(["all"])]
+    assert (
+        [chapter.stem for chapter in tiny.chosen(["08"])]
+        == [STEM]
+        == [chapter.stem for chapter in tiny.chosen(["all"])]
+    )
     with pytest.raises(BookError, match="no chapter '11': the chapters are 08"):
         tiny.chosen(["11"])
 
@@ -68,11 +80,22 @@ def test_the_outline_has_every_chapter_once_in_order():
 
 def test_the_bibliography_is_complete_and_its_labels_differ():
     entries = Book(ROOT).entries.values()
-    assert len({entry.label for entry in entries}) == len({entry.url for entry in entries}) == len(entries) >= 25
+    assert (
+        len({entry.label for entry in entries})
+        == len({entry.url for entry in entries})
+        == len(entries)
+        >= 25
+    )
     assert all(entry.venue and entry.url.startswith("https://") for entry in entries)
 
 
-@pytest.mark.parametrize(("text", "says"), [("@article{a, author={B, C}, year={2000}, url={https://x}}", "missing: \\['title'\\]"), ("@article{a", "refs.bib")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("@article{a, author={B, C}, year={2000}, url={https://x}}", "missing: \\['title'\\]"),
+        ("@article{a", "refs.bib"),
+    ],
+)
 def test_a_bad_bibliography_is_named(tmp_path, text, says):
     (tmp_path / "refs.bib").write_text(text)
     with pytest.raises(BookError, match=says):

@@ -1,4 +1,6 @@
-"""A whole class, hostile ones included: every file ends as a row with points and feedback, and nothing is left behind."""
+"""A whole class, hostile ones included: every file ends as a row with points and feedback, and
+nothing is left behind.
+"""
 
 import csv
 import json
@@ -37,7 +39,9 @@ def running(mark: str) -> list[int]:
 
 
 def descends(process: int, ancestor: int) -> bool:
-    """Whether `process` was started by `ancestor` or by a process that it started; other test runs may grade at the same time."""
+    """Whether `process` was started by `ancestor` or by a process that it started; other test
+    runs may grade at the same time.
+    """
     while process > 1 and process != ancestor:
         try:
             process = int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -58,28 +62,51 @@ def hand_in(folder: Path, port: int) -> None:
     release(BOOK, "08", folder).rename(folder / "blank.ipynb")
     save(folder / "=secret.ipynb", COURSE.notebook({}) | {"metadata": {"name": SECRET}})
     for name, (body, _) in HOSTILE.items():
-        body = body.replace("PORT", str(port)).replace("OTHER", repr(str(folder / "=secret.ipynb"))).replace("FOLDER", repr(str(folder)))
+        body = (
+            body.replace("PORT", str(port))
+            .replace("OTHER", repr(str(folder / "=secret.ipynb")))
+            .replace("FOLDER", repr(str(folder)))
+        )
         source = COURSE.cell("Q08.5", body)
-        source = source.replace("def slope_and_curvature", "def my_slope") if name == "no_such_name" else source
-        save(folder / f"{name}.ipynb", COURSE.only("Q08.2", "Q08.5", answers=COURSE.solution | {"Q08.5": source}))
+        source = (
+            source.replace("def slope_and_curvature", "def my_slope")
+            if name == "no_such_name"
+            else source
+        )
+        save(
+            folder / f"{name}.ipynb",
+            COURSE.only("Q08.2", "Q08.5", answers=COURSE.solution | {"Q08.5": source}),
+        )
     broken(folder)
 
 
 def broken(folder: Path) -> None:
     """Files that are not what they should be."""
-    doubled, missing, tampered, rerun = (COURSE.only("Q08.1", "Q08.2", "Q08.5", answers=COURSE.solution) for _ in range(4))
+    doubled, missing, tampered, rerun = (
+        COURSE.only("Q08.1", "Q08.2", "Q08.5", answers=COURSE.solution) for _ in range(4)
+    )
     doubled["cells"].append(doubled["cells"][3])
     missing["cells"] = [c for c in missing["cells"] if "# ANSWER Q08.2" not in c["source"]]
     tampered["cells"][4]["source"] = 'print("Q08.1 PASS")'
     tampered["cells"][3]["source"] = COURSE.cell("Q08.1", "return h, h")
-    rerun["cells"][4]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "whatever"}]
-    for name, node in {"doubled": doubled, "missing": missing, "tampered": tampered, "rerun": rerun}.items():
+    rerun["cells"][4]["outputs"] = [
+        {"output_type": "stream", "name": "stdout", "text": "whatever"}
+    ]
+    for name, node in {
+        "doubled": doubled,
+        "missing": missing,
+        "tampered": tampered,
+        "rerun": rerun,
+    }.items():
         save(folder / f"{name}.ipynb", node)
     (folder / "empty.ipynb").write_text("")
     (folder / "essay.pdf").write_bytes(b"%PDF-1.4 \xff\xfe")
     (folder / "deep.ipynb").write_text("[" * 200_000)
     (folder / "list.ipynb").write_text("[1, 2]")
-    save(folder / "cells.ipynb", {"cells": [1, None, {"cell_type": "code", "source": [3, {}]}, {"cell_type": "code"}, []]})
+    save(
+        folder / "cells.ipynb",
+        {"cells": [1, None, {"cell_type": "code", "source": [3, {}]}, {"cell_type": "code"}, []]},
+    )
     save(folder / "surrogate.ipynb", COURSE.notebook({"Q08.1": "# ANSWER Q08.1\n\ud800 = 1"}))
     (folder / "copied.ipynb").symlink_to(folder / "right.ipynb")
     os.mkfifo(folder / "pipe.ipynb")
@@ -91,9 +118,14 @@ needs_sandbox = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """{file without ending: row} of the grades of the whole class."""
-    folder, out = tmp_path_factory.mktemp("class") / "handed in", tmp_path_factory.mktemp("grades") / "grades.csv"
+    folder, out = (
+        tmp_path_factory.mktemp("class") / "handed in",
+        tmp_path_factory.mktemp("grades") / "grades.csv",
+    )
     patch = pytest.MonkeyPatch()
-    patch.setattr(grading, "questions", lambda number: [replace(q, seconds=8) for q in questions(number)])
+    patch.setattr(
+        grading, "questions", lambda number: [replace(q, seconds=8) for q in questions(number)]
+    )
     with socket.create_server(("127.0.0.1", 0)) as server, patch.context():
         hand_in(folder, server.getsockname()[1])
         try:
@@ -104,7 +136,11 @@ def table(tmp_path_factory):
             raise
     patch.undo()
     rows = list(csv.DictReader(out.open(encoding="utf-8-sig")))
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+    )
     assert [row["file"].removeprefix("'") for row in rows] == names
     return {Path(row["file"]).stem.removeprefix("'"): row for row in rows} | {"OUT": out}
 
@@ -116,7 +152,10 @@ def points(row) -> list[str]:
 @needs_sandbox
 def test_right_answers_get_all_points(table):
     for name in ("right", "renamed (1)"):
-        assert points(table[name]) == ["3", "3", "6", "5", "3"] and table[name]["total (of 20)"] == "20"
+        assert (
+            points(table[name]) == ["3", "3", "6", "5", "3"]
+            and table[name]["total (of 20)"] == "20"
+        )
         assert {table[name][f"{id} feedback"] for id in IDS} == {"right"}
     assert table["rerun"]["total (of 20)"] == "9"  # all that it answers
     assert table["right"]["notes"] == "" and "letter for letter" in table["renamed (1)"]["notes"]
@@ -133,20 +172,36 @@ def test_blank_gets_none_and_is_told_so(table):
 def test_hostile_answers_get_no_points_and_cost_the_others_nothing(table, name):
     row = table[name]
     assert (row["Q08.5 (of 3)"], row["Q08.2 (of 3)"], row["total (of 20)"]) == ("0", "3", "3")
-    assert HOSTILE[name][1] in row["Q08.5 feedback"] and row["Q08.5 feedback"] not in ("", "right")
+    assert HOSTILE[name][1] in row["Q08.5 feedback"] and row["Q08.5 feedback"] not in (
+        "",
+        "right",
+    )
     assert SECRET not in row["Q08.5 feedback"] and "NOT GRADED" not in row["Q08.5 feedback"]
 
 
 @needs_sandbox
-@pytest.mark.parametrize(("name", "id", "says"), [
-    ("doubled", "Q08.1", "doubled: 2 cells"), ("missing", "Q08.2", "missing: no cell starts with the line '# ANSWER Q08.2'"),
-    ("tampered", "Q08.1", "ϕ₁"), ("empty", "Q08.3", "not a notebook"), ("essay", "Q08.3", "not a notebook"), ("deep", "Q08.3", "not a notebook"),
-    ("list", "Q08.3", "no list of cells"), ("cells", "Q08.3", "missing"), ("copied", "Q08.1", "a link"), ("pipe", "Q08.1", "a device"),
-    ("surrogate", "Q08.1", "UnicodeEncodeError"),
-])
+@pytest.mark.parametrize(
+    ("name", "id", "says"),
+    [
+        ("doubled", "Q08.1", "doubled: 2 cells"),
+        ("missing", "Q08.2", "missing: no cell starts with the line '# ANSWER Q08.2'"),
+        ("tampered", "Q08.1", "ϕ₁"),
+        ("empty", "Q08.3", "not a notebook"),
+        ("essay", "Q08.3", "not a notebook"),
+        ("deep", "Q08.3", "not a notebook"),
+        ("list", "Q08.3", "no list of cells"),
+        ("cells", "Q08.3", "missing"),
+        ("copied", "Q08.1", "a link"),
+        ("pipe", "Q08.1", "a device"),
+        ("surrogate", "Q08.1", "UnicodeEncodeError"),
+    ],
+)
 def test_broken_files_are_named(table, name, id, says):
     row = table[name]
-    assert says in row[f"{id} feedback"] and row[next(k for k in row if k.startswith(f"{id} (of"))] == "0"
+    assert (
+        says in row[f"{id} feedback"]
+        and row[next(k for k in row if k.startswith(f"{id} (of"))] == "0"
+    )
     if name in ("doubled", "missing", "tampered"):
         assert row["total (of 20)"] == "6"  # the other questions count
 
@@ -159,7 +214,9 @@ def test_a_tampered_check_is_noted_and_ignored(table):
 @needs_sandbox
 def test_nothing_is_left_behind(table):
     assert not running(MARK)
-    assert not [process for process in running("book.grading.zygote") if descends(process, os.getpid())]
+    assert not [
+        process for process in running("book.grading.zygote") if descends(process, os.getpid())
+    ]
 
 
 @needs_sandbox
@@ -167,9 +224,15 @@ def test_the_tables_open_in_a_spreadsheet(table):
     text = table["OUT"].read_text(encoding="utf-8-sig")
     rows = list(csv.reader(text.splitlines()))
     assert not [value for row in rows for value in row if value.startswith(("=", "+", "@", "-"))]
-    assert len({table[name]["seed"] for name in HOSTILE}) == 1 and table["right"]["seed"].isdigit()
-    beside = list(csv.DictReader(table["OUT"].with_name("grades_nbgrader.csv").open(encoding="utf-8-sig")))
-    assert [row["score"] for row in beside if row["student_id"] == "ann"] == ["20"] and beside[0]["max_score"] == "20"
+    assert (
+        len({table[name]["seed"] for name in HOSTILE}) == 1 and table["right"]["seed"].isdigit()
+    )
+    beside = list(
+        csv.DictReader(table["OUT"].with_name("grades_nbgrader.csv").open(encoding="utf-8-sig"))
+    )
+    assert [row["score"] for row in beside if row["student_id"] == "ann"] == ["20"] and beside[0][
+        "max_score"
+    ] == "20"
 
 
 @needs_sandbox
@@ -177,9 +240,23 @@ def test_the_tables_open_in_a_spreadsheet(table):
 def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
     save(tmp_path / "in" / "right.ipynb", course.notebook(course.right()))
     for k, (id, body, _) in enumerate(course.wrong):
-        if id not in ("Q08.3", "Q08.4"):  # their walks take a second each and are judged in test_course_questions
-            save(tmp_path / "in" / f"{k}.ipynb", course.only(id, answers={id: course.cell(id, body)}))
-    grades = {g.submission.student: g for g in grading.grade(BOOK, tmp_path / "in", course.number, tmp_path / "grades.csv", lambda line: None, seed=5)}
+        # their walks take a second each and are judged in test_course_questions
+        if id not in ("Q08.3", "Q08.4"):
+            save(
+                tmp_path / "in" / f"{k}.ipynb",
+                course.only(id, answers={id: course.cell(id, body)}),
+            )
+    grades = {
+        g.submission.student: g
+        for g in grading.grade(
+            BOOK,
+            tmp_path / "in",
+            course.number,
+            tmp_path / "grades.csv",
+            lambda line: None,
+            seed=5,
+        )
+    }
     assert grades.pop("right").total(course.module.QUESTIONS) == 20 and len(grades) >= 15
     for student, grade in grades.items():
         id, _, says = course.wrong[int(student)]
@@ -188,12 +265,15 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
 
 def test_without_a_sandbox_it_refuses_unless_told(tmp_path, monkeypatch):
     save(tmp_path / "in" / "ann.ipynb", COURSE.only("Q08.2", answers=COURSE.right()))
-    monkeypatch.setattr(workers.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "not there"))  # no root can be built there
+    # no root can be built there
+    monkeypatch.setattr(workers.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "not there"))
     with pytest.raises(BookError, match="offers no sandbox.*--unsafe"):
         grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lambda line: None)
     assert not (tmp_path / "grades.csv").exists()
     lines = []
-    grades = grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lines.append, unsafe=True)
+    grades = grading.grade(
+        BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lines.append, unsafe=True
+    )
     assert "NO SANDBOX" in lines[0] and grades[0].total(questions("08")) == 3
 
 
@@ -202,8 +282,17 @@ def test_other_systems_have_no_sandbox(monkeypatch):
     assert grading._ways(unsafe=False) == [] and grading._ways(unsafe=True) == ["none"]
 
 
-@pytest.mark.parametrize(("folder", "out", "says"), [("nowhere", "g.csv", "is not a folder"), ("", "no/g.csv", "there is no folder"), (None, "g.csv", "every answer can read")])
-def test_mistakes_of_the_instructor_are_named_before_the_work(tmp_path, capsys, folder, out, says):
+@pytest.mark.parametrize(
+    ("folder", "out", "says"),
+    [
+        ("nowhere", "g.csv", "is not a folder"),
+        ("", "no/g.csv", "there is no folder"),
+        (None, "g.csv", "every answer can read"),
+    ],
+)
+def test_mistakes_of_the_instructor_are_named_before_the_work(
+    tmp_path, capsys, folder, out, says
+):
     save(tmp_path / "ann.ipynb", COURSE.notebook({}))
     where = ROOT / "dlib" if folder is None else tmp_path / folder
     assert main(["grade", str(where), "--assignment", "08", "--out", str(tmp_path / out)]) == 1
@@ -213,7 +302,10 @@ def test_mistakes_of_the_instructor_are_named_before_the_work(tmp_path, capsys, 
 @needs_sandbox
 def test_an_interrupted_grader_leaves_no_process(tmp_path):
     endings = (signal.SIGKILL, signal.SIGINT)
-    graders = {ending: _start_with_an_answer_that_stays(tmp_path / ending.name, f"{MARK}-{ending.name}") for ending in endings}
+    graders = {
+        ending: _start_with_an_answer_that_stays(tmp_path / ending.name, f"{MARK}-{ending.name}")
+        for ending in endings
+    }
     for ending, process in graders.items():
         _wait(lambda: running(f"{MARK}-{ending.name}\0") or process.poll() is not None)
         if process.poll() is not None:
@@ -227,13 +319,37 @@ def test_an_interrupted_grader_leaves_no_process(tmp_path):
 
 
 def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Popen:
-    """A grader at work on an answer that leaves its parent, its session and its parent's death signal behind."""
-    body = (f"import ctypes, os, time\nif os.fork() == 0:\n    os.setsid()\n    os.execv('/bin/sleep', ['{mark}', '300'])\n"
-            "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\ntime.sleep(300)")
-    save(folder / "ann.ipynb", COURSE.only("Q08.5", answers={"Q08.5": COURSE.cell("Q08.5", body)}))
-    command = [sys.executable, "-m", "book", "grade", str(folder), "--assignment", "08", "--out", str(folder / "g.csv")]
-    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  a shell's background jobs inherit it ignored
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heard)
+    """A grader at work on an answer that leaves its parent, its session and its parent's death
+    signal behind.
+    """
+    body = (
+        "import ctypes, os, time\nif os.fork() == 0:\n    os.setsid()\n    "
+        f"os.execv('/bin/sleep', ['{mark}', '300'])\n"
+        "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\ntime.sleep(300)"
+    )
+    save(
+        folder / "ann.ipynb", COURSE.only("Q08.5", answers={"Q08.5": COURSE.cell("Q08.5", body)})
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "book",
+        "grade",
+        str(folder),
+        "--assignment",
+        "08",
+        "--out",
+        str(folder / "g.csv"),
+    ]
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=heard,
+    )
 
 
 def _wait(true, seconds: float = 90) -> None:

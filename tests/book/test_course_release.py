@@ -1,4 +1,6 @@
-"""An assignment on its way to students: fresh, complete, without answers; and what its check says in a notebook."""
+"""An assignment on its way to students: fresh, complete, without answers; and what its check
+says in a notebook.
+"""
 
 import json
 import os
@@ -28,19 +30,31 @@ def test_a_release_has_no_answer_and_keeps_what_nbval_compares():
         assert "SOLUTION" not in entry.source
         if entry.source.startswith("# ANSWER"):
             id = entry.source.split()[2]
-            assert entry.source.rstrip().splitlines()[-1].startswith(f'    raise NotImplementedError("{id}: ')
+            assert (
+                entry.source.rstrip()
+                .splitlines()[-1]
+                .startswith(f'    raise NotImplementedError("{id}: ')
+            )
             assert COURSE.heads[id] in entry.source
         if "check(" in entry.source:
             id = entry.source.split('"')[1]
-            assert entry.execution_count == 0 and [dict(o) for o in entry.outputs] == [{"name": "stdout", "output_type": "stream", "text": f"{id} PASS\n"}]
+            assert entry.execution_count == 0 and [dict(o) for o in entry.outputs] == [
+                {"name": "stdout", "output_type": "stream", "text": f"{id} PASS\n"}
+            ]
         elif entry.cell_type == "code":
             assert entry.execution_count is None
-    assert [c.id for c in RELEASED.cells] == [f"as08-{k:03d}" for k in range(1, len(RELEASED.cells) + 1)]
+    assert [c.id for c in RELEASED.cells] == [
+        f"as08-{k:03d}" for k in range(1, len(RELEASED.cells) + 1)
+    ]
 
 
 @pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
 def test_the_code_of_a_release_fits_on_a_small_screen(course):
-    code = [c.source for c in nbformat.reads(student_notebook(BOOK, course.assignment), 4).cells if c.cell_type == "code"]
+    code = [
+        c.source
+        for c in nbformat.reads(student_notebook(BOOK, course.assignment), 4).cells
+        if c.cell_type == "code"
+    ]
     assert not [line for source in code for line in source.splitlines() if len(line) > 100]
 
 
@@ -53,12 +67,15 @@ def test_a_release_is_the_same_twice_and_never_overwrites_work(tmp_path):
     assert path.read_text() == "my work"
 
 
-@pytest.mark.parametrize(("old", "new", "says"), [
-    ("    ### END SOLUTION", "", "wanted one '### BEGIN SOLUTION'"),
-    ("# NBVAL_CHECK_OUTPUT\ncheck(\"Q08.1\"", "check(\"Q08.1\"", 'check("Q08.1", …)'),
-    ("# ANSWER Q08.2", "# ANSWER Q08.1", "Q08.1 is answered twice"),
-    ("# ANSWER Q08.2", "# answer", "no cell starts with '# ANSWER Q08.2'"),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("    ### END SOLUTION", "", "wanted one '### BEGIN SOLUTION'"),
+        ('# NBVAL_CHECK_OUTPUT\ncheck("Q08.1"', 'check("Q08.1"', 'check("Q08.1", …)'),
+        ("# ANSWER Q08.2", "# ANSWER Q08.1", "Q08.1 is answered twice"),
+        ("# ANSWER Q08.2", "# answer", "no cell starts with '# ANSWER Q08.2'"),
+    ],
+)
 def test_an_incomplete_assignment_is_not_released(tmp_path, old, new, says):
     folder = tmp_path / "assignments"
     folder.mkdir()
@@ -67,13 +84,22 @@ def test_an_incomplete_assignment_is_not_released(tmp_path, old, new, says):
     (folder / COURSE.assignment.path.name).write_text(text.replace(old, new, 1))
     with pytest.raises(BookError) as error:
         _complete(read_chapter(folder / COURSE.assignment.path.name))
-    assert says in str(error.value) and "chapters/assignments/08_dpm_solver.py" in str(error.value)
+    assert says in str(error.value) and "chapters/assignments/08_dpm_solver.py" in str(
+        error.value
+    )
 
 
 def test_blank_keeps_what_is_outside_the_marks():
-    source = "# ANSWER Q08.9\ndef f(x):\n    a = 1\n    ### BEGIN SOLUTION\n    secret\n    ### END SOLUTION\n    return a"
+    source = (
+        "# ANSWER Q08.9\ndef f(x):\n    a = 1\n    ### BEGIN SOLUTION\n    secret\n    "
+        "### END SOLUTION\n    return a"
+    )
     lines = blank(source, "Q08.9").splitlines()
-    assert lines[:3] == source.splitlines()[:3] and lines[3].startswith("    raise Not") and lines[4:] == ["    return a"]
+    assert (
+        lines[:3] == source.splitlines()[:3]
+        and lines[3].startswith("    raise Not")
+        and lines[4:] == ["    return a"]
+    )
 
 
 def test_an_unknown_assignment_or_question_is_answered_with_the_known():
@@ -92,25 +118,36 @@ def test_check_prints_pass_and_raises_a_diagnosis(capsys):
         check("Q08.5", lambda lam, f: (f[0], f[0]))
     with pytest.raises(ZeroDivisionError):
         check("Q08.5", lambda lam, f: 1 / 0)
-    assert Wrong("short")._render_traceback_() == ["short"] and Unsolved("short")._render_traceback_() == ["short"]
+    assert Wrong("short")._render_traceback_() == ["short"] and Unsolved(
+        "short"
+    )._render_traceback_() == ["short"]
     assert not capsys.readouterr().out
 
 
 def define_right(id):
     from book.questions.answers import define
 
-    return define(id, question(id).function, COURSE.module.PRELUDE, COURSE.cell(id, COURSE.otherwise[id]))
+    return define(
+        id, question(id).function, COURSE.module.PRELUDE, COURSE.cell(id, COURSE.otherwise[id])
+    )
 
 
 @pytest.fixture(scope="module")
 def executed():
-    """A student's notebook after all its cells were run: one right, one blank, one leaning on another cell, one wrong, one unmarked."""
-    node = COURSE.notebook({
-        "Q08.1": COURSE.right()["Q08.1"],
-        "Q08.3": COURSE.cell("Q08.3", "return helper(model, x, a, b)"),
-        "Q08.4": COURSE.cell("Q08.4", "x0 = model(x, a).x0\nreturn b.alpha * x0 + b.sigma * model(x, a).eps, None"),
-        "Q08.5": COURSE.right()["Q08.5"].replace("# ANSWER Q08.5\n", ""),
-    })
+    """A student's notebook after all its cells were run: one right, one blank, one leaning on
+    another cell, one wrong, one unmarked.
+    """
+    node = COURSE.notebook(
+        {
+            "Q08.1": COURSE.right()["Q08.1"],
+            "Q08.3": COURSE.cell("Q08.3", "return helper(model, x, a, b)"),
+            "Q08.4": COURSE.cell(
+                "Q08.4",
+                "x0 = model(x, a).x0\nreturn b.alpha * x0 + b.sigma * model(x, a).eps, None",
+            ),
+            "Q08.5": COURSE.right()["Q08.5"].replace("# ANSWER Q08.5\n", ""),
+        }
+    )
     node["cells"][1]["source"] += "\ndef helper(model, x, a, b):\n    return x"
     return outputs(node)
 
@@ -118,16 +155,24 @@ def executed():
 def outputs(node: dict) -> dict:
     """{question: what its check cell shows} after the notebook was run to its end."""
     node = nbformat.from_dict(node)
-    NotebookClient(node, allow_errors=True, kernel_name="python3", timeout=120).execute(env={**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)})
+    NotebookClient(node, allow_errors=True, kernel_name="python3", timeout=120).execute(
+        env={**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)}
+    )
     return {c.source.split('"')[1]: c.outputs for c in node.cells if "check(" in c.source}
 
 
-@pytest.mark.parametrize(("id", "says"), [
-    ("Q08.2", "Q08.2: not answered yet. In the cell above, put your code in the place of the line"),
-    ("Q08.3", "name 'helper' is not defined"),
-    ("Q08.4", "this is DDIM: is the memory returned"),
-    ("Q08.5", "the first line of the answer's cell must be '# ANSWER Q08.5'"),
-])
+@pytest.mark.parametrize(
+    ("id", "says"),
+    [
+        (
+            "Q08.2",
+            "Q08.2: not answered yet. In the cell above, put your code in the place of the line",
+        ),
+        ("Q08.3", "name 'helper' is not defined"),
+        ("Q08.4", "this is DDIM: is the memory returned"),
+        ("Q08.5", "the first line of the answer's cell must be '# ANSWER Q08.5'"),
+    ],
+)
 def test_what_a_student_sees(executed, id, says):
     assert executed["Q08.1"][0].text == "Q08.1 PASS\n"
     (output,) = executed[id]
@@ -135,48 +180,103 @@ def test_what_a_student_sees(executed, id, says):
 
 
 def words(output) -> str:
-    """An error as a notebook shows it, in one line. Each of its lines fits into the box of an error."""
+    """An error as a notebook shows it, in one line. Each of its lines fits into the box of an
+    error.
+    """
     assert max(map(len, "\n".join(output.traceback).splitlines())) <= 100
     return " ".join("\n".join(output.traceback).split())
 
 
 @pytest.fixture(scope="module")
 def troubled():
-    """Assignment 1 with answers that raise errors, and with magics: around a cell, and a decorator that does no harm."""
+    """Assignment 1 with answers that raise errors, and with magics: around a cell, and a
+    decorator that does no harm.
+    """
     course = course01.COURSE
     right = course.right()
-    return outputs(course.notebook({
-        "Q01.1": right["Q01.1"].replace("def mixture_score", "@torch.no_grad()\ndef mixture_score"),
-        "Q01.2": course.cell("Q01.2", "return x + sigma**2 * mixture_score(x, weights, means, stds)"),
-        "Q01.3": course.cell("Q01.3", "s = score(x)\n(g,) = torch.autograd.grad(s.sum(), x)\nreturn g"),
-        "Q01.4": "%%time\n" + right["Q01.4"],
-        "Q01.5": "%%capture\n" + right["Q01.5"],
-    }))
+    return outputs(
+        course.notebook(
+            {
+                "Q01.1": right["Q01.1"].replace(
+                    "def mixture_score", "@torch.no_grad()\ndef mixture_score"
+                ),
+                "Q01.2": course.cell(
+                    "Q01.2", "return x + sigma**2 * mixture_score(x, weights, means, stds)"
+                ),
+                "Q01.3": course.cell(
+                    "Q01.3", "s = score(x)\n(g,) = torch.autograd.grad(s.sum(), x)\nreturn g"
+                ),
+                "Q01.4": "%%time\n" + right["Q01.4"],
+                "Q01.5": "%%capture\n" + right["Q01.5"],
+            }
+        )
+    )
 
 
-@pytest.mark.parametrize(("id", "says"), [
-    ("Q01.2", "line 3, in denoise: return x + sigma**2 * mixture_score(x, weights, means, stds) NameError: name 'mixture_score' is not defined. "
-              "An answer may use the notebook's first code cell and its own cell"),
-    ("Q01.3", "Q01.3: the answer raised an error line 4, in implicit_loss: (g,) = torch.autograd.grad(s.sum(), x) RuntimeError: One of the"),
-    ("Q01.4", "the first line of the answer's cell must be '# ANSWER Q01.4', with nothing above it, no %%time"),
-    ("Q01.5", "the first line of the answer's cell must be '# ANSWER Q01.5', with nothing above it, no %%time"),
-])
+@pytest.mark.parametrize(
+    ("id", "says"),
+    [
+        (
+            "Q01.2",
+            "line 3, in denoise: return x + sigma**2 * mixture_score(x, weights, means, stds) "
+            "NameError: name 'mixture_score' is not defined. "
+            "An answer may use the notebook's first code cell and its own cell",
+        ),
+        (
+            "Q01.3",
+            "Q01.3: the answer raised an error line 4, in implicit_loss: (g,) = "
+            "torch.autograd.grad(s.sum(), x) RuntimeError: One of the",
+        ),
+        (
+            "Q01.4",
+            "the first line of the answer's cell must be '# ANSWER Q01.4', with nothing above "
+            "it, no %%time",
+        ),
+        (
+            "Q01.5",
+            "the first line of the answer's cell must be '# ANSWER Q01.5', with nothing above "
+            "it, no %%time",
+        ),
+    ],
+)
 def test_errors_and_magics_are_told_in_a_few_lines(troubled, id, says):
     assert troubled["Q01.1"][0].text == "Q01.1 PASS\n"
     (output,) = troubled[id]
     assert says in words(output) and "check.py" not in words(output) and len(words(output)) < 400
 
 
-@pytest.mark.parametrize(("answers", "failed"), [(COURSE.right(), 0), ({}, 5)], ids=["right", "blank"])
+@pytest.mark.parametrize(
+    ("answers", "failed"), [(COURSE.right(), 0), ({}, 5)], ids=["right", "blank"]
+)
 def test_the_student_s_own_test(tmp_path, answers, failed):
     (tmp_path / "mine.ipynb").write_text(json.dumps(COURSE.notebook(answers)))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-cell-timeout", "120", "mine.ipynb"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--nbval-lax",
+        "--nbval-cell-timeout",
+        "120",
+        "mine.ipynb",
+    ]
     environment = {**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
     assert result.returncode == (1 if failed else 0)
     assert f"{failed} failed" in result.stdout if failed else "failed" not in result.stdout
 
 
 def test_book_stays_light():
-    code = "import sys, book, book.__main__, book.release, book.questions; print([m for m in ('torch', 'dlib', 'numpy', 'jupytext') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "[]"
+    code = (
+        "import sys, book, book.__main__, book.release, book.questions; print([m for m in "
+        "('torch', 'dlib', 'numpy', 'jupytext') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )

@@ -18,11 +18,14 @@ def _unpack(run):
 
 def test_the_committed_paths_are_what_the_library_computes():
     kept, fresh = _load(play.FILE.read_text()), play.data()
-    assert kept["modes"] == fresh["modes"] and len(kept["runs"]) == len(fresh["runs"]) == len(play.SOLVERS) * len(play.STEPS)
+    assert kept["modes"] == fresh["modes"] and len(kept["runs"]) == len(fresh["runs"]) == len(
+        play.SOLVERS
+    ) * len(play.STEPS)
     for old, new in zip(kept["runs"], fresh["runs"]):
         assert (old["solver"], old["steps"]) == (new["solver"], new["steps"])
         assert abs(old["error"] - new["error"]) <= 1e-4
-        assert np.abs(_unpack(old) - _unpack(new)).max() <= 1  # one unit of 16 bits, for another machine's rounding
+        # one unit of 16 bits, for another machine's rounding
+        assert np.abs(_unpack(old) - _unpack(new)).max() <= 1
 
 
 def test_paths_have_every_state_and_stay_inside_the_stored_range():

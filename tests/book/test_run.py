@@ -1,4 +1,6 @@
-"""Running a chapter: repeatable to the byte, whole or not at all, and its errors name the cell."""
+"""Running a chapter: repeatable to the byte, whole or not at all, and its errors name the
+cell.
+"""
 
 import base64
 import io
@@ -25,9 +27,16 @@ def test_a_second_run_gives_the_same_bytes_and_tells_its_progress(pressed):
 
 def test_the_notebook_has_no_noise(pressed):
     text = (pressed.root / NOTEBOOK).read_text()
-    assert "quadrangular" not in text.replace('print(\\"quadrangular\\"', "") and "iopub" not in text and "version" not in text
+    assert (
+        "quadrangular" not in text.replace('print(\\"quadrangular\\"', "")
+        and "iopub" not in text
+        and "version" not in text
+    )
     node = nbformat.reads(text, 4)
-    assert node.cells[6].outputs[0].data == {"text/plain": "✓ C08.1  Euler converges at order $1$ on $\\dot x = -x$  [between 0.9 and 1.1]"}
+    assert node.cells[6].outputs[0].data == {
+        "text/plain": "✓ C08.1  Euler converges at order $1$ on $\\dot x = -x$  [between 0.9 "
+        "and 1.1]"
+    }
     assert node.cells[2].outputs[0].data == {"text/plain": "[64, 128]"}
 
 
@@ -43,14 +52,26 @@ def test_a_failed_run_keeps_the_notebook_and_names_the_cell(pressed):
     book = Book(pressed.root)
     with pytest.raises(BookError) as error:
         run(book, book.chapters[0], lambda line: None)
-    where = f"{SOURCE}, cell ch08-007 (slope = math.log2(errors[64] / errors[128])): AssertionError: C08.1 does not hold"
-    assert str(error.value).startswith(where) and len(str(error.value)) < 400 and "\x1b" not in str(error.value)
+    where = (
+        f"{SOURCE}, cell ch08-007 (slope = math.log2(errors[64] / errors[128])): "
+        "AssertionError: C08.1 does not hold"
+    )
+    assert (
+        str(error.value).startswith(where)
+        and len(str(error.value)) < 400
+        and "\x1b" not in str(error.value)
+    )
     assert (pressed.root / NOTEBOOK).read_bytes() == before
-    assert sorted(path.name for path in (pressed.root / "chapters").iterdir()) == [f"{STEM}.ipynb", f"{STEM}.py"]
+    assert sorted(path.name for path in (pressed.root / "chapters").iterdir()) == [
+        f"{STEM}.ipynb",
+        f"{STEM}.py",
+    ]
 
 
 def test_heavy_pictures_are_refused(pressed, monkeypatch):
     monkeypatch.setattr(pictures, "BUDGET", 1000)
     node = nbformat.read(pressed.root / NOTEBOOK, 4)
-    with pytest.raises(BookError, match="its pictures take .* kB of 1 kB; the heaviest are ch08-006"):
+    with pytest.raises(
+        BookError, match="its pictures take .* kB of 1 kB; the heaviest are ch08-006"
+    ):
         pictures.shrink(pressed.chapters[0], node)

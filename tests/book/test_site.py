@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from tinybook import EULER, ROOT, STEM, edit
@@ -15,43 +14,75 @@ from book.pages import Pages
 from book.site import build, server
 
 PAGE = f"chapters/{STEM}.html"
-FETCHED = re.compile(r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\bsrc\s*=\s*["']?([^"'\s>]+)|<link\b[^>]*?\bhref\s*=\s*["']?([^"'\s>]+)|url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""")
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\bsrc\s*=\s*["']?([^"'\s>]+)|<link\b[^>]*?\bhref\s*=\s*["']?([^"'\s>]+)|url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)"""
+)
 
 
 def test_nothing_is_fetched_from_elsewhere(site):
     fetched = []
     for path in [*site.rglob("*.html"), *site.rglob("*.css")]:
-        fetched += [(path.name, "".join(match)) for match in FETCHED.findall(path.read_text(encoding="utf-8"))]
+        fetched += [
+            (path.name, "".join(match))
+            for match in FETCHED.findall(path.read_text(encoding="utf-8"))
+        ]
     away = [(name, url) for name, url in fetched if re.match(r"(https?:)?//", url)]
     assert len(fetched) > 50 and away == []
 
 
 def test_no_script_names_a_cdn(site):
     hosts = re.compile(r"(?:cdn\.|cdnjs|jsdelivr|unpkg|googleapis|gstatic)[\w.-]*")
-    found = {path.name: set(hosts.findall(path.read_text(encoding="utf-8"))) for path in [*site.rglob("*.js"), *site.rglob("*.html")]}
+    found = {
+        path.name: set(hosts.findall(path.read_text(encoding="utf-8")))
+        for path in [*site.rglob("*.js"), *site.rglob("*.html")]
+    }
     assert {name: names for name, names in found.items() if names} == {}
 
 
 def test_every_picture_has_words_and_no_source_of_maths_is_left(site):
     for path in site.rglob("*.html"):
-        text = re.sub(r"<(script|pre|code)\b.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        text = re.sub(
+            r"<(script|pre|code)\b.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL
+        )
         for image in re.findall(r"<img\b[^>]*>", text):
             assert re.search(r'alt="[^"]+"', image), f"{path.name}: {image}"
         rest = re.sub(r'<(span|div) class="arithmatex">.*?</\1>', "", text, flags=re.DOTALL)
         for raw in ("$$", r"\(", r"\[", r"\label", r"\eqref", "[@"):
-            assert raw not in rest, f"{path.name}: {raw} in {rest[max(0, rest.find(raw) - 60):][:160]}"
+            assert raw not in rest, (
+                f"{path.name}: {raw} in {rest[max(0, rest.find(raw) - 60) :][:160]}"
+            )
 
 
 def test_the_chapter_s_page(tiny_site):
     text = (tiny_site / PAGE).read_text(encoding="utf-8")
-    assert '<div class="claim" id="c08-1">' in text and "measured <b>1.005</b>" in text and "must be between 0.9 and 1.1" in text
-    assert f'<span class="filename">{EULER}</span>' in text and "@solver" in re.sub("<[^>]*>", "", text)
-    assert 'alt="The error falls along a line of slope &quot;minus one&quot;."' in text and 'loading="lazy"' in text
-    assert text.count("Error against steps") == 2  # in the cell and under the figure; JupyterLab's own caption is left out
-    for absent in ("secret_of_the_hidden_cell", "NBVAL_CHECK_OUTPUT", "quadrangular</", "show(euler)", "From <code>"):
+    assert (
+        '<div class="claim" id="c08-1">' in text
+        and "measured <b>1.005</b>" in text
+        and "must be between 0.9 and 1.1" in text
+    )
+    assert f'<span class="filename">{EULER}</span>' in text and "@solver" in re.sub(
+        "<[^>]*>", "", text
+    )
+    assert (
+        'alt="The error falls along a line of slope &quot;minus one&quot;."' in text
+        and 'loading="lazy"' in text
+    )
+    # in the cell and under the figure; JupyterLab's own caption is left out
+    assert text.count("Error against steps") == 2
+    for absent in (
+        "secret_of_the_hidden_cell",
+        "NBVAL_CHECK_OUTPUT",
+        "quadrangular</",
+        "show(euler)",
+        "From <code>",
+    ):
         assert absent not in re.sub("</?span[^>]*>", "", text), absent
-    assert (tiny_site / f"chapters/{STEM}.ipynb").exists() and (tiny_site / f"chapters/{STEM}/fig-1.png").exists()
-    assert re.search(r"<details>\s*<summary>The algebra.*<strong>one</strong>.*</details>", text, re.DOTALL)
+    assert (tiny_site / f"chapters/{STEM}.ipynb").exists() and (
+        tiny_site / f"chapters/{STEM}/fig-1.png"
+    ).exists()
+    assert re.search(
+        r"<details>\s*<summary>The algebra.*<strong>one</strong>.*</details>", text, re.DOTALL
+    )
     assert re.search(r"<ul>\s*<li>expand", text)
 
 
@@ -59,20 +90,37 @@ def test_the_generated_pages(tiny_site):
     ledger = (tiny_site / "ledger.html").read_text(encoding="utf-8")
     assert f'<a href="{PAGE}#c08-1">C08.1</a>' in ledger and "1.005" in ledger
     works = (tiny_site / "bibliography.html").read_text(encoding="utf-8")
-    assert 'id="lu2022dpm"' in works and f'Cited in <a href="{PAGE}">8 · Tiny solvers</a>' in works
+    assert (
+        'id="lu2022dpm"' in works and f'Cited in <a href="{PAGE}">8 · Tiny solvers</a>' in works
+    )
     api = (tiny_site / "api/dlib.solvers.tiny.html").read_text(encoding="utf-8")
     assert "One explicit Euler step" in api and '<span class="gp">&gt;&gt;&gt; </span>' in api
     home = (tiny_site / "index.html").read_text(encoding="utf-8")
-    assert "<b>1</b> claims executed" in home and "<b>1 of 32</b> chapters written" in home and f"chapters/{STEM}/fig-1.png" in home
-    assert home.count("planned</em>") == 7 + 3  # seven parts without a chapter, three chapters beside this one
+    assert (
+        "<b>1</b> claims executed" in home
+        and "<b>1 of 32</b> chapters written" in home
+        and f"chapters/{STEM}/fig-1.png" in home
+    )
+    # seven parts without a chapter, three chapters beside this one
+    assert home.count("planned</em>") == 7 + 3
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "says"),
     [
         ("chapters", "../book/pages/notation.md", "../book/pages/notations.md", "notations.md"),
-        ("chapters", "../book/pages/notation.md", "../book/pages/notation.md#nowhere", "#nowhere"),
-        ("chapters", "../dlib/solvers/tiny.py", "../dlib/solvers/gone.py", "dlib.solvers.gone.md"),
+        (
+            "chapters",
+            "../book/pages/notation.md",
+            "../book/pages/notation.md#nowhere",
+            "#nowhere",
+        ),
+        (
+            "chapters",
+            "../dlib/solvers/tiny.py",
+            "../dlib/solvers/gone.py",
+            "dlib.solvers.gone.md",
+        ),
     ],
 )
 def test_a_broken_link_stops_the_build_and_keeps_the_old_site(pressed, file, old, new, says):
@@ -84,7 +132,9 @@ def test_a_broken_link_stops_the_build_and_keeps_the_old_site(pressed, file, old
     with pytest.raises(BookError) as error:
         build(Book(pressed.root), out)
     assert STEM in str(error.value) and says in str(error.value)
-    assert [path.name for path in out.iterdir()] == ["old.html"] and not (pressed.root / "site.part").exists()
+    assert [path.name for path in out.iterdir()] == ["old.html"] and not (
+        pressed.root / "site.part"
+    ).exists()
 
 
 def test_a_stale_chapter_stops_the_build(pressed):
@@ -102,14 +152,18 @@ def test_a_book_without_chapters_builds(tiny):
 
 def test_an_unknown_slot_is_named(tiny):
     (tiny.root / "chapters" / f"{STEM}.py").unlink()
-    with pytest.raises(BookError, match="index.md: there is no slot book:contens; the slots are contents"):
+    with pytest.raises(
+        BookError, match="index.md: there is no slot book:contens; the slots are contents"
+    ):
         Pages(Book(tiny.root)).fill("<!-- book:contens -->", "index.md")
 
 
 def test_the_student_s_page_lists_every_assignment(real_site):
     page = (real_site / "for/student.html").read_text(encoding="utf-8")
     assignments = Book(ROOT).assignments
-    assert len(assignments) > 10 and all(a.summary.rstrip(".") in page.replace("’", "'") for a in assignments)
+    assert len(assignments) > 10 and all(
+        a.summary.rstrip(".") in page.replace("’", "'") for a in assignments
+    )
 
 
 def test_missing_mathjax_is_named(monkeypatch):
@@ -138,6 +192,11 @@ for arguments in (["ledger"], ["build", "--out", str(root / "light")]):
 
 
 def test_building_needs_neither_torch_nor_the_library(pressed):
-    done = subprocess.run([sys.executable, "-c", LIGHT, pressed.root], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, pressed.root], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert "C08.1  1.005  between 0.9 and 1.1  Euler converges" in done.stdout and (pressed.root / "light" / PAGE).exists()
+    assert (
+        "C08.1  1.005  between 0.9 and 1.1  Euler converges" in done.stdout
+        and (pressed.root / "light" / PAGE).exists()
+    )

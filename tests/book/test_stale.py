@@ -1,4 +1,6 @@
-"""A notebook that is not what its source would give today is refused, with the cell and the remedy."""
+"""A notebook that is not what its source would give today is refused, with the cell and the
+remedy.
+"""
 
 import json
 
@@ -35,7 +37,10 @@ def test_a_fresh_notebook_is_accepted(pressed):
 
 def test_edited_cell(pressed):
     edit(pressed.root / SOURCE, "for n in (64, 128)", "for n in (32, 64)")
-    assert f"{SOURCE}, cell ch08-003 (import matplotlib.pyplot as plt): the source has changed" in complaint(pressed)
+    assert (
+        f"{SOURCE}, cell ch08-003 (import matplotlib.pyplot as plt): the source has changed"
+        in complaint(pressed)
+    )
 
 
 def test_edited_text(pressed):
@@ -54,10 +59,20 @@ def test_added_cell(pressed):
     assert "the source has 8 cells, the notebook 7" in complaint(pressed)
 
 
-@pytest.mark.parametrize(("old", "new"), [("return x + h * f(x)", "return x - h * f(x)"), ("@solver(order=1)", "@solver(order=2)"), ("def euler", "def eular")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return x + h * f(x)", "return x - h * f(x)"),
+        ("@solver(order=1)", "@solver(order=2)"),
+        ("def euler", "def eular"),
+    ],
+)
 def test_edited_function(pressed, old, new):
     edit(pressed.root / EULER, old, new)
-    assert f"cell ch08-004 (show(euler)): shows euler of {EULER}, which has changed since" in complaint(pressed)
+    assert (
+        f"cell ch08-004 (show(euler)): shows euler of {EULER}, which has changed since"
+        in complaint(pressed)
+    )
 
 
 def test_a_function_elsewhere_in_the_file_may_change(pressed):
@@ -73,7 +88,10 @@ def test_unexecuted_cell(pressed):
 def test_error_output(pressed):
     error = {"output_type": "error", "ename": "NameError", "evalue": "no x", "traceback": []}
     change(pressed, 7, lambda cell: cell["outputs"].append(error))
-    assert "cell ch08-007 (slope = math.log2(errors[64] / errors[128])): ended in NameError: no x" in complaint(pressed)
+    assert (
+        "cell ch08-007 (slope = math.log2(errors[64] / errors[128])): ended in NameError: no x"
+        in complaint(pressed)
+    )
 
 
 def test_picture_without_words(pressed):
@@ -90,7 +108,16 @@ def test_missing_notebook(tiny):
     assert f"{NOTEBOOK} does not exist yet" in complaint(tiny)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 3}', '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5, "x": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"cells": 3}',
+        '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5, "x": 1}',
+    ],
+)
 def test_malformed_notebook(pressed, text):
     (pressed.root / NOTEBOOK).write_text(text)
     assert f"{NOTEBOOK} is not a notebook" in complaint(pressed)

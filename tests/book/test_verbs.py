@@ -18,18 +18,22 @@ def displayed(monkeypatch):
     """What was displayed, as (data, metadata), with an empty list of claims."""
     shown = []
     monkeypatch.setattr(verbs, "_claimed", {})
-    monkeypatch.setattr(verbs, "_display", lambda data, jupyter=None, **facts: shown.append((data, facts)))
+    monkeypatch.setattr(
+        verbs, "_display", lambda data, jupyter=None, **facts: shown.append((data, facts))
+    )
     return shown
 
 
 def test_a_claim_prints_its_bound_and_not_its_value(displayed):
     claim("C08.2", "order 2", 1.98765, between=(1.85, 2.15))
-    (data, facts), = displayed
+    ((data, facts),) = displayed
     assert data == {"text/plain": "✓ C08.2  order 2  [between 1.85 and 2.15]"}
     assert facts["measured"] == 1.98765 and facts["bound"] == "between 1.85 and 2.15"
 
 
-@pytest.mark.parametrize("value", [True, np.float32(1), np.array(1.0), torch.tensor(1.0), torch.tensor([1.0])])
+@pytest.mark.parametrize(
+    "value", [True, np.float32(1), np.array(1.0), torch.tensor(1.0), torch.tensor([1.0])]
+)
 def test_whatever_float_takes_can_be_claimed(value, displayed):
     claim("C08.1", "is one", value, between=(1, 1))
     assert displayed[0][1]["measured"] == 1.0 and "exactly 1" in displayed[0][0]["text/plain"]
@@ -49,12 +53,22 @@ def test_whatever_float_takes_can_be_claimed(value, displayed):
     ],
 )
 def test_a_false_claim_raises_with_number_and_bound(value, bound, displayed):
-    with pytest.raises(AssertionError, match="C08.2 does not hold: order 2. Measured .*, wanted "):
+    with pytest.raises(
+        AssertionError, match="C08.2 does not hold: order 2. Measured .*, wanted "
+    ):
         claim("C08.2", "order 2", value, **bound)
     assert not displayed
 
 
-@pytest.mark.parametrize(("value", "bound"), [(1.85, {"between": (1.85, 2.15)}), (2.15, {"between": (1.85, 2.15)}), (0.9, {"below": 1}), (1.1, {"above": 1})])
+@pytest.mark.parametrize(
+    ("value", "bound"),
+    [
+        (1.85, {"between": (1.85, 2.15)}),
+        (2.15, {"between": (1.85, 2.15)}),
+        (0.9, {"below": 1}),
+        (1.1, {"above": 1}),
+    ],
+)
 def test_ends_of_between_are_included(value, bound):
     claim("C08.2", "order 2", value, **bound)
 
@@ -70,7 +84,9 @@ def test_an_empty_interval_is_an_error():
         claim("C08.2", "order 2", 1.5, between=(2, 1))
 
 
-@pytest.mark.parametrize(("ends", "says"), [((2, math.inf), "write above=2"), ((-math.inf, 2), "or below=2")])
+@pytest.mark.parametrize(
+    ("ends", "says"), [((2, math.inf), "write above=2"), ((-math.inf, 2), "or below=2")]
+)
 def test_an_interval_has_two_ends(ends, says):
     with pytest.raises(ValueError, match=says):
         claim("C08.2", "order 2", 2.5, between=ends)
@@ -96,7 +112,8 @@ def test_a_figure_is_the_same_bytes_twice_and_needs_words(displayed):
         figure(drawing, "It rises.", caption="A line.")
     (first, facts), (caption, _), (second, _), _ = displayed
     assert first["image/png"] == second["image/png"] and "image/png" not in caption
-    assert b"Software" not in base64.b64decode(first["image/png"])  # it would name the version of matplotlib
+    # it would name the version of matplotlib
+    assert b"Software" not in base64.b64decode(first["image/png"])
     assert (facts["alt"], facts["caption"]) == ("It rises.", "A line.")
     with pytest.raises(ValueError, match="alt text is empty"):
         figure(Figure(), "  ")
@@ -105,7 +122,10 @@ def test_a_figure_is_the_same_bytes_twice_and_needs_words(displayed):
 def test_show_prints_the_file_s_own_text(displayed):
     show(claim, verbs.figure)
     (data, facts), (_, second) = displayed
-    assert facts["file"] == "book/verbs.py" and (facts["name"], second["name"]) == ("claim", "figure")
+    assert facts["file"] == "book/verbs.py" and (facts["name"], second["name"]) == (
+        "claim",
+        "figure",
+    )
     source = source_of(Path(verbs.__file__), "claim")
     assert source.startswith("def claim(") and f"```python\n{source}```" in data["text/markdown"]
 
@@ -117,7 +137,7 @@ def test_show_wants_a_function_or_class(thing):
 
 
 def test_show_refuses_what_has_no_name_in_its_file():
-    made = (lambda: (lambda: 1))()
+    made = (lambda: lambda: 1)()
     with pytest.raises(ValueError, match="is not defined by name"):
         show(made)
 

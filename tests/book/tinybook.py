@@ -11,7 +11,9 @@ EULER = "dlib/solvers/tiny.py"
 
 
 def lay_out(root: Path) -> Book:
-    """The tiny book at `root`: its own chapters and library, the real book's pages, settings and theme."""
+    """The tiny book at `root`: its own chapters and library, the real book's pages, settings
+    and theme.
+    """
     shutil.copytree(Path(__file__).parent / "tiny", root, dirs_exist_ok=True)
     shutil.copy(ROOT / "mkdocs.yml", root)
     (root / "book").symlink_to(ROOT / "book")

@@ -1,4 +1,6 @@
-"""The boundary: identity at the clean end, the published scalings elsewhere, and what transforms make of it."""
+"""The boundary: identity at the clean end, the published scalings elsewhere, and what
+transforms make of it.
+"""
 
 import math
 
@@ -6,7 +8,18 @@ import pytest
 import torch
 from truth import F64, SCHEDULES, appendix_a, normals, per_row
 
-from dlib import Denoiser, boundary, counted, edm, edm_boundary, exact, flow, frozen, guided, lcm_scalings
+from dlib import (
+    Denoiser,
+    boundary,
+    counted,
+    edm,
+    edm_boundary,
+    exact,
+    flow,
+    frozen,
+    guided,
+    lcm_scalings,
+)
 from dlib.denoiser import parameters
 
 SD, X = SCHEDULES["discrete"], normals(4, 2)
@@ -21,11 +34,19 @@ def network(schedule, predicts, scale=1.0):
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
 @pytest.mark.parametrize("dtype", [F64, torch.float32])
 def test_at_the_clean_end_f_is_its_input(schedule, predicts, dtype):
-    """Bit by bit where α = 1 or f = x; else to the rounding of 1/α, and of κ at levels of tensors."""
+    """Bit by bit where α = 1 or f = x; else to the rounding of 1/α, and of κ at levels of
+    tensors.
+    """
     t_end = max(schedule.t_min, 1e-3)
     end, x = schedule.at(t_end), X.to(dtype)
-    assert lcm_scalings(schedule, t_end)(end)[0] == 1 and edm_boundary(schedule, t_end)(end)[0] == 1 / end.alpha
-    for scalings, truth in ((lcm_scalings(schedule, t_end), x), (edm_boundary(schedule, t_end), x / end.alpha)):
+    assert (
+        lcm_scalings(schedule, t_end)(end)[0] == 1
+        and edm_boundary(schedule, t_end)(end)[0] == 1 / end.alpha
+    )
+    for scalings, truth in (
+        (lcm_scalings(schedule, t_end), x),
+        (edm_boundary(schedule, t_end), x / end.alpha),
+    ):
         f = boundary(network(schedule, predicts), scalings)
         assert torch.equal(f(x, end).x0, scalings(end)[0] * x) and scalings(end)[1] == 0
         assert (f(x, end).x0 - truth).abs().max() < (1e-15 if dtype == F64 else 1e-6)
@@ -35,7 +56,9 @@ def test_at_the_clean_end_f_is_its_input(schedule, predicts, dtype):
 
 
 def test_the_end_is_the_schedule_s_own_unless_given():
-    assert lcm_scalings(SD)(SD.at(1 / 1000)) == (1.0, 0.0) and edm_boundary(edm())(edm().at(0.0)) == (1.0, 0.0)
+    assert lcm_scalings(SD)(SD.at(1 / 1000)) == (1.0, 0.0) and edm_boundary(edm())(
+        edm().at(0.0)
+    ) == (1.0, 0.0)
     assert lcm_scalings(SD, 0.02)(SD.at(0.02)) == (1.0, 0.0)
 
 
@@ -49,7 +72,9 @@ def test_lcm_scalings_are_diffusers_own(index):
 @FACES
 @pytest.mark.parametrize("t", [0.05, 0.3, 0.7, 1.0])
 def test_edm_boundary_is_the_paper_s_on_edm_s_network(t, predicts):
-    """F is EDM's raw network: its denoiser is s(κ)x + σ_dκ/√(κ²+σ_d²) F; f = s(κ−κ_min)x + σ_d(κ−κ_min)/√(κ²+σ_d²) F."""
+    """F is EDM's raw network: its denoiser is s(κ)x + σ_dκ/√(κ²+σ_d²) F; f = s(κ−κ_min)x +
+    σ_d(κ−κ_min)/√(κ²+σ_d²) F.
+    """
     schedule, d = edm(), 0.5
     level = schedule.at(t)
     k, k_min = level.sigma, schedule.at(0.0).sigma
@@ -82,12 +107,17 @@ def test_levels_of_tensors_and_faces(predicts):
 
 
 def test_transforms_reach_the_network_inside():
-    """Guiding f and guiding the network agree, as f is affine in its output; weights are found, calls are counted."""
+    """Guiding f and guiding the network agree, as f is affine in its output; weights are
+    found, calls are counted.
+    """
     schedule, labels, null = SD, torch.tensor([0, 1, 2, 1]), torch.tensor(-1)
     model, scalings, level = exact(appendix_a(), SD), lcm_scalings(SD), SD.at(0.02)
     outside = guided(boundary(model, scalings), 2.5, null)(X, level, labels).x0
     inside = boundary(guided(model, 2.5, null), scalings)(X, level, labels).x0
-    by_hand = 3.5 * boundary(model, scalings)(X, level, labels).x0 - 2.5 * boundary(model, scalings)(X, level, null.expand(4)).x0
+    by_hand = (
+        3.5 * boundary(model, scalings)(X, level, labels).x0
+        - 2.5 * boundary(model, scalings)(X, level, null.expand(4)).x0
+    )
     assert (outside - inside).abs().max() < 1e-12 and (outside - by_hand).abs().max() < 1e-12
     counter = counted(boundary(model, scalings))
     counter(X, level), counter(X, level)

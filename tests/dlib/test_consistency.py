@@ -1,4 +1,6 @@
-"""Consistency losses against closed forms: perfect students, accumulated errors, phases, guidance, gradients, batches."""
+"""Consistency losses against closed forms: perfect students, accumulated errors, phases,
+guidance, gradients, batches.
+"""
 
 import importlib
 import math
@@ -7,14 +9,30 @@ import pytest
 import torch
 from truth import F64, SCHEDULES, appendix_a, gaussian, mutant, normals
 
-from dlib import NULL, Batch, Denoiser, Draw, boundary, edm, edm_boundary, exact, flow, grid, guided, lcm_scalings, reference, vp
+from dlib import (
+    NULL,
+    Batch,
+    Denoiser,
+    Draw,
+    boundary,
+    edm,
+    edm_boundary,
+    exact,
+    flow,
+    grid,
+    guided,
+    lcm_scalings,
+    reference,
+    vp,
+)
 from dlib.grids import pcm_edges
 from dlib.losses import consistency, huber, multistep_consistency, squared, weights, with_omega
 from dlib.metrics import order
 from dlib.schedule import CLEAN
 from dlib.solvers import SOLVERS, ddim, heun, solver
 
-LOSS = importlib.import_module("dlib.losses.consistency")  # `dlib.losses.consistency` itself is the function
+# `dlib.losses.consistency` itself is the function
+LOSS = importlib.import_module("dlib.losses.consistency")
 ends = LOSS.ends
 X0, LABELS = normals(16, 2), torch.arange(16) % 3
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
@@ -58,7 +76,9 @@ def at_the_end(schedule, c, t_end):
 
 
 def phase_map(schedule, c, edges):
-    """The network of N(0, c²) whose jump to the edge below is the flow: α_s x₀ + σ_s ε = x √(V_s/V_t)."""
+    """The network of N(0, c²) whose jump to the edge below is the flow: α_s x₀ + σ_s ε = x
+    √(V_s/V_t).
+    """
 
     def net(x, t, cond):
         below = (edges >= t[:, None]).sum(1).clamp(max=len(edges) - 1)
@@ -79,28 +99,69 @@ def test_the_consistency_function_has_no_loss(schedule, skip):
     c, times = 0.6, grid(schedule, 9, "time", t_max=0.98)
     perfect = at_the_end(schedule, c, times[-1].item())
     for distance in (squared, huber()):
-        loss = consistency(perfect, perfect, perfect, Batch(X0), Draw(0), times=times, skip=skip, solver=walk_on(c), distance=distance)
+        loss = consistency(
+            perfect,
+            perfect,
+            perfect,
+            Batch(X0),
+            Draw(0),
+            times=times,
+            skip=skip,
+            solver=walk_on(c),
+            distance=distance,
+        )
         assert loss.value < 1e-15
     blunt = Denoiser(lambda x, t, cond: 0.9 * perfect.net(x, t, cond), schedule, "x0")
-    assert consistency(blunt, perfect, perfect, Batch(X0), Draw(0), times=times, skip=skip, solver=walk_on(c)).value > 1e-3
+    assert (
+        consistency(
+            blunt, perfect, perfect, Batch(X0), Draw(0), times=times, skip=skip, solver=walk_on(c)
+        ).value
+        > 1e-3
+    )
 
 
 @EVERY
 @pytest.mark.parametrize("phases", [1, 2, 3, 9])
 @pytest.mark.parametrize("skip", [1, 2])
 def test_perfect_phase_maps_have_no_loss(schedule, phases, skip):
-    """Both sides land on the flow's point of the same edge, from wherever in the phase they start."""
+    """Both sides land on the flow's point of the same edge, from wherever in the phase they
+    start.
+    """
     c, times = 0.6, grid(schedule, 9, "time", t_max=0.98)
     edges = pcm_edges(times, phases)
     perfect = phase_map(schedule, c, edges)
 
-    both = ends(perfect, perfect, perfect, Batch(X0), Draw(0), times=times, edges=edges, skip=skip, solver=walk_on(c))
+    both = ends(
+        perfect,
+        perfect,
+        perfect,
+        Batch(X0),
+        Draw(0),
+        times=times,
+        edges=edges,
+        skip=skip,
+        solver=walk_on(c),
+    )
     start, edge = both.prediction.level, both.edge
-    assert (both.student - both.prediction.x * (V(edge, c) / V(start, c)) ** 0.5).abs().max() < 1e-11
+    assert (
+        both.student - both.prediction.x * (V(edge, c) / V(start, c)) ** 0.5
+    ).abs().max() < 1e-11
     for place in range(len(times) - 1):
-        both = ends(perfect, perfect, perfect, Batch(X0), At(place), times=times, edges=edges, skip=skip, solver=walk_on(c))
+        both = ends(
+            perfect,
+            perfect,
+            perfect,
+            Batch(X0),
+            At(place),
+            times=times,
+            edges=edges,
+            skip=skip,
+            solver=walk_on(c),
+        )
         assert (both.student - both.target).abs().max() < 1e-10
-        assert both.edge.t.unique().item() == max(edge for edge in edges.tolist() if edge < times[place])
+        assert both.edge.t.unique().item() == max(
+            edge for edge in edges.tolist() if edge < times[place]
+        )
 
 
 def test_a_perfect_student_of_the_mixture_has_no_loss():
@@ -112,7 +173,14 @@ def test_a_perfect_student_of_the_mixture_has_no_loss():
     def along(x, start, end):
         """Each row from its start to its end, to 1e-8."""
         rows = zip(x.split(1), start.flatten().tolist(), end.flatten().tolist())
-        return torch.cat([row if s == t else reference(model, row, schedule.at(s), schedule.at(t), rtol=1e-10) for row, s, t in rows])
+        return torch.cat(
+            [
+                row
+                if s == t
+                else reference(model, row, schedule.at(s), schedule.at(t), rtol=1e-10)
+                for row, s, t in rows
+            ]
+        )
 
     def to_the_end(x, t, cond):
         return along(x, t, times[-1:].expand(len(x)))
@@ -122,14 +190,29 @@ def test_a_perfect_student_of_the_mixture_has_no_loss():
         return along(x, a.t, b.t), memory
 
     perfect = Denoiser(to_the_end, schedule, "x0")
-    assert consistency(perfect, model, perfect, Batch(X0[:3]), Draw(0), times=times, solver=step, distance=squared).value < 1e-14
+    assert (
+        consistency(
+            perfect,
+            model,
+            perfect,
+            Batch(X0[:3]),
+            Draw(0),
+            times=times,
+            solver=step,
+            distance=squared,
+        ).value
+        < 1e-14
+    )
 
 
-# the accumulated error of consistency distillation on N(0, c²): every f_n is a_n y, and a_{n+1} = a_n × the step's factor
+# the accumulated error of consistency distillation on N(0, c²): every f_n is a_n y, and a_{n+1} =
+# a_n × the step's factor
 
 
 def accumulated(points, step, c=0.5):
-    """a_N divided by the exact one, by regressing the student on the target at each point of the grid in turn."""
+    """a_N divided by the exact one, by regressing the student on the target at each point of
+    the grid in turn.
+    """
     schedule, slopes = edm(), {0: 1.0}
     times, model = grid(schedule, points - 1, "karras"), exact(gaussian(c, 1), schedule)
     for n in range(points - 1):
@@ -142,8 +225,16 @@ def accumulated(points, step, c=0.5):
     return slopes[points - 1] / math.sqrt((c**2 + low**2) / (c**2 + high**2))
 
 
-@pytest.mark.parametrize("points, by_heun, by_euler", [(10, 1.2196, 0.730), (20, 1.0437, 0.861), (40, 1.0098, 0.930), (80, 1.0023, 0.965),
-                                                       (160, 1.0006, 0.982)])
+@pytest.mark.parametrize(
+    "points, by_heun, by_euler",
+    [
+        (10, 1.2196, 0.730),
+        (20, 1.0437, 0.861),
+        (40, 1.0098, 0.930),
+        (80, 1.0023, 0.965),
+        (160, 1.0006, 0.982),
+    ],
+)
 def test_accumulated_error(points, by_heun, by_euler):
     """Measured before, independently; to the digits given."""
     assert accumulated(points, heun) == pytest.approx(by_heun, abs=5.1e-5)
@@ -162,32 +253,54 @@ def test_a_long_step_is_biased_at_second_order():
     times = grid(schedule, 64, "lam", t_max=0.9, t_min=0.01)
     model = exact(gaussian(c), schedule)
     for skip in (1, 2, 4):
-        both = ends(model, model, model, Batch(X0), At(30), times=times, edges=times[1:][skip - 1 + 30 :], skip=skip)
+        both = ends(
+            model,
+            model,
+            model,
+            Batch(X0),
+            At(30),
+            times=times,
+            edges=times[1:][skip - 1 + 30 :],
+            skip=skip,
+        )
         there = walk_on(c)(model, both.prediction.x, both.prediction.level, both.edge)[0]
         bias[skip] = (both.target - there).abs().max().item()
-    assert bias[4] / bias[2] == pytest.approx(4, rel=0.15) and bias[2] / bias[1] == pytest.approx(4, rel=0.1)
+    assert bias[4] / bias[2] == pytest.approx(4, rel=0.15) and bias[2] / bias[1] == pytest.approx(
+        4, rel=0.1
+    )
 
 
 # limits
 
 
 def test_one_phase_is_the_unphased_loss_at_the_last_time():
-    """M = 1 jumps to (α_s, σ_s) instead of the data: on `flow` with a last time of 0 these are the same; no c_skip either way."""
+    """M = 1 jumps to (α_s, σ_s) instead of the data: on `flow` with a last time of 0 these are
+    the same; no c_skip either way.
+    """
     schedule = flow()
     times = torch.linspace(1, 0, 9, dtype=F64)
     student, teacher = exact(appendix_a(), schedule), exact(gaussian(0.6), schedule)
-    one = consistency(student, teacher, student, Batch(X0), Draw(0), times=times, edges=times[-1:])
-    assert one.value == consistency(student, teacher, student, Batch(X0), Draw(0), times=times).value and one.value > 1e-3
+    one = consistency(
+        student, teacher, student, Batch(X0), Draw(0), times=times, edges=times[-1:]
+    )
+    assert (
+        one.value == consistency(student, teacher, student, Batch(X0), Draw(0), times=times).value
+        and one.value > 1e-3
+    )
 
 
 @EVERY
 def test_one_phase_is_latent_consistency_without_its_boundary(schedule):
-    """M = 1 against LCM: the same x̂, jumped to the last level instead of x₀; c_skip < 1e-4 but at the end itself."""
+    """M = 1 against LCM: the same x̂, jumped to the last level instead of x₀; c_skip < 1e-4
+    but at the end itself.
+    """
     times = grid(schedule, 50, "time", t_max=0.98)
     student, teacher = exact(appendix_a(), schedule), exact(gaussian(0.6), schedule)
     f = boundary(student, lcm_scalings(schedule, times[-1].item()))
     for place in (0, 20, 47):
-        phased = ends(student, teacher, student, Batch(X0), At(place), times=times, edges=times[-1:])
+        phased = ends(
+            student, teacher, student, Batch(X0), At(place), times=times, edges=times[-1:]
+        )
         latent = ends(f, teacher, f, Batch(X0), At(place), times=times)
         s = phased.edge
         assert torch.equal(phased.prediction.x, latent.prediction.x) and latent.edge is CLEAN
@@ -203,7 +316,12 @@ def test_as_many_phases_as_steps_is_the_teacher_s_own_step(schedule):
     both = ends(other, teacher, other, Batch(X0), Draw(0), times=times, edges=times[1:])
     step, _ = ddim(teacher, both.prediction.x, both.prediction.level, both.edge)
     assert torch.equal(both.target, step)
-    assert consistency(teacher, teacher, other, Batch(X0), Draw(0), times=times, edges=times[1:]).value == 0
+    assert (
+        consistency(
+            teacher, teacher, other, Batch(X0), Draw(0), times=times, edges=times[1:]
+        ).value
+        == 0
+    )
 
 
 def test_a_step_stops_at_its_phase_s_edge():
@@ -215,8 +333,24 @@ def test_a_step_stops_at_its_phase_s_edge():
         return model.net(x, t, cond)
 
     target = Denoiser(net, vp(), "v")
-    for place, skip, edges, stop in ((0, 1, None, 1), (0, 4, None, 4), (7, 5, None, 9), (2, 4, [3, 6, 9], 3), (3, 2, [3, 6, 9], 5), (3, 4, [3, 6, 9], 6)):
-        ends(model, model, target, Batch(X0), At(place), times=times, edges=None if edges is None else times[edges], skip=skip)
+    for place, skip, edges, stop in (
+        (0, 1, None, 1),
+        (0, 4, None, 4),
+        (7, 5, None, 9),
+        (2, 4, [3, 6, 9], 3),
+        (3, 2, [3, 6, 9], 5),
+        (3, 4, [3, 6, 9], 6),
+    ):
+        ends(
+            model,
+            model,
+            target,
+            Batch(X0),
+            At(place),
+            times=times,
+            edges=None if edges is None else times[edges],
+            skip=skip,
+        )
         assert (seen.pop() == times[stop]).all()
 
 
@@ -226,15 +360,23 @@ def test_a_step_stops_at_its_phase_s_edge():
 @EVERY
 @pytest.mark.parametrize("phases", [1, 3, 9])
 def test_multistep_consistency_is_the_phased_square_reweighted(schedule, phases):
-    """x̂ − x̃ = (z_θ − z)/(α_s − ρα_t) for each sample: computed from the two points at the edge."""
+    """x̂ − x̃ = (z_θ − z)/(α_s − ρα_t) for each sample: computed from the two points at the
+    edge.
+    """
     times = grid(schedule, 9, "time", t_max=0.98)
-    student, teacher, edges = exact(appendix_a(), schedule), exact(gaussian(0.6), schedule), pcm_edges(times, phases)
+    student, teacher, edges = (
+        exact(appendix_a(), schedule),
+        exact(gaussian(0.6), schedule),
+        pcm_edges(times, phases),
+    )
     path = dict(times=times, edges=edges)
     both = ends(student, teacher, student, Batch(X0), Draw(0), **path)
     t, s = both.prediction.level, both.edge
     factor = weights.v(t, schedule) / (s.alpha - s.sigma / t.sigma * t.alpha) ** 2
     by_hand = (factor * (both.student - both.target) ** 2).mean()
-    assert multistep_consistency(student, teacher, student, Batch(X0), Draw(0), **path).value.item() == pytest.approx(by_hand.item(), rel=1e-9)
+    assert multistep_consistency(
+        student, teacher, student, Batch(X0), Draw(0), **path
+    ).value.item() == pytest.approx(by_hand.item(), rel=1e-9)
 
 
 def test_multistep_consistency_s_two_limits():
@@ -242,12 +384,21 @@ def test_multistep_consistency_s_two_limits():
     times = grid(schedule, 9, "time")
     student, teacher = exact(appendix_a(), schedule), exact(gaussian(0.6), schedule)
     path = dict(times=times, weight=weights.x0)
-    model = multistep_consistency(student, teacher, student, Batch(X0), Draw(0), **path)  # M = 1: squared consistency distillation
-    assert model.value.item() == pytest.approx(consistency(student, teacher, student, Batch(X0), Draw(0), times=times, distance=squared).value.item(), rel=1e-12)
-    both = ends(student, teacher, student, Batch(X0), Draw(0), times=times, edges=times[1:])  # M = N: the target is the teacher's x₀
+    # M = 1: squared consistency distillation
+    model = multistep_consistency(student, teacher, student, Batch(X0), Draw(0), **path)
+    assert model.value.item() == pytest.approx(
+        consistency(
+            student, teacher, student, Batch(X0), Draw(0), times=times, distance=squared
+        ).value.item(),
+        rel=1e-12,
+    )
+    # M = N: the target is the teacher's x₀
+    both = ends(student, teacher, student, Batch(X0), Draw(0), times=times, edges=times[1:])
     x, level = both.prediction.x, both.prediction.level
     plain = (both.prediction.x0 - teacher(x, level).x0).square().mean().item()
-    assert multistep_consistency(student, teacher, student, Batch(X0), Draw(0), edges=times[1:], **path).value.item() == pytest.approx(plain, rel=1e-9)
+    assert multistep_consistency(
+        student, teacher, student, Batch(X0), Draw(0), edges=times[1:], **path
+    ).value.item() == pytest.approx(plain, rel=1e-9)
 
 
 @EVERY
@@ -255,7 +406,19 @@ def test_multistep_consistency_has_no_loss_where_the_phase_map_is_perfect(schedu
     c, times = 0.6, grid(schedule, 8, "time", t_max=0.98)
     edges = pcm_edges(times, 4)
     perfect = phase_map(schedule, c, edges)
-    assert multistep_consistency(perfect, perfect, perfect, Batch(X0), Draw(0), times=times, edges=edges, solver=walk_on(c)).value < 1e-15
+    assert (
+        multistep_consistency(
+            perfect,
+            perfect,
+            perfect,
+            Batch(X0),
+            Draw(0),
+            times=times,
+            edges=edges,
+            solver=walk_on(c),
+        ).value
+        < 1e-15
+    )
 
 
 # guidance
@@ -266,13 +429,23 @@ def test_the_target_is_linear_in_omega():
     times = grid(vp(), 7, "time")
     model = exact(appendix_a(), vp())
     path = dict(times=times, edges=times[1:], null=torch.tensor(NULL))
-    zero, one, four = (ends(model, model, model, Batch(X0, LABELS), Draw(0), omega=(w, w), **path).target for w in (0.0, 1.0, 4.0))
-    assert (zero + 4 * (one - zero) - four).abs().max() < 1e-11 and (one - zero).abs().max() > 1e-2
-    assert (zero - ends(model, model, model, Batch(X0, LABELS), At(0), times=times, edges=times[1:]).target).abs().max() > 0
+    zero, one, four = (
+        ends(model, model, model, Batch(X0, LABELS), Draw(0), omega=(w, w), **path).target
+        for w in (0.0, 1.0, 4.0)
+    )
+    assert (zero + 4 * (one - zero) - four).abs().max() < 1e-11 and (
+        one - zero
+    ).abs().max() > 1e-2
+    assert (
+        zero
+        - ends(model, model, model, Batch(X0, LABELS), At(0), times=times, edges=times[1:]).target
+    ).abs().max() > 0
 
 
 def test_each_sample_has_its_own_omega_in_the_order_of_the_draws():
-    """By hand from a copy of the draws: places, ω, noise; the student of the guided teacher has no loss, and is told ω."""
+    """By hand from a copy of the draws: places, ω, noise; the student of the guided teacher
+    has no loss, and is told ω.
+    """
     schedule, times, draw = vp(), grid(vp(), 7, "time"), Draw(5)
     model, null, told = exact(appendix_a(), schedule), torch.tensor(NULL), []
     replay = draw.copy()
@@ -283,14 +456,45 @@ def test_each_sample_has_its_own_omega_in_the_order_of_the_draws():
         return guided(model, cond["omega"], null).net(x, t, cond["cond"])
 
     student = Denoiser(net, schedule, "v")
-    loss = consistency(student, model, student, Batch(X0, LABELS), draw, times=times, edges=times[1:], omega=(2.0, 14.0), null=null, embed=with_omega)
+    loss = consistency(
+        student,
+        model,
+        student,
+        Batch(X0, LABELS),
+        draw,
+        times=times,
+        edges=times[1:],
+        omega=(2.0, 14.0),
+        null=null,
+        embed=with_omega,
+    )
     place, omega, noise = replay.integers(7, 16), 2 + 12 * replay.uniform(16), replay.normal(X0)
-    assert loss.value < 1e-12 and torch.equal(told[0]["omega"], omega.double()) and torch.equal(told[0]["omega"], told[1]["omega"])
-    assert torch.equal(told[0]["cond"], LABELS) and torch.equal(draw.normal(X0), replay.normal(X0)), "nothing else is drawn"
-    both = ends(model, model, model, Batch(X0, LABELS), draw.__class__(5), times=times, omega=(2.0, 14.0), null=null)
+    assert (
+        loss.value < 1e-12
+        and torch.equal(told[0]["omega"], omega.double())
+        and torch.equal(told[0]["omega"], told[1]["omega"])
+    )
+    assert torch.equal(told[0]["cond"], LABELS) and torch.equal(
+        draw.normal(X0), replay.normal(X0)
+    ), "nothing else is drawn"
+    both = ends(
+        model,
+        model,
+        model,
+        Batch(X0, LABELS),
+        draw.__class__(5),
+        times=times,
+        omega=(2.0, 14.0),
+        null=null,
+    )
     start = schedule.at(times[place], like=X0)
-    assert torch.equal(both.index, place) and (both.prediction.x - (start.alpha * X0 + start.sigma * noise)).abs().max() < 1e-14
-    assert with_omega({"text": LABELS}, omega).keys() == {"text", "omega"} and with_omega(None, omega).keys() == {"omega"}
+    assert (
+        torch.equal(both.index, place)
+        and (both.prediction.x - (start.alpha * X0 + start.sigma * noise)).abs().max() < 1e-14
+    )
+    assert with_omega({"text": LABELS}, omega).keys() == {"text", "omega"} and with_omega(
+        None, omega
+    ).keys() == {"omega"}
 
 
 def test_a_mapping_as_condition_and_given_noise():
@@ -298,8 +502,24 @@ def test_a_mapping_as_condition_and_given_noise():
     by_name = Denoiser(lambda x, t, cond: model.net(x, t, cond["label"]), vp(), "v")
     noise = normals(16, 2, seed=3)
     arguments = dict(times=times, omega=(1.0, 3.0))
-    plain = consistency(model, model, model, Batch(X0, LABELS, noise), Draw(1), null=torch.tensor(NULL), **arguments)
-    named = consistency(by_name, by_name, by_name, Batch(X0, {"label": LABELS}, noise), Draw(1), null={"label": torch.tensor(NULL)}, **arguments)
+    plain = consistency(
+        model,
+        model,
+        model,
+        Batch(X0, LABELS, noise),
+        Draw(1),
+        null=torch.tensor(NULL),
+        **arguments,
+    )
+    named = consistency(
+        by_name,
+        by_name,
+        by_name,
+        Batch(X0, {"label": LABELS}, noise),
+        Draw(1),
+        null={"label": torch.tensor(NULL)},
+        **arguments,
+    )
     assert plain.value == named.value > 0
     both = ends(model, model, model, Batch(X0, None, noise), At(0), times=times)
     assert torch.equal(both.prediction.x, vp().at(1.0).alpha * X0 + vp().at(1.0).sigma * noise)
@@ -317,9 +537,17 @@ def linear(value, schedule=vp()):
 def test_only_the_student_s_jump_has_a_gradient(loss):
     times = grid(vp(), 7, "time")
     (w, student), (u, teacher), (v, target) = linear(0.5), linear(0.6), linear(0.7)
-    value, metrics = loss(student, teacher, target, Batch(X0), Draw(0), times=times, edges=pcm_edges(times, 3))
+    value, metrics = loss(
+        student, teacher, target, Batch(X0), Draw(0), times=times, edges=pcm_edges(times, 3)
+    )
     value.backward()
-    assert u.grad is None and v.grad is None and w.grad.abs() > 1e-3 and not metrics["loss"].requires_grad and metrics["loss"] == value
+    assert (
+        u.grad is None
+        and v.grad is None
+        and w.grad.abs() > 1e-3
+        and not metrics["loss"].requires_grad
+        and metrics["loss"] == value
+    )
 
 
 def slope(loss_of, at=0.5):
@@ -327,7 +555,9 @@ def slope(loss_of, at=0.5):
     w, student = linear(at)
     f = boundary(student, edm_boundary(vp(), 1e-3))
     times = grid(vp(), 7, "time")
-    loss_of(f, linear(0.9)[1], f, Batch(X0), Draw(0), times=times, distance=squared).value.backward()
+    loss_of(
+        f, linear(0.9)[1], f, Batch(X0), Draw(0), times=times, distance=squared
+    ).value.backward()
     return w.grad.item()
 
 
@@ -337,9 +567,13 @@ def test_the_target_is_constant_even_if_it_is_the_student():
 
     def value(w):
         student, target = (boundary(linear(a)[1], edm_boundary(vp(), 1e-3)) for a in (w, 0.5))
-        return consistency(student, teacher, target, Batch(X0), Draw(0), times=times, distance=squared).value.item()
+        return consistency(
+            student, teacher, target, Batch(X0), Draw(0), times=times, distance=squared
+        ).value.item()
 
-    assert slope(consistency) == pytest.approx((value(0.5 + 1e-5) - value(0.5 - 1e-5)) / 2e-5, rel=1e-6)
+    assert slope(consistency) == pytest.approx(
+        (value(0.5 + 1e-5) - value(0.5 - 1e-5)) / 2e-5, rel=1e-6
+    )
 
 
 def test_a_target_that_is_not_constant_is_caught(monkeypatch):
@@ -349,27 +583,59 @@ def test_a_target_that_is_not_constant_is_caught(monkeypatch):
 
 
 def test_without_stop_gradient_a_noisy_target_flattens_f():
-    """N(0, c²), f_n = a_n y, and the data point at the next level for a target: in 17 steps the samples keep 0.916 of the data's spread with the
-    stop-gradient, where each a_n is the regression on the last, and 0.377 without, where all of them minimise the loss together."""
-    schedule, c, n = SCHEDULES["discrete"], 1.0878, 17                      # c: the standard deviation of GMM5
-    kappa = torch.tensor([math.exp(-schedule.at(t).lam) for t in grid(schedule, n, "karras").flip(0).tolist()], dtype=F64)
+    """N(0, c²), f_n = a_n y, and the data point at the next level for a target: in 17 steps
+    the samples keep 0.916 of the data's spread with the stop-gradient, where each a_n is the
+    regression on the last, and 0.377 without, where all of them minimise the loss together."""
+    # c: the standard deviation of GMM5
+    schedule, c, n = SCHEDULES["discrete"], 1.0878, 17
+    kappa = torch.tensor(
+        [math.exp(-schedule.at(t).lam) for t in grid(schedule, n, "karras").flip(0).tolist()],
+        dtype=F64,
+    )
     variance, shared = c**2 + kappa**2, c**2 + kappa[1:] * kappa[:-1]
     stopped = (shared / variance[1:]).prod()
-    a = torch.ones(n + 1, dtype=F64, requires_grad=True)                    # a_0 = 1 is the boundary
-    loss = (a[1:] ** 2 * variance[1:] + a[:-1] ** 2 * variance[:-1] - 2 * a[1:] * a[:-1] * shared).sum()
+    # a_0 = 1 is the boundary
+    a = torch.ones(n + 1, dtype=F64, requires_grad=True)
+    loss = (
+        a[1:] ** 2 * variance[1:] + a[:-1] ** 2 * variance[:-1] - 2 * a[1:] * a[:-1] * shared
+    ).sum()
     slope = torch.autograd.grad(loss, a, create_graph=True)[0]
     curvature = torch.stack([torch.autograd.grad(s, a, retain_graph=True)[0] for s in slope])
-    together = a - torch.nn.functional.pad(torch.linalg.solve(curvature[1:, 1:], slope[1:]), (1, 0))
-    spread = lambda slope: (slope * (variance[-1] / variance[0]).sqrt()).item()  # noqa: E731
-    assert spread(stopped) == pytest.approx(0.916, abs=1e-3) and spread(together[-1]) == pytest.approx(0.377, abs=1e-3)
+    together = a - torch.nn.functional.pad(
+        torch.linalg.solve(curvature[1:, 1:], slope[1:]), (1, 0)
+    )
+    spread = lambda slope: (slope * (variance[-1] / variance[0]).sqrt()).item()
+    assert spread(stopped) == pytest.approx(0.916, abs=1e-3) and spread(
+        together[-1]
+    ) == pytest.approx(0.377, abs=1e-3)
 
 
 SLIPS = [
-    ("start.alpha * x0 + start.sigma * noise", "start.alpha * x0 + end.sigma * noise", lambda: test_each_sample_has_its_own_omega_in_the_order_of_the_draws()),
-    ("target(there, end, told)", "target(x, start, told)", lambda: test_accumulated_error(10, 1.2196, 0.730)),
-    ("target(there, end, told)", "target(there, start, told)", lambda: test_the_consistency_function_has_no_loss(vp(), 3)),
-    ("target(there, end, told)", "target(there, end, cond)", lambda: test_each_sample_has_its_own_omega_in_the_order_of_the_draws()),
-    ("there, end, told), edge)", "there, end, told), start)", lambda: test_perfect_phase_maps_have_no_loss(vp(), 3, 1)),
+    (
+        "start.alpha * x0 + start.sigma * noise",
+        "start.alpha * x0 + end.sigma * noise",
+        lambda: test_each_sample_has_its_own_omega_in_the_order_of_the_draws(),
+    ),
+    (
+        "target(there, end, told)",
+        "target(x, start, told)",
+        lambda: test_accumulated_error(10, 1.2196, 0.730),
+    ),
+    (
+        "target(there, end, told)",
+        "target(there, start, told)",
+        lambda: test_the_consistency_function_has_no_loss(vp(), 3),
+    ),
+    (
+        "target(there, end, told)",
+        "target(there, end, cond)",
+        lambda: test_each_sample_has_its_own_omega_in_the_order_of_the_draws(),
+    ),
+    (
+        "there, end, told), edge)",
+        "there, end, told), start)",
+        lambda: test_perfect_phase_maps_have_no_loss(vp(), 3, 1),
+    ),
     ("index, skip, x0)", "index, 1, x0)", lambda: test_a_step_stops_at_its_phase_s_edge()),
 ]
 
@@ -391,9 +657,27 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
     """With draws that belong to the rows, four micro-batches of four are one batch of sixteen."""
     from full_scale.draws import step_draws
 
-    times, model, teacher = grid(vp(), 7, "time"), exact(gaussian(0.6), vp()), exact(appendix_a(), vp())
-    for loss, more in ((consistency, {}), (multistep_consistency, {}), (consistency, {"omega": (1.0, 5.0), "null": torch.tensor(NULL)})):
-        value = lambda rows: loss(model, teacher, model, Batch(X0[rows], LABELS[rows] * 0), step_draws(0, 3, rows), times=times, **more).value  # noqa: E731, B023
+    times, model, teacher = (
+        grid(vp(), 7, "time"),
+        exact(gaussian(0.6), vp()),
+        exact(appendix_a(), vp()),
+    )
+    for loss, more in (
+        (consistency, {}),
+        (multistep_consistency, {}),
+        (consistency, {"omega": (1.0, 5.0), "null": torch.tensor(NULL)}),
+    ):
+        value = lambda rows: (
+            loss(
+                model,
+                teacher,
+                model,
+                Batch(X0[rows], LABELS[rows] * 0),
+                step_draws(0, 3, rows),
+                times=times,
+                **more,
+            ).value
+        )
         whole = value(range(16))
         parts = torch.stack([value(range(4 * k, 4 * k + 4)) for k in range(4)]).mean()
         assert whole.item() == pytest.approx(parts.item(), rel=1e-12)
@@ -407,8 +691,12 @@ def test_float32_is_float64_rounded(schedule, loss, phases):
     edges = None if phases is None else pcm_edges(times, phases)
     student, teacher = exact(appendix_a(), schedule), exact(gaussian(0.6), schedule)
     double = loss(student, teacher, student, Batch(X0), Draw(0), times=times, edges=edges).value
-    single = loss(student, teacher, student, Batch(X0.float()), Draw(0), times=times, edges=edges).value
-    assert single.dtype == torch.float32 and single.item() == pytest.approx(double.item(), rel=2e-3)
+    single = loss(
+        student, teacher, student, Batch(X0.float()), Draw(0), times=times, edges=edges
+    ).value
+    assert single.dtype == torch.float32 and single.item() == pytest.approx(
+        double.item(), rel=2e-3
+    )
 
 
 @pytest.mark.parametrize("predicts", ["eps", "x0", "v", "velocity", "score"])
@@ -425,10 +713,18 @@ def test_pictures_on_the_trained_ladder_in_every_face(predicts):
     f = boundary(model, lcm_scalings(schedule))
     for x0 in (normals(3, 4, 6, 6).float(), normals(3, 4, 6, 6).bfloat16()):
         loss = consistency(f, model, f, Batch(x0), At(7), times=times)
-        assert loss.value.shape == () and loss.value.dtype == torch.float32 and loss.value.isfinite()
+        assert (
+            loss.value.shape == () and loss.value.dtype == torch.float32 and loss.value.isfinite()
+        )
         teacher, target, student = seen[-3:]
-        assert (teacher - 859).abs().max() < 1e-3 and (target - 839).abs().max() < 1e-3 and torch.equal(student, teacher)
-        assert consistency(model, model, model, Batch(x0), At(7), times=times, edges=pcm_edges(times, 4)).value.isfinite()
+        assert (
+            (teacher - 859).abs().max() < 1e-3
+            and (target - 839).abs().max() < 1e-3
+            and torch.equal(student, teacher)
+        )
+        assert consistency(
+            model, model, model, Batch(x0), At(7), times=times, edges=pcm_edges(times, 4)
+        ).value.isfinite()
 
 
 def test_distances():
@@ -436,7 +732,9 @@ def test_distances():
     for i in range(5):
         d = a[i] - b[i]
         assert squared(a, b)[i].item() == pytest.approx((d * d).mean().item())
-        assert huber(0.3)(a, b)[i].item() == pytest.approx(((d * d + 0.09).sqrt() - 0.3).mean().item())
+        assert huber(0.3)(a, b)[i].item() == pytest.approx(
+            ((d * d + 0.09).sqrt() - 0.3).mean().item()
+        )
     assert huber(1e-3)(a, b) == pytest.approx((a - b).abs().flatten(1).mean(1), rel=2e-2)
     assert 2e3 * huber(1e3)(a, b) == pytest.approx(squared(a, b), rel=1e-4)
 
@@ -444,20 +742,26 @@ def test_distances():
 MODEL, TIMES = exact(gaussian(0.6), vp()), grid(vp(), 7, "time")
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"times": TIMES.flip(0)}, "must fall from noise to data"),
-    ({"times": TIMES[:1]}, "must fall from noise to data"),
-    ({"edges": TIMES[2:5]}, "the last of them the grid's last"),
-    ({"edges": TIMES}, "descending times below the first"),
-    ({"edges": TIMES[1:].flip(0)}, "descending"),
-    ({"skip": 0}, "skip = 0 steps"),
-    ({"solver": SOLVERS["dpm_solver_pp_2m"]}, "dpm_solver_pp_2m has a memory or adds noise: use ddim"),
-    ({"solver": SOLVERS["lcm"]}, "lcm has a memory or adds noise"),
-    ({"omega": (1.0,)}, "wanted a range"),
-    ({"embed": with_omega}, "there is none: pass omega"),
-    ({"omega": (1.0, 2.0)}, "no condition given"),
-    ({"batch": Batch(X0, noise=X0[:1])}, "one ε for each x0"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"times": TIMES.flip(0)}, "must fall from noise to data"),
+        ({"times": TIMES[:1]}, "must fall from noise to data"),
+        ({"edges": TIMES[2:5]}, "the last of them the grid's last"),
+        ({"edges": TIMES}, "descending times below the first"),
+        ({"edges": TIMES[1:].flip(0)}, "descending"),
+        ({"skip": 0}, "skip = 0 steps"),
+        (
+            {"solver": SOLVERS["dpm_solver_pp_2m"]},
+            "dpm_solver_pp_2m has a memory or adds noise: use ddim",
+        ),
+        ({"solver": SOLVERS["lcm"]}, "lcm has a memory or adds noise"),
+        ({"omega": (1.0,)}, "wanted a range"),
+        ({"embed": with_omega}, "there is none: pass omega"),
+        ({"omega": (1.0, 2.0)}, "no condition given"),
+        ({"batch": Batch(X0, noise=X0[:1])}, "one ε for each x0"),
+    ],
+)
 def test_bad_input(change, message):
     given = {"batch": Batch(X0), "times": TIMES, **change}
     with pytest.raises(ValueError, match=message):
@@ -469,8 +773,17 @@ def test_a_loss_never_waits_for_the_gpu():
     schedule = SCHEDULES["discrete"]
     model = Denoiser(lambda x, t, c: torch.tanh(x * t[:, None]), schedule, "eps")
     x0, times = X0.cuda().float(), grid(schedule, 50, "sd_trailing")
-    run = lambda: consistency(model, model, model, Batch(x0, LABELS.cuda()), Draw(0), times=times, edges=pcm_edges(times, 4), omega=(4.0, 5.0),  # noqa: E731
-                              null=torch.tensor(NULL).cuda())
+    run = lambda: consistency(
+        model,
+        model,
+        model,
+        Batch(x0, LABELS.cuda()),
+        Draw(0),
+        times=times,
+        edges=pcm_edges(times, 4),
+        omega=(4.0, 5.0),
+        null=torch.tensor(NULL).cuda(),
+    )
     run()
     torch.cuda.set_sync_debug_mode("error")
     try:

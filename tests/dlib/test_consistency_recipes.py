@@ -1,4 +1,6 @@
-"""Recipes of consistency distillation: each is its loss with the published settings; a small network learns from one."""
+"""Recipes of consistency distillation: each is its loss with the published settings; a small
+network learns from one.
+"""
 
 import importlib
 import inspect
@@ -7,7 +9,24 @@ import pytest
 import torch
 from truth import SCHEDULES, appendix_a, mutant, normals
 
-from dlib import CLEAN, NULL, Batch, Denoiser, Draw, Ema, boundary, counted, edm, edm_boundary, exact, fit, grid, lcm_scalings, sample, vp
+from dlib import (
+    CLEAN,
+    NULL,
+    Batch,
+    Denoiser,
+    Draw,
+    Ema,
+    boundary,
+    counted,
+    edm,
+    edm_boundary,
+    exact,
+    fit,
+    grid,
+    lcm_scalings,
+    sample,
+    vp,
+)
 from dlib.grids import pcm_edges
 from dlib.losses import consistency, huber, squared, with_omega
 from dlib.metrics import sliced_w2
@@ -17,12 +36,20 @@ from dlib.solvers import consistency as consistency_sampler
 from dlib.solvers import heun
 
 LOSS = importlib.import_module("dlib.losses.consistency")
-SD, X0, LABELS, EMPTY = SCHEDULES["discrete"], normals(8, 2), torch.arange(8) % 3, torch.tensor(NULL)
+SD, X0, LABELS, EMPTY = (
+    SCHEDULES["discrete"],
+    normals(8, 2),
+    torch.arange(8) % 3,
+    torch.tensor(NULL),
+)
 BATCH = Batch(X0, LABELS)
 
 
 def roles(schedule, **more):
-    student, teacher = Denoiser(lambda x, t, c: torch.sin(x + t[:, None]), schedule, "v"), exact(appendix_a(), schedule)
+    student, teacher = (
+        Denoiser(lambda x, t, c: torch.sin(x + t[:, None]), schedule, "v"),
+        exact(appendix_a(), schedule),
+    )
     return {"student": student, "teacher": teacher, "target": student, **more}
 
 
@@ -40,18 +67,31 @@ def by_hand(schedule, scalings=None, **arguments):
 def test_consistency_distillation_is_cd():
     schedule = edm()
     times = grid(schedule, 39, "karras")
-    assert value(consistency_distillation(schedule), schedule) == by_hand(schedule, edm_boundary(schedule), times=times, solver=heun, distance=squared)
+    assert value(consistency_distillation(schedule), schedule) == by_hand(
+        schedule, edm_boundary(schedule), times=times, solver=heun, distance=squared
+    )
     end, times = edm_boundary(vp(), 1e-3, 1.0), grid(vp(), 9, "time", t_max=0.9)
-    recipe = consistency_distillation(vp(), points=10, spacing="time", t_max=0.9, solver="ddim", sigma_data=1.0)
+    recipe = consistency_distillation(
+        vp(), points=10, spacing="time", t_max=0.9, solver="ddim", sigma_data=1.0
+    )
     assert value(recipe, vp()) == by_hand(vp(), end, times=times, distance=squared)
 
 
 def test_lcm_on_the_trained_ladder():
-    arguments = dict(times=grid(SD, 50, "sd_trailing"), omega=(5.0, 15.0), null=EMPTY, distance=huber(1e-3))
+    arguments = dict(
+        times=grid(SD, 50, "sd_trailing"), omega=(5.0, 15.0), null=EMPTY, distance=huber(1e-3)
+    )
     assert value(lcm(SD, EMPTY), SD) == by_hand(SD, lcm_scalings(SD), **arguments)
-    assert value(lcm(SD, EMPTY, omega=[2.0, 14.0], skip=3, solver="heun", huber_c=0.1), SD) == by_hand(
-        SD, lcm_scalings(SD), **arguments | {"omega": (2.0, 14.0), "skip": 3, "solver": heun, "distance": huber(0.1)})
-    assert value(lcm(vp(), EMPTY, steps=9, spacing="time"), vp()) == by_hand(vp(), lcm_scalings(vp(), 1e-3), **arguments | {"times": grid(vp(), 9, "time")})
+    assert value(
+        lcm(SD, EMPTY, omega=[2.0, 14.0], skip=3, solver="heun", huber_c=0.1), SD
+    ) == by_hand(
+        SD,
+        lcm_scalings(SD),
+        **arguments | {"omega": (2.0, 14.0), "skip": 3, "solver": heun, "distance": huber(0.1)},
+    )
+    assert value(lcm(vp(), EMPTY, steps=9, spacing="time"), vp()) == by_hand(
+        vp(), lcm_scalings(vp(), 1e-3), **arguments | {"times": grid(vp(), 9, "time")}
+    )
 
 
 def test_lcm_with_omega_tells_the_student():
@@ -63,30 +103,67 @@ def test_lcm_with_omega_tells_the_student():
 
     student = Denoiser(net, SD, "eps")
     f = boundary(student, lcm_scalings(SD))
-    want = consistency(f, roles(SD)["teacher"], f, BATCH, Draw(0), times=grid(SD, 50, "sd_trailing"), omega=(5.0, 15.0), null=EMPTY, embed=with_omega)
-    assert value(lcm_with_omega(SD, EMPTY), SD, student=student, target=student) == want.value.item()
-    assert all(5 <= omega.min() and omega.max() <= 15 and omega.shape == (8,) for omega in seen) and len(seen) == 4
+    want = consistency(
+        f,
+        roles(SD)["teacher"],
+        f,
+        BATCH,
+        Draw(0),
+        times=grid(SD, 50, "sd_trailing"),
+        omega=(5.0, 15.0),
+        null=EMPTY,
+        embed=with_omega,
+    )
+    assert (
+        value(lcm_with_omega(SD, EMPTY), SD, student=student, target=student) == want.value.item()
+    )
+    assert (
+        all(5 <= omega.min() and omega.max() <= 15 and omega.shape == (8,) for omega in seen)
+        and len(seen) == 4
+    )
 
 
 def test_pcm_on_the_trained_ladder():
     times = grid(SD, 50, "sd_trailing")
     for phases in (1, 4, 8):
-        want = by_hand(SD, times=times, edges=pcm_edges(times, phases), omega=(4.0, 5.0), null=EMPTY)
+        want = by_hand(
+            SD, times=times, edges=pcm_edges(times, phases), omega=(4.0, 5.0), null=EMPTY
+        )
         assert value(pcm(SD, EMPTY, phases=phases), SD) == want
 
 
 @pytest.mark.parametrize("recipe", [lcm, pcm])
 def test_no_guidance_costs_no_empty_evaluation(recipe):
     guided, plain = counted(roles(SD)["teacher"]), counted(roles(SD)["teacher"])
-    value(recipe(SD, EMPTY), SD, teacher=guided), value(recipe(SD, EMPTY, omega=(0.0, 0.0)), SD, teacher=plain)
-    assert (guided.net.calls, guided.net.samples, plain.net.calls, plain.net.samples) == (1, 16, 1, 8)
+    (
+        value(recipe(SD, EMPTY), SD, teacher=guided),
+        value(recipe(SD, EMPTY, omega=(0.0, 0.0)), SD, teacher=plain),
+    )
+    assert (guided.net.calls, guided.net.samples, plain.net.calls, plain.net.samples) == (
+        1,
+        16,
+        1,
+        8,
+    )
 
 
-@pytest.mark.parametrize("recipe", [consistency_distillation, lcm, lcm_with_omega, pcm, pcm_adversarial])
+@pytest.mark.parametrize(
+    "recipe", [consistency_distillation, lcm, lcm_with_omega, pcm, pcm_adversarial]
+)
 def test_settings_are_keywords_of_plain_types(recipe):
     """So that a TOML file can give them."""
-    settings = [p for p in inspect.signature(recipe).parameters.values() if p.name not in ("schedule", "null")]
-    assert all(p.kind is p.KEYWORD_ONLY and isinstance(p.default, (int, float, str, tuple)) for p in settings) and settings
+    settings = [
+        p
+        for p in inspect.signature(recipe).parameters.values()
+        if p.name not in ("schedule", "null")
+    ]
+    assert (
+        all(
+            p.kind is p.KEYWORD_ONLY and isinstance(p.default, (int, float, str, tuple))
+            for p in settings
+        )
+        and settings
+    )
 
 
 class Judge(torch.nn.Module):
@@ -105,7 +182,12 @@ def adversaries():
     net, judge = MLP(2, width=16, depth=1, classes=3).double(), Judge()
     torch.nn.init.normal_(net.leave.weight, std=0.1)
     student = counted(Denoiser(net, vp(), "v"))
-    model = {"student": student, "teacher": counted(exact(appendix_a(), vp())), "target": student, "discriminator": Denoiser(judge, vp(), "x0")}
+    model = {
+        "student": student,
+        "teacher": counted(exact(appendix_a(), vp())),
+        "target": student,
+        "discriminator": Denoiser(judge, vp(), "x0"),
+    }
     return net, judge, model
 
 
@@ -113,48 +195,96 @@ TOY = dict(spacing="time", steps=12, phases=3)
 
 
 def test_the_adversarial_student_s_loss_is_pcm_s_plus_the_hinge():
-    """By parts: the same value without the discriminator's term, a gradient in its absence only from PCM's, none for the discriminator."""
+    """By parts: the same value without the discriminator's term, a gradient in its absence
+    only from PCM's, none for the discriminator.
+    """
     net, judge, model = adversaries()
     grads = []
-    for recipe in (pcm(vp(), EMPTY, **TOY), pcm_adversarial(vp(), EMPTY, adversarial=0.0, **TOY), pcm_adversarial(vp(), EMPTY, **TOY)):
+    for recipe in (
+        pcm(vp(), EMPTY, **TOY),
+        pcm_adversarial(vp(), EMPTY, adversarial=0.0, **TOY),
+        pcm_adversarial(vp(), EMPTY, **TOY),
+    ):
         net.zero_grad()
         loss, metrics = recipe.phases[0].loss(model, Batch(X0, LABELS), Draw(0))
         loss.backward()
         grads.append((loss.item(), metrics["loss"].item(), net.leave.weight.grad.clone()))
     assert grads[0][0] == grads[1][0] == grads[2][1] and torch.equal(grads[0][2], grads[1][2])
-    assert grads[2][0] == pytest.approx(grads[0][0] + 0.1 * metrics["generator"].item(), rel=1e-12) and not torch.equal(grads[2][2], grads[0][2])
+    assert grads[2][0] == pytest.approx(
+        grads[0][0] + 0.1 * metrics["generator"].item(), rel=1e-12
+    ) and not torch.equal(grads[2][2], grads[0][2])
     assert all(weight.grad is None for weight in judge.parameters())
 
 
 def test_the_discriminator_learns_from_the_points_that_are_there():
-    """Its phase calls neither student nor teacher, and moves only itself; in a few steps of `fit` both have moved."""
+    """Its phase calls neither student nor teacher, and moves only itself; in a few steps of
+    `fit` both have moved.
+    """
     net, judge, model = adversaries()
     recipe = pcm_adversarial(vp(), EMPTY, **TOY)
-    assert recipe.trained == ("student", "discriminator") and recipe.roles == ("student", "teacher", "target", "discriminator")
+    assert recipe.trained == ("student", "discriminator") and recipe.roles == (
+        "student",
+        "teacher",
+        "target",
+        "discriminator",
+    )
     batch, draw = Batch(X0, LABELS), Draw(0)
     recipe.phases[0].loss(model, batch, draw).value.backward()
-    calls, grad = model["student"].net.calls + model["teacher"].net.calls, net.leave.weight.grad.clone()
+    calls, grad = (
+        model["student"].net.calls + model["teacher"].net.calls,
+        net.leave.weight.grad.clone(),
+    )
     assert not batch.memo["fake"].requires_grad and not batch.memo["real"].requires_grad
     recipe.phases[1].loss(model, batch, draw).value.backward()
-    assert model["student"].net.calls + model["teacher"].net.calls == calls == 3 and torch.equal(net.leave.weight.grad, grad)
+    assert model["student"].net.calls + model["teacher"].net.calls == calls == 3 and torch.equal(
+        net.leave.weight.grad, grad
+    )
     assert judge.net.weight.grad.abs().max() > 0
     before = [weight.clone() for weight in (net.leave.weight, judge.net.weight)]
-    optims = {"student": torch.optim.SGD(net.parameters(), 0.1), "discriminator": torch.optim.SGD(judge.parameters(), 0.1)}
+    optims = {
+        "student": torch.optim.SGD(net.parameters(), 0.1),
+        "discriminator": torch.optim.SGD(judge.parameters(), 0.1),
+    }
     history = fit(recipe.phases, model, optims, lambda step: Batch(X0, LABELS), 3, Draw(0))
-    assert set(history) == {"student/loss", "student/generator", "discriminator/loss", "discriminator/real", "discriminator/fake"}
-    assert all(not torch.equal(a, b) for a, b in zip(before, (net.leave.weight, judge.net.weight)))
+    assert set(history) == {
+        "student/loss",
+        "student/generator",
+        "discriminator/loss",
+        "discriminator/real",
+        "discriminator/fake",
+    }
+    assert all(
+        not torch.equal(a, b) for a, b in zip(before, (net.leave.weight, judge.net.weight))
+    )
 
 
 def one_step_distance(steps=300):
-    """Distil the exact denoiser of three modes into a small network; sliced W2 of its one-step samples, and of the teacher's."""
+    """Distil the exact denoiser of three modes into a small network; sliced W2 of its one-step
+    samples, and of the teacher's.
+    """
     torch.manual_seed(0)
     schedule, mixture, net = vp(), appendix_a(), MLP(2, width=48, depth=1)
     teacher, ema = exact(mixture, schedule), Ema(net, 0.95)
-    models = {"student": Denoiser(net, schedule, "v"), "teacher": teacher, "target": Denoiser(ema.net, schedule, "v")}
+    models = {
+        "student": Denoiser(net, schedule, "v"),
+        "teacher": teacher,
+        "target": Denoiser(ema.net, schedule, "v"),
+    }
     recipe = consistency_distillation(schedule, points=10, solver="ddim")
-    fit(recipe.phases, models, {"student": torch.optim.Adam(net.parameters(), 5e-3)},
-        lambda step: Batch(mixture.sample(128, Draw(1000 + step))[0].float()), steps, Draw(0), ema=ema)
-    f, x, real = boundary(models["student"], edm_boundary(schedule, 1e-3)), normals(4000, 2), mixture.sample(4000, Draw(7))[0]
+    fit(
+        recipe.phases,
+        models,
+        {"student": torch.optim.Adam(net.parameters(), 5e-3)},
+        lambda step: Batch(mixture.sample(128, Draw(1000 + step))[0].float()),
+        steps,
+        Draw(0),
+        ema=ema,
+    )
+    f, x, real = (
+        boundary(models["student"], edm_boundary(schedule, 1e-3)),
+        normals(4000, 2),
+        mixture.sample(4000, Draw(7))[0],
+    )
     jump = [schedule.at(1.0), CLEAN]
     with torch.no_grad():
         one = sample(f, x.float(), jump, consistency_sampler, draw=Draw(1))
@@ -162,14 +292,16 @@ def one_step_distance(steps=300):
 
 
 def test_a_small_network_learns_to_jump():
-    """The teacher's one step is the mean of the data; the student's are its modes: less than two fifths of the distance."""
+    """The teacher's one step is the mean of the data; the student's are its modes: less than
+    two fifths of the distance.
+    """
     student, teacher = one_step_distance()
     assert teacher > 0.8 and student < 0.4 * teacher
 
 
 def test_a_target_at_the_wrong_level_teaches_nothing(monkeypatch):
-    monkeypatch.setattr(LOSS, "ends", mutant(LOSS.ends, "target(there, end, told)", "target(there, start, told)"))
+    monkeypatch.setattr(
+        LOSS, "ends", mutant(LOSS.ends, "target(there, end, told)", "target(there, start, told)")
+    )
     student, teacher = one_step_distance()
     assert student > 0.5 * teacher
-
-

@@ -1,4 +1,6 @@
-"""LCM, TCD, multistep consistency sampling and `travel`: closed forms first, then diffusers' own schedulers."""
+"""LCM, TCD, multistep consistency sampling and `travel`: closed forms first, then diffusers'
+own schedulers.
+"""
 
 import math
 
@@ -6,11 +8,27 @@ import pytest
 import torch
 from truth import F64, SCHEDULES, gaussian, levels, mutant, normals, per_row
 
-from dlib import CLEAN, SOLVERS, Denoiser, Draw, boundary, edm, exact, flow, grid, lcm_scalings, sample, vp
+from dlib import (
+    CLEAN,
+    SOLVERS,
+    Denoiser,
+    Draw,
+    boundary,
+    edm,
+    exact,
+    flow,
+    grid,
+    lcm_scalings,
+    sample,
+    vp,
+)
 from dlib.grids import pcm_edges
 from dlib.solvers import consistency, ddim, lcm, tcd, travel
 
-SD, EVERY = SCHEDULES["discrete"], pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
+SD, EVERY = (
+    SCHEDULES["discrete"],
+    pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES)),
+)
 
 
 def V(level, c):
@@ -20,7 +38,9 @@ def V(level, c):
 @EVERY
 @pytest.mark.parametrize("times", [(0.1, 0.6), (0.3, 0.9), (0.2, 1.0), (0.01, 0.011)])
 def test_travel_carries_one_marginal_into_the_other(schedule, times):
-    """x_a = α_a x₀ + σ_a ε becomes α_b x₀ + σ_b ε': the factor of x₀ and the total noise variance, to rounding."""
+    """x_a = α_a x₀ + σ_a ε becomes α_b x₀ + σ_b ε': the factor of x₀ and the total noise
+    variance, to rounding.
+    """
     a, b = schedule.levels(times)
     zero, one = torch.zeros(1, dtype=F64), torch.ones(1, dtype=F64)
     ratio, fresh = travel(one, a, b, zero).item(), travel(zero, a, b, one).item()
@@ -50,20 +70,27 @@ def test_travel_keeps_its_digits_over_a_short_way():
     b = vp().at(0.5)
     a = vp().at_lam(b.lam + 1e-7)
     fresh = travel(torch.zeros(1, dtype=F64), a, b, torch.ones(1, dtype=F64)).item()
-    assert fresh == pytest.approx(b.sigma * math.sqrt(-math.expm1(2 * (b.lam - a.lam))), rel=1e-14)
+    assert fresh == pytest.approx(
+        b.sigma * math.sqrt(-math.expm1(2 * (b.lam - a.lam))), rel=1e-14
+    )
 
 
 def variances(solver, model, walk, c):
     """The variance of x in a chain of linear steps from N(0, V(walk[0])): no sampling needed."""
     variance, one, zero = V(walk[0], c), torch.ones(1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64)
     for a, b in zip(walk, walk[1:]):
-        kept, fresh = solver(model, one, a, b, noise=zero)[0].item(), solver(model, zero, a, b, noise=one)[0].item()
+        kept, fresh = (
+            solver(model, one, a, b, noise=zero)[0].item(),
+            solver(model, zero, a, b, noise=one)[0].item(),
+        )
         variance = kept**2 * variance + fresh**2
         yield variance, V(b, c)
 
 
 def perfect(schedule, c, end):
-    """The consistency function of N(0, c²): f = x α_end √(V'_end/V'), V' = c² + κ², as the x₀ it predicts in y = x/α at the end."""
+    """The consistency function of N(0, c²): f = x α_end √(V'_end/V'), V' = c² + κ², as the x₀
+    it predicts in y = x/α at the end.
+    """
 
     def net(x, t, cond):
         level = schedule.at(t, like=x)
@@ -75,18 +102,27 @@ def perfect(schedule, c, end):
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_a_perfect_consistency_model_keeps_every_marginal(n):
-    """Variance exploding from κ = 80: any number of steps has exactly the right variance, at each of them."""
+    """Variance exploding from κ = 80: any number of steps has exactly the right variance, at
+    each of them.
+    """
     schedule, c = edm(), 0.5
     model = perfect(schedule, c, schedule.at(0.0))
     walk = schedule.levels(grid(schedule, n, "karras"))
-    assert all(have == pytest.approx(want, rel=1e-12) for have, want in variances(consistency, model, walk, c))
+    assert all(
+        have == pytest.approx(want, rel=1e-12)
+        for have, want in variances(consistency, model, walk, c)
+    )
 
 
 def test_forgetting_kappa_min_is_caught():
     """Full noise on top of a point that already has κ_min: 1e-3 too much variance at κ = 0.06."""
     schedule, c = edm(), 0.5
     walk = [schedule.at(1.0), schedule.at_lam(-math.log(0.06))]
-    wrong = mutant(consistency, "end, b, noise", "CLEAN, b, noise".replace("CLEAN", "end._replace(lam=float('inf'))"))
+    wrong = mutant(
+        consistency,
+        "end, b, noise",
+        "CLEAN, b, noise".replace("CLEAN", "end._replace(lam=float('inf'))"),
+    )
     [(have, want)] = variances(wrong, perfect(schedule, c, schedule.at(0.0)), walk, c)
     assert have - want == pytest.approx(0.002**2, rel=1e-6)
 
@@ -94,20 +130,30 @@ def test_forgetting_kappa_min_is_caught():
 def test_lcm_is_consistency_sampling_where_the_clean_end_has_no_noise():
     model, x, noise = exact(gaussian(0.7), vp()), normals(3, 2), normals(3, 2, seed=1)
     a, b = vp().levels([0.8, 0.3])
-    assert (lcm(model, x, a, b, noise=noise)[0] - consistency(model, x, a, b, noise=noise)[0]).abs().max() < 1e-14
-    assert (lcm(model, x, a, b, noise=noise)[0] - (b.alpha * model(x, a).x0 + b.sigma * noise)).abs().max() < 1e-14
+    assert (
+        lcm(model, x, a, b, noise=noise)[0] - consistency(model, x, a, b, noise=noise)[0]
+    ).abs().max() < 1e-14
+    assert (
+        lcm(model, x, a, b, noise=noise)[0] - (b.alpha * model(x, a).x0 + b.sigma * noise)
+    ).abs().max() < 1e-14
 
 
 @EVERY
 def test_tcd_with_gamma_zero_is_ddim(schedule):
     model, x = Denoiser(lambda x, t, c: torch.sin(x), schedule, "v"), normals(4, 2)
     walk = levels(schedule, 5, "time", t_max=0.95)
-    assert torch.equal(sample(model, x, walk, tcd(0.0), draw=Draw(0)), sample(model, x, walk, ddim))
+    assert torch.equal(
+        sample(model, x, walk, tcd(0.0), draw=Draw(0)), sample(model, x, walk, ddim)
+    )
 
 
 @EVERY
 def test_tcd_with_gamma_one_jumps_to_the_clean_end(schedule):
-    model, x, noise = Denoiser(lambda x, t, c: torch.sin(x), schedule, "v"), normals(4, 2), normals(4, 2, seed=1)
+    model, x, noise = (
+        Denoiser(lambda x, t, c: torch.sin(x), schedule, "v"),
+        normals(4, 2),
+        normals(4, 2, seed=1),
+    )
     a, b, end = *schedule.levels([0.8, 0.3]), schedule.at(schedule.t_min)
     by_hand = travel(model(x, a).mix(end.alpha, end.sigma), end, b, noise)
     assert (tcd(1.0)(model, x, a, b, noise=noise)[0] - by_hand).abs().max() < 1e-12
@@ -116,7 +162,11 @@ def test_tcd_with_gamma_one_jumps_to_the_clean_end(schedule):
 @pytest.mark.parametrize("gamma", [0.1, 0.3, 0.7])
 @pytest.mark.parametrize("schedule", [vp(), flow()], ids=["vp", "flow"])
 def test_tcd_goes_a_share_gamma_below(schedule, gamma):
-    model, x, noise = Denoiser(lambda x, t, c: torch.sin(x), schedule, "v"), normals(4, 2), normals(4, 2, seed=1)
+    model, x, noise = (
+        Denoiser(lambda x, t, c: torch.sin(x), schedule, "v"),
+        normals(4, 2),
+        normals(4, 2, seed=1),
+    )
     a, b = schedule.levels([0.8, 0.5])
     s = schedule.at((1 - gamma) * 0.5)
     by_hand = (b.alpha / s.alpha) * (s.alpha * model(x, a).x0 + s.sigma * model(x, a).eps)
@@ -125,15 +175,25 @@ def test_tcd_goes_a_share_gamma_below(schedule, gamma):
 
 
 def test_tcd_floors_on_a_ladder_in_both_precisions():
-    """b at index 499, γ = 0.3: ⌊349.3⌋; index 10, γ = 0.5: 5 and not 4, though float32 times are 6e-5 of an index off."""
-    for n, gamma, below in ((499, 0.3, 349), (10, 0.5, 5), (739, 0.0, 739), (739, 1.0, 0), (0, 0.3, 0)):
+    """b at index 499, γ = 0.3: ⌊349.3⌋; index 10, γ = 0.5: 5 and not 4, though float32 times
+    are 6e-5 of an index off.
+    """
+    for n, gamma, below in (
+        (499, 0.3, 349),
+        (10, 0.5, 5),
+        (739, 0.0, 739),
+        (739, 1.0, 0),
+        (0, 0.3, 0),
+    ):
         a, b, s = (SD.at((i + 1) / 1000) for i in (999, n, below))
         model = Denoiser(lambda x, t, c: torch.sin(x), SD, "eps")
         for dtype in (F64, torch.float32):
             x, noise = normals(4, 2).to(dtype), normals(4, 2, seed=1).to(dtype)
             by_hand = travel(model(x, a).mix(s.alpha, s.sigma), s, b, noise)
             tensor = tcd(gamma)(model, x, per_row(a, x), per_row(b, x), noise=noise)[0]
-            assert (tcd(gamma)(model, x, a, b, noise=noise)[0] - by_hand).abs().max() < (1e-12 if dtype == F64 else 1e-5)
+            assert (tcd(gamma)(model, x, a, b, noise=noise)[0] - by_hand).abs().max() < (
+                1e-12 if dtype == F64 else 1e-5
+            )
             assert (tensor - by_hand).abs().max() < (1e-12 if dtype == F64 else 1e-4)
 
 
@@ -144,11 +204,19 @@ def test_bad_gamma():
     assert SOLVERS["tcd"].__name__ == "tcd" and tcd(0.5).__name__ == "tcd(0.5)"
 
 
-# diffusers' own classes. Their order of operations is x₀ first, then boundary, then noise; ours is one fused p·x + q·raw. The formula
-# is the same, the roundings are not: equal to a few units in the last place, in float64 as in float32.
+# diffusers' own classes. Their order of operations is x₀ first, then boundary, then noise; ours
+# is one fused p·x + q·raw. The formula
+# is the same, the roundings are not: equal to a few units in the last place, in float64 as in
+# float32.
 
-LADDER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "clip_sample": False,
-          "set_alpha_to_one": False}
+LADDER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
 PEER = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
@@ -166,9 +234,12 @@ class Same(Draw):
 def theirs(scheduler, n, x, dtype, **options):
     scheduler.alphas_cumprod = scheduler.alphas_cumprod.to(dtype)
     scheduler.set_timesteps(n)
-    generator = torch.Generator().manual_seed(3)  # below: an int, as LCMScheduler's scalings of a tensor are float32
+    # below: an int, as LCMScheduler's scalings of a tensor are float32
+    generator = torch.Generator().manual_seed(3)
     for step in scheduler.timesteps:
-        x = scheduler.step(net(x, step.to(dtype)), int(step), x, generator=generator, **options).prev_sample
+        x = scheduler.step(
+            net(x, step.to(dtype)), int(step), x, generator=generator, **options
+        ).prev_sample
     return x
 
 
@@ -177,7 +248,9 @@ def apart(a, b):
 
 
 def ours(predicts):
-    return Denoiser(lambda x, t, cond: net(x, t[:, None]), SD, PEER[predicts], clock=lambda t: 1000 * t - 1)
+    return Denoiser(
+        lambda x, t, cond: net(x, t[:, None]), SD, PEER[predicts], clock=lambda t: 1000 * t - 1
+    )
 
 
 PRECISIONS = pytest.mark.parametrize("dtype, bound", [(F64, 1e-14), (torch.float32, 2e-6)])
@@ -191,7 +264,12 @@ def test_lcm_is_diffusers_lcm(n, predicts, dtype, bound):
     x = normals(16, 4).to(dtype)
     peer = theirs(diffusers.LCMScheduler(**LADDER, prediction_type=predicts), n, x, dtype)
     walk = [*levels(SD, n, "lcm")[:-1], CLEAN]
-    assert apart(sample(boundary(ours(predicts), lcm_scalings(SD)), x, walk, lcm, draw=Same(3)), peer) < bound
+    assert (
+        apart(
+            sample(boundary(ours(predicts), lcm_scalings(SD)), x, walk, lcm, draw=Same(3)), peer
+        )
+        < bound
+    )
 
 
 @PRECISIONS
@@ -200,11 +278,18 @@ def test_lcm_is_diffusers_lcm(n, predicts, dtype, bound):
 def test_tcd_is_diffusers_tcd(n, gamma, predicts, dtype, bound):
     diffusers = pytest.importorskip("diffusers")
     x = normals(16, 4).to(dtype)
-    peer = theirs(diffusers.TCDScheduler(**LADDER, prediction_type=predicts), n, x, dtype, eta=gamma)
-    assert apart(sample(ours(predicts), x, levels(SD, n, "lcm"), tcd(gamma), draw=Same(3)), peer) < bound
+    peer = theirs(
+        diffusers.TCDScheduler(**LADDER, prediction_type=predicts), n, x, dtype, eta=gamma
+    )
+    assert (
+        apart(sample(ours(predicts), x, levels(SD, n, "lcm"), tcd(gamma), draw=Same(3)), peer)
+        < bound
+    )
 
 
-@pytest.mark.parametrize("old, new", [("mix(b.alpha, 0.0)", "mix(1.0, 0.0)"), ("b.sigma * noise", "a.sigma * noise")])
+@pytest.mark.parametrize(
+    "old, new", [("mix(b.alpha, 0.0)", "mix(1.0, 0.0)"), ("b.sigma * noise", "a.sigma * noise")]
+)
 def test_a_slip_in_lcm_is_caught(old, new):
     diffusers = pytest.importorskip("diffusers")
     x, walk = normals(16, 4), [*levels(SD, 4, "lcm")[:-1], CLEAN]
@@ -213,15 +298,37 @@ def test_a_slip_in_lcm_is_caught(old, new):
     assert apart(sample(model, x, walk, mutant(lcm, old, new), draw=Same(3)), peer) > 1e-2
 
 
-@pytest.mark.parametrize("old, new", [("b.t, gamma)", "a.t, gamma)"), ("b.t, gamma)", "b.t, 1 - gamma)"), ("s, b, noise", "s, a, noise")])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("b.t, gamma)", "a.t, gamma)"),
+        ("b.t, gamma)", "b.t, 1 - gamma)"),
+        ("s, b, noise", "s, a, noise"),
+    ],
+)
 def test_a_slip_in_tcd_is_caught(old, new):
     diffusers = pytest.importorskip("diffusers")
     x = normals(16, 4)
     peer = theirs(diffusers.TCDScheduler(**LADDER), 4, x, F64, eta=0.3)
-    assert apart(sample(ours("epsilon"), x, levels(SD, 4, "lcm"), mutant(tcd, old, new)(0.3), draw=Same(3)), peer) > 1e-2
+    assert (
+        apart(
+            sample(
+                ours("epsilon"), x, levels(SD, 4, "lcm"), mutant(tcd, old, new)(0.3), draw=Same(3)
+            ),
+            peer,
+        )
+        > 1e-2
+    )
 
 
-@pytest.mark.parametrize("old, new", [("2 * (b.lam - a.lam)", "(b.lam - a.lam)"), ("b.alpha / a.alpha", "a.alpha / b.alpha"), ("b.sigma * fresh", "a.sigma * fresh")])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("2 * (b.lam - a.lam)", "(b.lam - a.lam)"),
+        ("b.alpha / a.alpha", "a.alpha / b.alpha"),
+        ("b.sigma * fresh", "a.sigma * fresh"),
+    ],
+)
 def test_a_slip_in_travel_is_caught(monkeypatch, old, new):
     monkeypatch.setitem(globals(), "travel", mutant(travel, old, new))
     with pytest.raises(AssertionError):
@@ -229,7 +336,9 @@ def test_a_slip_in_travel_is_caught(monkeypatch, old, new):
 
 
 def test_phases_are_sampled_by_ddim():
-    """A perfect phase map: F(x, t → s_m; ε) is the flow to s_m. DDIM along the edges is then the PF-ODE, for every number of phases."""
+    """A perfect phase map: F(x, t → s_m; ε) is the flow to s_m. DDIM along the edges is then
+    the PF-ODE, for every number of phases.
+    """
     schedule, c, x = vp(), 0.6, normals(5, 2)
     times = grid(schedule, 24)
     for phases in (1, 2, 4, 8):
@@ -239,7 +348,9 @@ def test_phases_are_sampled_by_ddim():
             edge = edges[(edges >= t[:, None]).sum(1)]
             level, s = schedule.at(t, like=x), schedule.at(edge, like=x)
             there = x * (V(s, c) / V(level, c)).sqrt()
-            return (there - s.alpha / level.alpha * x) / (s.sigma - level.sigma * s.alpha / level.alpha)
+            return (there - s.alpha / level.alpha * x) / (
+                s.sigma - level.sigma * s.alpha / level.alpha
+            )
 
         walk = schedule.levels([times[0], *edges])
         end = sample(Denoiser(phase_map, schedule, "eps"), x, walk, ddim)

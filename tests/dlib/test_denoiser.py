@@ -1,4 +1,6 @@
-"""One call, five faces: the conversion table, the exact mixture, and what a network sees and returns."""
+"""One call, five faces: the conversion table, the exact mixture, and what a network sees and
+returns.
+"""
 
 import itertools
 
@@ -6,20 +8,29 @@ import pytest
 import torch
 from truth import F64, SCHEDULES, appendix_a, by_quadrature, line, mutant, normals, per_row
 
-from dlib import CLEAN, Denoiser, denoiser, discrete, exact, flow, scaled_linear, vp
-from dlib.denoiser import FACES, parameters, parts
+from dlib import CLEAN, Denoiser, discrete, exact, flow, prediction, scaled_linear, vp
+from dlib.denoiser import parameters
+from dlib.prediction import FACES, parts
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
 PAIRS = list(itertools.product(FACES, FACES))
 
 
 def truth_table(schedule, t, x0, eps):
-    """Every face from x₀ and ε by its definition; the velocity as the PF-ODE's f − ½g²s with s = −ε/σ."""
+    """Every face from x₀ and ε by its definition; the velocity as the PF-ODE's f − ½g²s with s
+    = −ε/σ.
+    """
     level = schedule.at(t)
     x = level.alpha * x0 + level.sigma * eps
     score = -eps / level.sigma
     velocity = schedule.drift(t) * x - 0.5 * schedule.diffusion(t) * score
-    return x, {"eps": eps, "x0": x0, "v": level.alpha * eps - level.sigma * x0, "velocity": velocity, "score": score}
+    return x, {
+        "eps": eps,
+        "x0": x0,
+        "v": level.alpha * eps - level.sigma * x0,
+        "velocity": velocity,
+        "score": score,
+    }
 
 
 def close(a, b, tolerance=1e-10):
@@ -38,11 +49,17 @@ def test_every_face_from_every_other(schedule, have, want):
 @EVERY
 @pytest.mark.parametrize("have", FACES)
 def test_float_and_tensor_levels_agree(schedule, have):
-    x, raw, t = normals(4, 3), normals(4, 3, seed=1), torch.tensor([0.004, 0.3, 0.7, 0.995], dtype=F64)
+    x, raw, t = (
+        normals(4, 3),
+        normals(4, 3, seed=1),
+        torch.tensor([0.004, 0.3, 0.7, 0.995], dtype=F64),
+    )
     model = Denoiser(lambda x, time, cond: raw[: len(x)], schedule, have)
     together = model(x, schedule.at(t, like=x))
     for i in range(4):
-        alone = Denoiser(lambda x, time, cond, i=i: raw[i : i + 1], schedule, have)(x[i : i + 1], schedule.at(t[i].item()))
+        alone = Denoiser(lambda x, time, cond, i=i: raw[i : i + 1], schedule, have)(
+            x[i : i + 1], schedule.at(t[i].item())
+        )
         for face in FACES:
             assert close(getattr(together, face)[i : i + 1], getattr(alone, face), 1e-12)
 
@@ -52,7 +69,9 @@ def test_flow_velocity_is_noise_minus_data(t):
     x, faces = truth_table(flow(), t, normals(5, 3), normals(5, 3, seed=1))
     model = Denoiser(lambda x, time, cond: faces["eps"] - faces["x0"], flow(), "velocity")
     prediction = model(x, flow().at(t))
-    assert close(prediction.x0, x - t * prediction.velocity) and close(prediction.eps, x + (1 - t) * prediction.velocity)
+    assert close(prediction.x0, x - t * prediction.velocity) and close(
+        prediction.eps, x + (1 - t) * prediction.velocity
+    )
 
 
 @EVERY
@@ -79,20 +98,29 @@ def test_posterior_means_by_quadrature(name, t):
         density, x0, eps = by_quadrature(mixture, x.item(), level.alpha, level.sigma)
         prediction = exact(mixture, schedule)(x, level)
         assert mixture.log_prob(x, level).exp().item() == pytest.approx(density, rel=1e-9)
-        assert prediction.x0.item() == pytest.approx(x0, rel=1e-8) and prediction.eps.item() == pytest.approx(eps, rel=1e-8, abs=1e-10)
+        assert prediction.x0.item() == pytest.approx(
+            x0, rel=1e-8
+        ) and prediction.eps.item() == pytest.approx(eps, rel=1e-8, abs=1e-10)
 
 
 def test_exact_is_finite_at_both_singular_ends():
     for schedule in (flow(), vp()):
         model, x = exact(appendix_a(), schedule), normals(8, 2)
         noisy, clean = model(x, schedule.at(1.0)), model(x, CLEAN)
-        assert close(noisy.eps, x, 1e-10 if schedule.name == "flow" else 2e-2)  # vp: α(1) = 0.0066, not 0
+        # vp: α(1) = 0.0066, not 0
+        assert close(noisy.eps, x, 1e-10 if schedule.name == "flow" else 2e-2)
         assert close(clean.x0, x, 1e-14)
 
 
-@pytest.mark.parametrize("given, kept", [
-    (torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float32, torch.float32), (F64, F64),
-])
+@pytest.mark.parametrize(
+    "given, kept",
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (F64, F64),
+    ],
+)
 def test_dtypes(given, kept):
     seen = []
 
@@ -121,7 +149,12 @@ def test_a_float32_network_takes_float64_levels():
 
 def test_clock_translates_time():
     seen = []
-    model = Denoiser(lambda x, time, cond: seen.append(time) or x, discrete(scaled_linear()), "eps", clock=lambda t: 1000 * t - 1)
+    model = Denoiser(
+        lambda x, time, cond: seen.append(time) or x,
+        discrete(scaled_linear()),
+        "eps",
+        clock=lambda t: 1000 * t - 1,
+    )
     x = torch.zeros(2, 3, 4)
     model(x, model.schedule.at(0.75))
     model(x, model.schedule.at(torch.tensor([0.001, 1.0]), like=x))
@@ -131,7 +164,9 @@ def test_clock_translates_time():
 
 def test_one_call_whatever_faces_are_read():
     calls = []
-    prediction = Denoiser(lambda x, time, cond: calls.append(1) or x, vp(), "eps")(torch.ones(1, 2), vp().at(0.5))
+    prediction = Denoiser(lambda x, time, cond: calls.append(1) or x, vp(), "eps")(
+        torch.ones(1, 2), vp().at(0.5)
+    )
     for face in FACES:
         getattr(prediction, face)
     assert len(calls) == 1
@@ -145,12 +180,23 @@ def test_gradients_reach_the_network_and_x():
     assert len(parameters(net)) == 2 and parameters(lambda: 0) == []
 
 
-@pytest.mark.parametrize("predicts, schedule, t, face", [
-    ("eps", flow(), 1.0, "x0"), ("score", flow(), 1.0, "x0"), ("x0", flow(), 0.0, "eps"), ("score", flow(), 0.0, "eps"),
-    ("x0", flow(), 0.0, "score"), ("v", flow(), 0.0, "score"), ("eps", vp(), 0.0, "velocity"), ("velocity", vp(), 0.0, "x0"),
-])
+@pytest.mark.parametrize(
+    "predicts, schedule, t, face",
+    [
+        ("eps", flow(), 1.0, "x0"),
+        ("score", flow(), 1.0, "x0"),
+        ("x0", flow(), 0.0, "eps"),
+        ("score", flow(), 0.0, "eps"),
+        ("x0", flow(), 0.0, "score"),
+        ("v", flow(), 0.0, "score"),
+        ("eps", vp(), 0.0, "velocity"),
+        ("velocity", vp(), 0.0, "x0"),
+    ],
+)
 def test_a_face_that_is_not_determined_is_a_named_error(predicts, schedule, t, face):
-    prediction = Denoiser(lambda x, time, cond: torch.ones_like(x), schedule, predicts)(torch.ones(2, 2), schedule.at(t))
+    prediction = Denoiser(lambda x, time, cond: torch.ones_like(x), schedule, predicts)(
+        torch.ones(2, 2), schedule.at(t)
+    )
     with pytest.raises(ValueError, match=rf"at t = {t:g}, where alpha = .* and sigma = "):
         getattr(prediction, face)
 
@@ -167,18 +213,44 @@ def test_what_the_network_says_itself_is_had_at_the_ends_too():
 
 
 BAD = {
-    "predicts": (lambda: Denoiser(lambda x, t, c: x, vp(), "epsilon"), "predicts='epsilon'; choose one of eps, x0, v"),
-    "shape": (lambda: Denoiser(lambda x, t, c: x[:, :1], vp(), "eps")(torch.ones(3, 2), vp().at(0.5)),
-              r"returned \(3, 1\) for x \(3, 2\)"),
-    "levels": (lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(torch.ones(3, 2), vp().at(torch.ones(2), like=torch.ones(2, 2))),
-               "2 noise levels for x of batch 3"),
-    "cond": (lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(torch.ones(8, 2), vp().at(0.5), torch.ones(4)),
-             r"cond has batch \(4,\), x has batch 8: repeat_interleave cond or pass x\[:4\]"),
-    "mapping": (lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(torch.ones(8, 2), vp().at(0.5), {"text": torch.ones(4, 3)}),
-                r"cond\['text'\] has batch \(4,\)"),
-    "scalar": (lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(torch.ones(8, 2), vp().at(0.5), torch.tensor(3)), r"cond has batch \(\)"),
-    "device": (lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(torch.ones(8, 2), vp().at(0.5), torch.ones(8, device="meta")),
-               "cond is on meta, x on cpu"),
+    "predicts": (
+        lambda: Denoiser(lambda x, t, c: x, vp(), "epsilon"),
+        "predicts='epsilon'; choose one of eps, x0, v",
+    ),
+    "shape": (
+        lambda: Denoiser(lambda x, t, c: x[:, :1], vp(), "eps")(torch.ones(3, 2), vp().at(0.5)),
+        r"returned \(3, 1\) for x \(3, 2\)",
+    ),
+    "levels": (
+        lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(
+            torch.ones(3, 2), vp().at(torch.ones(2), like=torch.ones(2, 2))
+        ),
+        "2 noise levels for x of batch 3",
+    ),
+    "cond": (
+        lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(
+            torch.ones(8, 2), vp().at(0.5), torch.ones(4)
+        ),
+        r"cond has batch \(4,\), x has batch 8: repeat_interleave cond or pass x\[:4\]",
+    ),
+    "mapping": (
+        lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(
+            torch.ones(8, 2), vp().at(0.5), {"text": torch.ones(4, 3)}
+        ),
+        r"cond\['text'\] has batch \(4,\)",
+    ),
+    "scalar": (
+        lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(
+            torch.ones(8, 2), vp().at(0.5), torch.tensor(3)
+        ),
+        r"cond has batch \(\)",
+    ),
+    "device": (
+        lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(
+            torch.ones(8, 2), vp().at(0.5), torch.ones(8, device="meta")
+        ),
+        "cond is on meta, x on cpu",
+    ),
 }
 
 
@@ -188,13 +260,19 @@ def test_bad_input(call, message):
         call()
 
 
-@pytest.mark.parametrize("old, new", [
-    ("return -level.sigma, level.alpha", "return level.sigma, level.alpha"),
-    ("-1 / level.sigma", "1 / level.sigma"),
-    ("return schedule.rates(level.t)", "return tuple(-rate for rate in schedule.rates(level.t))"),
-])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("return -level.sigma, level.alpha", "return level.sigma, level.alpha"),
+        ("-1 / level.sigma", "1 / level.sigma"),
+        (
+            "return schedule.rates(level.t)",
+            "return tuple(-rate for rate in schedule.rates(level.t))",
+        ),
+    ],
+)
 def test_a_wrong_sign_in_the_table_is_caught(monkeypatch, old, new):
-    monkeypatch.setattr(denoiser, "parts", mutant(parts, old, new))
+    monkeypatch.setattr(prediction, "parts", mutant(parts, old, new))
     with pytest.raises(AssertionError):
         for have, want in PAIRS:
             test_every_face_from_every_other(vp(), have, want)

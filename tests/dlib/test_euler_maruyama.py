@@ -1,4 +1,6 @@
-"""Euler–Maruyama's family: its law on Gaussian data in closed form, its weak order, its marginals, and its slips."""
+"""Euler–Maruyama's family: its law on Gaussian data in closed form, its weak order, its
+marginals, and its slips.
+"""
 
 import math
 
@@ -15,9 +17,18 @@ C = 0.7
 
 
 def final_variance(solver, n, schedule=vp(), t_max=1.0, t_min=0.05):
-    """(variance after n steps, the true one): on Gaussian data a step is linear, V ↦ m²V + s², without sampling error."""
-    walk, x, noise = levels(schedule, n, "time", t_max=t_max, t_min=t_min), torch.eye(2, dtype=F64)[:, :1], torch.eye(2, dtype=F64)[:, 1:]
-    model, truth = exact(gaussian(C, 1), schedule), lambda level: (level.alpha * C) ** 2 + level.sigma**2
+    """(variance after n steps, the true one): on Gaussian data a step is linear, V ↦ m²V + s²,
+    without sampling error.
+    """
+    walk, x, noise = (
+        levels(schedule, n, "time", t_max=t_max, t_min=t_min),
+        torch.eye(2, dtype=F64)[:, :1],
+        torch.eye(2, dtype=F64)[:, 1:],
+    )
+    model, truth = (
+        exact(gaussian(C, 1), schedule),
+        lambda level: (level.alpha * C) ** 2 + level.sigma**2,
+    )
     variance = truth(walk[0])
     for a, b in zip(walk, walk[1:]):
         m, s = solver(model, x, a, b, None, noise)[0].flatten().tolist()
@@ -28,7 +39,11 @@ def final_variance(solver, n, schedule=vp(), t_max=1.0, t_min=0.05):
 @pytest.mark.parametrize("schedule", CONTINUOUS.values(), ids=list(CONTINUOUS))
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_the_variance_on_gaussian_data_converges_at_order_one(eta, schedule):
-    gaps = {n: abs(got - wanted) for n in (320, 640, 1280) for got, wanted in [final_variance(euler_maruyama(eta), n, schedule, 0.9, 0.3)]}
+    gaps = {
+        n: abs(got - wanted)
+        for n in (320, 640, 1280)
+        for got, wanted in [final_variance(euler_maruyama(eta), n, schedule, 0.9, 0.3)]
+    }
     assert order(gaps) == pytest.approx(1, abs=0.15)
 
 
@@ -39,7 +54,9 @@ def test_without_noise_it_is_euler_on_the_ode():
 
 
 def test_the_reverse_sde_forgets_its_start():
-    """As independent of its end as in the forward process, where x₀ leaves α₁ = .0066: 2500 samples, five standard errors."""
+    """As independent of its end as in the forward process, where x₀ leaves α₁ = .0066: 2500
+    samples, five standard errors.
+    """
     mixture, walk = line(), levels(vp(), 250, "time", t_min=0.01)
     start = walk[0].sigma * normals(2500, 1)
     end = sample(exact(mixture, vp()), start, walk, euler_maruyama(1.0), draw=Draw(3))
@@ -54,11 +71,20 @@ def test_a_step_is_euler_on_the_ode_and_a_langevin_step(eta):
     draws = type("Fixed", (), {"normal": lambda self, like: z})()
     size = 0.5 * eta**2 * vp().diffusion(a.t) * (a.t - b.t)
     there = langevin(lambda x: model(x, a).score, x, size, 1, draws) - x
-    assert (euler_maruyama(eta)(model, x, a, b, noise=z)[0] - euler(model, x, a, b)[0] - there).abs().max() < 1e-13
+    assert (
+        euler_maruyama(eta)(model, x, a, b, noise=z)[0] - euler(model, x, a, b)[0] - there
+    ).abs().max() < 1e-13
 
 
-@pytest.mark.parametrize("old, new", [("1 + eta**2", "1 + eta"), ("0.5 * (1 + eta**2)", "0.5"), ("- 0.5", "+ 0.5"),
-                                      ("eta * (-dt * g2) ** 0.5", "eta**2 * (-dt * g2) ** 0.5")])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("1 + eta**2", "1 + eta"),
+        ("0.5 * (1 + eta**2)", "0.5"),
+        ("- 0.5", "+ 0.5"),
+        ("eta * (-dt * g2) ** 0.5", "eta**2 * (-dt * g2) ** 0.5"),
+    ],
+)
 def test_slips_show_in_the_variance(old, new, monkeypatch):
     right, wanted = final_variance(euler_maruyama(0.5), 160, t_min=0.2)
     wrong, _ = final_variance(mutant(first_order.euler_maruyama, old, new)(0.5), 160, t_min=0.2)
@@ -71,4 +97,9 @@ def test_bad_noise_scales_are_named(eta):
         euler_maruyama(eta)
     with pytest.raises(ValueError, match="singular at t = 1"):
         schedule = SCHEDULES["flow"]
-        euler_maruyama(1.0)(Denoiser(lambda x, t, c: x, schedule, "v"), normals(2, 2), *schedule.levels([1.0, 0.9]), noise=normals(2, 2))
+        euler_maruyama(1.0)(
+            Denoiser(lambda x, t, c: x, schedule, "v"),
+            normals(2, 2),
+            *schedule.levels([1.0, 0.9]),
+            noise=normals(2, 2),
+        )

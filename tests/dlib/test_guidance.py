@@ -4,7 +4,21 @@ import pytest
 import torch
 from truth import levels, line, normals
 
-from dlib import NULL, Denoiser, anderson, between, counted, exact, flow, frozen, guided, rescaled, sample, thresholded, vp
+from dlib import (
+    NULL,
+    Denoiser,
+    anderson,
+    between,
+    counted,
+    exact,
+    flow,
+    frozen,
+    guided,
+    rescaled,
+    sample,
+    thresholded,
+    vp,
+)
 from dlib.nets import MLP
 
 MODEL, X, LABEL = exact(line(), vp()), normals(4, 1), torch.tensor([0, 1, 1, 0])
@@ -19,7 +33,9 @@ def test_between_is_one_inside_and_the_other_outside():
         there = strong if 0.3 <= level.sigma / level.alpha <= 4.0 else MODEL
         assert torch.equal(limited(X, level, LABEL).x0, there(X, level, LABEL).x0)
     everywhere, nowhere = between(strong, MODEL, 0, 1e9), between(strong, MODEL, 1e8, 1e9)
-    assert torch.equal(sample(everywhere, X, WALK, cond=LABEL), sample(strong, X, WALK, cond=LABEL))
+    assert torch.equal(
+        sample(everywhere, X, WALK, cond=LABEL), sample(strong, X, WALK, cond=LABEL)
+    )
     assert torch.equal(sample(nowhere, X, WALK, cond=LABEL), sample(MODEL, X, WALK, cond=LABEL))
 
 
@@ -35,18 +51,32 @@ def test_outside_the_interval_guidance_costs_nothing():
 
 def test_between_runs_in_parallel_and_frozen():
     limited = frozen(between(guided(MODEL, 3.0, EMPTY), MODEL, 0.3, 4.0))
-    assert torch.equal(anderson(limited, X, WALK, tol=0, cond=LABEL).x, sample(limited, X, WALK, cond=LABEL))
+    assert torch.equal(
+        anderson(limited, X, WALK, tol=0, cond=LABEL).x, sample(limited, X, WALK, cond=LABEL)
+    )
 
 
 def test_rescaled_keeps_the_conditional_spread():
-    """At φ = 1 each sample of the guided output has exactly the conditional one's standard deviation; at φ = 0 nothing changes."""
+    """At φ = 1 each sample of the guided output has exactly the conditional one's standard
+    deviation; at φ = 0 nothing changes.
+    """
     torch.manual_seed(0)
     net = MLP(8, classes=3, width=16, depth=1).double()
     torch.nn.init.normal_(net.leave.weight)
-    model, x, label, level = Denoiser(net, vp(), "v"), normals(5, 2, 2, 2), torch.tensor([0, 1, 2, 0, 1]), vp().at(0.5)
-    plain, full = guided(model, 4.0, EMPTY)(x, level, label).v, rescaled(model, 4.0, EMPTY, 1.0)(x, level, label).v
+    model, x, label, level = (
+        Denoiser(net, vp(), "v"),
+        normals(5, 2, 2, 2),
+        torch.tensor([0, 1, 2, 0, 1]),
+        vp().at(0.5),
+    )
+    plain, full = (
+        guided(model, 4.0, EMPTY)(x, level, label).v,
+        rescaled(model, 4.0, EMPTY, 1.0)(x, level, label).v,
+    )
     wanted = model(x, level, label).v.flatten(1).std(1)
-    assert torch.allclose(full.flatten(1).std(1), wanted) and not torch.allclose(plain.flatten(1).std(1), wanted, rtol=0.1)
+    assert torch.allclose(full.flatten(1).std(1), wanted) and not torch.allclose(
+        plain.flatten(1).std(1), wanted, rtol=0.1
+    )
     assert torch.allclose(rescaled(model, 4.0, EMPTY, 0.0)(x, level, label).v, plain)
     half = rescaled(model, 4.0, EMPTY, 0.5)(x, level, label).v
     assert torch.allclose(half, 0.5 * (plain + full))
@@ -60,7 +90,9 @@ def test_thresholding_clips_and_scales_each_sample():
     assert torch.equal(said.x0[0], x0[0]) and said.x0.abs().max() <= 1
     assert torch.allclose(said.x0[2], (x0[2] / size[2]).clamp(-1, 1))
     level = flow().at(0.5)
-    assert torch.allclose(level.alpha * said.x0 + level.sigma * said.eps, said.x), "ε follows from the new x₀"
+    assert torch.allclose(level.alpha * said.x0 + level.sigma * said.eps, said.x), (
+        "ε follows from the new x₀"
+    )
 
 
 def test_bad_arguments_are_named():
@@ -75,7 +107,9 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="levels of floats"):
         between(MODEL, MODEL, 0.1, 1.0)(X, vp().at(torch.tensor([0.1, 0.2, 0.3, 0.4]), like=X))
     for verb in (guided, rescaled):
-        with pytest.raises(ValueError, match=f"{verb.__name__}: this denoiser chooses between two networks"):
+        with pytest.raises(
+            ValueError, match=f"{verb.__name__}: this denoiser chooses between two networks"
+        ):
             verb(between(MODEL, MODEL, 0.1, 1.0), 1.0, EMPTY)
     with pytest.raises(ValueError, match="thresholded: this denoiser is already between"):
         thresholded(between(MODEL, MODEL, 0.1, 1.0))

@@ -1,4 +1,6 @@
-"""Langevin dynamics: the variance of every step in closed form, replay, and what a bad step says."""
+"""Langevin dynamics: the variance of every step in closed form, replay, and what a bad step
+says.
+"""
 
 import math
 
@@ -27,7 +29,9 @@ def variance(step, n, start=0.25):
 @pytest.mark.parametrize("step", [0.05, 0.4, 1.5])
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_the_variance_of_each_step(step, n):
-    """100 000 chains: a relative standard error of √(2/N) = 0.45 %; bound 2.2 %, nine cases: false alarms below 1e-4."""
+    """100 000 chains: a relative standard error of √(2/N) = 0.45 %; bound 2.2 %, nine cases:
+    false alarms below 1e-4.
+    """
     assert variance(step, n) == pytest.approx(chain(step, n, 0.25), rel=0.022)
 
 
@@ -42,13 +46,19 @@ def test_the_fixed_point_is_off_by_the_step(step):
 def test_one_step_by_hand():
     x, draw = normals(6, 1, 2, 2), Draw(5)
     z = draw.copy().normal(x)
-    assert torch.equal(langevin(torch.sin, x, 0.3, 1, draw), x + 0.3 * torch.sin(x) + math.sqrt(0.6) * z)
+    assert torch.equal(
+        langevin(torch.sin, x, 0.3, 1, draw), x + 0.3 * torch.sin(x) + math.sqrt(0.6) * z
+    )
 
 
 def test_each_sees_every_state_and_the_chain_can_be_continued():
-    seen, x, score = [], normals(5, 2), lambda x: -x  # noqa: E731
+    seen, x, score = [], normals(5, 2), lambda x: -x
     end = langevin(score, x, 0.1, 4, Draw(0), each=lambda k, x: seen.append((k, x)))
-    assert [k for k, _ in seen] == [0, 1, 2, 3, 4] and torch.equal(seen[0][1], x) and torch.equal(seen[-1][1], end)
+    assert (
+        [k for k, _ in seen] == [0, 1, 2, 3, 4]
+        and torch.equal(seen[0][1], x)
+        and torch.equal(seen[-1][1], end)
+    )
     draw = Draw(0)
     assert torch.equal(langevin(score, langevin(score, x, 0.1, 2, draw), 0.1, 2, draw), end)
 
@@ -58,8 +68,15 @@ def test_no_graph_is_kept():
     assert not langevin(lambda x: -weight * x, normals(3, 2), 0.1, 3, Draw(0)).requires_grad
 
 
-@pytest.mark.parametrize("old, new", [("(2 * step) ** 0.5", "step ** 0.5"), ("+ step * s", "- step * s"), ("+ step * s", "+ 0.5 * step * s"),
-                                      ("(2 * step) ** 0.5", "2 * step")])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("(2 * step) ** 0.5", "step ** 0.5"),
+        ("+ step * s", "- step * s"),
+        ("+ step * s", "+ 0.5 * step * s"),
+        ("(2 * step) ** 0.5", "2 * step"),
+    ],
+)
 def test_a_slip_is_caught(monkeypatch, old, new):
     monkeypatch.setitem(globals(), "langevin", mutant(langevin.__wrapped__, old, new))
     with pytest.raises(AssertionError):
@@ -67,7 +84,7 @@ def test_a_slip_is_caught(monkeypatch, old, new):
 
 
 def test_bad_input():
-    x, score = normals(3, 2), lambda x: -x  # noqa: E731
+    x, score = normals(3, 2), lambda x: -x
     for step in (0.0, -0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="wanted a positive number"):
             langevin(score, x, step, 3, Draw(0))
@@ -81,11 +98,14 @@ def test_bad_input():
         langevin(score, x, 30.0, 2000, Draw(0))
 
 
-FAR = Mixture(torch.tensor([0.8, 0.2]), torch.tensor([[-5.0, 0.0], [5.0, 0.0]]), torch.ones(2))  # ten standard deviations apart
+# ten standard deviations apart
+FAR = Mixture(torch.tensor([0.8, 0.2]), torch.tensor([[-5.0, 0.0], [5.0, 0.0]]), torch.ones(2))
 
 
 def test_annealing_recovers_the_weights_and_plain_langevin_does_not():
-    """4000 chains from a start with half of them on each side: a binomial standard error of 0.6 %; bound 5 %."""
+    """4000 chains from a start with half of them on each side: a binomial standard error of
+    0.6 %; bound 5 %.
+    """
     schedule = ve(0.1, 20)
     model, walk = exact(FAR, schedule), schedule.levels(grid(schedule, 24))
     start = 20 * normals(4000, 2)
@@ -97,13 +117,18 @@ def test_annealing_recovers_the_weights_and_plain_langevin_does_not():
 
 @pytest.mark.parametrize("schedule", [ve(0.1, 20), vp()], ids=lambda s: s.name)
 def test_annealed_variance_in_closed_form(schedule):
-    """Data N(0, c²): the variance recursion level by level, x carried over as x/α; 100 000 chains, bound 2.2 %."""
+    """Data N(0, c²): the variance recursion level by level, x carried over as x/α; 100 000
+    chains, bound 2.2 %.
+    """
     walk, start = schedule.levels(grid(schedule, 4, t_min=0.3)), 1.7
     model = exact(Mixture(torch.ones(1), torch.zeros(1, 1), torch.full((1,), C)), schedule)
     wanted, step = start**2, 0.2 * walk[-1].sigma ** 2
     for before, level in zip([walk[0], *walk], walk):
         wanted *= (level.alpha / before.alpha) ** 2
-        eta, v = step * (level.sigma / walk[-1].sigma) ** 2, (level.alpha * C) ** 2 + level.sigma**2
+        eta, v = (
+            step * (level.sigma / walk[-1].sigma) ** 2,
+            (level.alpha * C) ** 2 + level.sigma**2,
+        )
         for _ in range(2):
             wanted = (1 - eta / v) ** 2 * wanted + 2 * eta
     x = annealed_langevin(model, start * normals(N, 1), walk, step, 2, Draw(0))
@@ -111,15 +136,18 @@ def test_annealed_variance_in_closed_form(schedule):
 
 
 def test_ncsnv2s_ladder_keeps_13_percent_too_much_variance():
-    """232 levels from 50 to 0.01, T = 5, δ = 0.062, data of no width. The law V*(1 − a)/(1 − aγ²) says 1.128, where one rung that is
-    entered exactly, δ being the best for that, is left with 1.055 (chapter 2, exercise 1). 40 000 chains: 5 standard errors are 3.5 %."""
+    """232 levels from 50 to 0.01, T = 5, δ = 0.062, data of no width. The law V*(1 − a)/(1 −
+    aγ²) says 1.128, where one rung that is entered exactly, δ being the best for that, is left
+    with 1.055 (chapter 2, exercise 1). 40 000 chains: 5 standard errors are 3.5 %."""
     schedule, gamma = ve(0.01, 50), 5000 ** (1 / 231)
 
     def rung(step, start):
         a, fixed = (1 - step) ** 10, 1 / (1 - step / 2)
         return a * start + (1 - a) * fixed, a, fixed
 
-    assert 0.062 == pytest.approx(min((k / 1e4 for k in range(1, 2000)), key=lambda step: rung(step, gamma**2)[0]), rel=0.02)
+    assert 0.062 == pytest.approx(
+        min((k / 1e4 for k in range(1, 2000)), key=lambda step: rung(step, gamma**2)[0]), rel=0.02
+    )
     once, a, fixed = rung(0.062, gamma**2)
     law = fixed * (1 - a) / (1 - a * gamma**2)
     assert once == pytest.approx(1.055, abs=1e-3) and law == pytest.approx(1.128, abs=5e-4)
@@ -130,8 +158,9 @@ def test_ncsnv2s_ladder_keeps_13_percent_too_much_variance():
 
 @pytest.mark.parametrize("c, rel", [(0.02, 0.0125), (0.5, 0.15)])
 def test_the_last_denoising_shrinks_the_error_of_the_variance(c, rel):
-    """On N(0, c²) by the factor c²/(c² + σ²): to a hundredth for c = σ/10, by a seventh for c = 2.5 σ. 400 000 samples at σ = 0.2: 5
-    standard errors of the ratio are 1.2 % and 15 % of it."""
+    """On N(0, c²) by the factor c²/(c² + σ²): to a hundredth for c = σ/10, by a seventh for c
+    = 2.5 σ. 400 000 samples at σ = 0.2: 5 standard errors of the ratio are 1.2 % and 15 % of
+    it."""
     schedule, data = ve(0.1, 20), gaussian(c, 1)
     level = schedule.at_lam(-math.log(0.2))
     noisy = data.sample(400_000, Draw(0))[0] + 0.2 * normals(400_000, 1, seed=1)

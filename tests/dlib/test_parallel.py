@@ -1,4 +1,6 @@
-"""Parallel samplers find what `sample` finds, exactly when asked to, at the depth that theory says."""
+"""Parallel samplers find what `sample` finds, exactly when asked to, at the depth that theory
+says.
+"""
 
 import importlib
 
@@ -7,7 +9,26 @@ import torch
 from truth import appendix_a, levels, mutant, normals
 
 import dlib
-from dlib import CLEAN, NULL, SOLVERS, Denoiser, Draw, anderson, between, counted, cosine, edm, exact, flow, grid, guided, parareal, picard, sample, vp
+from dlib import (
+    CLEAN,
+    NULL,
+    SOLVERS,
+    Denoiser,
+    Draw,
+    anderson,
+    between,
+    counted,
+    cosine,
+    edm,
+    exact,
+    flow,
+    grid,
+    guided,
+    parareal,
+    picard,
+    sample,
+    vp,
+)
 from dlib.metrics import rms
 from dlib.nets import MLP
 from dlib.parallel import iterations, sweeps
@@ -16,8 +37,15 @@ from dlib.solvers import ancestral, ddim, dpm_solver_3, heun
 MODEL, X = exact(appendix_a(), vp()), normals(6, 2)
 WALK = levels(vp(), 24, t_min=0.01)
 MEMORYLESS = [name for name, solver in SOLVERS.items() if solver.memoryless]
-PICARD = importlib.import_module("dlib.parallel.picard")  # the package's attribute of that name is the function
-FINDERS = {"picard": picard, "anderson": anderson, "parareal": lambda *a, **k: parareal(*a[:3], fine=a[3] if len(a) > 3 else k.pop("solver", ddim), **k)}
+# the package's attribute of that name is the function
+PICARD = importlib.import_module("dlib.parallel.picard")
+FINDERS = {
+    "picard": picard,
+    "anderson": anderson,
+    "parareal": lambda *a, **k: parareal(
+        *a[:3], fine=a[3] if len(a) > 3 else k.pop("solver", ddim), **k
+    ),
+}
 EVERY_FINDER = pytest.mark.parametrize("find", FINDERS.values(), ids=list(FINDERS))
 
 
@@ -37,12 +65,17 @@ def test_singular_ends_and_every_schedule(find, schedule):
     model = exact(appendix_a(), schedule)
     walk = [*schedule.levels(grid(schedule, 17, "time")), CLEAN]
     x = normals(4, 2) * walk[0].sigma
-    assert torch.equal(find(model, x, walk, ancestral, tol=0, draw=Draw(2)).x, sample(model, x, walk, ancestral, draw=Draw(2)))
+    assert torch.equal(
+        find(model, x, walk, ancestral, tol=0, draw=Draw(2)).x,
+        sample(model, x, walk, ancestral, draw=Draw(2)),
+    )
 
 
 @EVERY_FINDER
 def test_networks_conditions_guidance_and_pictures(find):
-    """A trained kind of network in float32; its matrix products may depend on the batch in the last digit."""
+    """A trained kind of network in float32; its matrix products may depend on the batch in the
+    last digit.
+    """
     torch.manual_seed(0)
     net = MLP(12, width=32, depth=1, classes=3)
     torch.nn.init.normal_(net.leave.weight)
@@ -50,7 +83,10 @@ def test_networks_conditions_guidance_and_pictures(find):
     model = between(guided(plain, 2.0, torch.tensor(NULL)), plain, 0.2, 3.0)
     x, label = Draw(0).normal(torch.empty(5, 3, 2, 2)), torch.tensor([0, 1, 2, 1, 0])
     found = find(model, x, WALK, ddim, tol=0, cond=label)
-    assert found.x.dtype == torch.float32 and rms(found.x, sample(model, x, WALK, ddim, label)) < 1e-4
+    assert (
+        found.x.dtype == torch.float32
+        and rms(found.x, sample(model, x, WALK, ddim, label)) < 1e-4
+    )
 
 
 @EVERY_FINDER
@@ -83,12 +119,16 @@ def test_the_first_k_points_are_exact_after_k_sweeps(solver, guess):
 
 
 def test_every_schedule_with_the_same_levels_sweeps_alike():
-    """In x/√(α²+σ²) all schedules are one: so are the guess, the points after each sweep and the number of sweeps."""
+    """In x/√(α²+σ²) all schedules are one: so are the guess, the points after each sweep and
+    the number of sweeps.
+    """
     lams = [level.lam for level in levels(vp(), 24, t_min=0.01)]
     runs = []
     for schedule in (vp(), flow(), edm(sigma_min=1e-3, sigma_max=200.0)):
         walk = [schedule.at_lam(lam) for lam in lams]
-        size = torch.tensor([(level.alpha**2 + level.sigma**2) ** 0.5 for level in walk], dtype=torch.float64)[:, None, None]
+        size = torch.tensor(
+            [(level.alpha**2 + level.sigma**2) ** 0.5 for level in walk], dtype=torch.float64
+        )[:, None, None]
         found = sweeps(exact(appendix_a(), schedule), X * size[0], walk)
         runs.append([torch.stack(sweep.points) / size for sweep in found])
     assert len(runs[0]) == len(runs[1]) == len(runs[2])
@@ -101,7 +141,10 @@ def test_picard_is_its_sweeps_to_the_end():
     assert guess.done == guess.work == 0 and len(guess.points) == 25
     assert torch.equal(found.x, seen[-1].points[-1]) and found.sweeps == len(seen)
     assert (found.depth, found.work) == (seen[-1].depth, seen[-1].work)
-    assert all(torch.equal(a.nan_to_num(-1), b.change.nan_to_num(-1)) for a, b in zip(found.residuals, seen))
+    assert all(
+        torch.equal(a.nan_to_num(-1), b.change.nan_to_num(-1))
+        for a, b in zip(found.residuals, seen)
+    )
 
 
 def test_a_good_guess_saves_sweeps_and_the_answer_itself_needs_one():
@@ -117,12 +160,15 @@ def _states(model, x, walk, solver=ddim, draw=None):
 
 @pytest.mark.parametrize("tol", [0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5])
 def test_the_window_passes_what_has_settled(tol):
-    one_wrong = [point + (i == 4) for i, point in enumerate(_states(MODEL, X, WALK))]  # points after it settle before it
+    # points after it settle before it
+    one_wrong = [point + (i == 4) for i, point in enumerate(_states(MODEL, X, WALK))]
     for guess in (None, one_wrong):
         seen = list(sweeps(MODEL, X, WALK, window=7, tol=tol, guess=guess))
         for old, new in zip(seen, seen[1:]):
             inside = range(old.done + 1, min(old.done + 7, 24) + 1)
-            unsettled = [i for i in inside if not _moved(old.points[i], new.points[i], WALK[i]) <= tol]
+            unsettled = [
+                i for i in inside if not _moved(old.points[i], new.points[i], WALK[i]) <= tol
+            ]
             assert new.done == max(old.done + 1, min(unsettled, default=inside.stop) - 1)
 
 
@@ -132,7 +178,9 @@ def test_parareal_stops_when_its_end_has_settled():
     moves = [_moved(old, new, WALK[-1]) for old, new in zip(ends, ends[1:])]
     assert len(moves) == 5 and min(moves) > 0
     for tol in [factor * move for factor in (0.999, 1.001) for move in moves]:
-        assert parareal(MODEL, X, WALK, tol=tol).sweeps == next((p for p, move in enumerate(moves, 1) if move <= tol), 5)
+        assert parareal(MODEL, X, WALK, tol=tol).sweeps == next(
+            (p for p, move in enumerate(moves, 1) if move <= tol), 5
+        )
 
 
 def _moved(old, new, level):
@@ -144,7 +192,10 @@ def _moved(old, new, level):
 def test_a_window_bounds_the_batch(window):
     model = counted(MODEL)
     found = picard(model, X, WALK, window=window, tol=1e-3)
-    assert found.work <= found.sweeps * min(window, 24) and rms(found.x, sample(MODEL, X, WALK)) < 5e-3
+    assert (
+        found.work <= found.sweeps * min(window, 24)
+        and rms(found.x, sample(MODEL, X, WALK)) < 5e-3
+    )
     if window == 1:
         assert found.sweeps == found.depth == found.work == 24
 
@@ -156,13 +207,21 @@ def test_anderson_without_memory_over_all_steps_is_picard():
 
 def test_mixing_weights_are_least_squares_over_the_points_not_cleaner():
     """For each point and sample by `lstsq`, without the ridge; the first point is not mixed."""
-    (new, old), past = normals(2, 5, 3, 4), [(0, *normals(2, 5, 3, 4, seed=seed)) for seed in (1, 2)]
+    (new, old), past = (
+        normals(2, 5, 3, 4),
+        [(0, *normals(2, 5, 3, 4, seed=seed)) for seed in (1, 2)],
+    )
     mixed, _ = PICARD._mix(new, old, past, 0, memory=3, ridge=0.0)
-    dx, dr = (torch.stack([now - then for then in each]) for now, each in ((old, [x for _, x, _ in past]), (new - old, [r for _, _, r in past])))
+    dx, dr = (
+        torch.stack([now - then for then in each])
+        for now, each in ((old, [x for _, x, _ in past]), (new - old, [r for _, _, r in past]))
+    )
     assert torch.equal(mixed[0], new[0])
     for j in range(1, 5):
         for b in range(3):
-            gamma = torch.linalg.lstsq(dr[:, : j + 1, b].flatten(1).T, (new - old)[: j + 1, b].flatten()[:, None]).solution[:, 0]
+            gamma = torch.linalg.lstsq(
+                dr[:, : j + 1, b].flatten(1).T, (new - old)[: j + 1, b].flatten()[:, None]
+            ).solution[:, 0]
             assert torch.allclose(mixed[j, b], new[j, b] - gamma @ (dx + dr)[:, j, b], atol=1e-10)
 
 
@@ -177,7 +236,9 @@ def test_mixing_saves_sweeps_where_noise_makes_them_many():
 
 @pytest.mark.parametrize("steps, blocks", [(100, 10), (96, 8), (36, 6), (12, 12), (12, 1)])
 def test_parareal_s_pipelined_depth(steps, blocks):
-    """K + p(J − 1) network calls for p iterations of K blocks of J steps: the coarse sweep, then J − 1 more a fine solve."""
+    """K + p(J − 1) network calls for p iterations of K blocks of J steps: the coarse sweep,
+    then J − 1 more a fine solve.
+    """
     walk = levels(vp(), steps, t_min=0.01)
     for tol in (1e-3, 0):
         found, length = parareal(MODEL, X, walk, blocks=blocks, tol=tol), steps // blocks
@@ -186,21 +247,33 @@ def test_parareal_s_pipelined_depth(steps, blocks):
 
 
 def test_parareal_s_first_blocks_are_exact():
-    """After p iterations the residual of the first p starts is that of a settled point: zero in every later iteration."""
+    """After p iterations the residual of the first p starts is that of a settled point: zero
+    in every later iteration.
+    """
     found = parareal(MODEL, X, levels(vp(), 36, t_min=0.01), blocks=6, tol=0)
     for p, change in enumerate(found.residuals, start=1):
         assert bool((change[:p] == 0).all()) and (p == found.sweeps or change[p + 1] > 0)
 
 
 def test_iterations_show_every_start():
-    """The coarse guess first; after p iterations the first p starts are points of the sequential path."""
+    """The coarse guess first; after p iterations the first p starts are points of the
+    sequential path.
+    """
     walk, path = levels(vp(), 20, t_min=0.01), _states(MODEL, X, levels(vp(), 20, t_min=0.01))
     seen = list(iterations(MODEL, X, walk, blocks=5, tol=0))
-    assert seen[0].edges == [0, 4, 8, 12, 16, 20] and bool(seen[0].change.isnan().all()) and seen[0].depth == 5
+    assert (
+        seen[0].edges == [0, 4, 8, 12, 16, 20]
+        and bool(seen[0].change.isnan().all())
+        and seen[0].depth == 5
+    )
     for p, found in enumerate(seen):
         assert all(torch.equal(found.starts[i], path[found.edges[i]]) for i in range(p + 1))
     last = parareal(MODEL, X, walk, blocks=5, tol=0)
-    assert torch.equal(seen[-1].starts[-1], last.x) and (seen[-1].depth, seen[-1].work, len(seen) - 1) == (last.depth, last.work, last.sweeps)
+    assert torch.equal(seen[-1].starts[-1], last.x) and (
+        seen[-1].depth,
+        seen[-1].work,
+        len(seen) - 1,
+    ) == (last.depth, last.work, last.sweeps)
 
 
 @pytest.mark.parametrize("steps, blocks", [(10, 4), (97, None), (11, 6), (5, 5)])
@@ -210,18 +283,26 @@ def test_blocks_need_not_divide_the_steps(steps, blocks):
     assert torch.equal(found.x, sample(MODEL, X, walk))
     edges = next(iterations(MODEL, X, walk, blocks=blocks)).edges
     lengths = [b - a for a, b in zip(edges, edges[1:])]
-    assert len(lengths) == (blocks or 10) and lengths[:-1] == lengths[:1] * (len(lengths) - 1) and 0 < lengths[-1] <= lengths[0]
+    assert (
+        len(lengths) == (blocks or 10)
+        and lengths[:-1] == lengths[:1] * (len(lengths) - 1)
+        and 0 < lengths[-1] <= lengths[0]
+    )
 
 
 def test_a_coarse_solver_like_the_fine_one_needs_one_look():
-    """Blocks of one step: the guess is the fine solution already, and the first iteration finds no change."""
+    """Blocks of one step: the guess is the fine solution already, and the first iteration
+    finds no change.
+    """
     found = parareal(MODEL, X, WALK, blocks=24, tol=1e-3)
     assert found.sweeps == 1 and found.residuals.max() == 0
 
 
 def test_a_wrong_sign_is_seen(monkeypatch):
     right = picard(MODEL, X, WALK).sweeps
-    monkeypatch.setattr(PICARD, "_summed", mutant(PICARD._summed, "made - old, 1)", "old - made, 1)"))
+    monkeypatch.setattr(
+        PICARD, "_summed", mutant(PICARD._summed, "made - old, 1)", "old - made, 1)")
+    )
     try:
         sweeps = picard(MODEL, X, WALK).sweeps
     except FloatingPointError:

@@ -1,4 +1,6 @@
-"""The ϕ functions against 50 digits (mpmath comes with torch), and the two expansions against exact integrals."""
+"""The ϕ functions against 50 digits (mpmath comes with torch), and the two expansions against
+exact integrals.
+"""
 
 import math
 
@@ -10,7 +12,26 @@ from truth import F64, SCHEDULES, mutant, normals
 from dlib.solvers import expand_eps, expand_x0, phi
 from dlib.solvers.phi import _series, expm1
 
-POINTS = [s * h for s in (1, -1) for h in (1e-12, 1e-6, 1e-3, 0.05, 0.3, 0.9, 0.999999, 1.0, 1.000001, 1.3, 2.0, 5.0, 12.0, 30.0)]
+POINTS = [
+    s * h
+    for s in (1, -1)
+    for h in (
+        1e-12,
+        1e-6,
+        1e-3,
+        0.05,
+        0.3,
+        0.9,
+        0.999999,
+        1.0,
+        1.000001,
+        1.3,
+        2.0,
+        5.0,
+        12.0,
+        30.0,
+    )
+]
 
 
 def high_precision(k, h):
@@ -32,9 +53,14 @@ def test_floats_to_the_last_digit(k, ulp):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_tensors_are_floats(k):
     h = torch.tensor(POINTS, dtype=F64)
-    assert ((phi(k, h) / torch.tensor([phi(k, p) for p in POINTS], dtype=F64) - 1).abs() < 2e-15).all()
+    assert (
+        (phi(k, h) / torch.tensor([phi(k, p) for p in POINTS], dtype=F64) - 1).abs() < 2e-15
+    ).all()
     single = phi(k, h.float())
-    assert single.dtype == torch.float32 and ((single / phi(k, h.float().double()) - 1).abs() < 2e-6).all()
+    assert (
+        single.dtype == torch.float32
+        and ((single / phi(k, h.float().double()) - 1).abs() < 2e-6).all()
+    )
 
 
 def test_gradient_of_phi_is_finite_at_zero():
@@ -44,7 +70,9 @@ def test_gradient_of_phi_is_finite_at_zero():
 
 
 def test_expm1():
-    assert expm1(1e-9) == math.expm1(1e-9) and expm1(torch.tensor(1e-9, dtype=F64)).item() == math.expm1(1e-9)
+    assert expm1(1e-9) == math.expm1(1e-9) and expm1(
+        torch.tensor(1e-9, dtype=F64)
+    ).item() == math.expm1(1e-9)
     assert expm1(-math.inf) == -1
 
 
@@ -62,12 +90,19 @@ def test_expansions_integrate_polynomials(name):
 
     def moment(k, sign):
         with mpmath.workdps(30):
-            f = lambda lam: mpmath.exp(sign * lam) * (lam - a.lam) ** k / mpmath.factorial(k)  # noqa: E731
+            f = lambda lam: mpmath.exp(sign * lam) * (lam - a.lam) ** k / mpmath.factorial(k)
             return float(mpmath.quad(f, [a.lam, b.lam]))
 
-    from_eps = b.alpha / a.alpha * x - b.alpha * sum(moment(k, -1) * d for k, d in enumerate(derivatives))
-    from_x0 = b.sigma / a.sigma * x + b.sigma * sum(moment(k, 1) * d for k, d in enumerate(derivatives))
-    for given, expected in ((expand_eps(x, a, b, *derivatives), from_eps), (expand_x0(x, a, b, *derivatives), from_x0)):
+    from_eps = b.alpha / a.alpha * x - b.alpha * sum(
+        moment(k, -1) * d for k, d in enumerate(derivatives)
+    )
+    from_x0 = b.sigma / a.sigma * x + b.sigma * sum(
+        moment(k, 1) * d for k, d in enumerate(derivatives)
+    )
+    for given, expected in (
+        (expand_eps(x, a, b, *derivatives), from_eps),
+        (expand_x0(x, a, b, *derivatives), from_x0),
+    ):
         assert (given - expected).abs().max() < 1e-12 * expected.abs().max()
 
 
@@ -78,4 +113,6 @@ def test_an_index_without_coefficients_is_named(k):
 
 
 def test_the_last_index_has_its_whole_series():
-    assert phi(46, 0.9) == pytest.approx(sum(0.9**n / math.factorial(n + 46) for n in range(25)), rel=1e-14)
+    assert phi(46, 0.9) == pytest.approx(
+        sum(0.9**n / math.factorial(n + 46) for n in range(25)), rel=1e-14
+    )

@@ -1,4 +1,6 @@
-"""What Picard's promises need, and what becomes of them without it: the order of a sum, noise that stays, a solver without memory."""
+"""What Picard's promises need, and what becomes of them without it: the order of a sum, noise
+that stays, a solver without memory.
+"""
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ CHAIN = torch.stack([state.x for state in walk(MODEL, X, WALK)])
 
 
 def test_the_sum_as_it_stands_keeps_the_first_k_points_to_rounding_only():
-    """X_0 + Σ [Φ_i(X_i) − X_i] by cumsum. The library's order of the same terms leaves exactly nothing: see test_parallel.py."""
+    """X_0 + Σ [Φ_i(X_i) − X_i] by cumsum. The library's order of the same terms leaves exactly
+    nothing: see test_parallel.py.
+    """
     points = torch.stack([X] * 41)
     for _ in range(30):
         made = torch.stack([ddim(MODEL, *rest)[0] for rest in zip(points, WALK, WALK[1:])])
@@ -43,6 +47,8 @@ def test_a_multistep_solver_whose_memory_is_kept_from_it_is_ddim():
 
 @pytest.mark.parametrize("window", [1, 5, 13, 40, 100])
 def test_the_work_of_an_exact_run_is_bounded(window):
-    """The window moves by one at least, so sweep k has min(w, N − k) steps at most: N w − w (w − 1) / 2 altogether."""
+    """The window moves by one at least, so sweep k has min(w, N − k) steps at most: N w − w (w
+    − 1) / 2 altogether.
+    """
     work, w = picard(MODEL, X, WALK, window=window, tol=0).work, min(window, 40)
     assert 40 <= work <= 40 * w - w * (w - 1) // 2

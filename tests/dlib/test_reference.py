@@ -1,4 +1,6 @@
-"""The reference solution: against closed forms, against itself at another tolerance, there and back."""
+"""The reference solution: against closed forms, against itself at another tolerance, there and
+back.
+"""
 
 import math
 
@@ -52,7 +54,9 @@ def test_on_a_line_every_point_keeps_its_quantile():
     """Paths of the ODE cannot cross."""
     mixture, (a, b) = line(), vp().levels([1.0, 0.01])
     x = a.sigma * normals(50, 1)
-    assert (mixture.cdf(reference(exact(mixture, vp()), x, a, b), b) - mixture.cdf(x, a)).abs().max() < 1e-9
+    assert (
+        mixture.cdf(reference(exact(mixture, vp()), x, a, b), b) - mixture.cdf(x, a)
+    ).abs().max() < 1e-9
 
 
 def test_a_condition_is_handed_on():
@@ -71,8 +75,12 @@ def test_a_network_with_weights_can_be_solved_too():
 
 def test_bad_input():
     model, x = exact(appendix_a(), flow()), normals(2, 2)
-    with pytest.raises(ValueError, match=r"x is torch.float32; an error of 1e-10 needs x.double\(\)"):
+    with pytest.raises(
+        ValueError, match=r"x is torch.float32; an error of 1e-10 needs x.double\(\)"
+    ):
         reference(model, x.float(), flow().at(0.9), flow().at(0.1))
     for ends in ((1.0, 0.1), (0.9, 0.0)):
-        with pytest.raises(ValueError, match="both must be finite: use t_max=0.999 or t_min=1e-3"):
+        with pytest.raises(
+            ValueError, match="both must be finite: use t_max=0.999 or t_min=1e-3"
+        ):
             reference(model, x, *flow().levels(ends))

@@ -1,4 +1,6 @@
-"""Steps against closed forms: constant predictions, polynomials in λ, Gaussian data, DDPM's posterior."""
+"""Steps against closed forms: constant predictions, polynomials in λ, Gaussian data, DDPM's
+posterior.
+"""
 
 import math
 
@@ -7,10 +9,21 @@ import torch
 from truth import F64, SCHEDULES, gaussian, levels, normals, per_row
 
 from dlib import CLEAN, SOLVERS, Denoiser, Draw, exact, sample, transition, vp
-from dlib.solvers import ancestral, ddim, ddim_eta, dpm_solver_3, dpm_solver_pp_2m, dpm_solver_pp_3m, dpm_solver_pp_3m_released, euler
+from dlib.solvers import (
+    ancestral,
+    ddim,
+    ddim_eta,
+    dpm_solver_3,
+    dpm_solver_pp_2m,
+    dpm_solver_pp_3m,
+    dpm_solver_pp_3m_released,
+    euler,
+)
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
-EXPONENTIAL = [name for name, solver in SOLVERS.items() if not solver.noisy and solver is not euler]
+EXPONENTIAL = [
+    name for name, solver in SOLVERS.items() if not solver.noisy and solver is not euler
+]
 
 
 def close(a, b, tolerance=1e-10):
@@ -42,7 +55,11 @@ def polynomial(schedule, face, coefficients):
 def integral(coefficients, lam, sign):
     """The antiderivative of e^{sign·λ} Σ c_k λ^k for up to three coefficients."""
     c0, c1, c2 = (*coefficients, 0.0, 0.0)[:3]
-    return sign * math.exp(sign * lam) * (c0 + c1 * (lam - sign) + c2 * (lam**2 - 2 * sign * lam + 2))
+    return (
+        sign
+        * math.exp(sign * lam)
+        * (c0 + c1 * (lam - sign) + c2 * (lam**2 - 2 * sign * lam + 2))
+    )
 
 
 @EVERY
@@ -72,7 +89,9 @@ def test_2m_takes_a_line_at_the_middle_of_the_step():
     last, a, b = schedule.levels([0.8, 0.7, 0.4])
     middle = c[0] + c[1] * (a.lam + b.lam) / 2
     truth = b.sigma / a.sigma * x - b.alpha * math.expm1(-(b.lam - a.lam)) * middle
-    assert close(dpm_solver_pp_2m(model, x, a, b, ((last.lam, model(x, last).x0),))[0], truth, 1e-12)
+    assert close(
+        dpm_solver_pp_2m(model, x, a, b, ((last.lam, model(x, last).x0),))[0], truth, 1e-12
+    )
 
 
 def V(level, c):
@@ -93,7 +112,9 @@ def test_many_steps_end_on_the_gaussian_flow(name):
     schedule, c, x = vp(), 0.7, normals(5, 2)
     walk = levels(schedule, 320, t_min=0.01)
     truth = x * math.sqrt(V(walk[-1], c) / V(walk[0], c))
-    assert (sample(exact(gaussian(c), schedule), x, walk, SOLVERS[name]) - truth).abs().max() < 2 * (8.1 / 320) ** SOLVERS[name].order
+    assert (
+        sample(exact(gaussian(c), schedule), x, walk, SOLVERS[name]) - truth
+    ).abs().max() < 2 * (8.1 / 320) ** SOLVERS[name].order
 
 
 @EVERY
@@ -113,12 +134,18 @@ def test_eta_one_is_ddpm_s_posterior_in_both_forms(schedule):
 
 
 def test_transition_in_float32_keeps_its_digits_over_a_long_step():
-    """h = 9: the share of ε that is kept is e^{−h} = 1e-4, which 1 − (1 − e^{−2h}) has lost in float32."""
+    """h = 9: the share of ε that is kept is e^{−h} = 1e-4, which 1 − (1 − e^{−2h}) has lost in
+    float32.
+    """
     schedule, x = SCHEDULES["flow"], normals(4, 2)
     a, b = schedule.levels([0.9999, 0.5])
     model = Denoiser(lambda x, t, c: torch.sin(x), schedule, "velocity")
-    single, double = (transition(model, z, per_row(a, z), per_row(b, z), 1.0) for z in (x.float(), x))
-    assert (single.mean - double.mean).abs().max() < 2e-6 and (single.std - double.std).abs().max() < 1e-6
+    single, double = (
+        transition(model, z, per_row(a, z), per_row(b, z), 1.0) for z in (x.float(), x)
+    )
+    assert (single.mean - double.mean).abs().max() < 2e-6 and (
+        single.std - double.std
+    ).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
@@ -136,7 +163,9 @@ def test_ddim_eta_is_its_transition(eta):
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_stochastic_steps_keep_the_marginals_of_gaussian_data(eta):
-    """A linear step maps a variance to m²V + s²: no sampling needed. The error falls as 1/N towards V at the end."""
+    """A linear step maps a variance to m²V + s²: no sampling needed. The error falls as 1/N
+    towards V at the end.
+    """
     schedule, c = vp(), 0.7
     model, gaps = exact(gaussian(c, 1), schedule), []
     for n in (160, 320, 640):
@@ -150,11 +179,16 @@ def test_stochastic_steps_keep_the_marginals_of_gaussian_data(eta):
 
 
 def test_ancestral_samples_have_the_data_s_variance():
-    """20 000 values: five standard errors of a variance (5%) and the bias of 200 steps (1%); false alarms below 1e-6."""
+    """20 000 values: five standard errors of a variance (5%) and the bias of 200 steps (1%);
+    false alarms below 1e-6.
+    """
     schedule, c = vp(), 0.7
     walk = levels(schedule, 200, t_min=0.01)
     x = sample(exact(gaussian(c), schedule), normals(10000, 2), walk, ancestral, draw=Draw(1))
-    assert x.var().item() == pytest.approx(V(walk[-1], c), rel=0.06) and abs(x.mean().item()) < 5 * 0.7 / 20000**0.5
+    assert (
+        x.var().item() == pytest.approx(V(walk[-1], c), rel=0.06)
+        and abs(x.mean().item()) < 5 * 0.7 / 20000**0.5
+    )
 
 
 def test_ancestral_samples_keep_the_weights_of_the_modes():
@@ -162,9 +196,18 @@ def test_ancestral_samples_keep_the_weights_of_the_modes():
     from toy_data.mixtures import three_far
 
     mixture, schedule, n = three_far(), vp(), 4000
-    x = sample(exact(mixture, schedule), normals(n, 2, seed=5), levels(schedule, 100, t_min=0.01), ancestral, draw=Draw(2))
+    x = sample(
+        exact(mixture, schedule),
+        normals(n, 2, seed=5),
+        levels(schedule, 100, t_min=0.01),
+        ancestral,
+        draw=Draw(2),
+    )
     share = torch.bincount(torch.cdist(x, mixture.means).argmin(1), minlength=3) / n
-    assert ((share - mixture.weights).abs() < 5 * (mixture.weights * (1 - mixture.weights) / n).sqrt() + 0.01).all()
+    assert (
+        (share - mixture.weights).abs()
+        < 5 * (mixture.weights * (1 - mixture.weights) / n).sqrt() + 0.01
+    ).all()
 
 
 @EVERY
@@ -174,5 +217,7 @@ def test_the_clean_end_returns_x0_exactly(name, schedule):
     seen = []
     model = Denoiser(lambda x, t, c: seen.append(x) or x0, schedule, "x0")
     walk = [*schedule.levels([0.9, 0.8, 0.7, 0.6, 0.5]), CLEAN]
-    assert torch.equal(sample(model, normals(3, 2, seed=1), walk, SOLVERS[name], draw=Draw(0)), x0)
+    assert torch.equal(
+        sample(model, normals(3, 2, seed=1), walk, SOLVERS[name], draw=Draw(0)), x0
+    )
     assert len(seen) == 4 * SOLVERS[name].calls + 1

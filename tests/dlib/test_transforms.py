@@ -5,7 +5,7 @@ import torch
 from truth import F64, SCHEDULES, line, mutant, normals, per_row
 
 from dlib import NULL, Denoiser, counted, denoiser, exact, frozen, guided, vp
-from dlib.denoiser import FACES
+from dlib.prediction import FACES
 from toy_data.mixtures import labelled
 
 WORD, EMPTY = torch.tensor([0.5, -1.0]), torch.tensor([2.0, 0.0])
@@ -17,7 +17,9 @@ def words(batch):
 
 def reader(predicts="eps", schedule=vp()):
     """A nonlinear network that reads x, the time and a condition of shape (B, 2)."""
-    return Denoiser(lambda x, t, c: torch.tanh(x + t[:, None].to(x) + c.to(x)), schedule, predicts)
+    return Denoiser(
+        lambda x, t, c: torch.tanh(x + t[:, None].to(x) + c.to(x)), schedule, predicts
+    )
 
 
 @pytest.mark.parametrize("omega", [-1.0, 0.0, 0.7, 6.5])
@@ -38,7 +40,9 @@ def test_guided_score_is_the_gradient_of_the_tilted_density(name, omega):
     level, label = schedule.at(0.5), torch.tensor([0, 1, 1, 0])
     x = normals(4, 2).requires_grad_()
     (score,) = torch.autograd.grad(mixture.log_tilted(x, level, label, omega).sum(), x)
-    prediction = guided(exact(mixture, schedule), omega, torch.tensor(NULL))(x.detach(), level, label)
+    prediction = guided(exact(mixture, schedule), omega, torch.tensor(NULL))(
+        x.detach(), level, label
+    )
     assert (prediction.score - score).abs().max() < 1e-10 * score.abs().max()
 
 
@@ -49,26 +53,45 @@ def test_guided_takes_mappings_and_tensor_levels():
     model = Denoiser(net, vp(), "eps")
     cond = {"text": normals(3, 5), "more": {"size": normals(3)}}
     null = {"text": torch.zeros(5), "more": {"size": torch.tensor(0.3)}}
-    empty = {"text": torch.zeros(3, 5, dtype=F64), "more": {"size": torch.full((3,), 0.3).double()}}
+    empty = {
+        "text": torch.zeros(3, 5, dtype=F64),
+        "more": {"size": torch.full((3,), 0.3).double()},
+    }
     x, level = normals(3, 2), vp().at(0.6)
     expected = 3 * model(x, level, cond).eps - 2 * model(x, level, empty).eps
     assert (guided(model, 2.0, null)(x, level, cond).eps - expected).abs().max() < 1e-12
-    assert (guided(model, 2.0, null)(x, per_row(level, x), cond).eps - expected).abs().max() < 1e-12
+    assert (
+        guided(model, 2.0, null)(x, per_row(level, x), cond).eps - expected
+    ).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("cond, null, message", [
-    (None, EMPTY, "guided: no condition given"),
-    (words(3), EMPTY[None], r"null has shape \(1, 2\), one sample's condition has \(2,\): pass null without a batch axis"),
-    ({"text": words(3)}, {"image": EMPTY}, r"cond has keys \['text'\], null has \['image'\]"),
-    ({"text": words(3)}, EMPTY, r"cond has keys \['text'\], null has Tensor"),
-    (words(4), EMPTY, r"cond has batch \(4,\), x has batch 3"),
-])
+@pytest.mark.parametrize(
+    "cond, null, message",
+    [
+        (None, EMPTY, "guided: no condition given"),
+        (
+            words(3),
+            EMPTY[None],
+            r"null has shape \(1, 2\), one sample's condition has \(2,\): pass null without a "
+            r"batch axis",
+        ),
+        ({"text": words(3)}, {"image": EMPTY}, r"cond has keys \['text'\], null has \['image'\]"),
+        ({"text": words(3)}, EMPTY, r"cond has keys \['text'\], null has Tensor"),
+        (words(4), EMPTY, r"cond has batch \(4,\), x has batch 3"),
+    ],
+)
 def test_guided_names_bad_conditions(cond, null, message):
     with pytest.raises(ValueError, match=message):
         guided(reader(), 1.0, null)(normals(3, 2), vp().at(0.5), cond)
 
 
-@pytest.mark.parametrize("old, new", [("1.0 + omega", "omega"), ("torch.lerp(empty, conditional", "torch.lerp(conditional, empty")])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("1.0 + omega", "omega"),
+        ("torch.lerp(empty, conditional", "torch.lerp(conditional, empty"),
+    ],
+)
 def test_wrong_guidance_is_caught(monkeypatch, old, new):
     monkeypatch.setitem(globals(), "guided", mutant(denoiser.guided, old, new))
     with pytest.raises(AssertionError):
@@ -84,7 +107,8 @@ def test_frozen_is_the_same_but_constant():
     assert live.eps.requires_grad and not still.eps.requires_grad
     still.x0.sum().backward()
     assert net.weight.grad is None
-    assert torch.allclose(x.grad, torch.full_like(x, 1 / vp().at(0.5).alpha))  # only the linear part, through x itself
+    # only the linear part, through x itself
+    assert torch.allclose(x.grad, torch.full_like(x, 1 / vp().at(0.5).alpha))
 
 
 def test_counted_counts_calls_and_samples():
@@ -110,5 +134,7 @@ def test_guidance_may_differ_from_sample_to_sample():
     x, level, omega = normals(3, 2), vp().at(0.6), torch.tensor([0.0, 2.0, 5.0])
     together = guided(model, omega, torch.tensor(NULL))(x, level, cond).eps
     for i in range(3):
-        alone = guided(model, omega[i].item(), torch.tensor(NULL))(x[i : i + 1], level, cond[i : i + 1]).eps
+        alone = guided(model, omega[i].item(), torch.tensor(NULL))(
+            x[i : i + 1], level, cond[i : i + 1]
+        ).eps
         assert torch.allclose(together[i : i + 1], alone, atol=1e-14)

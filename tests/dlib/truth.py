@@ -1,4 +1,6 @@
-"""What dlib is measured against: exact mixtures, closed forms, quadrature; and how a test shows that it can fail."""
+"""What dlib is measured against: exact mixtures, closed forms, quadrature; and how a test
+shows that it can fail.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +11,59 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlib import Mixture, NoiseLevel, NoiseSchedule, cosine, discrete, edm, flow, grid, metrics, reference, sample, scaled_linear, sub_vp, ve, vp
+from dlib import (
+    Mixture,
+    NoiseLevel,
+    NoiseSchedule,
+    cosine,
+    discrete,
+    edm,
+    flow,
+    grid,
+    metrics,
+    reference,
+    sample,
+    scaled_linear,
+    sub_vp,
+    ve,
+    vp,
+)
 from toy_data.mixtures import gmm5
 
 F64 = torch.float64
-SCHEDULES = {"vp": vp(), "cosine": cosine(), "flow": flow(), "edm": edm(), "discrete": discrete(scaled_linear()),
-             "sub_vp": sub_vp(), "ve": ve()}
+SCHEDULES = {
+    "vp": vp(),
+    "cosine": cosine(),
+    "flow": flow(),
+    "edm": edm(),
+    "discrete": discrete(scaled_linear()),
+    "sub_vp": sub_vp(),
+    "ve": ve(),
+}
 
 
 def appendix_a() -> Mixture:
     """A fixture: three modes of unequal weight and width in the plane."""
     means = torch.tensor([[1.0, 0.5], [-1.2, 0.3], [0.2, -1.0]], dtype=F64)
-    return Mixture(torch.tensor([0.5, 0.3, 0.2], dtype=F64), means, torch.tensor([0.35, 0.5, 0.4], dtype=F64))
+    return Mixture(
+        torch.tensor([0.5, 0.3, 0.2], dtype=F64), means, torch.tensor([0.35, 0.5, 0.4], dtype=F64)
+    )
 
 
 def line() -> Mixture:
     """Three modes in one dimension, where integrals are sums; labels 0, 1, 1."""
-    means, stds = torch.tensor([[-1.0], [0.4], [1.6]], dtype=F64), torch.tensor([0.3, 0.2, 0.5], dtype=F64)
+    means, stds = (
+        torch.tensor([[-1.0], [0.4], [1.6]], dtype=F64),
+        torch.tensor([0.3, 0.2, 0.5], dtype=F64),
+    )
     return Mixture(torch.tensor([0.5, 0.2, 0.3], dtype=F64), means, stds, torch.tensor([0, 1, 1]))
 
 
 def gaussian(c: float, d: int = 2) -> Mixture:
     """Data N(0, c² I): every sampler has a closed form."""
-    return Mixture(torch.ones(1, dtype=F64), torch.zeros(1, d, dtype=F64), torch.tensor([c], dtype=F64))
+    return Mixture(
+        torch.ones(1, dtype=F64), torch.zeros(1, d, dtype=F64), torch.tensor([c], dtype=F64)
+    )
 
 
 MIXTURES = {"gmm5": gmm5, "appendix_a": appendix_a}
@@ -42,7 +74,9 @@ def normals(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
-def levels(schedule: NoiseSchedule, n: int, spacing: str = "lam", **ends: float) -> list[NoiseLevel]:
+def levels(
+    schedule: NoiseSchedule, n: int, spacing: str = "lam", **ends: float
+) -> list[NoiseLevel]:
     """The levels of a grid with n steps."""
     return schedule.levels(grid(schedule, n, spacing, **ends))
 
@@ -53,9 +87,11 @@ def per_row(level: NoiseLevel, like: Tensor) -> NoiseLevel:
     return NoiseLevel(*(torch.full(shape, field, dtype=like.dtype) for field in level))
 
 
-def errors(model, x: Tensor, truth: Tensor, solver, steps=(160, 320, 640), spacing: str = "lam", **ends) -> dict[int, float]:
+def errors(
+    model, x: Tensor, truth: Tensor, solver, steps=(160, 320, 640), spacing: str = "lam", **ends
+) -> dict[int, float]:
     """{steps: typical error} of a solver."""
-    run = lambda n: sample(model, x, levels(model.schedule, n, spacing, **ends), solver)  # noqa: E731
+    run = lambda n: sample(model, x, levels(model.schedule, n, spacing, **ends), solver)
     return {n: metrics.typical(run(n), truth) for n in steps}
 
 
@@ -64,21 +100,36 @@ def exact_flow(model, x: Tensor, t_max: float, t_min: float) -> Tensor:
     return reference(model, x, model.schedule.at(t_max), model.schedule.at(t_min))
 
 
-def by_quadrature(mixture: Mixture, x: float, alpha: float, sigma: float) -> tuple[float, float, float]:
-    """(p_t(x), E[x₀|x], E[ε|x]) of a 1-D mixture by the trapezoid rule over ε, where x₀ = (x − σε)/α; no formula of dlib."""
+def by_quadrature(
+    mixture: Mixture, x: float, alpha: float, sigma: float
+) -> tuple[float, float, float]:
+    """(p_t(x), E[x₀|x], E[ε|x]) of a 1-D mixture by the trapezoid rule over ε, where x₀ = (x −
+    σε)/α; no formula of dlib.
+    """
     eps = torch.linspace(-12, 12, 40001, dtype=F64)
     x0 = (x - sigma * eps) / alpha
-    density = sum(w * torch.exp(-0.5 * ((x0 - m) / s) ** 2) / s for w, m, s in zip(mixture.weights, mixture.means[:, 0], mixture.stds))
+    density = sum(
+        w * torch.exp(-0.5 * ((x0 - m) / s) ** 2) / s
+        for w, m, s in zip(mixture.weights, mixture.means[:, 0], mixture.stds)
+    )
     joint = density * torch.exp(-0.5 * eps**2) / (2 * torch.pi) / alpha
     step = (eps[1] - eps[0]).item()
     total = joint.sum().item() * step
-    return total, (joint * x0).sum().item() * step / total, (joint * eps).sum().item() * step / total
+    return (
+        total,
+        (joint * x0).sum().item() * step / total,
+        (joint * eps).sum().item() * step / total,
+    )
 
 
 def mutant(function: Callable, old: str, new: str) -> Callable:
-    """A copy of `function` whose source says `new` where it said `old`: a test of it must fail."""
+    """A copy of `function` whose source says `new` where it said `old`: a test of it must
+    fail.
+    """
     source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(old) == 1, f"{function.__name__} holds {old!r} {source.count(old)} times: update the mutation"
+    assert source.count(old) == 1, (
+        f"{function.__name__} holds {old!r} {source.count(old)} times: update the mutation"
+    )
     scope = dict(vars(inspect.getmodule(function)))
     exec(compile(source.replace(old, new), f"<mutant of {function.__name__}>", "exec"), scope)
     return scope[function.__name__]

@@ -18,7 +18,7 @@ from full_scale.settings import read
 from full_scale.tiny import SCHEDULER, tiny_pipeline
 
 sys.path.append(str(Path(__file__).parent))  # for the tests of data
-import datafolders  # noqa: E402
+import datafolders
 
 
 @pytest.fixture(scope="session")
@@ -41,31 +41,51 @@ def folder(v_pipe, tmp_path_factory):
     """The tiny v pipeline in diffusers' format on disk, with a model card."""
     path = tmp_path_factory.mktemp("weights") / "tiny-v"
     v_pipe.save_pretrained(path)
-    (path / "README.md").write_text("---\ntags: [test]\nlicense: creativeml-openrail-m\n---\n# Tiny\nlicense: not this\n")
+    (path / "README.md").write_text(
+        "---\ntags: [test]\nlicense: creativeml-openrail-m\n---\n# Tiny\nlicense: not this\n"
+    )
     return path
 
 
 @pytest.fixture
 def flagging(eps_pipe) -> StableDiffusionPipeline:
-    """The tiny pipeline with a tiny safety checker that flags every picture: its cosine thresholds are below −1."""
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(text_config=CLIPTextConfig(**small), projection_dim=8,
-                        vision_config=CLIPVisionConfig(**small, image_size=16, patch_size=8, projection_dim=8))
+    """The tiny pipeline with a tiny safety checker that flags every picture: its cosine
+    thresholds are below −1.
+    """
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    config = CLIPConfig(
+        text_config=CLIPTextConfig(**small),
+        projection_dim=8,
+        vision_config=CLIPVisionConfig(**small, image_size=16, patch_size=8, projection_dim=8),
+    )
     checker = StableDiffusionSafetyChecker(config).eval()
     torch.nn.init.constant_(checker.concept_embeds_weights, -2.0)
     torch.nn.init.constant_(checker.special_care_embeds_weights, 2.0)
-    processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    return StableDiffusionPipeline(**{**eps_pipe.components, "safety_checker": checker, "feature_extractor": processor})
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    )
+    return StableDiffusionPipeline(
+        **{**eps_pipe.components, "safety_checker": checker, "feature_extractor": processor}
+    )
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """Forty captioned shapes as PNG files, prepared with the tiny pipeline: what the training tests read."""
+    """Forty captioned shapes as PNG files, prepared with the tiny pipeline: what the training
+    tests read.
+    """
     from toy_data.shapes import write_folder
 
     root = tmp_path_factory.mktemp("data")
     write_folder(root / "pictures", 40, seed=0)
-    prepare.run(prepare.Config(source=(str(root / "pictures"),), out=root / "prepared", tiny=True))
+    prepare.run(
+        prepare.Config(source=(str(root / "pictures"),), out=root / "prepared", tiny=True)
+    )
     return root / "prepared"
 
 
@@ -81,7 +101,9 @@ def whole(tmp_path_factory, family):
     path = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "open_family", lambda *given: family)
-        return datafolders.beside(path / "pictures"), datafolders.prepared(path / "pictures", path / "out")
+        return datafolders.beside(path / "pictures"), datafolders.prepared(
+            path / "pictures", path / "out"
+        )
 
 
 @pytest.fixture
@@ -99,15 +121,32 @@ def shapes_data(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("shapes")
     write_folder(root / "pictures", 40, seed=0)
-    prepare.run(prepare.Config(source=(str(root / "pictures"),), out=root / "prepared", family="shapes", tiny=True))
+    prepare.run(
+        prepare.Config(
+            source=(str(root / "pictures"),), out=root / "prepared", family="shapes", tiny=True
+        )
+    )
     return root / "prepared"
 
 
 SD15 = {  # unet/config.json as published
-    "_class_name": "UNet2DConditionModel", "act_fn": "silu", "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280],
-    "center_input_sample": False, "cross_attention_dim": 768, "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "mid_block_scale_factor": 1,
-    "norm_eps": 1e-05, "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
+    "_class_name": "UNet2DConditionModel",
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "center_input_sample": False,
+    "cross_attention_dim": 768,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-05,
+    "norm_num_groups": 32,
+    "out_channels": 4,
+    "sample_size": 64,
     "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
 }
 
@@ -116,8 +155,11 @@ SD15 = {  # unet/config.json as published
 def sd15(tmp_path_factory):
     """A folder with the three configuration files and no weights."""
     path = tmp_path_factory.mktemp("sd15")
-    for part, name, value in (("unet", "config", SD15), ("text_encoder", "config", {"max_position_embeddings": 77}),
-                              ("scheduler", "scheduler_config", {**SCHEDULER, "prediction_type": "epsilon"})):
+    for part, name, value in (
+        ("unet", "config", SD15),
+        ("text_encoder", "config", {"max_position_embeddings": 77}),
+        ("scheduler", "scheduler_config", {**SCHEDULER, "prediction_type": "epsilon"}),
+    ):
         (path / part).mkdir()
         (path / part / f"{name}.json").write_text(json.dumps(value))
     return path
@@ -136,8 +178,38 @@ def settings(data, tmp_path):
     """The settings of a short run, after these flags."""
 
     def make(*flags, out="run"):
-        short = ["--steps", "4", "--batch", "8", "--micro", "4", "--warmup", "0", "--log-every", "1", "--save-every", "2", "--show-every", "0", "--ema", "0"]
+        short = [
+            "--steps",
+            "4",
+            "--batch",
+            "8",
+            "--micro",
+            "4",
+            "--warmup",
+            "0",
+            "--log-every",
+            "1",
+            "--save-every",
+            "2",
+            "--show-every",
+            "0",
+            "--ema",
+            "0",
+        ]
         method = [] if "--method" in flags else ["finetune"]
-        return read([*method, "--tiny", "--data", str(data), "--out", str(tmp_path / out), "--lr", "1e-3", *short, *flags])
+        return read(
+            [
+                *method,
+                "--tiny",
+                "--data",
+                str(data),
+                "--out",
+                str(tmp_path / out),
+                "--lr",
+                "1e-3",
+                *short,
+                *flags,
+            ]
+        )
 
     return make

@@ -13,7 +13,13 @@ from PIL import Image
 
 from full_scale import prepare
 
-CAPTIONS = {"a": "a cat", "b": "a red circle", "c": "two lines", "d": "a blue square", "e": "a cat again"}
+CAPTIONS = {
+    "a": "a cat",
+    "b": "a red circle",
+    "c": "two lines",
+    "d": "a blue square",
+    "e": "a cat again",
+}
 
 
 def picture(seed: int, width: int = 80, height: int = 64) -> Image.Image:
@@ -42,7 +48,12 @@ def imagefolder(path: Path) -> Path:
     beside(path / "train")
     for each in (path / "train").glob("*.txt"):
         each.unlink()
-    (path / "metadata.jsonl").write_text("".join(json.dumps({"file_name": f"train/{key}.png", "text": text}) + "\n" for key, text in CAPTIONS.items()))
+    (path / "metadata.jsonl").write_text(
+        "".join(
+            json.dumps({"file_name": f"train/{key}.png", "text": text}) + "\n"
+            for key, text in CAPTIONS.items()
+        )
+    )
     return path
 
 
@@ -50,8 +61,17 @@ def table(column: str = "text"):
     import datasets
 
     images = [{"bytes": png(picture(seed)), "path": None} for seed in range(len(CAPTIONS))]
-    features = datasets.Features({"image": datasets.Image(), column: datasets.Value("string"), "score": datasets.Value("float32")})
-    return datasets.Dataset.from_dict({"image": images, column: list(CAPTIONS.values()), "score": [0.0] * len(CAPTIONS)}, features=features)
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            column: datasets.Value("string"),
+            "score": datasets.Value("float32"),
+        }
+    )
+    return datasets.Dataset.from_dict(
+        {"image": images, column: list(CAPTIONS.values()), "score": [0.0] * len(CAPTIONS)},
+        features=features,
+    )
 
 
 def saved(path: Path) -> Path:
@@ -79,17 +99,28 @@ def tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
 def tars(path: Path) -> str:
     """Two tars by a brace pattern, captions in all three forms."""
     path.mkdir()
-    forms = [lambda key, text: (f"{key}.txt", text.encode()), lambda key, text: (f"{key}.json", json.dumps({"caption": text, "width": 80}).encode()),
-             lambda key, text: (f"{key}.caption", text.encode())]
-    members = [[(f"{key}.png", png(picture(seed))), forms[seed % 3](key, text)] for seed, (key, text) in enumerate(CAPTIONS.items())]
+    forms = [
+        lambda key, text: (f"{key}.txt", text.encode()),
+        lambda key, text: (f"{key}.json", json.dumps({"caption": text, "width": 80}).encode()),
+        lambda key, text: (f"{key}.caption", text.encode()),
+    ]
+    members = [
+        [(f"{key}.png", png(picture(seed))), forms[seed % 3](key, text)]
+        for seed, (key, text) in enumerate(CAPTIONS.items())
+    ]
     tar(path / "00.tar", sum(members[:3], []))
     tar(path / "01.tar", sum(members[3:], []))
     return str(path / "{00..01}.tar")
 
 
 def spoiled(path: Path) -> Path:
-    """Seven good rows, two of them the same key, and one of every kind of bad row; long captions and small pictures too."""
-    beside(path, {**CAPTIONS, "dup": "one", "long": "cat " * 40, **{f"x{k}": "bad" for k in range(6)}})
+    """Seven good rows, two of them the same key, and one of every kind of bad row; long
+    captions and small pictures too.
+    """
+    beside(
+        path,
+        {**CAPTIONS, "dup": "one", "long": "cat " * 40, **{f"x{k}": "bad" for k in range(6)}},
+    )
     (path / "dup.jpg").write_bytes((path / "dup.png").read_bytes())
     (path / "x0.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
     (path / "x1.png").write_bytes(png(picture(1))[:-900])
@@ -103,11 +134,27 @@ def spoiled(path: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a prepared folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def prepared(source: str | Path | tuple[str, ...], out: Path, **change) -> Path:
     """Prepare in this process, with the tiny model at 64 px, and return the folder."""
     words = source if isinstance(source, tuple) else (str(source),)
-    prepare.run(prepare.Config(**{"source": words, "out": out, "tiny": True, "size": 64, "shard": 2, "batch": 2, **change}))
+    prepare.run(
+        prepare.Config(
+            **{
+                "source": words,
+                "out": out,
+                "tiny": True,
+                "size": 64,
+                "shard": 2,
+                "batch": 2,
+                **change,
+            }
+        )
+    )
     return out

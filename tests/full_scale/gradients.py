@@ -1,4 +1,6 @@
-"""Run by a test on several processes: save the gradient of a run's first step, as every process has it after summing."""
+"""Run by a test on several processes: save the gradient of a run's first step, as every
+process has it after summing.
+"""
 
 import sys
 from dataclasses import replace
@@ -16,6 +18,11 @@ engine = open_engine(replace(read(flags), out=Path(out)), world)
 net = engine.cast.trained["student"]
 net.optim.step = lambda: None  # keep the gradient that the step would have used
 engine.advance()
-gradient = torch.cat([(p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad).flatten() for p in net.weights.values()])
+gradient = torch.cat(
+    [
+        (p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad).flatten()
+        for p in net.weights.values()
+    ]
+)
 torch.save(gradient, f"{out}-{world.rank}.pt")
 processes.stop()

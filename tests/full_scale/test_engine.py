@@ -1,4 +1,6 @@
-"""The engine in one process: the same numbers however a batch is cut, whenever a run was stopped, and as the chapters' `fit`."""
+"""The engine in one process: the same numbers however a batch is cut, whenever a run was
+stopped, and as the chapters' `fit`.
+"""
 
 import errno
 import json
@@ -30,7 +32,9 @@ def finish(s, world):
 
 
 def weights(engine):
-    return {name: p.detach().clone() for name, p in engine.cast.trained["student"].weights.items()}
+    return {
+        name: p.detach().clone() for name, p in engine.cast.trained["student"].weights.items()
+    }
 
 
 @pytest.mark.parametrize("flags", [[], ["--lora-rank", "2"]], ids=["full", "lora"])
@@ -49,19 +53,35 @@ def test_the_cut_of_a_batch_does_not_matter(settings, world, flags):
 
 
 def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, world):
-    """Gradient checkpointing repeats the same numbers. bfloat16 has 8 significant bits: a network of some ten layers stays within 5 %, and is not float32's."""
+    """Gradient checkpointing repeats the same numbers. bfloat16 has 8 significant bits: a
+    network of some ten layers stays within 5 %, and is not float32's.
+    """
     found = {}
-    for name, flags in {"plain": [], "recompute": ["--recompute"], "bfloat16": ["--dtype", "bfloat16"]}.items():
+    for name, flags in {
+        "plain": [],
+        "recompute": ["--recompute"],
+        "bfloat16": ["--dtype", "bfloat16"],
+    }.items():
         engine = open_engine(settings("--micro", "8", "--clip", "0", *flags, out=name), world)
         engine.cast.trained["student"].optim.step = lambda: None
         engine.advance()
-        assert all(p.dtype == p.grad.dtype == torch.float32 for p in engine.cast.trained["student"].weights.values())
-        found[name] = torch.cat([p.grad.flatten() for p in engine.cast.trained["student"].weights.values()])
-    off = {name: ((gradient - found["plain"]).norm() / found["plain"].norm()).item() for name, gradient in found.items()}
+        assert all(
+            p.dtype == p.grad.dtype == torch.float32
+            for p in engine.cast.trained["student"].weights.values()
+        )
+        found[name] = torch.cat(
+            [p.grad.flatten() for p in engine.cast.trained["student"].weights.values()]
+        )
+    off = {
+        name: ((gradient - found["plain"]).norm() / found["plain"].norm()).item()
+        for name, gradient in found.items()
+    }
     assert off["recompute"] < 1e-6 and 1e-5 < off["bfloat16"] < 0.05
 
 
-@pytest.mark.parametrize("flags", [["--ema", "0.9"], ["--lora-rank", "2", "--ema", "0.9"]], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "flags", [["--ema", "0.9"], ["--lora-rank", "2", "--ema", "0.9"]], ids=["full", "lora"]
+)
 def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, world, flags):
     whole, first = settings(*flags, out="whole"), settings(*flags, "--steps", "2", out="parts")
     unbroken = finish(whole, world)
@@ -80,31 +100,63 @@ def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, worl
 def test_the_average_is_not_the_student_and_not_its_start(settings, world):
     engine = finish(settings("--ema", "0.9", "--lora-rank", "2"), world)
     mean, live = engine.cast.averages["ema"].weights, engine.cast.trained["student"].weights
-    assert any((mean[name] != live[name]).any() for name in live) and all(mean[name].abs().max() > 0 for name in live)
+    assert any((mean[name] != live[name]).any() for name in live) and all(
+        mean[name].abs().max() > 0 for name in live
+    )
     frozen = dict(engine.cast.averages["ema"].inner.named_parameters())
     shared = dict(engine.cast.trained["student"].inner.named_parameters())
-    assert all(frozen[name].data_ptr() == shared[name].data_ptr() for name in frozen if name not in live)  # one base for all
+    # one base for all
+    assert all(
+        frozen[name].data_ptr() == shared[name].data_ptr() for name in frozen if name not in live
+    )
 
 
 def by_fit(s, world, family):
-    """(history, the trained weights by role) of the notebooks' `fit` on the engine's own batches and draws."""
+    """(history, the trained weights by role) of the notebooks' `fit` on the engine's own
+    batches and draws.
+    """
     fresh = open_engine(replace(s, out=s.out / "fresh"), world)
     cast = build(family, fresh.recipe, s, world, torch.float32)
     own = {role: net.weights for role, net in cast.trained.items()}
-    optims = {role: torch.optim.AdamW(own[role].values(), lr=learning_rate(s, role, 0), betas=s.betas, weight_decay=0.0) for role in own}
-    history = fit(fresh.recipe.phases, cast.roles, optims, lambda step: fresh.micro_batches(step)[0][0], s.steps, lambda step: fresh.micro_batches(step)[0][1])
+    optims = {
+        role: torch.optim.AdamW(
+            own[role].values(), lr=learning_rate(s, role, 0), betas=s.betas, weight_decay=0.0
+        )
+        for role in own
+    }
+    history = fit(
+        fresh.recipe.phases,
+        cast.roles,
+        optims,
+        lambda step: fresh.micro_batches(step)[0][0],
+        s.steps,
+        lambda step: fresh.micro_batches(step)[0][1],
+    )
     return history, own
 
 
-@pytest.mark.parametrize(("name", "method"), [("sd", "finetune"), ("shapes", "lcm"), ("sd", "swiftbrush")])
+@pytest.mark.parametrize(
+    ("name", "method"), [("sd", "finetune"), ("shapes", "lcm"), ("sd", "swiftbrush")]
+)
 def test_the_notebooks_fit_gives_the_same_weights_bitwise(settings, world, name, method, request):
-    """Denoising, and two networks with an optimiser each, on the tiny Stable Diffusion; LCM on the very network and pictures of the chapters."""
-    more = ["--family", "shapes", "--data", str(request.getfixturevalue("shapes_data"))] if name == "shapes" else []
-    s = settings("--method", method, "--micro", "8", "--clip", "0", "--drop", "0", *more, out=method)
+    """Denoising, and two networks with an optimiser each, on the tiny Stable Diffusion; LCM on
+    the very network and pictures of the chapters.
+    """
+    more = (
+        ["--family", "shapes", "--data", str(request.getfixturevalue("shapes_data"))]
+        if name == "shapes"
+        else []
+    )
+    s = settings(
+        "--method", method, "--micro", "8", "--clip", "0", "--drop", "0", *more, out=method
+    )
     engine = finish(s, world)
     history, own = by_fit(s, world, open_family(name, None, torch.device("cpu")))
     for role, net in engine.cast.trained.items():
-        assert history[f"{role}/loss"] == [line[f"{role}/loss"] for line in losses(s.out)] and len(set(history[f"{role}/loss"])) == 4
+        assert (
+            history[f"{role}/loss"] == [line[f"{role}/loss"] for line in losses(s.out)]
+            and len(set(history[f"{role}/loss"])) == 4
+        )
         assert all((own[role][key] == value).all() for key, value in net.weights.items())
 
 
@@ -114,9 +166,14 @@ def test_a_changed_setting_is_named_when_a_run_is_resumed(settings, world):
         open_engine(settings("--batch", "4"), world)
     with pytest.raises(ValueError, match="hyper: .*eps.* → .*'v'"):
         open_engine(settings("--hyper.weight", "v"), world)
-    with pytest.raises(ValueError, match="holds a run of finetune, not of swiftbrush: name the recipe that it was started with, or use a new --out$"):
+    with pytest.raises(
+        ValueError,
+        match="holds a run of finetune, not of swiftbrush: name the recipe that it was started "
+        "with, or use a new --out$",
+    ):
         open_engine(settings("--method", "swiftbrush"), world)
-    assert open_engine(settings("--lr", "1", "--micro", "2"), world).step == 2  # speed and length may change
+    # speed and length may change
+    assert open_engine(settings("--lr", "1", "--micro", "2"), world).step == 2
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(settings, world):
@@ -127,11 +184,15 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(setting
     before, batches = weights(engine), engine.micro_batches(1)
     broken = [(Batch(batch.x0 * float("nan"), batch.cond), draw) for batch, draw in batches]
     engine.micro_batches = lambda step: broken
-    with pytest.raises(FloatingPointError, match="'student' is not finite at step 1. No weight was changed"):
+    with pytest.raises(
+        FloatingPointError, match="'student' is not finite at step 1. No weight was changed"
+    ):
         engine.advance()
     assert all((value == before[name]).all() for name, value in weights(engine).items())
     saved = load_file(next(s.out.glob("nonfinite-*.safetensors")))
-    assert saved["x0"].isnan().all() and (saved["cond['text']"] == batches[-1][0].cond["text"]).all()
+    assert (
+        saved["x0"].isnan().all() and (saved["cond['text']"] == batches[-1][0].cond["text"]).all()
+    )
     assert open_engine(s, world).step == 1
 
 
@@ -145,12 +206,19 @@ def test_a_full_disk_costs_the_new_checkpoint_only(settings, world, monkeypatch)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     engine.advance()
-    for where, name in ((filesystem.FileSystem, "create_stream"), (Path, "write_text")):  # the shards; run.json
+    # the shards; run.json
+    for where, name in ((filesystem.FileSystem, "create_stream"), (Path, "write_text")):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, no_room)
-            with pytest.raises(OSError, match="step-00000002 could not be written .*No space left.*last good one is .*step-00000001"):
+            with pytest.raises(
+                OSError,
+                match="step-00000002 could not be written .*No space left.*last good one is "
+                ".*step-00000001",
+            ):
                 engine.save(wait=True)
-    assert [path.name for path in complete(s.out)] == ["step-00000001"] and not list(s.out.glob("*.part"))
+    assert [path.name for path in complete(s.out)] == ["step-00000001"] and not list(
+        s.out.glob("*.part")
+    )
 
 
 def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(settings, world):
@@ -165,7 +233,9 @@ def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(settings, worl
                 p.add_(1e-3)  # training goes on while the checkpoint is written
         engine.checkpoints.finish()
         again = open_engine(s, world)
-        assert again.step == step + 1 and all((value == before[name]).all() for name, value in weights(again).items())
+        assert again.step == step + 1 and all(
+            (value == before[name]).all() for name, value in weights(again).items()
+        )
     assert [path.name for path in complete(s.out)] == ["step-00000002", "step-00000003"]
 
 
@@ -193,9 +263,18 @@ def test_chapters_and_recipes_hold_the_same_function_objects(settings):
     from full_scale import settings as asked
 
     assert asked.recipes is recipes
-    for method, name in {"finetune": "denoising", "consistency_distillation": "consistency", "lcm": "consistency", "pcm": "consistency",
-                         "swiftbrush": "vsd", "diff_instruct": "vsd"}.items():
+    for method, name in {
+        "finetune": "denoising",
+        "consistency_distillation": "consistency",
+        "lcm": "consistency",
+        "pcm": "consistency",
+        "swiftbrush": "vsd",
+        "diff_instruct": "vsd",
+    }.items():
         loss = recipes.METHODS[method].__globals__[name]
         assert loss is getattr(dlib, name) and loss.__module__.startswith("dlib.losses.")
-    assert recipe_of(settings(), None, None).phases[0].loss.__globals__["denoising"] is dlib.denoising
+    assert (
+        recipe_of(settings(), None, None).phases[0].loss.__globals__["denoising"]
+        is dlib.denoising
+    )
     assert learning_rate(settings(), "student", 3) == settings().lr

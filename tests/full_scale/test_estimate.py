@@ -1,4 +1,6 @@
-"""The estimate: counts against closed forms and against a real pass, Stable Diffusion 1.5's known size, and what it prints."""
+"""The estimate: counts against closed forms and against a real pass, Stable Diffusion 1.5's
+known size, and what it prints.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,19 @@ WEIGHTS = 859_520_964
 
 
 def settings(*more: str):
-    return read(["finetune", "--batch", "4", "--micro", "2", "--ema", "0", *(("--tiny",) if "--weights" not in more else ()), *more])
+    return read(
+        [
+            "finetune",
+            "--batch",
+            "4",
+            "--micro",
+            "2",
+            "--ema",
+            "0",
+            *(("--tiny",) if "--weights" not in more else ()),
+            *more,
+        ]
+    )
 
 
 def empty(*shape: int, grad: bool = False, dtype=torch.float32):
@@ -34,7 +48,9 @@ def empty(*shape: int, grad: bool = False, dtype=torch.float32):
 
 
 def test_counter_counts_a_chain_exactly():
-    """n tanh keep their n outputs. Backward frees one for each new gradient, and needs two gradients at a time: n + 1."""
+    """n tanh keep their n outputs. Backward frees one for each new gradient, and needs two
+    gradients at a time: n + 1.
+    """
     x, unit = empty(1000, 1000, grad=True), 4_000_000
     with Counter([x]) as alive:
         y = x
@@ -44,30 +60,48 @@ def test_counter_counts_a_chain_exactly():
         total = y.sum()
         del y
         backward(total)
-    assert alive.peak == pytest.approx(6 * unit, abs=100) and alive.now == pytest.approx(unit, abs=100)  # x.grad is left
+    # x.grad is left
+    assert alive.peak == pytest.approx(6 * unit, abs=100) and alive.now == pytest.approx(
+        unit, abs=100
+    )
 
 
 def test_attention_keeps_no_matrix_and_its_work_is_known():
     q = empty(2, 8, 4096, 40, grad=True)
-    found = cost(lambda: backward(F.scaled_dot_product_attention(q, q, q).sum()), [q], torch.bfloat16)
+    found = cost(
+        lambda: backward(F.scaled_dot_product_attention(q, q, q).sum()), [q], torch.bfloat16
+    )
     assert found.flops == 2 * 8 * 4096**2 * 40 * 4 * 3.5  # two products forward, five backward
     assert found.peak < 2 * 8 * 4096**2  # bytes: less than half of one bfloat16 matrix
 
 
 def test_autocast_is_imitated():
-    """Products in bfloat16, with one copy of each trained weight; norms and softmax in float32; float64 is left alone."""
+    """Products in bfloat16, with one copy of each trained weight; norms and softmax in
+    float32; float64 is left alone.
+    """
     weight = nn.Parameter(empty(8, 8))
     with LikeAGpu(torch.bfloat16) as gpu:
         one, two = F.linear(empty(2, 8), weight), F.linear(empty(2, 8), weight)
-        assert one.dtype == two.dtype == (empty(2, 8) @ empty(8, 8)).dtype == torch.bfloat16 and gpu.low(weight) is gpu.low(weight)
-        assert F.layer_norm(one, (8,)).dtype == one.softmax(-1).dtype == F.group_norm(one[..., None], 2).dtype == torch.float32
-        assert (empty(2, 2, dtype=torch.float64) @ empty(2, 2, dtype=torch.float64)).dtype == torch.float64
+        assert one.dtype == two.dtype == (
+            empty(2, 8) @ empty(8, 8)
+        ).dtype == torch.bfloat16 and gpu.low(weight) is gpu.low(weight)
+        assert (
+            F.layer_norm(one, (8,)).dtype
+            == one.softmax(-1).dtype
+            == F.group_norm(one[..., None], 2).dtype
+            == torch.float32
+        )
+        assert (
+            empty(2, 2, dtype=torch.float64) @ empty(2, 2, dtype=torch.float64)
+        ).dtype == torch.float64
     with LikeAGpu(torch.float32):
         assert F.linear(empty(2, 8), weight).dtype == torch.float32
 
 
 def test_flops_of_the_tiny_network_by_hand():
-    """Hooks on a real pass: 2 · outputs · inputs of each layer, 4 · heads · N · M · d of each attention."""
+    """Hooks on a real pass: 2 · outputs · inputs of each layer, 4 · heads · N · M · d of each
+    attention.
+    """
     unet, count = tiny_pipeline().unet, []
 
     def layer(module, inputs, out):
@@ -92,26 +126,46 @@ def test_flops_of_the_tiny_network_by_hand():
 
 
 def test_stable_diffusion_1_5_has_its_published_size(sd15):
-    """859.5 M weights, 0.803 TFLOP a forward pass at 64 × 64, 16 bytes a weight for full training: 13.8 GB."""
+    """859.5 M weights, 0.803 TFLOP a forward pass at 64 × 64, 16 bytes a weight for full
+    training: 13.8 GB.
+    """
     s = settings("--weights", str(sd15), "--micro", "1")
     plan = blueprint(s)
-    assert plan.sides == (4, 64, 64) and plan.empty["text"].shape == (77, 768) and plan.base.predicts == "eps"
+    assert (
+        plan.sides == (4, 64, 64)
+        and plan.empty["text"].shape == (77, 768)
+        and plan.base.predicts == "eps"
+    )
     assert sum(p.numel() for p in plan.base.net.parameters()) == WEIGHTS
     with torch.no_grad():
         batch = plan.batch(1)
-        found = cost(lambda: plan.base.net(batch.x0, empty(1), batch.cond), plan.base.net.parameters(), torch.float32)
+        found = cost(
+            lambda: plan.base.net(batch.x0, empty(1), batch.cond),
+            plan.base.net.parameters(),
+            torch.float32,
+        )
     assert found.flops == pytest.approx(0.803e12, rel=2e-3)
     need = needs(s, processes=4)
     assert need.trained == {"student": WEIGHTS} and need.frozen == need.averages == 0
-    assert sum(need.memory["ddp"][part] for part in ("weights", "gradients", "optimiser")) == 16 * WEIGHTS
-    assert need.memory["ddp"]["copies"] == pytest.approx(2 * WEIGHTS, rel=1e-2)  # all but the norms
-    assert sum(need.memory["fsdp"][part] for part in ("weights", "gradients", "optimiser")) == 4 * WEIGHTS
-    assert need.flops(s) / 4 == pytest.approx(3.08 * 0.803e12, rel=0.01)  # backward is twice forward; its attention is 5/2
+    assert (
+        sum(need.memory["ddp"][part] for part in ("weights", "gradients", "optimiser"))
+        == 16 * WEIGHTS
+    )
+    # all but the norms
+    assert need.memory["ddp"]["copies"] == pytest.approx(2 * WEIGHTS, rel=1e-2)
+    assert (
+        sum(need.memory["fsdp"][part] for part in ("weights", "gradients", "optimiser"))
+        == 4 * WEIGHTS
+    )
+    # backward is twice forward; its attention is 5/2
+    assert need.flops(s) / 4 == pytest.approx(3.08 * 0.803e12, rel=0.01)
     assert need.peak("ddp", 4) > need.peak("fsdp", 4) > 4 * WEIGHTS
 
 
 def saved(plan, s, dtype):
-    """Bytes that autograd keeps for the backward pass, by its own hooks: the part of the peak that they can see."""
+    """Bytes that autograd keeps for the backward pass, by its own hooks: the part of the peak
+    that they can see.
+    """
     recipe, cast = cast_of(plan, s, dtype)
     weights, kept = {p.untyped_storage() for p in cast.trained["student"].inner.parameters()}, {}
 
@@ -137,51 +191,97 @@ def test_flops_are_those_of_pytorchs_counter(more):
     s = settings(*more)
     recipe, cast = cast_of(plan := blueprint(s), s, torch.bfloat16)
     with FlopCounterMode(display=False) as theirs, LikeAGpu(torch.bfloat16):
-        backward(recipe.phases[0].loss(cast.roles, plan.batch(s.micro), step_draws(0, 0, range(s.micro))).value)
+        backward(
+            recipe.phases[0]
+            .loss(cast.roles, plan.batch(s.micro), step_draws(0, 0, range(s.micro)))
+            .value
+        )
     assert theirs.get_total_flops() == needs(s).phases[0][2].flops
 
 
 def test_recompute_trades_work_for_memory():
-    plain, again, third = (needs(settings("--micro", "16", "--batch", "16", *more)).phases[0][2] for more in ((), *[("--recompute",)] * 2))
+    plain, again, third = (
+        needs(settings("--micro", "16", "--batch", "16", *more)).phases[0][2]
+        for more in ((), *[("--recompute",)] * 2)
+    )
     assert again == third  # nothing waits for Python's garbage collector
     assert again.peak < 0.8 * plain.peak and 1.1 * plain.flops < again.flops < 1.34 * plain.flops
 
 
 def test_adapters_are_counted_and_the_base_once():
     s = settings("--lora-rank", "4", "--ema", "0.9", "--lora-targets", "to_q")
-    layers = [layer for name, layer in tiny_pipeline().unet.named_modules() if name.endswith("to_q")]
-    wanted, base = 4 * sum(layer.in_features + layer.out_features for layer in layers), sum(p.numel() for p in tiny_pipeline().unet.parameters())
+    layers = [
+        layer for name, layer in tiny_pipeline().unet.named_modules() if name.endswith("to_q")
+    ]
+    wanted, base = (
+        4 * sum(layer.in_features + layer.out_features for layer in layers),
+        sum(p.numel() for p in tiny_pipeline().unet.parameters()),
+    )
     need = needs(s)
     assert need.trained == {"student": wanted} and need.frozen == base and need.averages == wanted
-    assert need.memory["ddp"]["weights"] == 2 * base + 4 * wanted and need.memory["ddp"]["optimiser"] == 8 * wanted
+    assert (
+        need.memory["ddp"]["weights"] == 2 * base + 4 * wanted
+        and need.memory["ddp"]["optimiser"] == 8 * wanted
+    )
 
 
 def test_phases_add_up(monkeypatch):
-    """Two networks, the second at every other step and with a teacher's pass; what one leaves in the memo, the other finds."""
+    """Two networks, the second at every other step and with a teacher's pass; what one leaves
+    in the memo, the other finds.
+    """
 
     def method(schedule, null=None):
         def student(roles, batch, draw):
-            batch.memo["made"] = roles["student"](batch.x0, schedule.at(0.5), batch.cond).raw.detach()
-            return Loss(roles["student"](batch.x0, schedule.at(0.5), batch.cond).raw.square().mean(), {})
+            batch.memo["made"] = roles["student"](
+                batch.x0, schedule.at(0.5), batch.cond
+            ).raw.detach()
+            return Loss(
+                roles["student"](batch.x0, schedule.at(0.5), batch.cond).raw.square().mean(), {}
+            )
 
         def fake(roles, batch, draw):
-            return Loss(roles["fake"](batch.memo["made"], schedule.at(0.5), batch.cond).raw.square().mean(), {})
+            return Loss(
+                roles["fake"](batch.memo["made"], schedule.at(0.5), batch.cond)
+                .raw.square()
+                .mean(),
+                {},
+            )
 
-        return Recipe((Phase("student", student), Phase("fake", fake, every=2)), ("student", "teacher", "fake"))
+        return Recipe(
+            (Phase("student", student), Phase("fake", fake, every=2)),
+            ("student", "teacher", "fake"),
+        )
 
     monkeypatch.setitem(recipes.METHODS, "two", method)
     s = read(["--method", "two", "--tiny", "--batch", "8", "--micro", "2", "--fake-rank", "2"])
     need = needs(s)
     (_, _, first), (role, every, second) = need.phases
-    assert list(need.trained) == ["student", "fake"] and (role, every) == ("fake", 2) and need.trained["fake"] < need.trained["student"]
-    assert need.flops(s) == (first.flops + second.flops / 2) * 4 and need.step == 4 * need.trained["student"]
+    assert (
+        list(need.trained) == ["student", "fake"]
+        and (role, every) == ("fake", 2)
+        and need.trained["fake"] < need.trained["student"]
+    )
+    assert (
+        need.flops(s) == (first.flops + second.flops / 2) * 4
+        and need.step == 4 * need.trained["student"]
+    )
 
 
 def test_gradients_are_not_counted_as_activations(monkeypatch):
     """The sum of all weights has gradients and nothing else."""
 
     def method(schedule, null=None):
-        return Recipe((Phase("student", lambda roles, batch, draw: Loss(sum(w.sum() for w in roles["student"].net.parameters()), {})),), ("student",))
+        return Recipe(
+            (
+                Phase(
+                    "student",
+                    lambda roles, batch, draw: Loss(
+                        sum(w.sum() for w in roles["student"].net.parameters()), {}
+                    ),
+                ),
+            ),
+            ("student",),
+        )
 
     monkeypatch.setitem(recipes.METHODS, "sum", method)
     need = needs(read(["--method", "sum", "--tiny"]))
@@ -200,15 +300,30 @@ def test_report_says_everything_and_its_settings_are_a_recipe(tmp_path):
     said = estimate.report(s, processes=2)
     table = said.split("# settings\n")[1].split("# parameters")[0]
     (tmp_path / "again.toml").write_text(table)
-    assert tomllib.loads(table)["hyper"] == {"weight": "eps"} and as_table(read([str(tmp_path / "again.toml")])) == as_table(s)
-    assert "student, trained" in said and "memory of one of 2 process(es)" in said and "fsdp" in said and "ASSUMING 35%" in said and "H200" in said
-    assert "fsdp" not in estimate.report(settings("--lora-rank", "2", "--device", "cpu")).split("# memory")[1]
+    assert tomllib.loads(table)["hyper"] == {"weight": "eps"} and as_table(
+        read([str(tmp_path / "again.toml")])
+    ) == as_table(s)
+    assert (
+        "student, trained" in said
+        and "memory of one of 2 process(es)" in said
+        and "fsdp" in said
+        and "ASSUMING 35%" in said
+        and "H200" in said
+    )
+    assert (
+        "fsdp"
+        not in estimate.report(settings("--lora-rank", "2", "--device", "cpu")).split("# memory")[
+            1
+        ]
+    )
     assert "no time is given for float32" in estimate.report(settings("--device", "cpu"))
 
 
 def test_latents_have_the_shape_of_the_data(tmp_path):
     (tmp_path / "info.json").write_text(json.dumps({"shape": [4, 8, 24]}))
-    assert blueprint(settings("--data", str(tmp_path))).sides == (4, 8, 24) and blueprint(settings()).sides == (4, 16, 16)
+    assert blueprint(settings("--data", str(tmp_path))).sides == (4, 8, 24) and blueprint(
+        settings()
+    ).sides == (4, 16, 16)
 
 
 def test_dry_run_and_command_line(capsys, monkeypatch):
@@ -217,15 +332,20 @@ def test_dry_run_and_command_line(capsys, monkeypatch):
     dry = capsys.readouterr().out
     estimate.main(words)
     assert dry == capsys.readouterr().out and "memory of one of 1 process(es)" in dry
-    for rank, said in (("0", "memory of one of 2 process(es)"), ("1", "")):  # as torchrun starts them: one of them speaks
+    # as torchrun starts them: one of them speaks
+    for rank, said in (("0", "memory of one of 2 process(es)"), ("1", "")):
         with monkeypatch.context() as patch:
             for name, value in {"RANK": rank, "WORLD_SIZE": "2"}.items():
                 patch.setenv(name, value)
             train.main([*words, "--dry-run"])
         out = capsys.readouterr().out
         assert said in out and bool(out) == bool(said)
-    for more, match in ((["--processes", "x"], "--processes x: wanted a whole number"), (["--processes", "3"], "not a multiple of 3 process"),
-                        (["--processes"], "--processes : wanted"), (["--weights", "both"], "both --weights and --tiny")):
+    for more, match in (
+        (["--processes", "x"], "--processes x: wanted a whole number"),
+        (["--processes", "3"], "not a multiple of 3 process"),
+        (["--processes"], "--processes : wanted"),
+        (["--weights", "both"], "both --weights and --tiny"),
+    ):
         with pytest.raises(SystemExit, match=f"^full_scale.estimate: .*{match}"):
             estimate.main([*words, *more])
 
@@ -239,7 +359,9 @@ def test_weights_without_configuration(tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", absent)
-    with pytest.raises(ValueError, match="no such folder, and the hub did not give unet/config.json"):
+    with pytest.raises(
+        ValueError, match="no such folder, and the hub did not give unet/config.json"
+    ):
         blueprint(settings("--weights", "someone/model"))
 
 

@@ -1,4 +1,6 @@
-"""Scores against their definitions, on shapes whose truth is known and with a random tiny CLIP; bad folders and bad rows."""
+"""Scores against their definitions, on shapes whose truth is known and with a random tiny
+CLIP; bad folders and bad rows.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,29 @@ def clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     torch.manual_seed(0)
     pipe = tiny_pipeline()
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8}
-    text = {**small, "vocab_size": len(pipe.tokenizer), "max_position_embeddings": 16, "eos_token_id": pipe.tokenizer.eos_token_id}
-    CLIPModel(CLIPConfig(text_config=text, vision_config={**small, "image_size": 16, "patch_size": 8}, projection_dim=8)).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "projection_dim": 8,
+    }
+    text = {
+        **small,
+        "vocab_size": len(pipe.tokenizer),
+        "max_position_embeddings": 16,
+        "eos_token_id": pipe.tokenizer.eos_token_id,
+    }
+    CLIPModel(
+        CLIPConfig(
+            text_config=text,
+            vision_config={**small, "image_size": 16, "patch_size": 8},
+            projection_dim=8,
+        )
+    ).save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    ).save_pretrained(folder)
     pipe.tokenizer.save_pretrained(folder)
     return folder
 
@@ -66,35 +87,73 @@ def test_wrong_captions_and_noise_score_as_wrong(shapes, tmp_path):
     wrong.mkdir()
     for n, file in enumerate(sorted((shapes / "0").glob("*.png"))[:16]):
         (wrong / file.name).write_bytes(file.read_bytes())
-        (wrong / file.with_suffix(".txt").name).write_text("a large green triangle above a small red circle")
+        (wrong / file.with_suffix(".txt").name).write_text(
+            "a large green triangle above a small red circle"
+        )
     assert scores(command.run(Config(pictures=wrong)))["shapes"]["accuracy"] < 0.3
     noise = tmp_path / "noise"
     noise.mkdir()
     for n in range(16):
         Image.effect_noise((16, 16), 90).convert("RGB").save(noise / f"{n}.png")
-    far, near = (scores(command.run(Config(pictures=folder, real=shapes / "1")))["patches"]["frechet"] for folder in (noise, shapes / "0"))
+    far, near = (
+        scores(command.run(Config(pictures=folder, real=shapes / "1")))["patches"]["frechet"]
+        for folder in (noise, shapes / "0")
+    )
     assert far > 10 * near
 
 
 def test_clip_score_and_frechet_are_their_definitions(shapes, clip):
-    said = scores(command.run(Config(pictures=shapes / "0", real=shapes / "1", clip=str(clip), encoder=str(clip), batch=5)))
+    said = scores(
+        command.run(
+            Config(
+                pictures=shapes / "0",
+                real=shapes / "1",
+                clip=str(clip),
+                encoder=str(clip),
+                batch=5,
+            )
+        )
+    )
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
     model, pairs = CLIPModel.from_pretrained(clip), read_pairs(shapes / "0", "")[0]
-    tokenise, prepare = AutoTokenizer.from_pretrained(clip), CLIPImageProcessor.from_pretrained(clip)
+    tokenise, prepare = (
+        AutoTokenizer.from_pretrained(clip),
+        CLIPImageProcessor.from_pretrained(clip),
+    )
     one = []
     with torch.no_grad():
         for pair in pairs[:4]:
-            output = model(**tokenise(pair.caption, truncation=True, max_length=16, return_tensors="pt"), **prepare(pair.picture, return_tensors="pt"))
-            one.append(100 * max(output.logits_per_image.item() / model.logit_scale.exp().item(), 0))
+            output = model(
+                **tokenise(pair.caption, truncation=True, max_length=16, return_tensors="pt"),
+                **prepare(pair.picture, return_tensors="pt"),
+            )
+            one.append(
+                100 * max(output.logits_per_image.item() / model.logit_scale.exp().item(), 0)
+            )
     assert said["clip_score"]["each"][:4] == pytest.approx(one, abs=1e-3)
     assert said["clip_score"]["mean"] == pytest.approx(sum(said["clip_score"]["each"]) / 32)
-    a, b = (judges.features(str(clip), read_pairs(shapes / seed, "")[0], 7, torch.device("cpu")) for seed in "01")
-    assert a.shape == (32, 8) and said["frechet"]["distance"] == pytest.approx(metrics.frechet(a, b), rel=1e-4)
+    a, b = (
+        judges.features(str(clip), read_pairs(shapes / seed, "")[0], 7, torch.device("cpu"))
+        for seed in "01"
+    )
+    assert a.shape == (32, 8) and said["frechet"]["distance"] == pytest.approx(
+        metrics.frechet(a, b), rel=1e-4
+    )
 
 
 def test_what_sample_wrote_is_read_with_its_prompts():
-    made = sample.run(sample.Config(prompt=("a red circle", "a cat"), n=2, tiny=True, solver="ddim", steps=1, height=32, width=32))
+    made = sample.run(
+        sample.Config(
+            prompt=("a red circle", "a cat"),
+            n=2,
+            tiny=True,
+            solver="ddim",
+            steps=1,
+            height=32,
+            width=32,
+        )
+    )
     pairs, bad = read_pairs(made, "--pictures")
     assert [pair.caption for pair in pairs] == ["a red circle"] * 2 + ["a cat"] * 2 and not bad
     assert "shapes" not in scores(command.run(Config(pictures=made)))
@@ -111,13 +170,19 @@ def test_broken_rows_are_counted_and_named(shapes, tmp_path, capsys):
     assert len(bad) == 1 and "broken.png" in bad[0] and "BAD ROWS: 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("change, match", [
-    ({"pictures": Path("nowhere")}, "--pictures nowhere: no such folder"),
-    ({"real": Path("nowhere")}, "--real nowhere: no such folder"),
-    ({"batch": 0}, "--batch 0"),
-    ({"encoder": "x"}, "--encoder measures a distance to real pictures: add --real"),
-    ({"clip": "nowhere"}, "--clip nowhere: no folder with a config.json there.*hf download openai/clip"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        ({"pictures": Path("nowhere")}, "--pictures nowhere: no such folder"),
+        ({"real": Path("nowhere")}, "--real nowhere: no such folder"),
+        ({"batch": 0}, "--batch 0"),
+        ({"encoder": "x"}, "--encoder measures a distance to real pictures: add --real"),
+        (
+            {"clip": "nowhere"},
+            "--clip nowhere: no folder with a config.json there.*hf download openai/clip",
+        ),
+    ],
+)
 def test_bad_requests_are_answered_and_leave_nothing(shapes, tmp_path, change, match):
     with pytest.raises(ValueError, match=match):
         command.run(Config(**{"pictures": shapes / "0", **change}))

@@ -1,4 +1,6 @@
-"""What a run becomes: a pipeline and LoRA files that stock diffusers reads back, keys that ComfyUI's naming rule explains."""
+"""What a run becomes: a pipeline and LoRA files that stock diffusers reads back, keys that
+ComfyUI's naming rule explains.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import full_scale.sample as sampling
-from dlib.lora import LowRank, adapters
+from dlib.lora import LowRank
 from full_scale import card, checkpoint, export, families, lora_files, sd, world as processes
 from full_scale.config import Config
 from full_scale.export import Export
@@ -28,8 +30,25 @@ from full_scale.settings import as_table, read, recipe_of
 from full_scale.tiny import tiny_pipeline
 from full_scale.weights import add_lora
 
-EVERY = ("conv_in", "conv1", "conv2", "conv_shortcut", "conv", "conv_out", "linear_1", "linear_2", "time_emb_proj", "proj_in", "proj_out",
-         "to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2")
+EVERY = (
+    "conv_in",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "conv",
+    "conv_out",
+    "linear_1",
+    "linear_2",
+    "time_emb_proj",
+    "proj_in",
+    "proj_out",
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "net.0.proj",
+    "net.2",
+)
 """Every linear layer and convolution of the U-Net."""
 
 
@@ -51,9 +70,13 @@ def free_port() -> int:
 
 
 def cast_of(s, world):
-    """The cast of a run whose weights have left their start, by another amount in the average than in the student."""
+    """The cast of a run whose weights have left their start, by another amount in the average
+    than in the student.
+    """
     family = families.open_family("sd", None, torch.device("cpu"))
-    cast = build(family, recipe_of(s, family.denoiser().schedule, family.null()), s, world, torch.float32)
+    cast = build(
+        family, recipe_of(s, family.denoiser().schedule, family.null()), s, world, torch.float32
+    )
     torch.manual_seed(5)
     with torch.no_grad():
         for part in (cast.trained["student"], *cast.averages.values()):
@@ -72,12 +95,22 @@ def save(s, world, *steps: int):
 
 def _shards(rank: int, folder: Path, port: int) -> None:
     """One of two processes of an FSDP2 run."""
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     world = processes.start("cpu")
     s = settings(folder / "run", "--ema", "0", "--parallel", "fsdp")
     family = families.open_family("sd", None, torch.device("cpu"))
-    cast = build(family, recipe_of(s, family.denoiser().schedule, family.null()), s, world, torch.float32)
-    checkpoint.Checkpoints(s.out, 1, world).save(1, cast.state(), {"settings": as_table(s)}, wait=True)
+    cast = build(
+        family, recipe_of(s, family.denoiser().schedule, family.null()), s, world, torch.float32
+    )
+    checkpoint.Checkpoints(s.out, 1, world).save(
+        1, cast.state(), {"settings": as_table(s)}, wait=True
+    )
     processes.stop()
 
 
@@ -87,7 +120,11 @@ def test_one_process_reads_what_two_sharded(tmp_path):
     assert len(list((tmp_path / "run" / "step-00000001").glob("*.distcp"))) == 2
     part, found = export.student(tmp_path / "run" / "step-00000001")
     want = tiny_pipeline().unet.state_dict()
-    assert part == "student" and all(torch.equal(found[f"unet.{name}"], value) for name, value in want.items()) and len(found) == len(want)
+    assert (
+        part == "student"
+        and all(torch.equal(found[f"unet.{name}"], value) for name, value in want.items())
+        and len(found) == len(want)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +138,27 @@ def full(one, tmp_path_factory):
 @pytest.fixture(scope="module")
 def lora(one, tmp_path_factory):
     """A LoRA run on every layer, α/r no power of two: (folder, cast, export)."""
-    s = settings(tmp_path_factory.mktemp("lora") / "run", "--ema", "0", "--lora-rank", "3", "--lora-alpha", "5", "--lora-targets", *EVERY)
+    s = settings(
+        tmp_path_factory.mktemp("lora") / "run",
+        "--ema",
+        "0",
+        "--lora-rank",
+        "3",
+        "--lora-alpha",
+        "5",
+        "--lora-targets",
+        *EVERY,
+    )
     cast = save(s, one, 2)
     return s.out, cast, export.run(Export(s.out))
 
 
 def raw(net) -> torch.Tensor:
     """What a network says at one fixed input."""
-    x, text = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1)), torch.ones(2, 16, 32)
+    x, text = (
+        torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1)),
+        torch.ones(2, 16, 32),
+    )
     with torch.no_grad():
         return net(x, torch.tensor([999.0, 20.5]), {"text": text})
 
@@ -116,24 +166,41 @@ def raw(net) -> torch.Tensor:
 def test_pipeline_reloads_bit_equal_and_is_the_average(full):
     _, cast, out = full
     pipe = StableDiffusionPipeline.from_pretrained(out)
-    want, live = cast.averages["ema"].inner.unet.state_dict(), cast.trained["student"].inner.unet.state_dict()
+    want, live = (
+        cast.averages["ema"].inner.unet.state_dict(),
+        cast.trained["student"].inner.unet.state_dict(),
+    )
     found = pipe.unet.state_dict()
-    assert found.keys() == want.keys() and all(torch.equal(found[name], want[name]) for name in want)
+    assert found.keys() == want.keys() and all(
+        torch.equal(found[name], want[name]) for name in want
+    )
     assert not torch.equal(found["conv_in.weight"], live["conv_in.weight"])
     assert torch.equal(raw(sd.UNetCall(pipe.unet.eval())), raw(cast.averages["ema"].inner))
     said = json.loads((out / "settings.json").read_text())
-    assert said["step"] == 7 and said["what"] == "averaged student" and said["settings"]["ema"] == 0.9
-    assert type(pipe.scheduler) is DDIMScheduler and pipe.scheduler.config.timestep_spacing == "leading"  # the weights' own
+    assert (
+        said["step"] == 7
+        and said["what"] == "averaged student"
+        and said["settings"]["ema"] == 0.9
+    )
+    # the weights' own
+    assert (
+        type(pipe.scheduler) is DDIMScheduler
+        and pipe.scheduler.config.timestep_spacing == "leading"
+    )
 
 
 def test_sample_takes_the_exported_folder(full, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    made = sampling.run(Config(prompt=("a cat",), weights=str(full[2]), solver="ddim", steps=2, omega=0.0))
+    made = sampling.run(
+        Config(prompt=("a cat",), weights=str(full[2]), solver="ddim", steps=2, omega=0.0)
+    )
     assert Image.open(made / "000.png").size == (128, 128)
 
 
 def test_lora_reads_back_through_peft_like_our_twin(lora):
-    """Both files, on all 2-D and 4-D layers: the same function as the twin, to 1e-6 of its values, and far from the base's."""
+    """Both files, on all 2-D and 4-D layers: the same function as the twin, to 1e-6 of its
+    values, and far from the base's.
+    """
     _, cast, out = lora
     want, base = raw(cast.output.net), raw(cast.roles["teacher"].net)
     assert (want - base).abs().max() > 0.1
@@ -144,37 +211,91 @@ def test_lora_reads_back_through_peft_like_our_twin(lora):
 
 
 def test_comfyui_keys_name_every_adapted_layer(lora):
-    """By the rule itself, on the U-Net's own list of weights: `lora_unet_` + the name with underscores, α/r · up · down = ΔW."""
+    """By the rule itself, on the U-Net's own list of weights: `lora_unet_` + the name with
+    underscores, α/r · up · down = ΔW.
+    """
     _, cast, out = lora
     values = load_file(out / lora_files.KOHYA)
-    rule = {f"lora_unet_{name.removesuffix('.weight').replace('.', '_')}": (name.removesuffix(".weight"), weight)
-            for name, weight in tiny_pipeline().unet.state_dict().items() if name.endswith(".weight") and weight.ndim > 1}
-    layers = {name.removeprefix("unet."): layer for name, layer in cast.trained["student"].inner.named_modules() if isinstance(layer, LowRank)}
-    assert {key.split(".", 1)[0] for key in values} == rule.keys() and {name for name, _ in rule.values()} == layers.keys()
+    rule = {
+        f"lora_unet_{name.removesuffix('.weight').replace('.', '_')}": (
+            name.removesuffix(".weight"),
+            weight,
+        )
+        for name, weight in tiny_pipeline().unet.state_dict().items()
+        if name.endswith(".weight") and weight.ndim > 1
+    }
+    layers = {
+        name.removeprefix("unet."): layer
+        for name, layer in cast.trained["student"].inner.named_modules()
+        if isinstance(layer, LowRank)
+    }
+    assert {key.split(".", 1)[0] for key in values} == rule.keys() and {
+        name for name, _ in rule.values()
+    } == layers.keys()
     for key, (name, weight) in rule.items():
-        down, up, alpha = (values.pop(f"{key}.{part}") for part in ("lora_down.weight", "lora_up.weight", "alpha"))
-        assert down.shape == (3, *weight.shape[1:]) and up.shape == (weight.shape[0], 3, *(1,) * (weight.ndim - 2)) and alpha.shape == ()
-        change = alpha / len(down) * torch.einsum("or...,ri...->oi...", up.expand(*up.shape[:2], *down.shape[2:]), down)
+        down, up, alpha = (
+            values.pop(f"{key}.{part}")
+            for part in ("lora_down.weight", "lora_up.weight", "alpha")
+        )
+        assert (
+            down.shape == (3, *weight.shape[1:])
+            and up.shape == (weight.shape[0], 3, *(1,) * (weight.ndim - 2))
+            and alpha.shape == ()
+        )
+        change = (
+            alpha
+            / len(down)
+            * torch.einsum("or...,ri...->oi...", up.expand(*up.shape[:2], *down.shape[2:]), down)
+        )
         ours = layers[name].folded().detach() - layers[name].weight
-        assert (change - ours).abs().max() < 1e-6 * layers[name].weight.abs().max().clamp_min(1), key
+        assert (change - ours).abs().max() < 1e-6 * layers[name].weight.abs().max().clamp_min(
+            1
+        ), key
     assert not values
     with safe_open(out / lora_files.KOHYA, "pt") as file:
-        assert file.metadata()["ss_network_dim"] == "3" and file.metadata()["ss_network_alpha"] == "5.0"
+        assert (
+            file.metadata()["ss_network_dim"] == "3"
+            and file.metadata()["ss_network_alpha"] == "5.0"
+        )
 
 
 def test_sample_takes_a_lora(lora, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     tiny_pipeline().save_pretrained("weights")
-    one = Config(prompt=("a cat",), weights="weights", solver="ddim", grid="sd_trailing", steps=2, omega=0.0)
-    plain, changed = (np.asarray(Image.open(sampling.run(c) / "000.png")) for c in (one, replace(one, lora=lora[2] / lora_files.DIFFUSERS)))
+    one = Config(
+        prompt=("a cat",),
+        weights="weights",
+        solver="ddim",
+        grid="sd_trailing",
+        steps=2,
+        omega=0.0,
+    )
+    plain, changed = (
+        np.asarray(Image.open(sampling.run(c) / "000.png"))
+        for c in (one, replace(one, lora=lora[2] / lora_files.DIFFUSERS))
+    )
     assert (plain != changed).mean() > 0.5
 
 
-@pytest.mark.parametrize("break_it, match", [
-    (lambda values: {}, "no LoRA|0 of its 0 layers"),
-    (lambda values: {name.replace("to_q", "to_z"): value for name, value in values.items()}, "of its .* layers exist"),
-    (lambda values: {name: value[..., :1].contiguous() if "lora_A" in name else value for name, value in values.items()}, "does not fit these weights"),
-])
+@pytest.mark.parametrize(
+    "break_it, match",
+    [
+        (lambda values: {}, "no LoRA|0 of its 0 layers"),
+        (
+            lambda values: {
+                name.replace("to_q", "to_z"): value for name, value in values.items()
+            },
+            "of its .* layers exist",
+        ),
+        (
+            lambda values: {
+                name: value[..., :1].contiguous() if "lora_A" in name else value
+                for name, value in values.items()
+            },
+            "does not fit these weights",
+        ),
+    ],
+)
 def test_a_lora_that_does_not_fit_is_refused(lora, tmp_path, break_it, match):
     values = load_file(lora[2] / lora_files.DIFFUSERS)
     save_file(break_it(values), tmp_path / "odd.safetensors")
@@ -184,26 +305,40 @@ def test_a_lora_that_does_not_fit_is_refused(lora, tmp_path, break_it, match):
 
 def test_a_lora_file_that_is_none(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"12345678")
-    for name, match in (("absent.safetensors", "wanted a .safetensors file"), ("cut.safetensors", "is no LoRA")):
+    for name, match in (
+        ("absent.safetensors", "wanted a .safetensors file"),
+        ("cut.safetensors", "is no LoRA"),
+    ):
         with pytest.raises(ValueError, match=match):
             add_lora(tiny_pipeline(), tmp_path / name)
 
 
 def test_a_student_who_is_told_omega(one, tmp_path, monkeypatch):
-    """All weights with an input for ω: stock diffusers gives it guidance_scale − 1, our sampler --omega, and both pictures are alike."""
+    """All weights with an input for ω: stock diffusers gives it guidance_scale − 1, our
+    sampler --omega, and both pictures are alike.
+    """
     monkeypatch.chdir(tmp_path)
-    s = read(["lcm", "--tiny", "--out", "run", "--ema", "0", "--target-decay", "0", "--no-recompute"])
+    s = read(
+        ["lcm", "--tiny", "--out", "run", "--ema", "0", "--target-decay", "0", "--no-recompute"]
+    )
     cast = save(s, one, 1)
     out = export.run(Export(s.out))
     pipe = StableDiffusionPipeline.from_pretrained(out)
     assert type(pipe.scheduler) is LCMScheduler and pipe.unet.config.time_cond_proj_dim == 256
     live = cast.trained["student"].inner.unet.state_dict()
     assert all(torch.equal(live[name], value) for name, value in pipe.unet.state_dict().items())
-    config = Config(prompt=("a cat",), weights=str(out), solver="ddim", grid="sd_trailing", steps=1, omega=7.0)
-    ours, other = (np.asarray(Image.open(sampling.run(c) / "000.png")).astype(int) for c in (config, replace(config, omega=2.0)))
+    config = Config(
+        prompt=("a cat",), weights=str(out), solver="ddim", grid="sd_trailing", steps=1, omega=7.0
+    )
+    ours, other = (
+        np.asarray(Image.open(sampling.run(c) / "000.png")).astype(int)
+        for c in (config, replace(config, omega=2.0))
+    )
     pipe.scheduler = card.scheduler("swiftbrush", pipe.scheduler)
     x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    theirs = np.asarray(pipe("a cat", latents=x, num_inference_steps=1, guidance_scale=8.0).images[0]).astype(int)
+    theirs = np.asarray(
+        pipe("a cat", latents=x, num_inference_steps=1, guidance_scale=8.0).images[0]
+    ).astype(int)
     assert np.abs(ours - theirs).max() <= 1 and np.abs(other - ours).max() > 2
     with pytest.raises(ValueError, match="distilled student that takes ω"):
         families.open_family("sd", str(out), torch.device("cpu")).denoiser()
@@ -211,7 +346,9 @@ def test_a_student_who_is_told_omega(one, tmp_path, monkeypatch):
 
 def test_a_chosen_step_and_a_chosen_folder(full, tmp_path):
     out = export.run(Export(full[0], step=3, to=tmp_path / "mine"))
-    assert out == tmp_path / "mine" and json.loads((out / "settings.json").read_text())["step"] == 3
+    assert (
+        out == tmp_path / "mine" and json.loads((out / "settings.json").read_text())["step"] == 3
+    )
     assert not [path for path in tmp_path.iterdir() if path != out]
 
 
@@ -223,13 +360,25 @@ def test_bad_requests(full, lora, tmp_path, monkeypatch):
     refused(Export(tmp_path / "nowhere"), "no such folder; name the --out")
     refused(Export(tmp_path), "no complete checkpoint")
     refused(Export(full[0], step=5), "--step 5: .* steps 3, 7;")
-    refused(Export(full[0]), "export exists and is not empty; nothing was overwritten. Pass --to .*export-001")
-    monkeypatch.setattr(export, "student", lambda path: ("student", {"unet.conv_in.weight": torch.zeros(1)}))
+    refused(
+        Export(full[0]),
+        "export exists and is not empty; nothing was overwritten. Pass --to .*export-001",
+    )
+    monkeypatch.setattr(
+        export, "student", lambda path: ("student", {"unet.conv_in.weight": torch.zeros(1)})
+    )
     refused(Export(full[0], to=tmp_path / "a"), "trained another network")
     refused(Export(lora[0], to=tmp_path / "b"), "not in both")
-    one_wrong = {f"unet.{name}": torch.zeros(1) if name == "conv_in.bias" else value for name, value in tiny_pipeline().unet.state_dict().items()}
-    monkeypatch.setattr(export, "student", lambda path: ("student", one_wrong))  # it would be broadcast
-    refused(Export(full[0], to=tmp_path / "c"), "1 weights differ in name or shape, first .*conv_in.bias")
+    one_wrong = {
+        f"unet.{name}": torch.zeros(1) if name == "conv_in.bias" else value
+        for name, value in tiny_pipeline().unet.state_dict().items()
+    }
+    # it would be broadcast
+    monkeypatch.setattr(export, "student", lambda path: ("student", one_wrong))
+    refused(
+        Export(full[0], to=tmp_path / "c"),
+        "1 weights differ in name or shape, first .*conv_in.bias",
+    )
     assert not any(tmp_path.iterdir())
     with pytest.raises(SystemExit, match="^full_scale.export: .*no such folder"):
         export.main([str(tmp_path / "nowhere")])
@@ -239,31 +388,68 @@ def test_a_damaged_checkpoint_names_itself(one, tmp_path):
     s = settings(tmp_path / "run", "--ema", "0", "--lora-rank", "1", "--lora-targets", "to_q")
     save(s, one, 1)
     next((s.out / "step-00000001").glob("*.distcp")).unlink()
-    with pytest.raises(ValueError, match="step-00000001 cannot be read .*choose another with --step"):
+    with pytest.raises(
+        ValueError, match="step-00000001 cannot be read .*choose another with --step"
+    ):
         export.run(Export(s.out))
 
 
 def test_scheduler_of_each_method_keeps_the_weights_noise_levels(v_pipe):
     want = v_pipe.scheduler.alphas_cumprod
-    lcm, one, pcm = (card.scheduler(method, v_pipe.scheduler) for method in ("lcm", "swiftbrush", "pcm"))
-    assert type(lcm) is LCMScheduler and type(one) is DDIMScheduler and type(pcm) is TCDScheduler and card.scheduler("finetune", v_pipe.scheduler) is v_pipe.scheduler
+    lcm, one, pcm = (
+        card.scheduler(method, v_pipe.scheduler) for method in ("lcm", "swiftbrush", "pcm")
+    )
+    assert (
+        type(lcm) is LCMScheduler
+        and type(one) is DDIMScheduler
+        and type(pcm) is TCDScheduler
+        and card.scheduler("finetune", v_pipe.scheduler) is v_pipe.scheduler
+    )
     for found in (lcm, one, pcm):
-        assert torch.equal(found.alphas_cumprod, want) and found.config.prediction_type == "v_prediction" and not found.config.clip_sample
+        assert (
+            torch.equal(found.alphas_cumprod, want)
+            and found.config.prediction_type == "v_prediction"
+            and not found.config.clip_sample
+        )
     one.set_timesteps(4)
     lcm.set_timesteps(4)
-    assert one.timesteps.tolist() == [999, 749, 499, 249] and one.final_alpha_cumprod == 1.0 and lcm.timesteps.tolist() == [999, 759, 499, 259]
+    assert (
+        one.timesteps.tolist() == [999, 749, 499, 249]
+        and one.final_alpha_cumprod == 1.0
+        and lcm.timesteps.tolist() == [999, 759, 499, 259]
+    )
 
 
 def test_card_states_licence_base_and_use(lora):
     about = json.loads((lora[2] / "settings.json").read_text())
     silent = (lora[2] / "README.md").read_text()
-    assert "states no licence" in silent and "license:" not in silent and "| lora_rank | `3` |" in silent
+    assert (
+        "states no licence" in silent
+        and "license:" not in silent
+        and "| lora_rank | `3` |" in silent
+    )
     about |= {"licence": "creativeml-openrail-m"}
-    about["settings"] |= {"weights": "someone/model", "method": "lcm", "sampler": "lcm", "sampler_grid": "lcm", "sampler_steps": 4, "sampler_omega": 0.0}
+    about["settings"] |= {
+        "weights": "someone/model",
+        "method": "lcm",
+        "sampler": "lcm",
+        "sampler_grid": "lcm",
+        "sampler_steps": 4,
+        "sampler_omega": 0.0,
+    }
     said = card.text(about, lora=True)
-    assert said.startswith("---\nlicense: creativeml-openrail-m\n") and "base_model: someone/model\n" in said
-    assert "LCMScheduler.from_config(pipe.scheduler.config)" in said and "num_inference_steps=4, guidance_scale=1)" in said
-    assert "--weights someone/model --lora FOLDER/pytorch_lora_weights.safetensors" in said and "--solver lcm --grid lcm --steps 4 --omega 0" in said
+    assert (
+        said.startswith("---\nlicense: creativeml-openrail-m\n")
+        and "base_model: someone/model\n" in said
+    )
+    assert (
+        "LCMScheduler.from_config(pipe.scheduler.config)" in said
+        and "num_inference_steps=4, guidance_scale=1)" in said
+    )
+    assert (
+        "--weights someone/model --lora FOLDER/pytorch_lora_weights.safetensors" in said
+        and "--solver lcm --grid lcm --steps 4 --omega 0" in said
+    )
 
 
 def test_examples():

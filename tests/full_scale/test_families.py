@@ -24,24 +24,49 @@ def test_examples(name):
 class TestFamilies:
     def test_opens_weights_and_tiny_and_saves_what_loads(self, folder, v_pipe, tmp_path):
         family = families.open_family("sd", str(folder), torch.device("cpu"))
-        assert family.licence == "creativeml-openrail-m" and family.size == 128 and family.shape(64) == (4, 8, 8)
-        assert family.identity == families.StableDiffusion(v_pipe).identity and json.loads(json.dumps(family.identity)) == family.identity
+        assert (
+            family.licence == "creativeml-openrail-m"
+            and family.size == 128
+            and family.shape(64) == (4, 8, 8)
+        )
+        assert (
+            family.identity == families.StableDiffusion(v_pipe).identity
+            and json.loads(json.dumps(family.identity)) == family.identity
+        )
         with torch.no_grad():
             family.net.conv_in.bias += 1
         family.save(family.net, tmp_path / "mine")
         again = families.open_family("sd", str(tmp_path / "mine"), torch.device("cpu"))
-        assert torch.equal(again.net.conv_in.bias, v_pipe.unet.conv_in.bias + 1) and again.denoiser().predicts == "v"
+        assert (
+            torch.equal(again.net.conv_in.bias, v_pipe.unet.conv_in.bias + 1)
+            and again.denoiser().predicts == "v"
+        )
 
     def test_denoiser_of_another_net_and_decode(self, family):
         other = torch.nn.Conv2d(1, 1, 1)
-        assert family.denoiser(other).net.unet is other and family.denoiser().net.unet is family.pipe.unet
+        assert (
+            family.denoiser(other).net.unet is other
+            and family.denoiser().net.unet is family.pipe.unet
+        )
         assert family.decode(torch.zeros(4, 8, 8)).size == (64, 64)
-        assert family.null()["text"].shape == (16, 32) and family.truncated("cat " * 20) and not family.truncated("a cat")
+        assert (
+            family.null()["text"].shape == (16, 32)
+            and family.truncated("cat " * 20)
+            and not family.truncated("a cat")
+        )
 
-    @pytest.mark.parametrize("spoil, match", [
-        (lambda path: shutil.rmtree(path), "no such folder"),
-        (lambda path: (path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}'), "holds a StableDiffusionXLPipeline"),
-    ])
+    @pytest.mark.parametrize(
+        "spoil, match",
+        [
+            (lambda path: shutil.rmtree(path), "no such folder"),
+            (
+                lambda path: (path / "model_index.json").write_text(
+                    '{"_class_name": "StableDiffusionXLPipeline"}'
+                ),
+                "holds a StableDiffusionXLPipeline",
+            ),
+        ],
+    )
     def test_missing_weights_and_other_families(self, spoil, match, folder, tmp_path):
         path = Path(shutil.copytree(folder, tmp_path / "w" / "x" / "y"))
         spoil(path)
@@ -51,8 +76,12 @@ class TestFamilies:
     def test_unknown_prediction_type(self, folder, tmp_path):
         path = Path(shutil.copytree(folder, tmp_path / "w"))
         config = path / "scheduler" / "scheduler_config.json"
-        config.write_text(json.dumps({**json.loads(config.read_text()), "prediction_type": "sample"}))
-        with pytest.raises(ValueError, match="prediction_type 'sample'.*epsilon and v_prediction"):
+        config.write_text(
+            json.dumps({**json.loads(config.read_text()), "prediction_type": "sample"})
+        )
+        with pytest.raises(
+            ValueError, match="prediction_type 'sample'.*epsilon and v_prediction"
+        ):
             families.open_family("sd", str(path), torch.device("cpu")).denoiser()
 
     def test_unknown_name(self):
@@ -79,10 +108,17 @@ class TestPictures:
         stripes = np.zeros((64, 192, 3), np.uint8)
         stripes[:, 64:128] = 255
         assert np.asarray(pictures.fitted(Image.fromarray(stripes), 64)).min() == 255
-        assert (np.asarray(pictures.fitted(Image.fromarray(stripes).rotate(90, expand=True), 32))[2:-2] > 250).all()
+        assert (
+            np.asarray(pictures.fitted(Image.fromarray(stripes).rotate(90, expand=True), 32))[
+                2:-2
+            ]
+            > 250
+        ).all()
 
     def test_shrinking_does_not_alias(self):
         """A one-pixel checkerboard shrinks to grey, not to a pattern."""
         board = np.indices((128, 128)).sum(0) % 2 * 255
-        small = np.asarray(pictures.fitted(Image.fromarray(board.astype(np.uint8)).convert("RGB"), 16)).astype(int)
+        small = np.asarray(
+            pictures.fitted(Image.fromarray(board.astype(np.uint8)).convert("RGB"), 16)
+        ).astype(int)
         assert np.abs(small - 127.5).max() < 3

@@ -1,4 +1,6 @@
-"""What watches a run: clipping, drift, alarms that a restart does not silence, and weights whose configuration lies."""
+"""What watches a run: clipping, drift, alarms that a restart does not silence, and weights
+whose configuration lies.
+"""
 
 from dataclasses import replace
 
@@ -29,14 +31,26 @@ def test_drift_is_the_relative_distance_to_the_teacher(settings, world):
         with torch.no_grad():
             for p in engine.cast.trained["student"].weights.values():
                 p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-        teacher = engine.cast.roles["teacher"].net if flags else open_family("sd", None, torch.device("cpu")).denoiser().net
+        teacher = (
+            engine.cast.roles["teacher"].net
+            if flags
+            else open_family("sd", None, torch.device("cpu")).denoiser().net
+        )
         change, size = moved(student, teacher)
         from dlib.lora import merged
 
         after = dict((merged(student) if flags else student).unet.named_parameters())
-        pairs = [(after[name], p) for name, p in base.named_parameters() if not flags or (after[name] != p).any()]
-        assert change.item() == pytest.approx(sum((a - p).square().sum().item() for a, p in pairs), rel=1e-3)
-        assert size.item() == pytest.approx(sum(p.square().sum().item() for _, p in pairs), rel=1e-3)
+        pairs = [
+            (after[name], p)
+            for name, p in base.named_parameters()
+            if not flags or (after[name] != p).any()
+        ]
+        assert change.item() == pytest.approx(
+            sum((a - p).square().sum().item() for a, p in pairs), rel=1e-3
+        )
+        assert size.item() == pytest.approx(
+            sum(p.square().sum().item() for _, p in pairs), rel=1e-3
+        )
 
 
 def test_alarms_compare_with_the_start_and_speak_once():
@@ -46,11 +60,17 @@ def test_alarms_compare_with_the_start_and_speak_once():
     assert alarms({"student/spread": 0.5}) == []
     (found,) = alarms({"student/spread": 0.2})
     assert "student/spread is 0.2, at first it was 1" in found and "pictures" in found
-    assert alarms({"student/spread": 0.2}) == [] and alarms({"student/spread": 1.0}) == [] and len(alarms({"student/spread": 0.1})) == 1
+    assert (
+        alarms({"student/spread": 0.2}) == []
+        and alarms({"student/spread": 1.0}) == []
+        and len(alarms({"student/spread": 0.1})) == 1
+    )
 
 
 def test_an_alarm_is_said_once_and_a_resumed_run_keeps_its_own_start(settings, world, capsys):
-    """Twenty lines of the log are the start, also for the run that goes on; a run of its own would take its first steps for it."""
+    """Twenty lines of the log are the start, also for the run that goes on; a run of its own
+    would take its first steps for it.
+    """
     flags = ["--lora-rank", "2", "--save-every", "30"]
     engine = open_engine(settings(*flags, "--steps", "24"), world)
     engine.run(pictures)
@@ -61,14 +81,29 @@ def test_an_alarm_is_said_once_and_a_resumed_run_keeps_its_own_start(settings, w
             weight.add_(1.0)  # what a crash of the learning rate would do
     engine.run(pictures)
     said = capsys.readouterr().out
-    assert said.count("ALARM at step") == 1 and "ALARM at step 24: student/drift is" in said and "lower --lr" in said
+    assert (
+        said.count("ALARM at step") == 1
+        and "ALARM at step 24: student/drift is" in said
+        and "lower --lr" in said
+    )
 
 
-def test_weights_whose_configuration_names_the_other_target_are_refused(shapes_data, data, family):
-    """The shapes' teacher is trained, and predicts v. Random weights follow no target and pass, whatever they say."""
+def test_weights_whose_configuration_names_the_other_target_are_refused(
+    shapes_data, data, family
+):
+    """The shapes' teacher is trained, and predicts v. Random weights follow no target and
+    pass, whatever they say.
+    """
     teacher, rows = open_family("shapes", None, torch.device("cpu")).denoiser(), Rows(shapes_data)
     check_target(teacher, rows[range(8)])
-    with pytest.raises(ValueError, match="says prediction_type epsilon, but on these data the network answers with v_prediction .*scheduler_config.json"):
+    with pytest.raises(
+        ValueError,
+        match="says prediction_type epsilon, but on these data the network answers with "
+        "v_prediction .*scheduler_config.json",
+    ):
         check_target(replace(teacher, predicts="eps"), rows[range(8)])
     for kind in ("eps", "v"):
-        check_target(replace(family.denoiser(), predicts=kind), placed(Rows(data)[range(4)], torch.device("cpu")))
+        check_target(
+            replace(family.denoiser(), predicts=kind),
+            placed(Rows(data)[range(4)], torch.device("cpu")),
+        )

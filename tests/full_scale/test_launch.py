@@ -1,4 +1,6 @@
-"""The launch scripts: one process, two torchrun agents, and SLURM's environment, each really started."""
+"""The launch scripts: one process, two torchrun agents, and SLURM's environment, each really
+started.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,32 @@ from full_scale import world as processes
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "full_scale" / "launch"
 SCRIPTS = sorted(path.name for path in LAUNCH.glob("*.sh"))
-QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHON": sys.executable}
-RUN = ["finetune", "--tiny", "--device", "cpu", "--batch", "4", "--micro", "1", "--ema", "0", "--warmup", "0", "--steps", "2", "--log-every", "1",
-       "--show-every", "0"]
+QUIET = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHON": sys.executable,
+}
+RUN = [
+    "finetune",
+    "--tiny",
+    "--device",
+    "cpu",
+    "--batch",
+    "4",
+    "--micro",
+    "1",
+    "--ema",
+    "0",
+    "--warmup",
+    "0",
+    "--steps",
+    "2",
+    "--log-every",
+    "1",
+    "--show-every",
+    "0",
+]
 
 
 def free_port() -> int:
@@ -29,8 +54,14 @@ def free_port() -> int:
 
 def started(script: str, words: list[str], folder: Path, **environment: str) -> subprocess.Popen:
     """A script started in `folder`, which is not the repository."""
-    return subprocess.Popen(["bash", LAUNCH / script, *words], cwd=folder, env={**QUIET, **environment}, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        ["bash", LAUNCH / script, *words],
+        cwd=folder,
+        env={**QUIET, **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def ended(process: subprocess.Popen, status: int = 0) -> str:
@@ -47,26 +78,43 @@ def losses(out: Path) -> list[dict]:
 def test_scripts_parse_and_say_what_they_need(name):
     assert subprocess.run(["bash", "-n", LAUNCH / name]).returncode == 0
     text = (LAUNCH / name).read_text()
-    assert all(word in text for word in ("# Needs ", "# cost: ", "# Stop ", "# Resume ", "full_scale.train")) and os.access(LAUNCH / name, os.X_OK)
+    assert all(
+        word in text
+        for word in ("# Needs ", "# cost: ", "# Stop ", "# Resume ", "full_scale.train")
+    ) and os.access(LAUNCH / name, os.X_OK)
 
 
 def test_one_process_is_two_agents(data, tmp_path):
-    """One process of four rows; two torchrun agents on loopback, one process each, of two rows: the same losses."""
+    """One process of four rows; two torchrun agents on loopback, one process each, of two
+    rows: the same losses.
+    """
     ended(started("one_gpu.sh", [*RUN, "--data", str(data), "--out", "one"], tmp_path))
     assert (tmp_path / "one" / "done").exists()
     where = {"NODES": "2", "GPUS": "1", "HEAD": f"localhost:{free_port()}", "RESTARTS": "0"}
-    agents = [started("several_nodes.sh", [*RUN, "--data", str(data), "--out", "two"], tmp_path, **where) for _ in range(2)]
+    agents = [
+        started(
+            "several_nodes.sh", [*RUN, "--data", str(data), "--out", "two"], tmp_path, **where
+        )
+        for _ in range(2)
+    ]
     for agent in agents:
         ended(agent)
-    assert json.loads((tmp_path / "two" / "settings.json").read_text())["world"] == 2 and (tmp_path / "two" / "done").exists()
+    assert (
+        json.loads((tmp_path / "two" / "settings.json").read_text())["world"] == 2
+        and (tmp_path / "two" / "done").exists()
+    )
     for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
-        assert one.keys() == two.keys() and all(one[key] == pytest.approx(two[key], rel=2e-5, abs=1e-7) for key in one)
+        assert one.keys() == two.keys() and all(
+            one[key] == pytest.approx(two[key], rel=2e-5, abs=1e-7) for key in one
+        )
     assert len(losses(tmp_path / "one")) == 2
 
 
 def test_several_nodes_asks_for_what_it_lacks(tmp_path):
     assert "how many machines" in ended(started("several_nodes.sh", ["finetune"], tmp_path), 1)
-    assert "HEAD=node0:29500" in ended(started("several_nodes.sh", ["finetune"], tmp_path, NODES="2"), 1)
+    assert "HEAD=node0:29500" in ended(
+        started("several_nodes.sh", ["finetune"], tmp_path, NODES="2"), 1
+    )
 
 
 SRUN = """#!/usr/bin/env bash
@@ -96,7 +144,9 @@ processes.stop()
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A folder in which srun and scontrol stand first on the path, and PYTHON is a program of the test's."""
+    """A folder in which srun and scontrol stand first on the path, and PYTHON is a program of
+    the test's.
+    """
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -104,8 +154,20 @@ def cluster(tmp_path):
     def submit(program: str, *words: str, tasks: int = 1) -> subprocess.Popen:
         (tmp_path / "python").write_text(f"#!/usr/bin/env bash\n{program}\n")
         (tmp_path / "python").chmod(0o755)
-        slurm = {"SLURM_NTASKS": str(tasks), "SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "n[0-1]", "SLURM_SUBMIT_DIR": str(ROOT)}
-        return started("slurm.sh", list(words), tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}", PYTHON=str(tmp_path / "python"), **slurm)
+        slurm = {
+            "SLURM_NTASKS": str(tasks),
+            "SLURM_JOB_ID": str(free_port()),
+            "SLURM_JOB_NODELIST": "n[0-1]",
+            "SLURM_SUBMIT_DIR": str(ROOT),
+        }
+        return started(
+            "slurm.sh",
+            list(words),
+            tmp_path,
+            PATH=f"{tmp_path}:{os.environ['PATH']}",
+            PYTHON=str(tmp_path / "python"),
+            **slurm,
+        )
 
     return submit
 
@@ -116,7 +178,9 @@ def test_srun_makes_a_world(cluster, tmp_path):
     job = cluster(f'exec "{sys.executable}" ranks.py "$@"', "finetune", "--out", "run", tasks=2)
     ended(job)
     for rank in (0, 1):
-        assert (tmp_path / f"rank-{rank}").read_text() == "2 21.0 -m full_scale.train finetune --out run"
+        assert (
+            tmp_path / f"rank-{rank}"
+        ).read_text() == "2 21.0 -m full_scale.train finetune --out run"
 
 
 def test_srun_without_an_address_says_what_to_export(monkeypatch):
@@ -130,19 +194,41 @@ def test_srun_without_an_address_says_what_to_export(monkeypatch):
 
 
 def test_a_restart_that_would_wait_for_ever_is_refused(monkeypatch):
-    for name, value in {"TORCHELASTIC_RESTART_COUNT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+    for name, value in {
+        "TORCHELASTIC_RESTART_COUNT": "1",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match="export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun --max_restarts"):
+    with pytest.raises(
+        ValueError,
+        match="export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun --max_restarts",
+    ):
         processes.start("cpu")
 
 
-@pytest.mark.parametrize(("program", "words", "status", "again"), [
-    ("mkdir -p a && touch a/done", ["--out", "a"], 0, False),  # done
-    ("mkdir -p a/step-00000005", ["--out=a"], 0, True),  # saved because it was asked to stop
-    ("mkdir -p runs/train/step-00000005; exit 1", [], 0, True),  # died, but further than before
-    ("mkdir -p a/step-00000005.part; exit 3", ["--out", "a"], 1, False),  # failed at once: srun's status
-], ids=["done", "stopped", "died", "failed"])
+@pytest.mark.parametrize(
+    ("program", "words", "status", "again"),
+    [
+        ("mkdir -p a && touch a/done", ["--out", "a"], 0, False),  # done
+        ("mkdir -p a/step-00000005", ["--out=a"], 0, True),  # saved because it was asked to stop
+        (
+            "mkdir -p runs/train/step-00000005; exit 1",
+            [],
+            0,
+            True,
+        ),  # died, but further than before
+        # failed at once: srun's status
+        ("mkdir -p a/step-00000005.part; exit 3", ["--out", "a"], 1, False),
+    ],
+    ids=["done", "stopped", "died", "failed"],
+)
 def test_a_job_is_queued_again_while_it_gets_on(cluster, tmp_path, program, words, status, again):
     job = cluster(program, "finetune", *words)
     ended(job, status)
-    assert any(line.startswith("scontrol requeue") for line in (tmp_path / "calls").read_text().splitlines()) == again
+    assert (
+        any(
+            line.startswith("scontrol requeue")
+            for line in (tmp_path / "calls").read_text().splitlines()
+        )
+        == again
+    )

@@ -1,4 +1,6 @@
-"""Loggers: a text file, TensorBoard that can be read back, and Weights & Biases behind the same two methods."""
+"""Loggers: a text file, TensorBoard that can be read back, and Weights & Biases behind the
+same two methods.
+"""
 
 import sys
 import types
@@ -17,19 +19,31 @@ def test_tensorboard_reads_back_numbers_and_pictures(tmp_path):
         if hasattr(log, "writer"):
             log.writer.flush()
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(e.step, e.value) for e in board.Scalars("student/loss")] == [(3, 0.5)] and len(board.Images("samples")) == 1
-    assert (tmp_path / "pictures" / "samples-00000003.png").is_file() and '"student/loss": 0.5' in (tmp_path / "log.jsonl").read_text()
+    assert [(e.step, e.value) for e in board.Scalars("student/loss")] == [(3, 0.5)] and len(
+        board.Images("samples")
+    ) == 1
+    assert (
+        tmp_path / "pictures" / "samples-00000003.png"
+    ).is_file() and '"student/loss": 0.5' in (tmp_path / "log.jsonl").read_text()
 
 
 def test_wandb_is_asked_to_go_on_with_the_same_run(tmp_path, monkeypatch):
     calls = []
     run = types.SimpleNamespace(log=lambda values, step: calls.append((step, values)))
-    fake = types.SimpleNamespace(init=lambda **given: calls.append(given) or run, Image=lambda image: image.size)
+    fake = types.SimpleNamespace(
+        init=lambda **given: calls.append(given) or run, Image=lambda image: image.size
+    )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for log in open_loggers(tmp_path / "lcm", 0, "book", {"lr": 1}):
         log.scalars(2, {"a": 1.0})
         log.picture(2, "samples", Image.new("RGB", (4, 2)))
-    assert calls[0] == {"project": "book", "dir": tmp_path / "lcm", "id": "lcm", "resume": "allow", "config": {"lr": 1}}
+    assert calls[0] == {
+        "project": "book",
+        "dir": tmp_path / "lcm",
+        "id": "lcm",
+        "resume": "allow",
+        "config": {"lr": 1},
+    }
     assert calls[1:] == [(2, {"a": 1.0}), (2, {"samples": (4, 2)})]
 
 

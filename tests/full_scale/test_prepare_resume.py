@@ -1,9 +1,10 @@
-"""Preparing data that is interrupted: killed, out of disk, begun with something else, or started twice."""
+"""Preparing data that is interrupted: killed, out of disk, begun with something else, or
+started twice.
+"""
 
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import signal
 import subprocess
@@ -24,32 +25,68 @@ pytestmark = pytest.mark.usefixtures("preparing")
 
 
 def test_kill_9_and_the_same_command_again_give_the_same_bytes(tmp_path, monkeypatch, capsys):
-    """As a user types it, killed by the system's own signal once the first shard is there; a second run finishes."""
+    """As a user types it, killed by the system's own signal once the first shard is there; a
+    second run finishes.
+    """
     data.beside(tmp_path / "p", {f"{k:02d}": f"picture {k}" for k in range(40)})
     (tmp_path / "p" / "07.png").write_bytes(b"rubbish")
-    words = [sys.executable, "-m", "full_scale.prepare", "--tiny", "--source", str(tmp_path / "p"), "--size", "64", "--shard", "1", "--batch", "2", "--out"]
-    run = subprocess.Popen([*words, tmp_path / "killed"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = [
+        sys.executable,
+        "-m",
+        "full_scale.prepare",
+        "--tiny",
+        "--source",
+        str(tmp_path / "p"),
+        "--size",
+        "64",
+        "--shard",
+        "1",
+        "--batch",
+        "2",
+        "--out",
+    ]
+    run = subprocess.Popen(
+        [*words, tmp_path / "killed"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while run.poll() is None and not (tmp_path / "killed" / "shard-00001").exists():
         time.sleep(0.002)
     run.send_signal(signal.SIGKILL)
     run.wait()
     left = len(shards.folders(tmp_path / "killed"))
     assert 2 <= left < 40 and not (tmp_path / "killed" / "info.json").exists()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("shard-0000[01]/*")}
-    monkeypatch.setattr(prepare, "open_family", open_family)  # this run opens its own model, as the first did
+    before = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("shard-0000[01]/*")
+    }
+    # this run opens its own model, as the first did
+    monkeypatch.setattr(prepare, "open_family", open_family)
     monkeypatch.setattr(sys, "argv", [*words[2:], str(tmp_path / "killed")])
     prepare.main()
     said = capsys.readouterr()
-    assert "39 rows of latents and texts in 40 shards. BAD ROWS: 1 of 40" in said.out and "| 40/40" in said.err
+    assert (
+        "39 rows of latents and texts in 40 shards. BAD ROWS: 1 of 40" in said.out
+        and "| 40/40" in said.err
+    )
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
-    config = prepare.Config(source=(str(tmp_path / "p"),), out=tmp_path / "whole", tiny=True, size=64, shard=1, batch=2)
+    config = prepare.Config(
+        source=(str(tmp_path / "p"),),
+        out=tmp_path / "whole",
+        tiny=True,
+        size=64,
+        shard=1,
+        batch=2,
+    )
     prepare.run(config)
     assert data.contents(tmp_path / "killed") == data.contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_resuming_after_any_shard_gives_the_same_bytes(lost, tmp_path):
-    """With bad rows, a duplicate whose first is in an earlier shard, and rubbish left by a process that died in mid-write."""
+    """With bad rows, a duplicate whose first is in an earlier shard, and rubbish left by a
+    process that died in mid-write.
+    """
     path = data.spoiled(tmp_path / "p")
     for name in ("x0.png", "x3.txt", "x4.txt"):
         (path / name).unlink()
@@ -99,9 +136,16 @@ def test_a_full_disk_is_said_and_finished_shards_survive(where, whole, tmp_path,
         if where == "save_to_disk":
             patch.setattr(datasets.Dataset, "save_to_disk", save)
         patch.setattr(shards, "write_json", write)
-        with pytest.raises(ValueError, match="no space left on the disk of .*out.*Finished shards kept: [13]; make room, then run the same command again"):
+        with pytest.raises(
+            ValueError,
+            match="no space left on the disk of .*out.*Finished shards kept: [13]; make room, "
+            "then run the same command again",
+        ):
             data.prepared(whole[0], tmp_path / "out")
-    assert not list((tmp_path / "out").glob(".half-shard*")) and not (tmp_path / "out" / "info.json").exists()
+    assert (
+        not list((tmp_path / "out").glob(".half-shard*"))
+        and not (tmp_path / "out" / "info.json").exists()
+    )
     assert (tmp_path / "out" / "shard-00000" / "record.json").is_file()
     data.prepared(whole[0], tmp_path / "out")
     got, want = data.contents(tmp_path / "out"), data.contents(whole[1])
@@ -111,8 +155,15 @@ def test_a_full_disk_is_said_and_finished_shards_survive(where, whole, tmp_path,
 def test_other_settings_or_another_source_do_not_mix_into_a_folder(whole, tmp_path):
     out = Path(shutil.copytree(whole[1], tmp_path / "out"))
     before = data.contents(out)
-    for change, match in (({"batch": 3}, "batch: 2 then, 3 now"), ({"size": 128}, "shape: .*size: 64 then, 128 now"), ({"store": "float16"}, "numbers: float32 then")):
-        with pytest.raises(ValueError, match=f"begun with something else .*{match}.*Run it as then, or pass another --out"):
+    for change, match in (
+        ({"batch": 3}, "batch: 2 then, 3 now"),
+        ({"size": 128}, "shape: .*size: 64 then, 128 now"),
+        ({"store": "float16"}, "numbers: float32 then"),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=f"begun with something else .*{match}.*Run it as then, or pass another --out",
+        ):
             data.prepared(whole[0], out, **change)
     (tmp_path / "more").mkdir()
     shutil.copytree(whole[0], tmp_path / "more", dirs_exist_ok=True)
@@ -124,7 +175,10 @@ def test_other_settings_or_another_source_do_not_mix_into_a_folder(whole, tmp_pa
 
 def test_two_at_once_are_refused(whole, tmp_path):
     (tmp_path / "out").mkdir()
-    with shards.locked(tmp_path / "out"), pytest.raises(ValueError, match="another process is preparing data there"):
+    with (
+        shards.locked(tmp_path / "out"),
+        pytest.raises(ValueError, match="another process is preparing data there"),
+    ):
         data.prepared(whole[0], tmp_path / "out")
 
 

@@ -20,14 +20,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_denoiser_calls_the_unet_at_the_trained_index(pipe):
-    """t = (n + 1)/1000 is index n: same call, and x₀, ε from α, σ of ᾱ_n, whatever the network predicts."""
+    """t = (n + 1)/1000 is index n: same call, and x₀, ε from α, σ of ᾱ_n, whatever the network
+    predicts.
+    """
     model, config = sd.denoiser(pipe.unet, pipe.scheduler.config), pipe.scheduler.config
     x, cond = dlib.Draw(0).normal(torch.empty(2, 4, 8, 8)), sd.encode(pipe, ["a cat", "a bowl"])
     with torch.no_grad():
         raw = pipe.unet(x, torch.tensor([499, 499]), encoder_hidden_states=cond["text"]).sample
         said = model(x, model.schedule.at(0.5), cond)
-    root = pipe.scheduler.alphas_cumprod[499] ** 0.5, (1 - pipe.scheduler.alphas_cumprod[499]) ** 0.5
-    x0 = (x - root[1] * raw) / root[0] if config.prediction_type == "epsilon" else root[0] * x - root[1] * raw
+    root = (
+        pipe.scheduler.alphas_cumprod[499] ** 0.5,
+        (1 - pipe.scheduler.alphas_cumprod[499]) ** 0.5,
+    )
+    x0 = (
+        (x - root[1] * raw) / root[0]
+        if config.prediction_type == "epsilon"
+        else root[0] * x - root[1] * raw
+    )
     torch.testing.assert_close(said.raw, raw)
     torch.testing.assert_close(said.x0, x0, rtol=1e-4, atol=1e-5)
     assert model.predicts == {"epsilon": "eps", "v_prediction": "v"}[config.prediction_type]
@@ -35,37 +44,60 @@ def test_denoiser_calls_the_unet_at_the_trained_index(pipe):
 
 
 def test_schedule_is_the_one_the_released_weights_state(eps_pipe):
-    """SD1.5 ships a PNDM configuration: other class, same ladder. Any other β is taken from the configuration too."""
-    ladder = sd.trained_schedule(PNDMScheduler.from_config(eps_pipe.scheduler.config, skip_prk_steps=True).config)
+    """SD1.5 ships a PNDM configuration: other class, same ladder. Any other β is taken from
+    the configuration too.
+    """
+    ladder = sd.trained_schedule(
+        PNDMScheduler.from_config(eps_pipe.scheduler.config, skip_prk_steps=True).config
+    )
     assert ladder.at(1.0) == dlib.discrete(dlib.scaled_linear()).at(1.0)
     assert ladder.at(1.0).lam == pytest.approx(-2.682, abs=1e-3)
-    other = sd.trained_schedule({"num_train_timesteps": 50, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"})
+    other = sd.trained_schedule(
+        {
+            "num_train_timesteps": 50,
+            "beta_start": 1e-4,
+            "beta_end": 0.02,
+            "beta_schedule": "linear",
+        }
+    )
     assert other.t_min == 1 / 50 and other.at(1 / 50).sigma == pytest.approx(1e-2, rel=1e-4)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"prediction_type": "flow_prediction"}, "flow_prediction.*epsilon and v_prediction"),
-    ({"rescale_betas_zero_snr": True}, "zero terminal SNR"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"prediction_type": "flow_prediction"}, "flow_prediction.*epsilon and v_prediction"),
+        ({"rescale_betas_zero_snr": True}, "zero terminal SNR"),
+    ],
+)
 def test_denoiser_refuses_what_it_cannot_hold(eps_pipe, change, message):
     with pytest.raises(ValueError, match=message):
         sd.denoiser(eps_pipe.unet, {**eps_pipe.scheduler.config, **change})
 
 
 def test_unet_call_runs_in_the_weights_dtype_and_answers_in_that_of_x():
-    """Time is not cast: bfloat16 has no 999, only 1000, and the network would see another level."""
+    """Time is not cast: bfloat16 has no 999, only 1000, and the network would see another
+    level.
+    """
     net, seen = sd.UNetCall(tiny_pipeline().unet.bfloat16()), []
     net.unet.register_forward_pre_hook(lambda module, args: seen.extend(args))
     x, cond = torch.zeros(1, 4, 8, 8), {"text": torch.zeros(1, 16, 32)}
     assert net(x, torch.tensor([999.0]), cond).dtype == torch.float32
-    assert seen[0].dtype == torch.bfloat16 and seen[1].dtype == torch.float32 and seen[1].item() == 999.0
+    assert (
+        seen[0].dtype == torch.bfloat16
+        and seen[1].dtype == torch.float32
+        and seen[1].item() == 999.0
+    )
     assert {name.split(".")[0] for name in net.state_dict()} == {"unet"}
 
 
 def test_encode_is_the_pipelines_own_and_warns_of_cut_prompts(eps_pipe):
     prompts = ["a cat", "a bowl of lemons"]
     want, empty = eps_pipe.encode_prompt(prompts, "cpu", 1, True)
-    assert torch.equal(sd.encode(eps_pipe, prompts)["text"], want) and not sd.encode(eps_pipe, prompts)["text"].requires_grad
+    assert (
+        torch.equal(sd.encode(eps_pipe, prompts)["text"], want)
+        and not sd.encode(eps_pipe, prompts)["text"].requires_grad
+    )
     assert torch.equal(sd.encode(eps_pipe, [""])["text"], empty[:1])
     with pytest.warns(UserWarning, match="prompt of 22 tokens: the text encoder reads 16"):
         sd.encode(eps_pipe, ["cat " * 20])
@@ -87,7 +119,9 @@ def test_the_weights_own_safety_checker_blackens_what_it_flags(flagging, eps_pip
         torch.nn.init.constant_(flagging.safety_checker.concept_embeds_weights, 2.0)
     shown, flags = sd.censored(flagging, pictures)
     assert flags == [flags_all] * 2 and [picture.size for picture in shown] == [(64, 48)] * 2
-    assert [picture.getpixel((0, 0)) for picture in shown] == ([(0, 0, 0)] * 2 if flags_all else [(255, 0, 0), (0, 0, 255)])
+    assert [picture.getpixel((0, 0)) for picture in shown] == (
+        [(0, 0, 0)] * 2 if flags_all else [(255, 0, 0), (0, 0, 255)]
+    )
     assert sd.censored(eps_pipe, pictures) == (pictures, [False, False])
 
 
@@ -95,7 +129,9 @@ def test_draws_do_not_depend_on_batch_mates_and_replay():
     like, draws = torch.empty(3, 2, 5), Draws(dlib.Draw(seed) for seed in (4, 5, 6))
     replay, alone = draws.copy(), dlib.Draw(5)
     first, second = draws.normal(like), draws.normal(like)
-    assert torch.equal(first[1], alone.normal(like[1])) and torch.equal(second[1], alone.normal(like[1]))
+    assert torch.equal(first[1], alone.normal(like[1])) and torch.equal(
+        second[1], alone.normal(like[1])
+    )
     assert torch.equal(replay.normal(like), first) and not torch.equal(first[0], first[1])
     with pytest.raises(ValueError):
         draws.normal(torch.empty(2, 5))
@@ -107,7 +143,10 @@ def test_tiny_is_reproducible_and_leaves_the_callers_randomness_alone(v_pipe):
     after = torch.rand(1)
     torch.manual_seed(7)
     assert torch.equal(after, torch.rand(1))
-    assert all(torch.equal(a, b) for a, b in zip(again.unet.parameters(), v_pipe.unet.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.unet.parameters(), v_pipe.unet.parameters(), strict=True)
+    )
 
 
 def test_dlib_knows_nothing_of_full_scale():

@@ -17,7 +17,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def parts(device: str, dtype: torch.dtype):
     pipe = tiny_pipeline("v_prediction").to(device)
     pipe.unet.to(dtype)
-    model, cond = sd.denoiser(pipe.unet, pipe.scheduler.config), sd.encode(pipe, ["a cat", "a bowl"])
+    model, cond = (
+        sd.denoiser(pipe.unet, pipe.scheduler.config),
+        sd.encode(pipe, ["a cat", "a bowl"]),
+    )
     null = {name: rows[0] for name, rows in sd.encode(pipe, [""]).items()}
     return guided(model, 2.0, null), cond, stops(model.schedule, 6, "karras", "clean")
 
@@ -30,9 +33,14 @@ def latents_on(device: str, dtype: torch.dtype, solver: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("solver", ["ddim", "dpm_solver_pp_2m", "ancestral"])
 def test_gpu_agrees_with_cpu(solver):
-    """Same seeds, same noise. float32 to 1e-3 (TF32 is off by default); bfloat16 has 8 bits, so 5 % of the spread."""
+    """Same seeds, same noise. float32 to 1e-3 (TF32 is off by default); bfloat16 has 8 bits,
+    so 5 % of the spread.
+    """
     cpu = latents_on("cpu", torch.float32, solver)
-    exact, half = latents_on("cuda", torch.float32, solver), latents_on("cuda", torch.bfloat16, solver)
+    exact, half = (
+        latents_on("cuda", torch.float32, solver),
+        latents_on("cuda", torch.bfloat16, solver),
+    )
     assert exact.dtype == half.dtype == torch.float32
     assert (exact - cpu).std() < 1e-3 * cpu.std() and (half - cpu).std() < 5e-2 * cpu.std()
 
@@ -42,7 +50,8 @@ def test_gpu_agrees_with_cpu(solver):
 def test_no_host_synchronisation_inside_a_step(solver):
     model, cond, levels = parts("cuda", torch.bfloat16)
     x = Draws([Draw(0), Draw(1)]).normal(torch.empty(2, 4, 16, 16, device="cuda"))
-    for _ in walk(model, x, levels, SOLVERS[solver], cond):  # warm-up: libraries load and choose kernels
+    # warm-up: libraries load and choose kernels
+    for _ in walk(model, x, levels, SOLVERS[solver], cond):
         pass
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,4 +1,6 @@
-"""Sampling in parallel on Stable Diffusion's classes: the sequential pictures exactly, alone or on two processes; bad requests."""
+"""Sampling in parallel on Stable Diffusion's classes: the sequential pictures exactly, alone
+or on two processes; bad requests.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,17 @@ from full_scale.config import Config
 from full_scale.parallel import PARALLEL, spread
 from full_scale.world import World
 
-SMALL = Config(prompt=("a cat", "a bowl"), tiny=True, solver="ddim", grid="sd_trailing", steps=9, height=64, width=64, tol=0.0, chunk=1)
+SMALL = Config(
+    prompt=("a cat", "a bowl"),
+    tiny=True,
+    solver="ddim",
+    grid="sd_trailing",
+    steps=9,
+    height=64,
+    width=64,
+    tol=0.0,
+    chunk=1,
+)
 ROOT = Path(command.__file__).parents[1]
 
 
@@ -42,22 +54,48 @@ def sequential(pipe):
     model, cond = dlib.guided(model, 6.5, null), sd.encode(pipe, ["a cat", "a bowl"])
     levels = command.stops(model.schedule, 9, "sd_trailing", "clean")
     with torch.no_grad():
-        return {solver: command.latents(model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8], 2) for solver in ("ddim", "ancestral")}, model, cond, levels
+        return (
+            {
+                solver: command.latents(
+                    model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8], 2
+                )
+                for solver in ("ddim", "ancestral")
+            },
+            model,
+            cond,
+            levels,
+        )
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ancestral"])
 @pytest.mark.parametrize("name", list(PARALLEL))
 def test_without_tolerance_the_latents_are_the_sequential_ones(sequential, name, solver):
-    """Bit for bit with one step a network call; to rounding in convolutions of another batch size with all at once."""
+    """Bit for bit with one step a network call; to rounding in convolutions of another batch
+    size with all at once.
+    """
     truth, model, cond, levels = sequential
     for chunk, exact in ((1, True), (None, False)):
 
         def find(model, x, levels, step, cond, draws, each):
-            return PARALLEL[name](spread(model, len(x), None, chunk), x, levels, step, tol=0.0, cond=cond, draw=draws).x
+            return PARALLEL[name](
+                spread(model, len(x), None, chunk),
+                x,
+                levels,
+                step,
+                tol=0.0,
+                cond=cond,
+                draw=draws,
+            ).x
 
         with torch.no_grad():
-            found = command.latents(model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8], 2, find=find)
-        assert torch.equal(found, truth[solver]) if exact else (found - truth[solver]).abs().max() < 1e-3 * truth[solver].std()
+            found = command.latents(
+                model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8], 2, find=find
+            )
+        assert (
+            torch.equal(found, truth[solver])
+            if exact
+            else (found - truth[solver]).abs().max() < 1e-3 * truth[solver].std()
+        )
 
 
 @pytest.mark.parametrize("world", [None, World(0, 1, torch.device("cpu"), None)])
@@ -79,33 +117,94 @@ def test_a_spread_network_answers_every_row(world, chunk):
 def test_two_processes_share_the_steps_and_give_the_sequential_pictures(tmp_path, parallel):
     """torchrun with gloo: pictures equal, the network's work halved, one process alone writes."""
     alone = command.run(replace(SMALL, parallel=None, chunk=None, out=tmp_path / "alone"))
-    words = ["--tiny", "--prompt", *SMALL.prompt, "--solver", "ddim", "--grid", "sd_trailing", "--steps", "9", "--height", "64", "--width", "64",
-             "--parallel", parallel, "--tol", "0", "--chunk", "1", "--out", str(tmp_path / "both")]
-    env = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")} | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "full_scale.sample", *words],
-                          cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    words = [
+        "--tiny",
+        "--prompt",
+        *SMALL.prompt,
+        "--solver",
+        "ddim",
+        "--grid",
+        "sd_trailing",
+        "--steps",
+        "9",
+        "--height",
+        "64",
+        "--width",
+        "64",
+        "--parallel",
+        parallel,
+        "--tol",
+        "0",
+        "--chunk",
+        "1",
+        "--out",
+        str(tmp_path / "both"),
+    ]
+    env = {
+        name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")
+    } | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            "-m",
+            "full_scale.sample",
+            *words,
+        ],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     for name in ("000.png", "001.png"):
-        assert np.array_equal(*(np.asarray(Image.open(folder / name)) for folder in (alone, tmp_path / "both")))
-    one, two = (json.loads((folder / "settings.json").read_text()) for folder in (alone, tmp_path / "both"))
+        assert np.array_equal(
+            *(np.asarray(Image.open(folder / name)) for folder in (alone, tmp_path / "both"))
+        )
+    one, two = (
+        json.loads((folder / "settings.json").read_text())
+        for folder in (alone, tmp_path / "both")
+    )
     (cost,) = two["parallel"]
-    assert two["processes"] == 2 and cost["work"] > one["network_calls"] and two["network_calls"] < 0.75 * cost["work"]
+    assert (
+        two["processes"] == 2
+        and cost["work"] > one["network_calls"]
+        and two["network_calls"] < 0.75 * cost["work"]
+    )
 
 
 def test_settings_say_what_it_cost(tmp_path):
-    said = json.loads((command.run(replace(SMALL, parallel="picard", tol=1e-2, chunk=None)) / "settings.json").read_text())
+    said = json.loads(
+        (
+            command.run(replace(SMALL, parallel="picard", tol=1e-2, chunk=None)) / "settings.json"
+        ).read_text()
+    )
     (cost,) = said["parallel"]
-    assert cost["depth"] == said["network_calls"] <= 9 and cost["work"] * 2 * 2 == said["network_samples"]
+    assert (
+        cost["depth"] == said["network_calls"] <= 9
+        and cost["work"] * 2 * 2 == said["network_samples"]
+    )
 
 
-@pytest.mark.parametrize("change, match", [
-    ({"parallel": "picart"}, "--parallel picart: no such sampler; there are picard, anderson, parareal"),
-    ({"solver": "dpm_solver_pp_2m"}, "remembers former steps.*type --solver ddim"),
-    ({"tol": -1.0}, "--tol -1: wanted 0"),
-    ({"chunk": 0}, "--chunk 0: wanted at least 1"),
-    ({"window": 0}, "--window 0: wanted at least 1"),
-    ({"parallel": "parareal", "window": 3}, "parareal has blocks"),
-])
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (
+            {"parallel": "picart"},
+            "--parallel picart: no such sampler; there are picard, anderson, parareal",
+        ),
+        ({"solver": "dpm_solver_pp_2m"}, "remembers former steps.*type --solver ddim"),
+        ({"tol": -1.0}, "--tol -1: wanted 0"),
+        ({"chunk": 0}, "--chunk 0: wanted at least 1"),
+        ({"window": 0}, "--window 0: wanted at least 1"),
+        ({"parallel": "parareal", "window": 3}, "parareal has blocks"),
+    ],
+)
 def test_bad_requests_are_answered(tmp_path, change, match):
     with pytest.raises(ValueError, match=match):
         command.run(replace(SMALL, **{"parallel": "picard", **change}))
@@ -114,5 +213,7 @@ def test_bad_requests_are_answered(tmp_path, change, match):
 
 def test_several_processes_without_parallel_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="every one would make the same pictures: add --parallel"):
+    with pytest.raises(
+        ValueError, match="every one would make the same pictures: add --parallel"
+    ):
         command.run(replace(SMALL, parallel=None))

@@ -34,7 +34,11 @@ def refused(given, match: str) -> str:
 def test_folder_loads_with_its_licence_and_dtypes(folder, v_pipe):
     pipe, licence = weights.load(str(folder), CPU, torch.bfloat16)
     assert licence == "creativeml-openrail-m"
-    assert (pipe.unet.dtype, pipe.text_encoder.dtype, pipe.vae.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    assert (pipe.unet.dtype, pipe.text_encoder.dtype, pipe.vae.dtype) == (
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+    )
     assert torch.equal(pipe.unet.conv_in.weight, v_pipe.unet.conv_in.weight.bfloat16())
     assert torch.equal(pipe.vae.post_quant_conv.weight, v_pipe.vae.post_quant_conv.weight)
     assert pipe.scheduler.config.prediction_type == "v_prediction" and not pipe.unet.training
@@ -42,13 +46,24 @@ def test_folder_loads_with_its_licence_and_dtypes(folder, v_pipe):
 
 def renamed(file: Path, rename) -> None:
     tensors = load_file(file)
-    save_file({rename(name): tensor for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+    save_file(
+        {rename(name): tensor for name, tensor in tensors.items()},
+        file,
+        metadata={"format": "pt"},
+    )
 
 
 def test_tensor_names_of_the_released_files_load(flagging, tmp_path):
-    """SD1.5's files are older than today's classes: CLIP one module deeper, VAE attention under other names. Nothing is lost."""
+    """SD1.5's files are older than today's classes: CLIP one module deeper, VAE attention
+    under other names. Nothing is lost.
+    """
     flagging.save_pretrained(tmp_path)
-    vae = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    vae = {
+        ".to_q.": ".query.",
+        ".to_k.": ".key.",
+        ".to_v.": ".value.",
+        ".to_out.0.": ".proj_attn.",
+    }
 
     def older(name: str) -> str:
         for new, old in vae.items():
@@ -56,18 +71,31 @@ def test_tensor_names_of_the_released_files_load(flagging, tmp_path):
         return name
 
     renamed(tmp_path / "text_encoder" / "model.safetensors", lambda name: f"text_model.{name}")
-    renamed(tmp_path / "safety_checker" / "model.safetensors", lambda name: name.replace("vision_model.", "vision_model.vision_model."))
+    renamed(
+        tmp_path / "safety_checker" / "model.safetensors",
+        lambda name: name.replace("vision_model.", "vision_model.vision_model."),
+    )
     renamed(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", older)
-    assert "decoder.mid_block.attentions.0.query.weight" in load_file(tmp_path / "vae" / "diffusion_pytorch_model.safetensors")
+    assert "decoder.mid_block.attentions.0.query.weight" in load_file(
+        tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
+    )
     pipe, _ = weights.load(str(tmp_path), CPU, torch.float32)
     for part in ("text_encoder", "safety_checker", "vae"):
         want, got = (getattr(each, part).state_dict() for each in (flagging, pipe))
-        assert want.keys() == got.keys() and all(torch.equal(want[name], got[name]) for name in want), part
+        assert want.keys() == got.keys() and all(
+            torch.equal(want[name], got[name]) for name in want
+        ), part
 
 
-@pytest.mark.parametrize("card, want", [
-    (None, None), ("# no front matter\nlicense: mit\n", None), ("---\ntags: []\n---\nlicense: mit\n", None), ("---\nlicense: mit\n---\n", "mit"),
-])
+@pytest.mark.parametrize(
+    "card, want",
+    [
+        (None, None),
+        ("# no front matter\nlicense: mit\n", None),
+        ("---\ntags: []\n---\nlicense: mit\n", None),
+        ("---\nlicense: mit\n---\n", "mit"),
+    ],
+)
 def test_licence_is_read_from_the_front_matter_only(tmp_path, card, want):
     if card is not None:
         (tmp_path / "README.md").write_text(card)
@@ -80,7 +108,9 @@ def test_missing_folder_says_what_to_download(tmp_path):
 
 
 def test_the_download_command_is_understood_and_takes_what_loading_needs():
-    """The installed `hf` parses it, and its patterns take the parts out of SD1.5's repository, not its pickles and duplicates."""
+    """The installed `hf` parses it, and its patterns take the parts out of SD1.5's repository,
+    not its pickles and duplicates.
+    """
     import click
     from huggingface_hub.cli.hf import app
     from huggingface_hub.utils import filter_repo_objects
@@ -89,12 +119,32 @@ def test_the_download_command_is_understood_and_takes_what_loading_needs():
     assert words[:2] == ["hf", "download"]
     name, download, rest = app.resolve_command(click.Context(app), words[1:])
     given = download.make_context(name, rest).params
-    assert given["repo_id"] == weights.SD15 and str(given["local_dir"]) == "weights/stable-diffusion-v1-5"
-    good = ["README.md", "model_index.json", "tokenizer/merges.txt", "tokenizer/vocab.json", "unet/config.json",
-            "unet/diffusion_pytorch_model.safetensors", "safety_checker/model.safetensors", "vae/diffusion_pytorch_model.safetensors"]
-    bad = ["v1-5-pruned.ckpt", "v1-5-pruned.safetensors", "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors",
-           "unet/diffusion_pytorch_model.non_ema.safetensors", "text_encoder/pytorch_model.bin", ".gitattributes"]
-    taken = filter_repo_objects(good + bad, allow_patterns=given["include"], ignore_patterns=given["exclude"])
+    assert (
+        given["repo_id"] == weights.SD15
+        and str(given["local_dir"]) == "weights/stable-diffusion-v1-5"
+    )
+    good = [
+        "README.md",
+        "model_index.json",
+        "tokenizer/merges.txt",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "safety_checker/model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    bad = [
+        "v1-5-pruned.ckpt",
+        "v1-5-pruned.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "text_encoder/pytorch_model.bin",
+        ".gitattributes",
+    ]
+    taken = filter_repo_objects(
+        good + bad, allow_patterns=given["include"], ignore_patterns=given["exclude"]
+    )
     assert list(taken) == good
 
 
@@ -112,7 +162,9 @@ def test_other_families_are_named(broken, family):
 
 def test_a_folder_that_is_no_pipeline_lists_what_it_holds(tmp_path):
     (tmp_path / "pytorch_lora_weights.safetensors").touch()
-    assert "hf download" in refused(tmp_path, "has no model_index.json.*Found: pytorch_lora_weights.safetensors")
+    assert "hf download" in refused(
+        tmp_path, "has no model_index.json.*Found: pytorch_lora_weights.safetensors"
+    )
 
 
 def test_unreadable_index_and_missing_parts_are_named(broken):
@@ -122,7 +174,9 @@ def test_unreadable_index_and_missing_parts_are_named(broken):
     refused(broken, "model_index.json is not a pipeline's index")
 
 
-@pytest.mark.parametrize("part, file", [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")])
+@pytest.mark.parametrize(
+    "part, file", [("unet", "diffusion_pytorch_model"), ("text_encoder", "model")]
+)
 def test_pickled_weights_are_refused(broken, part, file):
     """A .bin is an unpickler's input: it is not opened, not even when nothing else is there."""
     (broken / part / f"{file}.safetensors").unlink()
@@ -135,7 +189,9 @@ def test_inpainting_weights_are_named(broken):
     from diffusers import UNet2DConditionModel
 
     config = json.loads((broken / "unet" / "config.json").read_text())
-    UNet2DConditionModel.from_config({**config, "in_channels": 9}).save_pretrained(broken / "unet")
+    UNet2DConditionModel.from_config({**config, "in_channels": 9}).save_pretrained(
+        broken / "unet"
+    )
     refused(broken, "U-Net with 9 input channels.*not text to image")
 
 
@@ -145,14 +201,32 @@ def answer(status: int):
     return httpx.Response(status, request=httpx.Request("GET", "http://hub/owner/name"))
 
 
-@pytest.mark.parametrize("error, match", [
-    (lambda: errors.LocalEntryNotFoundError("offline"), "nothing of that name in the hub's cache, and the hub did not answer"),
-    (lambda: errors.OfflineModeIsEnabled("offline"), "the hub did not answer"),
-    (lambda: errors.RepositoryNotFoundError("404", response=answer(404)), "no such repository"),
-    (lambda: errors.RemoteEntryNotFoundError("404", response=answer(404)), "not in diffusers' format"),
-    (lambda: OSError("Could not find the necessary safetensors weights"), "format with safetensors .Could not find"),
-    (lambda: errors.GatedRepoError("403", response=answer(403)), "accept the licence.*hf auth login"),
-])
+@pytest.mark.parametrize(
+    "error, match",
+    [
+        (
+            lambda: errors.LocalEntryNotFoundError("offline"),
+            "nothing of that name in the hub's cache, and the hub did not answer",
+        ),
+        (lambda: errors.OfflineModeIsEnabled("offline"), "the hub did not answer"),
+        (
+            lambda: errors.RepositoryNotFoundError("404", response=answer(404)),
+            "no such repository",
+        ),
+        (
+            lambda: errors.RemoteEntryNotFoundError("404", response=answer(404)),
+            "not in diffusers' format",
+        ),
+        (
+            lambda: OSError("Could not find the necessary safetensors weights"),
+            "format with safetensors .Could not find",
+        ),
+        (
+            lambda: errors.GatedRepoError("403", response=answer(403)),
+            "accept the licence.*hf auth login",
+        ),
+    ],
+)
 def test_what_the_hub_answers_becomes_something_to_do(monkeypatch, error, match):
     def hf_hub_download(*given):
         raise error()

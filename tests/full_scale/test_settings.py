@@ -1,4 +1,6 @@
-"""What a run can be asked: files, flags and hyper-parameters, and the answers to misspelt ones."""
+"""What a run can be asked: files, flags and hyper-parameters, and the answers to misspelt
+ones.
+"""
 
 import inspect
 
@@ -12,21 +14,35 @@ OK = ["finetune", "--tiny", "--data", "somewhere"]
 
 def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('method = "finetune"\nlr = 3e-4\nbatch = 16\nbetas = [0.8, 0.9]\n[hyper]\nweight = "v"\n')
+    path.write_text(
+        'method = "finetune"\nlr = 3e-4\nbatch = 16\nbetas = [0.8, 0.9]\n[hyper]\nweight = "v"\n'
+    )
     found = read([str(path), "--batch", "32"])
-    assert (found.lr, found.batch, found.betas, found.hyper.weight, found.micro) == (3e-4, 32, (0.8, 0.9), "v", 8)
+    assert (found.lr, found.batch, found.betas, found.hyper.weight, found.micro) == (
+        3e-4,
+        32,
+        (0.8, 0.9),
+        "v",
+        8,
+    )
     assert read([str(path), "--hyper.weight", "x0"]).hyper.weight == "x0"
     assert as_table(found)["hyper"] == {"weight": "v"} and as_table(found)["out"] == "runs/train"
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ('method = "finetun"', "did you mean 'finetune'"),
-    ('method = "finetune"\nlearning_rate = 1', "key 'learning_rate' does not exist"),
-    ('method = "finetune"\nbach = 1', "did you mean 'batch'"),
-    ('method = "finetune"\n[hyper]\nwieght = "v"', "hyper. 'wieght' does not exist: did you mean 'weight'"),
-    ("method =", "is not TOML"),
-    ("batch = 1", "name a recipe file"),
-])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('method = "finetun"', "did you mean 'finetune'"),
+        ('method = "finetune"\nlearning_rate = 1', "key 'learning_rate' does not exist"),
+        ('method = "finetune"\nbach = 1', "did you mean 'batch'"),
+        (
+            'method = "finetune"\n[hyper]\nwieght = "v"',
+            "hyper. 'wieght' does not exist: did you mean 'weight'",
+        ),
+        ("method =", "is not TOML"),
+        ("batch = 1", "name a recipe file"),
+    ],
+)
 def test_a_misspelt_file_is_answered_with_the_right_name(tmp_path, text, says):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(ValueError, match=says):
@@ -41,17 +57,24 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
     assert "--batch" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("flags", "world", "says"), [
-    (["finetune", "--tiny"], 1, "--data is missing"),
-    (["pcm_lora", "--tiny", "--data", "d", "--hyper.phases", "8"], 1, "hyper trains others: pass --sampler-steps 8"),
-    (["finetune", "--data", "d"], 1, "neither --weights nor --tiny"),
-    ([*OK, "--weights", "w"], 1, "both --weights and --tiny"),
-    ([*OK, "--batch", "10", "--micro", "4"], 1, "try --batch 8"),
-    ([*OK, "--batch", "8", "--micro", "4"], 4, "4 process.* try --batch 16"),
-    ([*OK, "--steps", "0"], 1, "--steps 0: wanted at least 1"),
-    ([*OK, "--ema", "1"], 1, "--ema 1 is outside"),
-    ([*OK, "--parallel", "fsdp", "--lora-rank", "4"], 1, "LoRA runs use ddp"),
-])
+@pytest.mark.parametrize(
+    ("flags", "world", "says"),
+    [
+        (["finetune", "--tiny"], 1, "--data is missing"),
+        (
+            ["pcm_lora", "--tiny", "--data", "d", "--hyper.phases", "8"],
+            1,
+            "hyper trains others: pass --sampler-steps 8",
+        ),
+        (["finetune", "--data", "d"], 1, "neither --weights nor --tiny"),
+        ([*OK, "--weights", "w"], 1, "both --weights and --tiny"),
+        ([*OK, "--batch", "10", "--micro", "4"], 1, "try --batch 8"),
+        ([*OK, "--batch", "8", "--micro", "4"], 4, "4 process.* try --batch 16"),
+        ([*OK, "--steps", "0"], 1, "--steps 0: wanted at least 1"),
+        ([*OK, "--ema", "1"], 1, "--ema 1 is outside"),
+        ([*OK, "--parallel", "fsdp", "--lora-rank", "4"], 1, "LoRA runs use ddp"),
+    ],
+)
 def test_what_cannot_work_is_refused_before_the_work(flags, world, says):
     with pytest.raises(ValueError, match=says):
         check(read(flags), world)
@@ -65,7 +88,11 @@ def test_an_unknown_weight_is_named():
 def test_the_learning_rate_rises_and_falls():
     s = read([*OK, "--lr", "2", "--warmup", "4", "--steps", "12", "--schedule", "cosine"])
     rates = [learning_rate(s, "student", step) for step in range(12)]
-    assert rates[:4] == [0.5, 1.0, 1.5, 2.0] and rates[8] == pytest.approx(1.0) and rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)
+    assert (
+        rates[:4] == [0.5, 1.0, 1.5, 2.0]
+        and rates[8] == pytest.approx(1.0)
+        and rates == sorted(rates[:5]) + sorted(rates[5:], reverse=True)
+    )
     line = read([*OK, "--lr", "2", "--warmup", "0", "--steps", "4", "--schedule", "linear"])
     assert [learning_rate(line, "student", step) for step in range(4)] == [2.0, 1.5, 1.0, 0.5]
     assert learning_rate(s, "fake", 5) == pytest.approx(1e-3 * rates[5] / 2)
@@ -85,17 +112,27 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
 
     asked = []
     monkeypatch.setattr(train, "open_family", lambda *given: None)
-    monkeypatch.setattr(train, "Rows", lambda folder: SimpleNamespace(pictures=False, check=lambda family, batch, pictures: asked.append(pictures)))
+    monkeypatch.setattr(
+        train,
+        "Rows",
+        lambda folder: SimpleNamespace(
+            pictures=False, check=lambda family, batch, pictures: asked.append(pictures)
+        ),
+    )
     monkeypatch.setattr(train, "Engine", lambda *given: None)
     for method in ("swiftbrush", "finetune"):
-        train.open_engine(read([method, "--tiny", "--data", "d"]), SimpleNamespace(device=torch.device("cpu")))
+        train.open_engine(
+            read([method, "--tiny", "--data", "d"]), SimpleNamespace(device=torch.device("cpu"))
+        )
     assert asked == [False, True]
 
 
 def test_a_run_is_the_chapter_s_own_code_and_a_copy_is_seen(monkeypatch):
-    """Chapter 20 says it of SwiftBrush: what `recipe_of` returns was made by the function of dlib, not by one that reads the same."""
+    """Chapter 20 says it of SwiftBrush: what `recipe_of` returns was made by the function of
+    dlib, not by one that reads the same.
+    """
     schedule, asked = discrete(scaled_linear()), read(["swiftbrush"])
-    code = lambda recipe: inspect.getclosurevars(recipe.phases[0].loss).nonlocals["loss"].__code__  # noqa: E731
+    code = lambda recipe: inspect.getclosurevars(recipe.phases[0].loss).nonlocals["loss"].__code__
     ours = code(recipes.swiftbrush(schedule, None))
     assert code(recipe_of(asked, schedule, None)) is ours
     scope = dict(vars(inspect.getmodule(recipes.swiftbrush)))
@@ -106,6 +143,8 @@ def test_a_run_is_the_chapter_s_own_code_and_a_copy_is_seen(monkeypatch):
 
 def test_the_shipped_swiftbrush_guides_both_scores_as_published():
     """The released code's scale is 4.5 = 1 + ω, on the teacher and on the fake."""
-    inner = inspect.getclosurevars(recipe_of(read(["swiftbrush"]), discrete(scaled_linear()), None).phases[0].loss).nonlocals["loss"]
+    inner = inspect.getclosurevars(
+        recipe_of(read(["swiftbrush"]), discrete(scaled_linear()), None).phases[0].loss
+    ).nonlocals["loss"]
     found = inspect.getclosurevars(inner).nonlocals
     assert (found["omega"], found["omega_fake"]) == (3.5, 3.5)

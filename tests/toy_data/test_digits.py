@@ -12,11 +12,19 @@ def rows(x):
 def test_digits_are_scikit_learn_s_on_minus_one_to_one():
     x0, labels = digits()
     assert x0.shape == (1797, 1, 8, 8) and x0.dtype == torch.float32
-    assert labels.shape == (1797,) and labels.dtype == torch.int64 and labels.unique().tolist() == list(range(10))
+    assert (
+        labels.shape == (1797,)
+        and labels.dtype == torch.int64
+        and labels.unique().tolist() == list(range(10))
+    )
     assert x0.min() == -1 and x0.max() == 1
     grey = (x0 + 1) * 8
     assert torch.equal(grey, grey.round())  # 17 grey values, scaled and nothing else
-    assert grey[0, 0, 0].tolist() == [0, 0, 5, 13, 9, 1, 0, 0] and labels[:12].tolist() == [*range(10), 0, 1]
+    assert grey[0, 0, 0].tolist() == [0, 0, 5, 13, 9, 1, 0, 0] and labels[:12].tolist() == [
+        *range(10),
+        0,
+        1,
+    ]
 
 
 def test_the_caller_owns_what_digits_returns():
@@ -56,5 +64,6 @@ def test_batches_are_training_pictures_with_their_own_labels():
 def test_the_stated_share_of_labels_is_dropped(drop):
     data, n = digit_batches(500, seed=0, drop=drop), 20
     dropped = sum(int((data(step).cond == NULL).sum()) for step in range(n))
-    assert abs(dropped - n * 500 * drop) <= 4 * (n * 500 * drop * (1 - drop)) ** 0.5  # 4 standard deviations: 6e-5 false alarms
+    # 4 standard deviations: 6e-5 false alarms
+    assert abs(dropped - n * 500 * drop) <= 4 * (n * 500 * drop * (1 - drop)) ** 0.5
     assert bool((data(0).cond >= NULL).all())

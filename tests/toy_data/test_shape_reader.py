@@ -32,7 +32,8 @@ def test_every_real_picture_is_read_as_drawn(real):
     wanted, scene, x = real
     reading = read(x)
     assert shows(reading, wanted).all()
-    assert reading.off.max() < 2e-3 and reading.ink.max() < 1e-5  # the very scene, up to float32 sums of 768 squares
+    # the very scene, up to float32 sums of 768 squares
+    assert reading.off.max() < 2e-3 and reading.ink.max() < 1e-5
     one = wanted[:, 0] == 0
     drawn = torch.stack([1 + scene.large[one, 0], scene.colour[one, 0], scene.shape[one, 0]], 1)
     assert torch.equal(reading.code[one, 1:4], drawn)
@@ -55,18 +56,37 @@ def test_a_thing_off_the_places_that_training_shows_is_read_too():
     assert between.off.min() > 0.1
 
 
-@pytest.mark.parametrize("asked_for, drawn, same", [
-    ("a red circle", "a large red circle", True), ("a red circle", "a small red circle", True), ("a small red circle", "a large red circle", False),
-    ("a red circle", "a red square", False), ("a red circle", "a blue circle", False), ("a red circle", "a red circle above a red circle", False),
-    ("a red circle above a blue square", "a blue square below a red circle", True),
-    ("a red circle above a blue square", "a red circle below a blue square", False),
-    ("a red circle left of a blue square", "a blue square right of a red circle", True),
-    ("a red circle left of a blue square", "a red circle above a blue square", False),
-    ("a red circle above a blue square", "a blue circle above a red square", False),
-    ("a small red circle above a blue square", "a small blue square below a large red circle", False),
-    ("a small red circle above a blue square", "a large blue square below a small red circle", True),
-    ("a blue square right of a small red circle", "a small red circle left of a large blue square", True),
-])
+@pytest.mark.parametrize(
+    "asked_for, drawn, same",
+    [
+        ("a red circle", "a large red circle", True),
+        ("a red circle", "a small red circle", True),
+        ("a small red circle", "a large red circle", False),
+        ("a red circle", "a red square", False),
+        ("a red circle", "a blue circle", False),
+        ("a red circle", "a red circle above a red circle", False),
+        ("a red circle above a blue square", "a blue square below a red circle", True),
+        ("a red circle above a blue square", "a red circle below a blue square", False),
+        ("a red circle left of a blue square", "a blue square right of a red circle", True),
+        ("a red circle left of a blue square", "a red circle above a blue square", False),
+        ("a red circle above a blue square", "a blue circle above a red square", False),
+        (
+            "a small red circle above a blue square",
+            "a small blue square below a large red circle",
+            False,
+        ),
+        (
+            "a small red circle above a blue square",
+            "a large blue square below a small red circle",
+            True,
+        ),
+        (
+            "a blue square right of a small red circle",
+            "a small red circle left of a large blue square",
+            True,
+        ),
+    ],
+)
 def test_shows_knows_what_a_caption_asks(asked_for, drawn, same):
     reading = read(pictures(codes(*[drawn] * 5), Draw(0)))
     assert shows(reading, codes(*[asked_for] * 5)).tolist() == [same] * 5
@@ -81,10 +101,13 @@ def test_wrong_pictures_are_seen(real):
     differ = (wanted[:, 2:4] != wanted[:, 5:7]).any(1)
     assert accuracy(x[across & differ].flip(3), wanted[across & differ]) == 0  # left is right
     lone = x.clone()
-    lone[(wanted[:, 0] > 0) & (wanted[:, 0] < 3), :, 8:] = 1  # the lower thing is gone, or the right one
+    # the lower thing is gone, or the right one
+    lone[(wanted[:, 0] > 0) & (wanted[:, 0] < 3), :, 8:] = 1
     lone[across, :, :, 8:] = 1
     assert accuracy(lone[two], wanted[two]) == 0
-    assert accuracy(torch.ones_like(x), wanted) < 0.05 and accuracy(Draw(0).normal(x), wanted) < 0.05
+    assert (
+        accuracy(torch.ones_like(x), wanted) < 0.05 and accuracy(Draw(0).normal(x), wanted) < 0.05
+    )
 
 
 def test_ink_is_the_distance_of_the_colour():
@@ -104,7 +127,12 @@ def test_frechet_sees_the_wrong_share_of_things_blur_and_noise():
     small[:, 1] = 1
     small[:, 4] = torch.where(wanted[:, 0] > 0, 1, 0)
     blurred = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-    for worse in (pictures(small, Draw(7)), blurred, x + 0.1 * Draw(0).normal(x), x[:1].expand_as(x)):
+    for worse in (
+        pictures(small, Draw(7)),
+        blurred,
+        x + 0.1 * Draw(0).normal(x),
+        x[:1].expand_as(x),
+    ):
         assert shapes_frechet(worse, wanted) > 2 * floor
     assert scores(x, wanted)["accuracy"] == 1
 
@@ -116,11 +144,19 @@ def test_scores_are_taken_at_one_n_only():
         read(torch.zeros(2, 1, 16, 16))
 
 
-@pytest.mark.parametrize("function, old, new", [
-    ("_best", "2 * along", "along"), ("_best", "INKS - PAPER", "INKS"), ("_best", "gain.flatten(1).max(1)", "gain.flatten(1).min(1)"),
-    ("_read", "gains.argmax(1) == i", "gains.argmin(1) == i"), ("_read", "3 * k : 4", "0 * k : 4"), ("shows", "wanted[turned, 0] -= 1", "pass"),
-    ("shows", "[0, 4, 5, 6, 1, 2, 3]", "[0, 1, 2, 3, 4, 5, 6]"), ("_region", "low + radius", "low + 1 + radius"),
-])
+@pytest.mark.parametrize(
+    "function, old, new",
+    [
+        ("_best", "2 * along", "along"),
+        ("_best", "INKS - PAPER", "INKS"),
+        ("_best", "gain.flatten(1).max(1)", "gain.flatten(1).min(1)"),
+        ("_read", "gains.argmax(1) == i", "gains.argmin(1) == i"),
+        ("_read", "3 * k : 4", "0 * k : 4"),
+        ("shows", "wanted[turned, 0] -= 1", "pass"),
+        ("shows", "[0, 4, 5, 6, 1, 2, 3]", "[0, 1, 2, 3, 4, 5, 6]"),
+        ("_region", "low + radius", "low + 1 + radius"),
+    ],
+)
 def test_a_slip_in_the_reader_is_seen(function, old, new, real, monkeypatch):
     wanted, _, x = real
     original = getattr(shape_reader, function)
@@ -134,4 +170,8 @@ def test_a_slip_in_the_reader_is_seen(function, old, new, real, monkeypatch):
 
 
 def test_the_paper_is_white_and_captions_are_said():
-    assert PAPER.tolist() == [1, 1, 1] and say(tuple(read(pictures(codes("a small red circle"), Draw(0))).code[0].tolist())) == "a small red circle"
+    assert (
+        PAPER.tolist() == [1, 1, 1]
+        and say(tuple(read(pictures(codes("a small red circle"), Draw(0))).code[0].tolist()))
+        == "a small red circle"
+    )

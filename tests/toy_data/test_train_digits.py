@@ -1,4 +1,6 @@
-"""A few seconds of training from scratch, and the same with a broken loss, a broken batch and a broken average."""
+"""A few seconds of training from scratch, and the same with a broken loss, a broken batch and
+a broken average.
+"""
 
 import sys
 
@@ -11,8 +13,10 @@ from toy_data.digit_scores import denoising_loss
 from toy_data.digits import digits_split, new_teacher
 
 STEPS = 150
-# Held-out loss after 150 steps: 23.9 to 24.1 over seeds (an untrained network: 50.7, the shipped teacher: 13.6). Another
-# machine rounds differently, which is far below the spread over seeds; the nearest mutant below scores 28.9.
+# Held-out loss after 150 steps: 23.9 to 24.1 over seeds (an untrained network: 50.7, the shipped
+# teacher: 13.6). Another
+# machine rounds differently, which is far below the spread over seeds; the nearest mutant below
+# scores 28.9.
 LOW, HIGH = 22.0, 26.0
 
 LOSS = sys.modules["dlib.losses.denoising"]
@@ -21,12 +25,14 @@ LOSS = sys.modules["dlib.losses.denoising"]
 def trained_loss():
     with pytest.MonkeyPatch.context() as sane:
         teacher = train_digits.train_teacher(STEPS, seed=1)
-        sane.setattr(LOSS, "parts", dlib.denoiser.parts)  # judged by the true loss, whatever it was trained on
+        # judged by the true loss, whatever it was trained on
+        sane.setattr(LOSS, "parts", dlib.denoiser.parts)
         return denoising_loss(teacher, digits_split()[1], noises=4)
 
 
 def test_training_moves_the_held_out_loss_into_the_range():
-    assert denoising_loss(new_teacher(), digits_split()[1], noises=4) > 45  # ‖v‖² itself: the last layer starts at zero
+    # ‖v‖² itself: the last layer starts at zero
+    assert denoising_loss(new_teacher(), digits_split()[1], noises=4) > 45
     assert LOW < trained_loss() < HIGH
 
 
@@ -70,7 +76,9 @@ def test_training_is_deterministic_and_leaves_the_random_state_alone():
     torch.manual_seed(7)
     wanted = torch.rand(1)
     torch.manual_seed(7)
-    first, second, other = (train_digits.train_teacher(2, seed).net.state_dict() for seed in (0, 0, 1))
+    first, second, other = (
+        train_digits.train_teacher(2, seed).net.state_dict() for seed in (0, 0, 1)
+    )
     assert torch.equal(torch.rand(1), wanted)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
@@ -84,4 +92,5 @@ def test_the_rate_warms_up_and_falls_to_zero():
 
 def test_the_classifier_learns_in_a_second():
     real, labels = digits_split()[1]
-    assert train_digits.train_classifier(150, seed=0).accuracy(real, labels) > 0.9  # chance is 0.1; 0.94 to 0.96 over seeds
+    # chance is 0.1; 0.94 to 0.96 over seeds
+    assert train_digits.train_classifier(150, seed=0).accuracy(real, labels) > 0.9

@@ -11,8 +11,10 @@ from toy_data.shape_scores import asked, denoising_loss
 from toy_data.shapes import new_teacher
 
 STEPS, BATCH = 100, 16
-# Loss after 100 steps of 16: 197 to 201 over seeds (an untrained network: 708, the shipped teacher: 23). Another machine
-# rounds differently, which is far below the spread over seeds; the nearest mutant below scores 708.
+# Loss after 100 steps of 16: 197 to 201 over seeds (an untrained network: 708, the shipped
+# teacher: 23). Another machine
+# rounds differently, which is far below the spread over seeds; the nearest mutant below scores
+# 708.
 LOW, HIGH = 180.0, 220.0
 
 LOSS = sys.modules["dlib.losses.denoising"]
@@ -21,12 +23,14 @@ LOSS = sys.modules["dlib.losses.denoising"]
 def trained_loss(monkeypatch):
     monkeypatch.setattr(train_shapes, "BATCH", BATCH)
     teacher = train_shapes.train_teacher(STEPS, seed=1)
-    monkeypatch.setattr(LOSS, "parts", dlib.denoiser.parts)  # judged by the true loss, whatever it was trained on
+    # judged by the true loss, whatever it was trained on
+    monkeypatch.setattr(LOSS, "parts", dlib.denoiser.parts)
     return denoising_loss(teacher, asked(128), noises=1)
 
 
 def test_training_moves_the_loss_into_the_range(monkeypatch):
-    assert denoising_loss(new_teacher(), asked(128), noises=1) > 650  # ‖v‖² itself: the last layers start at zero
+    # ‖v‖² itself: the last layers start at zero
+    assert denoising_loss(new_teacher(), asked(128), noises=1) > 650
     assert LOW < trained_loss(monkeypatch) < HIGH
 
 
@@ -58,7 +62,11 @@ def test_an_average_that_never_moves_misses_the_range(monkeypatch):
 def test_training_takes_its_batches_from_shape_batches(monkeypatch):
     seen = {}
     true_batches = train_shapes.shape_batches
-    monkeypatch.setattr(train_shapes, "shape_batches", lambda *args: seen.setdefault("args", args) and true_batches(*args))
+    monkeypatch.setattr(
+        train_shapes,
+        "shape_batches",
+        lambda *args: seen.setdefault("args", args) and true_batches(*args),
+    )
     train_shapes.train_teacher(1, 0)
     assert seen["args"] == (64, 0, 0.1)
 
@@ -68,7 +76,9 @@ def test_training_is_deterministic_and_leaves_the_random_state_alone(monkeypatch
     torch.manual_seed(7)
     wanted = torch.rand(1)
     torch.manual_seed(7)
-    first, second, other = (train_shapes.train_teacher(2, seed).net.state_dict() for seed in (0, 0, 1))
+    first, second, other = (
+        train_shapes.train_teacher(2, seed).net.state_dict() for seed in (0, 0, 1)
+    )
     assert torch.equal(torch.rand(1), wanted)
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
