@@ -31,6 +31,7 @@
 
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
+import math
 from itertools import pairwise
 import torch
 from torch.distributions import Normal

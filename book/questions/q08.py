@@ -21,7 +21,8 @@ from book.questions.problems import (
 PRELUDE = """from book import check  # first: it also tells torch not to spin
 import math
 
-import torch"""
+import torch
+from dlib import vp"""
 ORDER_2 = (1.85, 2.15)
 
 

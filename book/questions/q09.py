@@ -11,6 +11,7 @@ from book.questions.judging import RIGHT, distance, malformed, pair, recognise, 
 from book.questions.problems import array, arrays, draw_problem, even, model_of, network_of
 
 PRELUDE = """from book import check  # first: it also tells torch not to spin
+import math
 
 import torch"""
 STEPS, ROWS, READY = 9, 5, 4

@@ -14,6 +14,7 @@ from book.questions.judging import RIGHT, distance, faults, malformed, recognise
 from book.questions.problems import array, arrays, tensors
 
 PRELUDE = """from book import check  # first: it also tells torch not to spin
+import math
 
 import torch"""
 ROWS = 24

@@ -42,6 +42,7 @@ from book import check  # first: it also tells torch not to spin
 import math
 
 import torch
+from dlib import vp
 
 # %% [markdown]
 # ## Question 8.1: two integrals (3 points)

@@ -37,6 +37,7 @@
 
 # %%
 from book import check  # first: it also tells torch not to spin
+import math
 
 import torch
 
