@@ -21,8 +21,9 @@ calls and nothing else: the guided teacher on 2 × {batch} latents without gradi
 on {batch} without, the student on {batch} with, and the backward pass of a plain mean. What is
 left is the loss's own work: draws, noise levels, noising, the solver step, jumps, distance.
 
-The tiny random U-Net of `full_scale.tiny` ({millions:.1f} M parameters), latents ({batch}, 4,
-16, 16), float32, CPU, one thread; {repeats} turns, one of each competitor in turn, the starter
+The tiny random U-Net of `full_scale.families.tiny` ({millions:.1f} M parameters), latents
+({batch}, 4, 16, 16), float32, CPU, one thread; {repeats} turns, one of each
+competitor in turn, the starter
 rotating. Read the minimum: it is the work; median and IQR show what else the machine was
 doing. The ratio is that of the minima, loss ÷ bare calls. The real U-Net is a thousand times
 larger and the loss's own work is not."""
@@ -30,8 +31,8 @@ larger and the loss's own work is not."""
 
 def run(batch: int = 8, repeats: int = 40) -> Report:
     """ms a step: minimum, median, IQR and ratio of minima."""
-    from full_scale.sd import denoiser
-    from full_scale.tiny import tiny_pipeline
+    from full_scale.families.sd import denoiser
+    from full_scale.families.tiny import tiny_pipeline
 
     pipe = tiny_pipeline()
     model = denoiser(pipe.unet, pipe.scheduler.config)

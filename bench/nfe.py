@@ -18,7 +18,7 @@ from bench.report import Cell, Report, peer
 from bench.timing import progress
 from dlib.grids import LADDER, SPACINGS
 from dlib.metrics import order, rms, typical
-from full_scale.config import Config
+from full_scale.sampling.request import Config
 from toy_data.mixtures import gmm5
 
 T_MIN = 1e-2

@@ -89,8 +89,8 @@ def _step(root: Path, processes: int) -> float:
 
 def _time_steps(data: str, out: str, batch: str, result: str) -> None:
     """What a process of `_step` does."""
-    from full_scale import world as processes
-    from full_scale.settings import read
+    from full_scale.launch import processes
+    from full_scale.run.settings import read
     from full_scale.train import open_engine
 
     torch.set_num_threads(1)
@@ -124,8 +124,8 @@ def _survive(root: Path, saves: int) -> tuple[float, float, float]:
     """Median seconds that a save holds training up, that it takes in all, and that a resume
     takes longer than a start.
     """
-    from full_scale import world as processes
-    from full_scale.settings import read
+    from full_scale.launch import processes
+    from full_scale.run.settings import read
     from full_scale.train import open_engine
 
     torch.set_num_threads(1)

@@ -539,7 +539,7 @@ claim(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(mixture, edm())(x, level).score` | `full_scale.sd.denoiser(unet, scheduler_config)(x, level, cond).score` |
+# | `exact(mixture, edm())(x, level).score` | `full_scale.families.sd.denoiser(unet, scheduler_config)(x, level, cond).score` |
 # | `denoising_score_matching` at one σ | `dlib.denoising` with `weights.eps` over all levels; no training command in `full_scale` yet |
 # | `implicit`, `sliced`, energies | not used at this scale |
 # | `langevin` on one level | replaced by the solvers of [chapter 8](08_dpm_solver.ipynb): |

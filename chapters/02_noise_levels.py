@@ -377,7 +377,7 @@ claim("C02.15", "δ = 0.6, 50 calls: over DDIM's with 20", long / ddim, below=2)
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(mixture, ve(0.1, 20))` | `full_scale.sd.denoiser(unet, scheduler_config)` |
+# | `exact(mixture, ve(0.1, 20))` | `full_scale.families.sd.denoiser(unet, scheduler_config)` |
 # | `denoising(…, weights.eps, times)` | the same function, in `full_scale.train finetune` |
 # | `annealed_langevin` | accepts that denoiser; `full_scale.sample` has noisy solvers instead: |
 #

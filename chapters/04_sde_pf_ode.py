@@ -428,7 +428,7 @@ claim(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(line, vp())` | `full_scale.sd.denoiser(unet, scheduler_config)` |
+# | `exact(line, vp())` | `full_scale.families.sd.denoiser(unet, scheduler_config)` |
 # | `solvers.euler_maruyama(1)` | the same function, `--solver euler_maruyama` |
 # | `sde_dpm_solver_pp(2, eta)` | the same function at η = 1, `--solver sde_dpm_solver_pp_2m` |
 # | `log_likelihood` | runs on any denoiser in float64; no command |

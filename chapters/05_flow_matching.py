@@ -428,7 +428,7 @@ claim("C05.11", "the right sign: over c", spread(right) / c, between=(0.98, 1.02
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(gmm5(), vp())` | `full_scale.sd.denoiser(unet, scheduler_config)`, ε or $v$ on its ladder |
+# | `exact(gmm5(), vp())` | `full_scale.families.sd.denoiser(unet, scheduler_config)`, ε or $v$ on its ladder |
 # | `converted(model, flow(), "velocity")` | the same function on that denoiser; a test runs it |
 # | Euler on straight paths | `--solver ddim` at the same κ: the same pictures, by \eqref{eq:fm-euler} |
 # | `denoising` with `weights.velocity` | the same function: `--hyper.weight velocity`, with the ladder's own clock |

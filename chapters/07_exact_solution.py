@@ -398,7 +398,7 @@ claim(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(gauss, vp())` | `full_scale.sd.denoiser(unet, scheduler_config)` |
+# | `exact(gauss, vp())` | `full_scale.families.sd.denoiser(unet, scheduler_config)` |
 # | `grid(schedule, n)` | `grid(schedule, n, "sd_trailing")` |
 # | `solvers.ddim` | the same function object; also the teacher's step in LCM and PCM |
 #

@@ -485,7 +485,7 @@ converges("C08.25", "UniPC-2, corrected as `vary_coeff` does,", 1, order(vary_co
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(gmm5(), vp())` | `full_scale.sd.denoiser(unet, scheduler_config)` |
+# | `exact(gmm5(), vp())` | `full_scale.families.sd.denoiser(unet, scheduler_config)` |
 # | `grid(schedule, n, "arctan")` | the same function object |
 # | `guided(model, 6.5, null=NULL)` | `guided(model, 6.5, null=empty_prompt)` |
 # | `solvers.unipc_3` | the same function object |

@@ -457,7 +457,7 @@ claim(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(gmm5(), vp())` | `full_scale.sd.denoiser(unet, scheduler_config)` |
+# | `exact(gmm5(), vp())` | `full_scale.families.sd.denoiser(unet, scheduler_config)` |
 # | `picard(model, x, levels, window=10, tol=0.1)` | the same function object |
 # | `fast.depth`, `fast.work` | `depth` and `work` in settings.json |
 # | the window, one batch | the same, shared by the processes of torchrun |

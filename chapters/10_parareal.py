@@ -422,7 +422,7 @@ claim(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(gmm5(), vp())` | `full_scale.sd.denoiser(unet, scheduler_config)` |
+# | `exact(gmm5(), vp())` | `full_scale.families.sd.denoiser(unet, scheduler_config)` |
 # | `parareal(model, x, levels, tol=1e-2)` | the same function object |
 # | `found.depth`, `found.work` | `depth` and `work` in settings.json |
 #

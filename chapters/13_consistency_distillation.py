@@ -499,8 +499,8 @@ claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(labelled(), schedule)` | `full_scale.sd.denoiser(unet, scheduler_config)`, frozen |
-# | `recipes.lcm(schedule, NULL, …)` | the same function: `full_scale.settings` takes it from `dlib.recipes.METHODS["lcm"]` |
+# | `exact(labelled(), schedule)` | `full_scale.families.sd.denoiser(unet, scheduler_config)`, frozen |
+# | `recipes.lcm(schedule, NULL, …)` | the same function: `full_scale.run.settings` takes it from `dlib.recipes.METHODS["lcm"]` |
 # | `distil`, 600 steps of 256 points | `full_scale.train lcm_lora`: 5000 steps of 96 pictures, adapters, checkpoints |
 # | `four_calls(lcm)` | `full_scale.sample --solver lcm --grid lcm --steps 4` |
 #

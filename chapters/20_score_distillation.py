@@ -493,10 +493,10 @@ claim(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `shapes_teacher()` | `full_scale.sd.denoiser(unet, scheduler_config)` |
+# | `shapes_teacher()` | `full_scale.families.sd.denoiser(unet, scheduler_config)` |
 # | `twin(base.net, rank=16)` | `twin(unet, 64, 108.0, ("to_q", "to_v"))` |
 # | `NULL_TOKENS` | the embedding of the empty prompt |
-# | `learn(recipe, …)` | `full_scale.engine`, the same phases over processes |
+# | `learn(recipe, …)` | `full_scale.run.engine`, the same phases over processes |
 # | `recipes.swiftbrush` | the same function |
 #
 # ```bash

@@ -1,5 +1,5 @@
 """The book's functions on Stable Diffusion. Start at `python -m full_scale.sample --help`; the
-adapters are in `full_scale.sd`.
+adapters are in `full_scale.families.sd`.
 """
 
 import os

@@ -24,8 +24,9 @@ import torch
 import tyro
 
 from dlib._util import require
-from full_scale import judges, output
-from full_scale.pairs import Pair, read_pairs
+from full_scale.out import judges
+from full_scale.out import folder as output
+from full_scale.sources.captioned import Pair, read_pairs
 
 
 @dataclass(frozen=True)

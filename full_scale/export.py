@@ -28,10 +28,13 @@ from torch.distributed.checkpoint.api import CheckpointException
 from dlib._util import require
 from dlib.lora import load_adapters, merged, twin
 from dlib.recipes import TOLD_OMEGA
-from full_scale import card, checkpoint, lora_files, output
+from full_scale.out import card
+from full_scale.run import checkpoint
+from full_scale.out import lora_files
+from full_scale.out import folder as output
 
 if TYPE_CHECKING:
-    from full_scale.families import Family
+    from full_scale.families.base import Family
 
 
 @dataclass(frozen=True)

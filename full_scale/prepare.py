@@ -8,7 +8,7 @@ memory-mapped.
 The first needs no weights and takes seconds. Rows that cannot be used are left out, counted,
 and named one by one in DATA/report.txt. A run that was stopped, however, goes on when the same
 command is given again, and ends with the same bytes. Read the result with
-`full_scale.rows.Rows`.
+`full_scale.data.rows.Rows`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from dlib._util import require
-from full_scale import output, report, shards
-from full_scale.config import check_model, place
-from full_scale.encoding import ahead, examine, one_shard
+from full_scale.out import folder as output
+from full_scale.data import report
+from full_scale.data import shards
+from full_scale.sampling.request import check_model, place
+from full_scale.data.encoding import ahead, examine, one_shard
 from full_scale.families import FAMILIES, Family, open_family
-from full_scale.folders import Source
-from full_scale.sources import open_source
+from full_scale.sources.folders import Source
+from full_scale.sources.choose import open_source
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Config:
     tiny: bool = False
     """A random tiny model instead of weights: offline, in seconds."""
     family: str = "sd"
-    """The kind of model: a name of full_scale.families.FAMILIES."""
+    """The kind of model: a name of full_scale.families.base.FAMILIES."""
     size: int | None = None
     """Pixels a side, to which pictures are scaled and cut; the network's own size unless
     given.

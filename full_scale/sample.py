@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,70 +32,20 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from dlib import (
-    CLEAN,
-    SOLVERS,
-    Denoiser,
-    Draw,
-    NoiseLevel,
-    NoiseSchedule,
-    counted,
-    grid,
-    guided,
-    sample,
-)
+from dlib import SOLVERS, Denoiser, NoiseLevel, counted, guided, sample
 from dlib._util import require
-from dlib.solvers import Solver, State
-from full_scale import output, sd
-from full_scale import world as processes
-from full_scale.config import Config, check, latent_shape, place
-from full_scale.draws import Draws
-from full_scale.parallel import finder
-from full_scale.tiny import tiny_pipeline
-from full_scale.weights import add_lora, load
-from full_scale.world import World
+from dlib.solvers import Solver
+from full_scale.out import folder as output
+from full_scale.families import open_family, sd
+from full_scale.launch import processes
+from full_scale.sampling.request import Config, check, latent_shape, place
+from full_scale.sampling.spread import finder
+from full_scale.families.weights import add_lora, opened
+from full_scale.sampling.latents import latents, stops
+from full_scale.launch.processes import World
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
-
-
-def stops(schedule: NoiseSchedule, steps: int, spacing: str, end: str) -> list[NoiseLevel]:
-    """The `steps` + 1 levels from noise to picture. end `clean` replaces the grid's last level
-    by σ = 0.
-
-    Both ends cost the same. `clean` leaves no noise in the picture, and where the grid's last
-    step is long in λ (SD's time grids with few steps) it takes it at first order, where
-    multistep extrapolation would overshoot. diffusers' DPM-Solver calls the two
-    `final_sigmas_type` `zero` and `sigma_min`.
-    """
-    levels = schedule.levels(grid(schedule, steps, spacing))
-    return [*levels[:-1], CLEAN] if end == "clean" else levels
-
-
-def latents(
-    model: Denoiser,
-    shape: Sequence[int],
-    levels: Sequence[NoiseLevel],
-    solver: Solver,
-    cond: dict[str, Tensor],
-    seeds: Sequence[int],
-    batch: int,
-    each: Callable[[State], None] | None = None,
-    find: Callable[..., Tensor] = sample,
-) -> Tensor:
-    """Float32 latents (n, *shape) for n conditions and n seeds, `batch` at a time, on the
-    conditions' device.
-
-    find: what is called with (model, x, levels, solver, cond, draws, each) for each batch:
-    `sample`, or a parallel sampler.
-    """
-    parts = []
-    for i in range(0, len(seeds), batch):
-        draws = Draws(Draw(seed) for seed in seeds[i : i + batch])
-        part = {name: rows[i : i + batch] for name, rows in cond.items()}
-        x = draws.normal(torch.empty(len(draws.draws), *shape, device=part["text"].device))
-        parts.append(find(model, x, levels, solver, part, draws, each))
-    return torch.cat(parts)
+    pass
 
 
 @torch.no_grad()
@@ -207,7 +156,7 @@ class Found:
 
 def stable_diffusion(config: Config, device: torch.device, dtype: torch.dtype) -> Found:
     """Stable Diffusion, or a student of it, with a LoRA where one is named."""
-    pipe, licence = opened(config, device, dtype)
+    pipe, licence = opened(config.weights, device, dtype)
     if config.lora:
         add_lora(pipe, config.lora)
     return Found(
@@ -224,8 +173,6 @@ def stable_diffusion(config: Config, device: torch.device, dtype: torch.dtype) -
 
 def other(config: Config, device: torch.device) -> Found:
     """A model of any family, in its own size."""
-    from full_scale.families import open_family
-
     require(
         not (config.lora or config.height or config.width),
         f"--family {config.family} takes no --lora, --height or --width",
@@ -242,35 +189,6 @@ def other(config: Config, device: torch.device) -> Found:
         family.decode,
         family.licence,
     )
-
-
-def opened(
-    config: Config, device: torch.device, dtype: torch.dtype
-) -> tuple[StableDiffusionPipeline, str | None]:
-    """The pipeline and its weights' licence; says on stdout what was opened. The tiny one is
-    saved and loaded likewise.
-    """
-    hush()
-    with tempfile.TemporaryDirectory() as folder:
-        if config.tiny:
-            tiny_pipeline().save_pretrained(folder)
-        pipe, licence = load(folder if config.tiny else config.weights, device, dtype)
-    print(
-        f"{config.weights or 'random tiny weights'} on {device} in {dtype} · licence of the "
-        f"weights: {licence or 'not stated'} · "
-        f"safety checker: {'kept' if pipe.safety_checker else 'these weights have none'}"
-    )
-    return pipe, licence
-
-
-def hush() -> None:
-    """Silence transformers' notices: its bars for single files, and that torchvision, which
-    nothing here uses, is absent.
-    """
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def facts(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver) -> dict[str, Any]:

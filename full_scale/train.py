@@ -21,15 +21,15 @@ import torch
 from PIL import Image
 
 from dlib import SOLVERS, guided, recipes
-from full_scale import world as processes
-from full_scale.engine import Engine, placed
+from full_scale.launch import processes
+from full_scale.run.engine import Engine, placed
 from full_scale.families import open_family
-from full_scale.guard import check_target
-from full_scale.output import contact_sheet
-from full_scale.rows import Rows
-from full_scale.sample import latents, stops
-from full_scale.settings import Settings, as_table, check, read
-from full_scale.world import World
+from full_scale.run.guard import check_target
+from full_scale.out.folder import contact_sheet
+from full_scale.data.rows import Rows
+from full_scale.sampling.latents import latents, stops
+from full_scale.run.settings import Settings, as_table, check, read
+from full_scale.launch.processes import World
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,7 +52,7 @@ def rehearse(settings: Settings) -> None:
     """Print the estimate for the world that torchrun or srun started, once; no process group
     is needed for it.
     """
-    from full_scale.estimate import report
+    from full_scale.cost.quote import report
 
     rank, size = processes.place()
     if rank == 0:

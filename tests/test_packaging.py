@@ -99,10 +99,11 @@ def test_environment_only_opens_the_door():
     )
 
 
-def test_packages_are_listed():
-    listed = set(
-        tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    )
+def test_packages_are_found_all_of_them_and_no_others():
+    from setuptools import find_packages
+
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    listed = set(find_packages(str(ROOT), **tool["packages"]["find"]))
     found = {
         str(path.parent.relative_to(ROOT)).replace("/", ".")
         for top in ("dlib", "book", "toy_data", "full_scale", "bench")

@@ -655,7 +655,7 @@ def test_a_slip_is_caught(monkeypatch, old, new, check):
 
 def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
     """With draws that belong to the rows, four micro-batches of four are one batch of sixteen."""
-    from full_scale.draws import step_draws
+    from full_scale.data.draws import step_draws
 
     times, model, teacher = (
         grid(vp(), 7, "time"),

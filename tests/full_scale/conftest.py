@@ -13,9 +13,11 @@ from diffusers import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVisionConfig
 
-from full_scale import families, prepare, world as processes
-from full_scale.settings import read
-from full_scale.tiny import SCHEDULER, tiny_pipeline
+from full_scale import prepare
+from full_scale import families
+from full_scale.launch import processes
+from full_scale.run.settings import read
+from full_scale.families.tiny import SCHEDULER, tiny_pipeline
 
 sys.path.append(str(Path(__file__).parent))  # for the tests of data
 import datafolders

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from full_scale import world as processes
-from full_scale.settings import read
+from full_scale.launch import processes
+from full_scale.run.settings import read
 from full_scale.train import open_engine
 
 out, *flags = sys.argv[1:]

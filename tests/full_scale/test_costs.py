@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from full_scale.estimate import GPUS, MFU
-from full_scale.needs import needs
-from full_scale.settings import read
+from full_scale.cost.quote import GPUS, MFU
+from full_scale.cost.needs import needs
+from full_scale.run.settings import read
 
 FULL_SCALE = Path(__file__).resolve().parents[2] / "full_scale"
 ROW = re.compile(

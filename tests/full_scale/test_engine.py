@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint import filesystem
 
 from dlib import Batch, fit
-from full_scale.checkpoint import complete
+from full_scale.run.checkpoint import complete
 from full_scale.families import open_family
-from full_scale.roles import build
-from full_scale.settings import learning_rate, recipe_of
+from full_scale.run.cast import build
+from full_scale.run.settings import learning_rate, recipe_of
 from full_scale.train import open_engine, pictures
 
 
@@ -260,7 +260,7 @@ def test_a_torn_line_of_the_log_is_written_again(settings, world):
 def test_chapters_and_recipes_hold_the_same_function_objects(settings):
     import dlib
     from dlib import recipes
-    from full_scale import settings as asked
+    from full_scale.run import settings as asked
 
     assert asked.recipes is recipes
     for method, name in {

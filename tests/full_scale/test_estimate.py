@@ -16,13 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlib import Phase, Recipe, recipes
 from dlib.losses import Loss
-from full_scale import counting, estimate, train
-from full_scale.blueprint import blueprint, cast_of
-from full_scale.counting import META, Counter, LikeAGpu, backward, cost
-from full_scale.draws import step_draws
-from full_scale.needs import needs
-from full_scale.settings import as_table, read
-from full_scale.tiny import tiny_pipeline
+from full_scale.cost.quote import report
+from full_scale import estimate, train
+from full_scale.cost import counting
+from full_scale.cost.blueprint import blueprint, cast_of
+from full_scale.cost.counting import META, Counter, LikeAGpu, backward, cost
+from full_scale.data.draws import step_draws
+from full_scale.cost.needs import needs
+from full_scale.run.settings import as_table, read
+from full_scale.families.tiny import tiny_pipeline
 
 WEIGHTS = 859_520_964
 
@@ -297,7 +299,7 @@ def test_nothing_is_left_behind():
 
 def test_report_says_everything_and_its_settings_are_a_recipe(tmp_path):
     s = settings("--data", str(tmp_path), "--steps", "100")
-    said = estimate.report(s, processes=2)
+    said = report(s, processes=2)
     table = said.split("# settings\n")[1].split("# parameters")[0]
     (tmp_path / "again.toml").write_text(table)
     assert tomllib.loads(table)["hyper"] == {"weight": "eps"} and as_table(
@@ -311,12 +313,9 @@ def test_report_says_everything_and_its_settings_are_a_recipe(tmp_path):
         and "H200" in said
     )
     assert (
-        "fsdp"
-        not in estimate.report(settings("--lora-rank", "2", "--device", "cpu")).split("# memory")[
-            1
-        ]
+        "fsdp" not in report(settings("--lora-rank", "2", "--device", "cpu")).split("# memory")[1]
     )
-    assert "no time is given for float32" in estimate.report(settings("--device", "cpu"))
+    assert "no time is given for float32" in report(settings("--device", "cpu"))
 
 
 def test_latents_have_the_shape_of_the_data(tmp_path):

@@ -13,10 +13,11 @@ from PIL import Image
 
 import full_scale.evaluate as command
 from dlib import metrics
-from full_scale import judges, sample
+from full_scale import sample
+from full_scale.out import judges
 from full_scale.evaluate import Config
-from full_scale.pairs import read_pairs
-from full_scale.tiny import tiny_pipeline
+from full_scale.sources.captioned import read_pairs
+from full_scale.families.tiny import tiny_pipeline
 from toy_data.shapes import write_folder
 
 

@@ -22,13 +22,19 @@ from safetensors.torch import load_file, save_file
 
 import full_scale.sample as sampling
 from dlib.lora import LowRank
-from full_scale import card, checkpoint, export, families, lora_files, sd, world as processes
-from full_scale.config import Config
+from full_scale import export
+from full_scale.out import card
+from full_scale.run import checkpoint
+from full_scale import families
+from full_scale.out import lora_files
+from full_scale.families import sd
+from full_scale.launch import processes
+from full_scale.sampling.request import Config
 from full_scale.export import Export
-from full_scale.roles import build
-from full_scale.settings import as_table, read, recipe_of
-from full_scale.tiny import tiny_pipeline
-from full_scale.weights import add_lora
+from full_scale.run.cast import build
+from full_scale.run.settings import as_table, read, recipe_of
+from full_scale.families.tiny import tiny_pipeline
+from full_scale.families.weights import add_lora
 
 EVERY = (
     "conv_in",

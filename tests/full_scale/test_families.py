@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from full_scale import families, pictures
+from full_scale import families
+from full_scale.sources import pictures
 
 
 @pytest.mark.parametrize("name", ["pictures", "folders", "encoding", "rows", "families"])

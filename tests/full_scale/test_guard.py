@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from full_scale.engine import placed
+from full_scale.run.engine import placed
 from full_scale.families import open_family
-from full_scale.guard import Alarms, check_target, gradient_norm, moved
-from full_scale.rows import Rows
+from full_scale.run.guard import Alarms, check_target, gradient_norm, moved
+from full_scale.data.rows import Rows
 from full_scale.train import open_engine, pictures
 
 

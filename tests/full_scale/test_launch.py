@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from full_scale import world as processes
+from full_scale.launch import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "full_scale" / "launch"
@@ -133,7 +133,7 @@ echo "scontrol $*" >> calls
 """
 RANKS = """
 import sys, torch, torch.distributed as dist
-from full_scale import world as processes
+from full_scale.launch import processes
 world = processes.start("cpu")
 total = torch.tensor([10.0 + world.rank])
 dist.all_reduce(total)

@@ -8,7 +8,7 @@ import torch
 from dlib import CLEAN, SOLVERS, Draw, frozen, grid, sample
 from full_scale import export, prepare
 from full_scale.families import open_family
-from full_scale.settings import read
+from full_scale.run.settings import read
 from full_scale.train import train
 from toy_data.shape_captions import say
 from toy_data.shape_scores import asked, draw_shapes, scores

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from full_scale.log import open_loggers
+from full_scale.run.log import open_loggers
 
 
 def test_tensorboard_reads_back_numbers_and_pictures(tmp_path):

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from full_scale import encoding, families, prepare, sd
-from full_scale.rows import Rows
+from full_scale import prepare
+from full_scale.data import encoding
+from full_scale import families
+from full_scale.families import sd
+from full_scale.data.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("preparing")
 

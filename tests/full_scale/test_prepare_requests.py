@@ -12,7 +12,8 @@ import datafolders as data
 import datasets
 import pytest
 
-from full_scale import prepare, tables
+from full_scale import prepare
+from full_scale.sources import tables
 from full_scale.families import open_family
 
 pytestmark = pytest.mark.usefixtures("preparing")

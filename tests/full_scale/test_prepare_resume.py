@@ -16,7 +16,8 @@ import datafolders as data
 import datasets
 import pytest
 
-from full_scale import prepare, shards
+from full_scale import prepare
+from full_scale.data import shards
 from full_scale.families import open_family
 
 ROOT = Path(prepare.__file__).parents[1]

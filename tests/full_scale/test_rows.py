@@ -16,9 +16,9 @@ import torch
 from dlib import Draw
 from dlib.losses import Batch, drop
 from full_scale import families
-from full_scale.draws import step_draws
-from full_scale.rows import Rows, indices, order
-from full_scale.tiny import tiny_pipeline
+from full_scale.data.draws import step_draws
+from full_scale.data.rows import Rows, indices, order
+from full_scale.families.tiny import tiny_pipeline
 
 
 @pytest.fixture(scope="module")

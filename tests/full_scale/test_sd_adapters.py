@@ -12,9 +12,9 @@ from diffusers import PNDMScheduler
 from PIL import Image
 
 import dlib
-from full_scale import sd
-from full_scale.draws import Draws
-from full_scale.tiny import tiny_pipeline
+from full_scale.families import sd
+from full_scale.data.draws import Draws
+from full_scale.families.tiny import tiny_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 

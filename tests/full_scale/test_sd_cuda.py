@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from dlib import SOLVERS, Draw, guided, walk
-from full_scale import sd
-from full_scale.draws import Draws
-from full_scale.sample import latents, stops
-from full_scale.tiny import tiny_pipeline
+from full_scale.families import sd
+from full_scale.data.draws import Draws
+from full_scale.sampling.latents import latents, stops
+from full_scale.families.tiny import tiny_pipeline
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

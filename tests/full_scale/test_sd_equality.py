@@ -18,10 +18,10 @@ from diffusers import (
 )
 
 from dlib import CLEAN, SOLVERS, Draw, converted, flow, grid, guided, sample
-from full_scale import sd
-from full_scale.card import edges
-from full_scale.draws import Draws
-from full_scale.sample import latents, stops
+from full_scale.families import sd
+from full_scale.out.card import edges
+from full_scale.data.draws import Draws
+from full_scale.sampling.latents import latents, stops
 
 OMEGA, SEEDS, PROMPTS, TOLERANCE = 6.5, (3, 11), ["a cat", "a bowl of lemons"], 1e-4
 SHAPE = (4, 8, 8)

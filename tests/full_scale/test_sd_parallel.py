@@ -18,10 +18,11 @@ from PIL import Image
 
 import dlib
 import full_scale.sample as command
-from full_scale import sd
-from full_scale.config import Config
-from full_scale.parallel import PARALLEL, spread
-from full_scale.world import World
+from full_scale.sampling.latents import latents, stops
+from full_scale.families import sd
+from full_scale.sampling.request import Config
+from full_scale.sampling.spread import PARALLEL, spread
+from full_scale.launch.processes import World
 
 SMALL = Config(
     prompt=("a cat", "a bowl"),
@@ -52,13 +53,11 @@ def sequential(pipe):
     model = sd.denoiser(pipe.unet, pipe.scheduler.config)
     null = {name: rows[0] for name, rows in sd.encode(pipe, [""]).items()}
     model, cond = dlib.guided(model, 6.5, null), sd.encode(pipe, ["a cat", "a bowl"])
-    levels = command.stops(model.schedule, 9, "sd_trailing", "clean")
+    levels = stops(model.schedule, 9, "sd_trailing", "clean")
     with torch.no_grad():
         return (
             {
-                solver: command.latents(
-                    model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8], 2
-                )
+                solver: latents(model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8], 2)
                 for solver in ("ddim", "ancestral")
             },
             model,
@@ -88,7 +87,7 @@ def test_without_tolerance_the_latents_are_the_sequential_ones(sequential, name,
             ).x
 
         with torch.no_grad():
-            found = command.latents(
+            found = latents(
                 model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8], 2, find=find
             )
         assert (

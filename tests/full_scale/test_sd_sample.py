@@ -17,9 +17,11 @@ from PIL import Image
 
 import dlib
 import full_scale.sample as command
-from full_scale import output, sd
-from full_scale.config import Config, check
-from full_scale.tiny import tiny_pipeline
+from full_scale.out import folder as output
+from full_scale.families import sd, weights
+from full_scale.sampling.latents import latents, stops
+from full_scale.sampling.request import Config, check
+from full_scale.families.tiny import tiny_pipeline
 
 SMALL = Config(prompt=("a cat",), tiny=True, solver="ddim", steps=2, height=64, width=64)
 
@@ -112,9 +114,9 @@ def test_a_safety_checker_in_the_folder_runs_on_every_picture(flagging, tmp_path
 
 def test_the_functions_are_the_books():
     """The very objects of dlib, not copies: this is what the book promises."""
-    for name in ("sample", "guided", "grid", "counted", "SOLVERS", "CLEAN", "Denoiser"):
+    for name in ("sample", "guided", "counted", "SOLVERS", "Denoiser"):
         assert getattr(command, name) is getattr(dlib, name)
-    assert command.sd.discrete is dlib.discrete
+    assert sd.discrete is dlib.discrete
 
 
 @pytest.mark.parametrize("solver", ["dpm_solver_pp_2m", "ancestral"])
@@ -125,13 +127,11 @@ def test_batched_equals_one_by_one(pipe, solver):
     model = sd.denoiser(pipe.unet, pipe.scheduler.config)
     cond, levels = (
         sd.encode(pipe, ["a cat", "a dog", "a bowl"]),
-        command.stops(model.schedule, 4, "karras", "clean"),
+        stops(model.schedule, 4, "karras", "clean"),
     )
     with torch.no_grad():
         together, apart, two = (
-            command.latents(
-                model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8, 9], batch
-            )
+            latents(model, (4, 8, 8), levels, dlib.SOLVERS[solver], cond, [7, 8, 9], batch)
             for batch in (3, 1, 2)
         )
     scale = together.std()
@@ -143,7 +143,7 @@ def test_batched_equals_one_by_one(pipe, solver):
 
 def test_stops_keep_the_grid_and_change_only_its_end(eps_pipe):
     schedule = sd.trained_schedule(eps_pipe.scheduler.config)
-    grid, clean = (command.stops(schedule, 4, "sd_trailing", end) for end in ("grid", "clean"))
+    grid, clean = (stops(schedule, 4, "sd_trailing", end) for end in ("grid", "clean"))
     assert [round(1000 * level.t - 1) for level in grid] == [999, 749, 499, 249, 0]
     assert clean[:-1] == grid[:-1] and clean[-1] is dlib.CLEAN
 
@@ -229,7 +229,7 @@ def test_a_network_that_breaks_names_the_step_and_leaves_nothing_behind(monkeypa
         torch.nn.init.constant_(pipe.unet.conv_out.bias, float("nan"))
         return pipe
 
-    monkeypatch.setattr(command, "tiny_pipeline", poisoned)
+    monkeypatch.setattr(weights, "tiny_pipeline", poisoned)
     monkeypatch.setattr(
         sys, "argv", ["sample", "--tiny", "--prompt", "a", "--solver", "ddim", "--steps", "2"]
     )

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
-from full_scale import weights
+from full_scale.families import weights
 
 CPU = torch.device("cpu")
 COMMAND = "hf download {} --local-dir weights/"

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 from dlib import discrete, recipes, scaled_linear
-from full_scale.settings import as_table, check, learning_rate, nearest, read, recipe_of
+from full_scale.run.settings import as_table, check, learning_rate, nearest, read, recipe_of
 
 OK = ["finetune", "--tiny", "--data", "somewhere"]
 

@@ -11,10 +11,11 @@ import tyro
 from PIL import Image
 
 import full_scale.sample as sampling
-from full_scale import estimate, export
-from full_scale.config import Config
+from full_scale.cost.quote import report
+from full_scale import export
+from full_scale.sampling.request import Config
 from full_scale.families import open_family
-from full_scale.settings import read
+from full_scale.run.settings import read
 from full_scale.train import train
 
 FLAGS = {
@@ -155,7 +156,7 @@ def test_the_estimate_counts_the_teacher_once_and_the_student(shapes_data):
     count = sum(
         p.numel() for p in open_family("shapes", None, torch.device("cpu")).net.parameters()
     )
-    said = estimate.report(
+    said = report(
         read(["lcm_shapes", "--data", str(shapes_data), "--target-decay", "0", "--device", "cpu"])
     )
     assert (

@@ -20,9 +20,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import full_scale.sample as sampling
-from full_scale import export, lora_files
-from full_scale.config import Config
-from full_scale.tiny import tiny_pipeline
+from full_scale import export
+from full_scale.out import lora_files
+from full_scale.sampling.request import Config
+from full_scale.families.tiny import tiny_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = [

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from dlib import Batch, Draw, fit
 from dlib.lora import adapters, merged, twin
 from dlib.recipes import swiftbrush
-from full_scale import sd
+from full_scale.families import sd
 
 QV, ATTENTION = ("to_q", "to_v"), ("to_k", "to_q", "to_v", "to_out.0")
 RANK, ALPHA = 4, 6.0

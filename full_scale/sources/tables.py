@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlib._util import require
-from full_scale.folders import CAPTIONS, Row, Source, stamped
+from full_scale.sources.folders import CAPTIONS, Row, Source, stamped
 
 if TYPE_CHECKING:
     from datasets import Dataset

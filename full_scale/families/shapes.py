@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dlib import Denoiser
 from dlib._util import require
-from full_scale.pictures import fitted, pixels
+from full_scale.sources.pictures import fitted, pixels
 from toy_data import shapes
 from toy_data.shape_captions import LENGTH, NULL_TOKENS, tokens
 

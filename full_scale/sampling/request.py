@@ -15,9 +15,9 @@ import torch
 from dlib import SOLVERS
 from dlib._util import require
 from dlib.grids import SPACINGS
-from full_scale.output import check_free
-from full_scale.parallel import check_parallel
-from full_scale.weights import SD15
+from full_scale.out.folder import check_free
+from full_scale.sampling.spread import check_parallel
+from full_scale.families.weights import SD15
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -36,7 +36,7 @@ class Config:
     Of shapes: the book's teacher.
     """
     family: str = "sd"
-    """The kind of model: a name of full_scale.families. shapes has one size and takes no
+    """The kind of model: a name of full_scale.families.base. shapes has one size and takes no
     --lora.
     """
     lora: Path | None = None

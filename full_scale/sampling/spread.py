@@ -14,12 +14,12 @@ from torch import Tensor
 from dlib import SOLVERS, Denoiser, anderson, parareal, picard
 from dlib._util import require
 from dlib.denoiser import Net
-from full_scale.world import World
+from full_scale.launch.processes import World
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from full_scale.config import Config
+    from full_scale.sampling.request import Config
 
 PARALLEL = {"picard": picard, "anderson": anderson, "parareal": parareal}
 

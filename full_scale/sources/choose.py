@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlib._util import require
-from full_scale import tables
-from full_scale.folders import Source, folder, prompts
-from full_scale.pictures import SUFFIXES
-from full_scale.tars import tars
+from full_scale.sources import tables
+from full_scale.sources.folders import Source, folder, prompts
+from full_scale.sources.pictures import SUFFIXES
+from full_scale.sources.tars import tars
 
 HOW = """A source is one of
     a folder of pictures with captions: x.txt beside x.png, or a metadata.jsonl with

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from dlib._util import require
-from full_scale.folders import folder
-from full_scale.pictures import decoded
+from full_scale.sources.folders import folder
+from full_scale.sources.pictures import decoded
 
 
 class Pair(NamedTuple):

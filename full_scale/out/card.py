@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dlib import discrete, grid, scaled_linear
 from dlib.grids import pcm_edges
 from dlib.recipes import TOLD_OMEGA
-from full_scale.lora_files import DIFFUSERS, KOHYA
+from full_scale.out.lora_files import DIFFUSERS, KOHYA
 
 if TYPE_CHECKING:
     from diffusers import SchedulerMixin
@@ -151,7 +151,7 @@ near the edges that it was trained on.
 
 def _network(s: Mapping[str, Any]) -> str:
     return f"""The weights of a network of this book, float32, which diffusers does not know:
-`full_scale.families.open_family("{s["family"]}", FOLDER, device).denoiser()` opens it.
+`full_scale.families.base.open_family("{s["family"]}", FOLDER, device).denoiser()` opens it.
 
     python -m full_scale.sample --family {s["family"]} --weights FOLDER {_flags(s)}
 """

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dlib import Recipe
-from full_scale.blueprint import Blueprint, blueprint, cast_of
-from full_scale.counting import Cost, backward, cost
-from full_scale.draws import step_draws
-from full_scale.roles import Cast, blocks
-from full_scale.settings import Settings
+from full_scale.cost.blueprint import Blueprint, blueprint, cast_of
+from full_scale.cost.counting import Cost, backward, cost
+from full_scale.data.draws import step_draws
+from full_scale.run.cast import Cast, blocks
+from full_scale.run.settings import Settings
 
 PARTS = ("weights", "gradients", "optimiser", "averages", "activations", "copies")
 

@@ -20,7 +20,7 @@ import tyro
 from dlib import NoiseSchedule, discrete, recipes, scaled_linear
 from dlib._util import require
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Settings:
     data: Path | None = None
     """What `python -m full_scale.prepare` wrote."""
     family: str = "sd"
-    """The kind of model: a name of full_scale.families."""
+    """The kind of model: a name of full_scale.families.base."""
     weights: str | None = None
     """The teacher and start: a folder in diffusers' format or a hub id."""
     tiny: bool = False

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from dlib._util import require
 from dlib.losses import Batch
-from full_scale import shards
+from full_scale.data import shards
 
 if TYPE_CHECKING:
-    from full_scale.families import Family
+    from full_scale.families.base import Family
 
 SAME = 0.1
 """Largest relative distance between the ∅ of the data and the model's: half precision gives up

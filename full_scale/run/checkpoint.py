@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
-from full_scale.world import World
+from full_scale.launch.processes import World
 
 PREFIX, PART = "step-", ".part"
 

@@ -10,8 +10,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from full_scale.folders import CAPTIONS, Row, Source, stamped
-from full_scale.pictures import SUFFIXES
+from full_scale.sources.folders import CAPTIONS, Row, Source, stamped
+from full_scale.sources.pictures import SUFFIXES
 
 
 def tars(paths: Sequence[Path]) -> Source:

@@ -26,10 +26,10 @@ from torch.nn.parallel import DistributedDataParallel
 from dlib import Denoiser, Recipe, frozen, recipes
 from dlib.fit import average
 from dlib.lora import adapters, load_adapters, twin
-from full_scale.discriminator import judge
-from full_scale.families import Family
-from full_scale.settings import Settings
-from full_scale.world import World
+from full_scale.families.heads import judge
+from full_scale.families.base import Family
+from full_scale.run.settings import Settings
+from full_scale.launch.processes import World
 
 
 @dataclass

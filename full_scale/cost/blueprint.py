@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from dlib import Batch, Denoiser, Recipe
 from dlib._util import require
-from full_scale import sd
-from full_scale.counting import META
-from full_scale.families import Family, StableDiffusion, open_family
-from full_scale.roles import Cast, build
-from full_scale.settings import Settings, recipe_of
-from full_scale.weights import how_to_download
-from full_scale.world import World
+from full_scale.families import sd
+from full_scale.cost.counting import META
+from full_scale.families import Family, open_family
+from full_scale.families.sd import StableDiffusion
+from full_scale.run.cast import Cast, build
+from full_scale.run.settings import Settings, recipe_of
+from full_scale.families.weights import how_to_download
+from full_scale.launch.processes import World
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from full_scale.families import Family
-from full_scale.folders import Row
-from full_scale.pictures import decoded, fitted
-from full_scale.shards import Columns
+from full_scale.families.base import Family
+from full_scale.sources.folders import Row
+from full_scale.sources.pictures import decoded, fitted
+from full_scale.data.shards import Columns
 
 A, B = TypeVar("A"), TypeVar("B")
 Bad = tuple[str, str, str, str]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dlib._util import require
-from full_scale import shards
+from full_scale.data import shards
 
 
 def write(out: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

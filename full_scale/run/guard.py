@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from dlib import Batch, Denoiser
 from dlib._util import tensors
 from dlib.lora import LowRank, adapters
-from full_scale.draws import step_draws
-from full_scale.world import World
+from full_scale.data.draws import step_draws
+from full_scale.launch.processes import World
 
 
 class Stop:

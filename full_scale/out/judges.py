@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from dlib import metrics
 from dlib._util import require
-from full_scale.pairs import Pair
-from full_scale.pictures import fitted, pixels
+from full_scale.sources.captioned import Pair
+from full_scale.sources.pictures import fitted, pixels
 from toy_data import shape_captions, shape_reader, shape_scores
 from toy_data.shapes import SIDE
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from full_scale.pictures import SUFFIXES
+from full_scale.sources.pictures import SUFFIXES
 
 CAPTIONS = ("text", "caption", "prompt")
 """What the column or field with the caption is usually called; the first that is there is

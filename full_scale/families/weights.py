@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dlib._util import require
+from full_scale.families.tiny import tiny_pipeline
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -205,3 +207,32 @@ def licence(folder: Path) -> str | None:
     front = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
     found = re.search(r"^license: *(\S.*)$", front.group(1), re.MULTILINE) if front else None
     return found.group(1).strip() if found else None
+
+
+def opened(
+    weights: str | None, device: torch.device, dtype: torch.dtype
+) -> tuple[StableDiffusionPipeline, str | None]:
+    """The pipeline and its weights' licence; says on stdout what was opened. None is the random
+    tiny pipeline, saved and loaded like any other.
+    """
+    hush()
+    with tempfile.TemporaryDirectory() as folder:
+        if weights is None:
+            tiny_pipeline().save_pretrained(folder)
+        pipe, licence = load(weights or folder, device, dtype)
+    print(
+        f"{weights or 'random tiny weights'} on {device} in {dtype} · licence of the "
+        f"weights: {licence or 'not stated'} · "
+        f"safety checker: {'kept' if pipe.safety_checker else 'these weights have none'}"
+    )
+    return pipe, licence
+
+
+def hush() -> None:
+    """Silence transformers' notices: its bars for single files, and that torchvision, which
+    nothing here uses, is absent.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

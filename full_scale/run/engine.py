@@ -21,15 +21,16 @@ from tqdm import tqdm
 from dlib import Batch, Phase
 from dlib._util import require
 from dlib.losses import drop
-from full_scale import checkpoint, world as processes
-from full_scale.draws import Draws, step_draws
-from full_scale.families import Family
-from full_scale.guard import Alarms, Stop, gradient_norm, moved, refuse
-from full_scale.log import open_loggers
-from full_scale.roles import Trained, build
-from full_scale.rows import Rows, indices
-from full_scale.settings import Settings, as_table, learning_rate, recipe_of
-from full_scale.world import World
+from full_scale.run import checkpoint
+from full_scale.launch import processes
+from full_scale.data.draws import Draws, step_draws
+from full_scale.families.base import Family
+from full_scale.run.guard import Alarms, Stop, gradient_norm, moved, refuse
+from full_scale.run.log import open_loggers
+from full_scale.run.cast import Trained, build
+from full_scale.data.rows import Rows, indices
+from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of
+from full_scale.launch.processes import World
 
 BOUND = (
     "method",

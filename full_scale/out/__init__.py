@@ -1,0 +1,1 @@
+"""What leaves the house: folders of pictures, model cards, LoRA files, scores. Opens no run."""

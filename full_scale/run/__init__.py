@@ -1,0 +1,1 @@
+"""A training run: settings, cast, engine, checkpoints. Touches data and families; no command."""

@@ -1,0 +1,1 @@
+"""A request for pictures: what may be asked, the latents, steps shared by processes."""

@@ -1,0 +1,2 @@
+"""Where pictures and captions come from: folders, tables, tars. Touches files
+alone: no model, no torch process."""
