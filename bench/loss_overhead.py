@@ -77,7 +77,7 @@ def rounds(model: dlib.Denoiser, batch: int, width: int = 32) -> dict[str, Round
 
 
 def _loss(recipe: Recipe, model: dlib.Denoiser, batch: dlib.Batch) -> Round:
-    roles = {name: model for name in recipe.roles}
+    roles = {name: model for name in recipe.parts}
 
     def work() -> None:
         recipe.phases[0].loss(roles, batch, dlib.Draw(0)).value.backward()

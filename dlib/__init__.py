@@ -43,5 +43,5 @@ from dlib.losses import (
     sds,
     vsd,
 )
-from dlib.recipes import Phase, Recipe
-from dlib.fit import Ema, fit, train
+from dlib.recipes import Part, Phase, Recipe, Sampler
+from dlib.training import Cast, Ema, Judge, Roles, cast, perform, train

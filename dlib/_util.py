@@ -46,6 +46,12 @@ class Draw:
             weights.double().cpu(), n, replacement=True, generator=self.generator
         )
 
+    def shared(self, high: int) -> int:
+        """One integer uniform on 0 … high−1 for all rows: where a batch is cut into micro-batches
+        and ranks, every part of it draws the same.
+        """
+        return int(self.integers(high, 1))
+
     def copy(self) -> Draw:
         """A second `Draw` that will repeat what this one draws from here on."""
         twin = Draw(0)

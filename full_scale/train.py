@@ -20,15 +20,16 @@ import sys
 import torch
 from PIL import Image
 
-from dlib import SOLVERS, guided, recipes
+from dlib import SOLVERS, guided
 from full_scale.launch import processes
 from full_scale.run.engine import Engine, placed
-from full_scale.families import open_family
+from full_scale.run.given import given_roles
 from full_scale.run.guard import check_target
 from full_scale.out.folder import contact_sheet
 from full_scale.data.rows import Rows
-from full_scale.sampling.latents import latents, stops
-from full_scale.run.settings import Settings, as_table, check, read
+from full_scale.sampling.latents import latents
+from full_scale.run.student import open_start
+from full_scale.run.settings import Settings, as_table, check, read, recipe_of
 from full_scale.launch.processes import World
 
 
@@ -92,33 +93,30 @@ def open_engine(settings: Settings, world: World) -> Engine:
         or (settings.dtype == "auto" and world.device.type == "cuda")
         else torch.float32
     )
-    family = open_family(
-        settings.family, None if settings.tiny else settings.weights, world.device
-    )
-    rows = Rows(settings.data)
-    rows.check(family, settings.batch, settings.method not in recipes.TEXT_ALONE)
+    weights = None if settings.tiny else settings.weights
+    family = open_start(settings.family, weights, world.device)
+    rows = Rows(settings.data, recipe_of(settings, None, None).reads)
+    rows.check(family, settings.batch)
     if rows.pictures:
         check_target(family.denoiser(), placed(rows[range(min(settings.micro, 8))], world.device))
-    return Engine(settings, world, family, rows, dtype)
+    return Engine(settings, world, family, rows, dtype, given_roles(settings, family))
 
 
 @torch.no_grad()
 def pictures(engine: Engine) -> Image.Image:
     """A sheet of the settings' prompts, sampled from the student as it would be exported."""
-    s, family, model = engine.s, engine.family, engine.cast.output
-    levels = stops(model.schedule, s.sampler_steps, s.sampler_grid, "clean")
-    model = guided(model, s.sampler_omega, engine.null) if s.sampler_omega else model
-    cond = {
-        name: rows.to(engine.world.device)
-        for name, rows in family.encode_texts(s.prompts).items()
-    }
-    if s.method in recipes.TOLD_OMEGA:
-        cond["omega"] = torch.full((len(s.prompts),), s.told_omega, device=engine.world.device)
+    s, family, recipe, model = engine.s, engine.family, engine.recipe, engine.cast.output
+    sampler, device = recipe.sampler, engine.world.device
+    model, guides = sampler.wrap(model), sampler.omega and not recipe.told
+    model = guided(model, sampler.omega, engine.null) if guides else model
+    cond = {name: rows.to(device) for name, rows in family.encode_texts(s.prompts).items()}
+    if recipe.told:
+        cond["omega"] = torch.full((len(s.prompts),), sampler.omega, device=device)
     x = latents(
         model,
         engine.rows.info["shape"],
-        levels,
-        SOLVERS[s.sampler],
+        sampler.levels(model.schedule),
+        SOLVERS[sampler.solver],
         cond,
         range(len(s.prompts)),
         len(s.prompts),

@@ -6,51 +6,39 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlib import Batch, Denoiser, Draw, Ema, NoiseLevel, Recipe, fit
-from dlib.denoiser import parameters
-from dlib.fit import History
-from dlib.recipes import Roles
+from dlib import Batch, Cast, Denoiser, Draw, NoiseLevel, Recipe, Roles, cast, perform
+from dlib.training import History, weights_of
 
 
 def learn(
     recipe: Recipe,
-    roles: Roles,
+    roles: Mapping[str, Any],
     data: Callable[[int], Batch],
     steps: int,
     rates: Mapping[str, float],
     seed: int = 0,
 ) -> History:
-    """`fit` a recipe with Adam for every role that it trains; returns `fit`'s history.
+    """`perform` a recipe with Adam for every role that it trains; returns its history.
 
     rates: the learning rate of each trained role at the start; all fall to zero along a
     cosine. Adam has no momentum, β = (0, 0.999), as in the released score distillation codes:
     the students chase each other, and an old gradient points where the other network was. What
     a role trains is what wants a gradient, so of a twin its adapters alone.
     """
-    own = {
-        role: [weight for weight in parameters(roles[role].net) if weight.requires_grad]
-        for role in recipe.trained
-    }
     optims = {
-        role: torch.optim.Adam(weights, rates[role], (0.0, 0.999))
-        for role, weights in own.items()
+        role: torch.optim.Adam(weights_of(roles[role]), rates[role], (0.0, 0.999))
+        for role in recipe.trained
     }
     falling = [
         torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps) for optim in optims.values()
     ]
-    return fit(
-        recipe.phases,
-        roles,
-        optims,
-        data,
-        steps,
-        Draw(seed),
-        each=lambda step, found: [rate.step() for rate in falling],
-    )
+    each = lambda step, found: [rate.step() for rate in falling]
+    return perform(recipe, Cast(Roles(roles)), optims, data, steps, Draw(seed), each)
 
 
 def handed(loss: Callable, x: Tensor, level: NoiseLevel) -> Tensor:
@@ -97,22 +85,11 @@ def distil(
     itself. seed: of the losses' draws. `start` and `teacher` stay as they are, and may be one
     denoiser.
     """
-    student = copy.deepcopy(start)
-    ema, optim = (
-        Ema(student.net.requires_grad_(), decay),
-        torch.optim.Adam(student.net.parameters(), lr),
-    )
-    roles = {"student": student, "teacher": teacher, "target": replace(student, net=ema.net)}
+    student = replace(start, net=copy.deepcopy(start.net).requires_grad_())
+    actors = cast(recipe, teacher, starts={"student": student}, decays={"target": decay})
+    optim = torch.optim.Adam(student.net.parameters(), lr)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
-    fit(
-        recipe.phases,
-        roles,
-        {"student": optim},
-        data,
-        steps,
-        Draw(seed),
-        ema,
-        each=lambda step, found: rate.step(),
-    )
+    each = lambda step, found: rate.step()
+    perform(recipe, actors, {"student": optim}, data, steps, Draw(seed), each)
     student.net.requires_grad_(False)
     return student

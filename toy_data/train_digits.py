@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dlib import Batch, Denoiser, Draw, Ema, Loss, Phase, denoising, fit
+from dlib import Batch, Cast, Denoiser, Draw, Ema, Loss, Part, Phase, Recipe, Roles
+from dlib import denoising, perform
 from dlib.losses import uniform_times
 from dlib.losses.weights import v
 from toy_data import weights
@@ -47,10 +48,11 @@ def train_classifier(steps: int, seed: int) -> Classifier:
     phase = Phase(
         "classifier", lambda roles, batch, draw: cross_entropy(roles["classifier"], batch)
     )
+    recipe = Recipe((phase,), {"classifier": Part("copy")})
     with tqdm(total=steps, desc="classifier") as bar:
-        fit(
-            [phase],
-            {"classifier": net},
+        perform(
+            recipe,
+            Cast(Roles(classifier=net)),
             {"classifier": optim},
             digit_batches(BATCH, seed, drop=0.0),
             steps,
@@ -89,16 +91,10 @@ def train_teacher(steps: int, seed: int) -> Denoiser:
                     f"{denoising_loss(mean, digits_split()[1], noises=20):.3f}"
                 )
 
-        fit(
-            [phase],
-            {"teacher": live},
-            {"teacher": optim},
-            digit_batches(BATCH, seed),
-            steps,
-            Draw(seed),
-            ema,
-            each,
-        )
+        recipe = Recipe((phase,), {"teacher": Part("copy")})
+        cast = Cast(Roles(teacher=live), {"ema": ("teacher", ema)})
+        batches = digit_batches(BATCH, seed)
+        perform(recipe, cast, {"teacher": optim}, batches, steps, Draw(seed), each)
     ema.net.eval()
     return mean
 

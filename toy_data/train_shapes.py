@@ -22,7 +22,7 @@ from dataclasses import replace
 import torch
 from tqdm import tqdm
 
-from dlib import Denoiser, Draw, Ema, Phase, denoising, fit
+from dlib import Cast, Denoiser, Draw, Ema, Part, Phase, Recipe, Roles, denoising, perform
 from dlib.losses import uniform_times
 from dlib.losses.weights import v
 from toy_data import weights
@@ -59,16 +59,10 @@ def train_teacher(steps: int, seed: int) -> Denoiser:
             if step % 1000 == 999:
                 bar.write(f"step {step + 1}: loss {denoising_loss(mean, asked()):.2f}")
 
-        fit(
-            [phase],
-            {"teacher": live},
-            {"teacher": optim},
-            shape_batches(BATCH, seed, DROP),
-            steps,
-            Draw(seed),
-            ema,
-            each,
-        )
+        recipe = Recipe((phase,), {"teacher": Part("copy")})
+        cast = Cast(Roles(teacher=live), {"ema": ("teacher", ema)})
+        batches = shape_batches(BATCH, seed, DROP)
+        perform(recipe, cast, {"teacher": optim}, batches, steps, Draw(seed), each)
     ema.net.eval()
     return mean
 

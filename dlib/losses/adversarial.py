@@ -45,7 +45,7 @@ def held(discriminator: Discriminator) -> Discriminator:
 
     The module itself is untouched: no flag is switched, no `.grad` is filled. Of a
     DistributedDataParallel wrapper the inside is called: nothing is to be summed over
-    processes.
+    processes. A `Judge` holds its backbone as well.
 
     >>> from dlib.nets import MLP
     >>> net, x = MLP(2), torch.ones(3, 2, requires_grad=True)
@@ -53,6 +53,8 @@ def held(discriminator: Discriminator) -> Discriminator:
     >>> x.grad is not None, net.leave.weight.grad is None
     (True, True)
     """
+    if hasattr(discriminator, "held"):
+        return discriminator.held
     if not isinstance(discriminator, nn.Module):
         return discriminator
     discriminator = (

@@ -19,7 +19,7 @@ from dlib.schedule import NoiseSchedule
 @dataclass(frozen=True)
 class Batch:
     """x0 (B, *shape); cond: None, a tensor or a mapping of tensors, batch first; noise: fixed
-    ε for given pairs, else drawn.
+    ε for given pairs, else drawn; other: of a preference, the worse picture (x0 is the better).
 
     memo: what one phase of a step hands to the next, by name: the student's samples, on which
     the fake score then trains.
@@ -28,6 +28,7 @@ class Batch:
     x0: Tensor
     cond: Any = None
     noise: Tensor | None = None
+    other: Tensor | None = None
     memo: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
 

@@ -2,7 +2,7 @@
 phases.
 """
 
-from dlib.recipes.base import Phase, Recipe, Roles
+from dlib.recipes.base import Part, Phase, Recipe, Roles, Sampler
 from dlib.recipes.consistency import (
     consistency_distillation,
     lcm,
@@ -26,19 +26,13 @@ METHODS = {
 }
 """Every recipe by name: a function (schedule, null, *, hyper-parameters) ↦ Recipe."""
 
-TEXT_ALONE = frozenset({"sds", "diff_instruct", "swiftbrush"})
-"""The recipes that never look at a picture: their batches need conditions and the shape of x₀."""
-
-TOLD_OMEGA = frozenset({"lcm_with_omega"})
-"""The recipes whose student's condition carries ω, under "omega"."""
-
 __all__ = [
     "METHODS",
-    "TEXT_ALONE",
-    "TOLD_OMEGA",
+    "Part",
     "Phase",
     "Recipe",
     "Roles",
+    "Sampler",
     "consistency_distillation",
     "diff_instruct",
     "finetune",

@@ -1,53 +1,196 @@
-"""Floor 6: what a recipe is: phases as data."""
+"""What a recipe is, as data: who plays, which losses move whom, how the student is sampled."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
 
 from dlib._util import Draw, require
-from dlib.denoiser import Denoiser
+from dlib.denoiser import Denoiser, guided, identity
+from dlib.grids import grid
 from dlib.losses import Batch, Loss
+from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule
+from dlib.solvers import SOLVERS, sample
 
-Roles = Mapping[str, Denoiser]
+Roles = Mapping[str, Any]
+"""Role ↦ a `Denoiser`; for heads a `Judge`; for what is given whatever was handed in."""
+Value = Callable[[Roles, Batch, Draw], Loss | Sequence[Callable[[], Loss]]]
+"""(roles, batch, draws) ↦ the loss, or its parts, each a function that makes one. The parts are
+added up and backed one at a time, so that a sum over T steps needs no T graphs.
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """How a role comes to be.
+
+    play: "copy" starts as the teacher and is trained; "teacher" is the teacher itself, frozen;
+    "mean" is a moving average of the role `of`; "heads" are small trained networks on the
+    features of the role `of`; "given" is handed in, as a reward is: any callable.
+    """
+
+    play: Literal["copy", "teacher", "mean", "heads", "given"]
+    of: str = "student"
+
+
+STUDENT, TEACHER, TARGET = Part("copy"), Part("teacher"), Part("mean")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Update the network of `role` with `loss(roles, batch, draw)`, at every `every`-th step."""
+    """Move the networks of `roles` down the gradient of `loss`, at every `every`-th step.
 
-    role: str
-    loss: Callable[[Roles, Batch, Draw], Loss]
+    Several roles share one backward pass: DMD2's fake score and its heads do.
+    """
+
+    roles: tuple[str, ...]
+    loss: Value
     every: int = 1
 
-    def __post_init__(self):
+    def __init__(self, roles: str | Sequence[str], loss: Value, every: int = 1):
+        roles = (roles,) if isinstance(roles, str) else tuple(roles)
+        require(len(roles) > 0, "Phase: no roles: name at least one that the loss trains")
         require(
-            self.every >= 1,
-            f"Phase: every = {self.every}, wanted at least 1: the phase runs at every "
-            f"{self.every}-th step",
+            every >= 1,
+            f"Phase: every = {every}, wanted at least 1: the phase runs at every {every}-th step",
+        )
+        for name, value in (("roles", roles), ("loss", loss), ("every", every)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def name(self) -> str:
+        """Its first role: what its metrics are called after."""
+        return self.roles[0]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a recipe's student is sampled: one value for the chapter, the grids, the card and the
+    export.
+
+    solver: a name of `SOLVERS`. spacing, steps, end: the levels, as `dlib.grid` makes them; end
+    "clean" takes the last step to σ = 0. times: the levels' times themselves, where a grid's
+    name does not give them: the edges of phases. omega: the guidance, or what a student that
+    is told ω is told. wrap: what is put around the student first, a boundary for example.
+    """
+
+    solver: str
+    spacing: str
+    steps: int
+    end: Literal["clean", "grid"] = "clean"
+    omega: float = 0.0
+    times: tuple[float, ...] | None = None
+    wrap: Callable[[Denoiser], Denoiser] = identity
+
+    def __post_init__(self):
+        require(self.solver in SOLVERS, f"Sampler: no solver {self.solver!r} in dlib.SOLVERS")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All but `wrap`, in JSON types: what an export says of itself."""
+        times = None if self.times is None else list(self.times)
+        return {"times": times} | {
+            name: getattr(self, name) for name in ("solver", "spacing", "steps", "end", "omega")
+        }
+
+    def levels(self, schedule: NoiseSchedule) -> list[NoiseLevel]:
+        """The `steps` + 1 levels, from noise to data."""
+        times = grid(schedule, self.steps, self.spacing) if self.times is None else self.times
+        levels = schedule.levels(times)
+        return [*levels[:-1], CLEAN] if self.end == "clean" else levels
+
+    def __call__(
+        self,
+        student: Denoiser,
+        x: Tensor,
+        cond: Any = None,
+        *,
+        null: Any = None,
+        draw: Draw | None = None,
+    ) -> Tensor:
+        """Samples (B, *shape) from the noise x; null is needed where `omega` guides."""
+        model = self.wrap(student)
+        model = guided(model, self.omega, null) if self.omega else model
+        return sample(
+            model, x, self.levels(model.schedule), SOLVERS[self.solver], cond=cond, draw=draw
         )
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method: its phases in order, and the roles whose denoisers their losses look up.
+    """A method: its phases in order, who plays in them, and what else is a fact of the method.
 
-    The phases' own roles are trained, each by an optimiser of its own. Of the others,
-    `teacher` is the frozen start of the student, and `target` is the student's moving average,
-    or the student itself without gradient.
+    parts: role ↦ how it comes to be; a phase's roles are trained, each by an optimiser of its
+    own. sampler: how its student is sampled. reads: what a row must hold: "pictures",
+    "texts" alone, "pairs" of noise and sample, or "preferences" (a picture and a worse one).
+    told: whether the student's condition carries ω under "omega".
+
+    Methods that roll out first: `before(roles, batch, draw)` makes the memo of every
+    micro-batch without gradient; `pool(memos, gather)` then sees all of this process's memos
+    and, through `gather`, everybody's rows, and returns the memos that the losses find in
+    `batch.memo`. `epochs`: how often the phases go over one memo. group: how many samples each
+    prompt gets: the batch holds every prompt `group` times.
+
+    Raises ValueError for a role that is trained and cannot be, that nobody casts, or that
+    nobody trains, and for an average of a role that does not move.
     """
 
     phases: tuple[Phase, ...]
-    roles: tuple[str, ...]
+    parts: Mapping[str, Part]
+    sampler: Sampler | None = None
+    reads: Literal["pictures", "texts", "pairs", "preferences"] = "pictures"
+    told: bool = False
+    before: Callable[[Roles, Batch, Draw], dict[str, Any]] | None = None
+    pool: Callable[[list[dict[str, Any]], Callable], list[dict[str, Any]]] | None = None
+    epochs: int = 1
+    group: int = 1
 
     @property
     def trained(self) -> tuple[str, ...]:
         """The roles that are trained, each once, in the order of the phases."""
-        return tuple(dict.fromkeys(phase.role for phase in self.phases))
+        return tuple(dict.fromkeys(role for phase in self.phases for role in phase.roles))
+
+    def play(self, *kinds: str) -> tuple[str, ...]:
+        """The roles of these kinds, in the parts' order: `recipe.play("mean")`."""
+        return tuple(role for role, part in self.parts.items() if part.play in kinds)
 
     def __post_init__(self):
-        missing = [role for role in self.trained if role not in self.roles]
+        cast, trained = list(self.parts), self.trained
+        for role in trained:
+            require(
+                role in self.parts,
+                f"Recipe: a phase trains {role!r}, which nobody casts; parts: {cast}: add "
+                f'{role!r}: Part("copy"), or Part("heads", of=…)',
+            )
+            require(
+                self.parts[role].play in ("copy", "heads"),
+                f"Recipe: a phase trains {role!r}, whose part is {self.parts[role].play!r}: only "
+                '"copy" and "heads" are trained',
+            )
+        for role, part in self.parts.items():
+            require(
+                part.play not in ("copy", "heads") or role in trained,
+                f"Recipe: {role!r} is a part {part.play!r} that no phase trains: make it "
+                'Part("teacher") if it stays as it is, or leave it out',
+            )
+            require(
+                part.play not in ("mean", "heads") or part.of in self.parts,
+                f"Recipe: {role!r} is of {part.of!r}, which nobody casts; parts: {cast}",
+            )
+            require(
+                part.play != "mean" or part.of in trained,
+                f"Recipe: {role!r} is an average of {part.of!r}, which no phase trains, so it "
+                'would never move: use Part("teacher")',
+            )
+        for name in ("epochs", "group"):
+            require(
+                getattr(self, name) >= 1,
+                f"Recipe: {name} = {getattr(self, name)}, wanted at least 1",
+            )
         require(
-            not missing,
-            f"Recipe: phases train {missing}, which roles {list(self.roles)} do not name",
+            self.pool is None or self.before is not None,
+            "Recipe: pool without before: there are no memos to pool",
         )

@@ -9,6 +9,7 @@ as its recipe says.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -19,11 +20,11 @@ from dlib.losses import consistency, huber, squared, with_omega
 from dlib.losses.adversarial import phased_discriminator, phased_generator
 from dlib.losses.consistency import ends
 from dlib.losses.denoising import Loss
-from dlib.recipes.base import Phase, Recipe
+from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe, Sampler
 from dlib.schedule import NoiseSchedule
 from dlib.solvers import SOLVERS
 
-ROLES = ("student", "teacher", "target")
+PARTS = {"student": STUDENT, "teacher": TEACHER, "target": TARGET}
 Range = tuple[float, float]
 
 
@@ -64,7 +65,10 @@ def consistency_distillation(
             distance=squared,
         )
 
-    return Recipe((Phase("student", loss),), ROLES)
+    ends_at = (times[0].item(), times[-1].item())
+    wrap = partial(boundary, skip_out=scalings)
+    shown = Sampler("consistency", spacing, 1, times=ends_at, wrap=wrap)
+    return Recipe((Phase("student", loss),), PARTS, shown)
 
 
 def lcm(
@@ -134,7 +138,11 @@ def _latent(
             student, roles["teacher"], target, batch, draw, distance=huber(huber_c), **path
         )
 
-    return Recipe((Phase("student", loss),), ROLES)
+    # a student that is told ω is shown at the middle of its range
+    told = {} if embed is None else {"omega": sum(omega) / 2}
+    wrap = partial(boundary, skip_out=scalings)
+    shown = Sampler("lcm", "lcm", 4, wrap=wrap, **told)
+    return Recipe((Phase("student", loss),), PARTS, shown, told=embed is not None)
 
 
 def pcm(
@@ -171,7 +179,7 @@ def pcm(
             **path,
         )
 
-    return Recipe((Phase("student", loss),), ROLES)
+    return Recipe((Phase("student", loss),), PARTS, _jumps(path))
 
 
 def pcm_adversarial(
@@ -208,14 +216,7 @@ def pcm_adversarial(
         fake = both.student
         near = distance(fake, both.target)
         fooled = phased_generator(
-            judge.net,
-            schedule,
-            fake,
-            both.index,
-            draw,
-            cond=batch.cond,
-            clock=judge.clock,
-            **place,
+            judge, schedule, fake, both.index, draw, cond=batch.cond, clock=judge.clock, **place
         )
         batch.memo.update(real=both.target, fake=fake.detach(), index=both.index)
         return Loss(
@@ -226,7 +227,7 @@ def pcm_adversarial(
     def discriminator(roles, batch, draw):
         judge, memo = roles["discriminator"], batch.memo
         return phased_discriminator(
-            judge.net,
+            judge,
             schedule,
             memo["real"],
             memo["fake"],
@@ -237,10 +238,8 @@ def pcm_adversarial(
             **place,
         )
 
-    return Recipe(
-        (Phase("student", student), Phase("discriminator", discriminator)),
-        (*ROLES, "discriminator"),
-    )
+    phases = (Phase("student", student), Phase("discriminator", discriminator))
+    return Recipe(phases, PARTS | {"discriminator": Part("heads", "teacher")}, _jumps(path))
 
 
 def _phased(schedule, null, phases, omega, steps, skip, spacing, solver) -> dict[str, Any]:
@@ -252,6 +251,12 @@ def _phased(schedule, null, phases, omega, steps, skip, spacing, solver) -> dict
         solver=SOLVERS[solver],
         **_guidance(omega, null),
     )
+
+
+def _jumps(path: dict[str, Any]) -> Sampler:
+    """DDIM from the noisiest time through the phases' edges."""
+    times = (path["times"][0].item(), *path["edges"].tolist())
+    return Sampler("ddim", "pcm", len(times) - 1, "grid", times=times)
 
 
 def _guidance(omega: Range, null: Any) -> dict[str, Any]:

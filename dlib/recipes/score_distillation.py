@@ -29,7 +29,7 @@ from dlib.losses import (
     weights,
 )
 from dlib.losses.denoising import Times
-from dlib.recipes.base import Phase, Recipe, Roles
+from dlib.recipes.base import STUDENT, TEACHER, Part, Phase, Recipe, Roles, Sampler
 from dlib.rollout import generate
 from dlib.schedule import NoiseLevel, NoiseSchedule
 
@@ -76,7 +76,8 @@ def swiftbrush(
             roles["fake"], known, draw, DAMPED, uniform_times(max(schedule.t_min, 1e-3))
         )
 
-    return _alternate(_unit_noise(schedule.at(start)), student, fake, fake_steps)
+    sample, shown = _unit_noise(schedule.at(start)), _one_call(schedule, start)
+    return _alternate(sample, student, fake, fake_steps, shown)
 
 
 def diff_instruct(
@@ -113,7 +114,8 @@ def diff_instruct(
         return fake_score(roles["fake"], batch, draw, weights.edm(sigma_data), times)
 
     level = schedule.at_lam(-math.log(sigma_start))
-    return _alternate(_one_step(level, level.sigma), student, fake, fake_steps)
+    sample, shown = _one_step(level, level.sigma), _one_call(schedule, level.t)
+    return _alternate(sample, student, fake, fake_steps, shown)
 
 
 def sds(
@@ -142,10 +144,9 @@ def sds(
             times,
         )
 
-    return Recipe(
-        (Phase("student", _on_samples(_unit_noise(schedule.at(start)), student)),),
-        ("student", "teacher"),
-    )
+    phase = Phase("student", _on_samples(_unit_noise(schedule.at(start)), student))
+    parts = {"student": STUDENT, "teacher": TEACHER}
+    return Recipe((phase,), parts, _one_call(schedule, start), reads="texts")
 
 
 def _inner(schedule: NoiseSchedule, t_min: float, t_max: float) -> Times:
@@ -157,7 +158,14 @@ def _guided(model: Denoiser, omega: float, null: Any) -> Denoiser:
     return guided(model, omega, null) if omega else model
 
 
-def _alternate(sample: Sample, student: Value, fake: Value, fake_steps: int) -> Recipe:
+def _one_call(schedule: NoiseSchedule, start: float) -> Sampler:
+    """The student's x₀ for noise at t = start."""
+    return Sampler("ddim", "sd_trailing", 1, times=(start, schedule.t_min))
+
+
+def _alternate(
+    sample: Sample, student: Value, fake: Value, fake_steps: int, shown: Sampler
+) -> Recipe:
     """The student's phase, then `fake_steps` of the fake's, all on the same samples."""
     require(
         fake_steps >= 1,
@@ -168,7 +176,8 @@ def _alternate(sample: Sample, student: Value, fake: Value, fake_steps: int) -> 
         Phase("student", _on_samples(sample, student)),
         *(Phase("fake", _on_memo(sample, fake)),) * fake_steps,
     )
-    return Recipe(phases, ("student", "teacher", "fake"))
+    parts = {"student": STUDENT, "teacher": TEACHER, "fake": Part("copy")}
+    return Recipe(phases, parts, shown, reads="texts")
 
 
 def _on_samples(sample: Sample, loss: Value) -> Value:
@@ -208,6 +217,11 @@ def _one_step(level: NoiseLevel, size: float) -> Sample:
     """The student's x₀ for noise of standard deviation `size` at `level`, in float32 at least."""
 
     def sample(roles: Roles, batch: Batch, draw: Draw) -> Tensor:
+        require(
+            batch.noise is None,
+            "score distillation draws the student's noise itself: this batch brings its own; "
+            "leave it out, or use a recipe that reads pairs",
+        )
         like = batch.x0.to(torch.promote_types(batch.x0.dtype, torch.float32))
         return generate(roles["student"], size * draw.normal(like), [level], batch.cond)
 

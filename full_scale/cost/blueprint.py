@@ -19,7 +19,7 @@ from full_scale.families import sd
 from full_scale.cost.counting import META
 from full_scale.families import Family, open_family
 from full_scale.families.sd import StableDiffusion
-from full_scale.run.cast import Cast, build
+from full_scale.run.cast import Company, build
 from full_scale.run.settings import Settings, recipe_of
 from full_scale.families.weights import how_to_download
 from full_scale.launch.processes import World
@@ -126,7 +126,7 @@ def _opened(s: Settings) -> Blueprint:
     )
 
 
-def cast_of(plan: Blueprint, s: Settings, dtype: torch.dtype) -> tuple[Recipe, Cast]:
+def cast_of(plan: Blueprint, s: Settings, dtype: torch.dtype) -> tuple[Recipe, Company]:
     """The recipe and everyone in it, as the engine builds them, on the meta device."""
     recipe = recipe_of(s, plan.base.schedule, plan.empty)
     with torch.random.fork_rng(devices=[]):

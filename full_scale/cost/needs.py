@@ -13,7 +13,7 @@ from dlib import Recipe
 from full_scale.cost.blueprint import Blueprint, blueprint, cast_of
 from full_scale.cost.counting import Cost, backward, cost
 from full_scale.data.draws import step_draws
-from full_scale.run.cast import Cast, blocks
+from full_scale.run.cast import Company, blocks
 from full_scale.run.settings import Settings
 
 PARTS = ("weights", "gradients", "optimiser", "averages", "activations", "copies")
@@ -97,7 +97,7 @@ def precision(s: Settings) -> torch.dtype:
 
 
 def measure(
-    plan: Blueprint, recipe: Recipe, cast: Cast, s: Settings, dtype: torch.dtype
+    plan: Blueprint, recipe: Recipe, cast: Company, s: Settings, dtype: torch.dtype
 ) -> list[tuple[str, int, Cost]]:
     """Each phase's loss, forward and backward, on one micro-batch."""
     batch, draw, found = plan.batch(s.micro), step_draws(s.seed, 0, range(s.micro)), []
@@ -107,13 +107,13 @@ def measure(
         *(p for net in nets(cast) for p in [*net.parameters(), *net.buffers()]),
     ]
     for phase in recipe.phases:
-        weights = list(cast.trained[phase.role].weights.values())
+        weights = [leaf for role in phase.roles for leaf in cast.trained[role].leaves]
         for weight in weights:
             weight.grad = torch.empty_like(weight)
         there = [*before, *batch.memo.values(), *(weight.grad for weight in weights)]
         found.append(
             (
-                phase.role,
+                phase.name,
                 phase.every,
                 cost(lambda: backward(phase.loss(cast.roles, batch, draw).value), there, dtype),
             )
@@ -121,14 +121,20 @@ def measure(
     return found
 
 
-def nets(cast: Cast) -> list[nn.Module]:
+def nets(cast: Company) -> list[nn.Module]:
     """Every network of a cast."""
-    return [net.inner for net in (*cast.trained.values(), *cast.averages.values())] + [
-        role.net for role in cast.roles.values() if isinstance(role.net, nn.Module)
-    ]
+    return (
+        [net.inner for net in cast.trained.values()]
+        + [mean.net for mean in cast.averages.values()]
+        + [
+            role.net
+            for role in cast.roles.values()
+            if isinstance(getattr(role, "net", None), nn.Module)
+        ]
+    )
 
 
-def frozen_weights(cast: Cast) -> list[Tensor]:
+def frozen_weights(cast: Company) -> list[Tensor]:
     """What is neither trained nor an average, each tensor once however many networks share it."""
     own = {
         id(w)
@@ -145,7 +151,7 @@ def frozen_weights(cast: Cast) -> list[Tensor]:
     )
 
 
-def largest_block(cast: Cast) -> int:
+def largest_block(cast: Company) -> int:
     """Parameters of the largest block that FSDP2 gathers at once: one is in use, the next on
     its way, and one's gradient.
     """

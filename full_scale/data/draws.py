@@ -25,8 +25,8 @@ class Draws(Draw):
     True
     """
 
-    def __init__(self, draws: Iterable[Draw]):
-        self.draws = list(draws)
+    def __init__(self, draws: Iterable[Draw], together: Draw | None = None):
+        self.draws, self.together = list(draws), together
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal with the shape, dtype and device of `like`, whose first axis runs
@@ -52,9 +52,15 @@ class Draws(Draw):
         )
         return self.draws
 
+    def shared(self, high: int) -> int:
+        """One integer for the whole global batch: micro-batches and processes draw the same."""
+        require(self.together is not None, "Draws: rows of their own have nothing to share")
+        return self.together.shared(high)
+
     def copy(self) -> Draws:
         """A second `Draws` that will repeat what this one draws from here on."""
-        return Draws(draw.copy() for draw in self.draws)
+        together = None if self.together is None else self.together.copy()
+        return Draws((draw.copy() for draw in self.draws), together)
 
 
 def step_draws(seed: int, step: int, rows: Iterable[int]) -> Draws:
@@ -68,7 +74,9 @@ def step_draws(seed: int, step: int, rows: Iterable[int]) -> Draws:
     >>> bool((whole.uniform(4)[2:] == half.uniform(2)).all())
     True
     """
-    return Draws(
-        Draw(int(np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)[0] >> 1))
-        for row in rows
-    )
+    rows = (_seeded(np.random.SeedSequence((seed, step, row))) for row in rows)
+    return Draws(rows, _seeded(np.random.SeedSequence((seed, step), spawn_key=(1,))))
+
+
+def _seeded(key: np.random.SeedSequence) -> Draw:
+    return Draw(int(key.generate_state(1, np.uint64)[0] >> 1))

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dlib._util import require
+from dlib import Draw
 from dlib.losses import Batch
+from full_scale.data.draws import Draws
 from full_scale.data import shards
 
 if TYPE_CHECKING:
@@ -36,8 +38,8 @@ class Rows:
     Raises ValueError if the folder is missing, unfinished or damaged.
     """
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, reads: str = "texts"):
+        self.folder, self.reads = Path(folder), reads
         require(
             self.folder.is_dir(), f"data {folder}: no such folder. To make it: {_how(folder)}"
         )
@@ -69,8 +71,17 @@ class Rows:
         """Whether there are latents, or texts alone."""
         return "latent" in self.table.column_names
 
+    @property
+    def holds(self) -> set[str]:
+        """What a recipe may read here: "texts", "pictures", "pairs", "preferences"."""
+        columns = {"latent": "pictures", "seed": "pairs", "other": "preferences"}
+        return {"texts"} | {
+            kind for name, kind in columns.items() if name in self.table.column_names
+        }
+
     def __getitem__(self, indices: Sequence[int]) -> Batch:
-        """x0 (B, *shape) and the condition, float32 (tokens int64) on the CPU.
+        """x0 (B, *shape), the condition and, where they are read, the pairs' noise or the worse
+        pictures of preferences; float32 (tokens int64) on the CPU.
 
         Of texts alone x0 is NaN: it has the shape that a method without pictures needs, and a
         loss that reads it is stopped by the first check for finite numbers.
@@ -81,9 +92,14 @@ class Rows:
             if self.pictures
             else torch.full((len(indices), *shape), torch.nan)
         )
-        return Batch(
-            x0, {name: _tensor(table, name, shape) for name, shape in self.info["cond"].items()}
-        )
+        cond = {name: _tensor(table, name, shape) for name, shape in self.info["cond"].items()}
+        noise = other = None
+        if self.reads == "pairs":  # a seed *is* the noise
+            draws = Draws(Draw(seed) for seed in table["seed"].to_pylist())
+            noise = draws.normal(x0)
+        if self.reads == "preferences":
+            other = _tensor(table, "other", shape)
+        return Batch(x0, cond, noise, other)
 
     def captions(self, indices: Sequence[int]) -> list[str]:
         """The texts of these rows."""
@@ -96,10 +112,8 @@ class Rows:
         )
         return self.table[list(indices)]
 
-    def check(self, family: Family, batch: int, pictures: bool = True) -> None:
-        """Raise ValueError unless these data suit a model and a global batch; pictures:
-        whether the method needs them.
-        """
+    def check(self, family: Family, batch: int) -> None:
+        """Raise ValueError unless these data suit a model, a global batch, and what is read."""
         theirs, ours = self.info["family"], family.identity
         require(
             theirs["family"] == ours["family"],
@@ -128,10 +142,15 @@ class Rows:
             f"{max(far.values()):.2g}; rounding stays below {SAME}. "
             f"{self._again()}",
         )
+        made = {
+            "pictures": "a source with pictures",
+            "pairs": "them with --pairs",
+            "preferences": "two pictures a row",
+        }
         require(
-            self.pictures or not pictures,
-            f"data {self.folder} hold texts alone, and this method trains on pictures: prepare a "
-            "source with pictures",
+            self.reads in self.holds,
+            f"data {self.folder} hold {' and '.join(sorted(self.holds))} alone, and this method "
+            f"trains on {self.reads}: prepare {made.get(self.reads)}",
         )
         require(
             len(self) >= batch,

@@ -1,15 +1,18 @@
-"""A discriminator made of the frozen teacher's features: what PCM's adversarial phase trains
-are its small heads alone.
-"""
+"""A discriminator made of a diffusion network's features: it trains small heads alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
+
+from dlib import Denoiser, Judge
+from dlib.training import unwrapped
+from full_scale.families.base import Family
 
 
 class Head(nn.Module):
@@ -30,44 +33,23 @@ class Head(nn.Module):
         return self.out(x)
 
 
-class Judge(nn.Module):
-    """(x, time, cond) ↦ logits (B, k): heads on every stage of a frozen diffusion network
-    (Wang et al. 2024, section 4).
+class Heads(nn.Module):
+    """Features of every stage ↦ logits (B, k) (Wang et al. 2024, section 4).
 
     The released heads have 3×3 convolutions; these look at each place by itself, whose
     features have seen its neighbours. So they fit a transformer's tokens too.
     """
 
-    def __init__(
-        self,
-        core: nn.Module,
-        stages: Sequence[nn.Module],
-        channels: Sequence[int],
-        opinions: int = 4,
-    ):
+    def __init__(self, channels: Sequence[int], opinions: int = 4):
         super().__init__()
-        # a plain list: the stages are the core's modules
-        self.core, self.stages = core, list(stages)
         self.heads = nn.ModuleList(Head(c, opinions) for c in channels)
 
-    def forward(self, x: Tensor, time: Tensor, cond: Any) -> Tensor:
-        features: list[Tensor] = []
-        hooks = [
-            stage.register_forward_hook(lambda module, given, out: features.append(out))
-            for stage in self.stages
+    def forward(self, features: Sequence[Any]) -> Tensor:
+        each = [
+            head(places(f).float()).flatten(1)
+            for head, f in zip(self.heads, features, strict=True)
         ]
-        try:
-            self.core(x, time, cond)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return torch.cat(
-            [
-                head(places(f).float()).flatten(1)
-                for head, f in zip(self.heads, features, strict=True)
-            ],
-            1,
-        )
+        return torch.cat(each, 1)
 
 
 def places(out: Any) -> Tensor:
@@ -78,17 +60,12 @@ def places(out: Any) -> Tensor:
     return out.flatten(2) if out.ndim == 4 else out.transpose(1, 2)
 
 
-def judge(
-    core: nn.Module, stages: Sequence[nn.Module], x: Tensor, time: Tensor, cond: Any
-) -> Judge:
-    """A new `Judge`; x, time, cond: an example, from which the stages' channels are read."""
-    found: list[int] = []
-    hooks = [
-        stage.register_forward_hook(lambda module, given, out: found.append(places(out).shape[1]))
-        for stage in stages
-    ]
+def judge(on: Denoiser, family: Family, device: torch.device) -> Judge:
+    """New heads on the stages of a role's network; an empty picture tells them the channels."""
+    null = {name: value[None].to(device) for name, value in family.null().items()}
+    x = torch.zeros(1, *family.shape(family.size), device=device)
+    net = unwrapped(on.net)
+    blind = Judge(replace(on, net=net), family.stages(net), nn.Identity())
     with torch.no_grad():
-        core(x, time, cond)
-    for hook in hooks:
-        hook.remove()
-    return Judge(core, stages, found)
+        found = blind.features(x, torch.zeros(1, device=device), null)
+    return Judge(on, blind.stages, Heads([places(f).shape[1] for f in found]).to(device))

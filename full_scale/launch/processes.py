@@ -123,6 +123,18 @@ def agree(flag: bool, world: World) -> bool:
     return bool(votes.item())
 
 
+def gathered(rows: torch.Tensor, world: World) -> tuple[torch.Tensor, slice]:
+    """(the rows of all processes in the order of the global batch, which of them are this one's).
+    All must have as many.
+    """
+    mine = slice(world.rank * len(rows), (world.rank + 1) * len(rows))
+    if world.size == 1:
+        return rows, mine
+    parts = [torch.empty_like(rows) for _ in range(world.size)]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts), mine
+
+
 def average(metrics: dict[str, torch.Tensor], world: World) -> dict[str, float]:
     """The mean over processes of each named number, in one message."""
     if not metrics:

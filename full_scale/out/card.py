@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlib import discrete, grid, scaled_linear
-from dlib.grids import pcm_edges
-from dlib.recipes import TOLD_OMEGA
 from full_scale.out.lora_files import DIFFUSERS, KOHYA
 
 if TYPE_CHECKING:
@@ -20,48 +17,39 @@ TRAILING = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_samp
 """Start at the last trained index and end at σ = 0, as `full_scale.sample` does with `--grid
 sd_trailing`.
 """
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "finetune": ("", {}),
-    "lcm": ("LCMScheduler", {}),
-    "lcm_with_omega": ("LCMScheduler", {}),
-    "pcm": ("TCDScheduler", {}),
-    "pcm_adversarial": ("TCDScheduler", {}),
-}
-"""By method: a class of diffusers and what to set in its configuration. "" keeps the weights'
-own; others get DDIM.
-
-TCDScheduler with η = 0 is deterministic DDIM through any indices that its call is given;
-DDIMScheduler takes none, and its own come near a phase's edges without being them.
-"""
 
 
-def choice(method: str) -> tuple[str, dict[str, Any]]:
-    """The entry of a method, DDIM from the last trained index to σ = 0 unless the table says
-    otherwise.
+def choice(sampler: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A class of diffusers and what to set in its configuration, for a recipe's `Sampler.facts`.
+
+    "" keeps the weights' own. Explicit times that end on the grid want TCDScheduler: with η = 0
+    it is deterministic DDIM through any indices that its call is given; DDIMScheduler takes
+    none, and its own come near a phase's edges without being them.
     """
-    return SCHEDULERS.get(method, ("DDIMScheduler", TRAILING))
+    if sampler["solver"] == "lcm":
+        return "LCMScheduler", {}
+    if sampler["solver"].startswith("dpm_solver"):
+        return "", {}
+    if sampler["times"] and sampler["end"] == "grid":
+        return "TCDScheduler", {}
+    return "DDIMScheduler", TRAILING
 
 
-def scheduler(method: str, own: SchedulerMixin) -> SchedulerMixin:
+def scheduler(sampler: Mapping[str, Any], own: SchedulerMixin) -> SchedulerMixin:
     """diffusers' scheduler for a method's student, on the noise levels of `own`, the scheduler
     of its weights.
     """
     import diffusers
 
-    name, more = choice(method)
+    name, more = choice(sampler)
     return getattr(diffusers, name).from_config(own.config, **more) if name else own
 
 
-def edges(s: Mapping[str, Any]) -> list[int]:
+def edges(sampler: Mapping[str, Any]) -> list[int]:
     """The indices, of 1000, at which a phased student starts its jumps: the last trained one,
     then each edge but the clean one.
     """
-    hyper = s["hyper"]
-    times = grid(discrete(scaled_linear()), hyper["steps"], hyper["spacing"])
-    return [
-        round(1000 * t - 1)
-        for t in [times[0].item(), *pcm_edges(times, hyper["phases"]).tolist()[:-1]]
-    ]
+    return [round(1000 * t - 1) for t in sampler["times"][:-1]]
 
 
 def text(about: Mapping[str, Any], lora: bool) -> str:
@@ -102,7 +90,7 @@ The {about["what"]} after {about["step"]} steps of `{s["method"]}` on {base}.
 
 
 def _files(s: Mapping[str, Any]) -> str:
-    name, more = choice(s["method"])
+    name, more = choice(s["sampler"])
     extra = "".join(f", {key}={value!r}" for key, value in more.items())
     swap = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{extra})\n" if name else ""
     weights = s["weights"] or "WEIGHTS"
@@ -139,11 +127,15 @@ pipe = StableDiffusionPipeline.from_pretrained(FOLDER)
 """
 
 
+def _phased(s: Mapping[str, Any]) -> bool:
+    return choice(s["sampler"])[0] == "TCDScheduler"
+
+
 def _jumps(s: Mapping[str, Any]) -> str:
-    if "phases" not in s["hyper"]:
+    if not _phased(s):
         return ""
     return f"""
-It jumps from edge to edge of its {s["hyper"]["phases"]} phases, deterministically: pass the
+It jumps from edge to edge of its {s["sampler"]["steps"]} phases, deterministically: pass the
 `timesteps` below, not a number of steps. Index 0 is the last edge. Other schedulers only come
 near the edges that it was trained on.
 """
@@ -151,39 +143,41 @@ near the edges that it was trained on.
 
 def _network(s: Mapping[str, Any]) -> str:
     return f"""The weights of a network of this book, float32, which diffusers does not know:
-`full_scale.families.base.open_family("{s["family"]}", FOLDER, device).denoiser()` opens it.
+`full_scale.families.open_family("{s["family"]}", FOLDER, device).denoiser()` opens it.
 
     python -m full_scale.sample --family {s["family"]} --weights FOLDER {_flags(s)}
 """
 
 
 def _call(s: Mapping[str, Any]) -> str:
-    steps = f"num_inference_steps={s['sampler_steps']}"
-    if "phases" in s["hyper"]:
-        steps = f"timesteps={edges(s)}, eta=0.0"
+    sampler = s["sampler"]
+    steps = f"num_inference_steps={sampler['steps']}"
+    if _phased(s):
+        steps = f"timesteps={edges(sampler)}, eta=0.0"
     return (
         f'picture = pipe("{s["prompts"][0]}", {steps}, '
-        f"guidance_scale={1 + _omega(s):g}).images[0]"
+        f"guidance_scale={1 + sampler['omega']:g}).images[0]"
     )
 
 
 def _flags(s: Mapping[str, Any]) -> str:
+    sampler = s["sampler"]
     return (
-        f'--prompt "{s["prompts"][0]}" --solver {s["sampler"]} --grid {s["sampler_grid"]} '
-        f"--steps {s['sampler_steps']} "
-        f"--omega {_omega(s):g}{' --end grid' if s['sampler_grid'] == 'pcm' else ''}"
+        f'--prompt "{s["prompts"][0]}" --solver {sampler["solver"]} --grid {sampler["spacing"]} '
+        f"--steps {sampler['steps']} --omega {sampler['omega']:g} --end {sampler['end']}"
     )
 
 
-def _omega(s: Mapping[str, Any]) -> float:
-    """What to sample with: the guidance, or what a student is told who takes ω as an input."""
-    return s["told_omega"] if s["method"] in TOLD_OMEGA else s["sampler_omega"]
-
-
 def _rows(s: Mapping[str, Any]) -> str:
-    shown = ("batch", "lr", "schedule", "warmup", "clip", "ema", "target_decay", "drop", "seed")
+    shown = ("batch", "lr", "schedule", "warmup", "clip", "ema", "drop", "seed")
     values = {name: s[name] for name in shown} | {
         f"hyper.{name}": value for name, value in s["hyper"].items()
+    }
+    values |= {
+        f"roles.{role}.{name}": value
+        for role, own in s["roles"].items()
+        for name, value in own.items()
+        if value is not None
     }
     if s["lora_rank"]:
         values |= {name: s[name] for name in ("lora_rank", "lora_alpha", "lora_targets")}

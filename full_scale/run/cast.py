@@ -1,5 +1,5 @@
-"""The networks of a run: who is trained, who is frozen, who is an average, and how each is
-spread over the processes.
+"""The networks of a run: who is trained, who is frozen, who is an average, and how each is spread
+over the processes. Who plays is the recipe's to say, and `dlib.cast` makes them.
 
 Every network is wrapped by itself, never the method: a loss calls denoisers and does not know
 about processes.
@@ -8,37 +8,35 @@ about processes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from dlib import Denoiser, Recipe, frozen, recipes
-from dlib.fit import average
-from dlib.lora import adapters, load_adapters, twin
+from dlib import Cast, Denoiser, Ema, Recipe, cast, frozen
+from dlib.lora import twin
+from dlib.training import Trained
+from full_scale.families import Family
 from full_scale.families.heads import judge
-from full_scale.families.base import Family
-from full_scale.run.settings import Settings
 from full_scale.launch.processes import World
+from full_scale.run.settings import Settings, role_of
 
 
-@dataclass
-class Trained:
-    """A trained network: `inner` itself, `module` as the losses call it, and its optimiser."""
+class Spread(Trained):
+    """A trained network on many processes: `inner` itself, `module` as the losses call it."""
 
-    inner: nn.Module
-    module: nn.Module
-    optim: torch.optim.Optimizer
+    def __init__(self, inner: nn.Module, module: nn.Module, optim: torch.optim.Optimizer):
+        super().__init__(optim)
+        self.inner, self.module = inner, module
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
@@ -46,9 +44,7 @@ class Trained:
         return {name: p for name, p in self.inner.named_parameters() if p.requires_grad}
 
     def synchronise(self, on: bool) -> None:
-        """Whether the next backward pass sums gradients over processes: only the last
-        micro-batch's does.
-        """
+        """Only the last backward pass of a phase sums gradients over processes."""
         if isinstance(self.module, DistributedDataParallel):
             self.module.require_backward_grad_sync = on
         elif hasattr(self.module, "set_requires_gradient_sync"):
@@ -56,51 +52,30 @@ class Trained:
 
 
 @dataclass
-class Averaged:
-    """A moving average of a trained network, itself a network."""
+class Company(Cast):
+    """A recipe's cast with everything that a checkpoint holds of it."""
 
-    inner: nn.Module
-    live: Trained
-    decay: float
-    count: int = 0
+    trained: dict[str, Spread] = field(default_factory=dict)
 
     @property
-    def weights(self) -> dict[str, Tensor]:
-        own = dict(self.inner.named_parameters())
-        return {name: own[name] for name in self.live.weights}
-
-    def update(self) -> None:
-        """After each step of the live network; on this process's shards."""
-        average(
-            [local(p) for p in self.weights.values()],
-            [local(p) for p in self.live.weights.values()],
-            self.decay,
-            self.count,
-        )
-        self.count += 1
-
-
-@dataclass
-class Cast:
-    """Everyone in a run. `roles` is what the losses see."""
-
-    roles: dict[str, Denoiser]
-    trained: dict[str, Trained]
-    averages: dict[str, Averaged] = field(default_factory=dict)
+    def averages(self) -> dict[str, Ema]:
+        """The moving averages by name."""
+        return {name: mean for name, (_, mean) in self.means.items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything a checkpoint holds, as tensors that can be filled in place, apart from
-        the step.
+        """Everything a checkpoint holds, as tensors that can be filled in place, apart from the
+        step.
         """
+        means = self.averages
         kept: dict[str, Any] = {
-            "counts": {name: torch.tensor(mean.count) for name, mean in self.averages.items()}
+            "counts": {name: torch.tensor(mean.count) for name, mean in means.items()}
         }
         for name, net in self.trained.items():
             kept[name] = {
                 "weights": {key: p.detach() for key, p in net.weights.items()},
                 "optim": _optim_state(net),
             }
-        for name, mean in self.averages.items():
+        for name, mean in means.items():
             kept[f"{name} average"] = {key: p.detach() for key, p in mean.weights.items()}
         return kept
 
@@ -118,118 +93,90 @@ class Cast:
     @property
     def output(self) -> Denoiser:
         """The student as it is shown and exported: its average where there is one."""
-        student = self.roles["student"]
-        net = (
-            self.averages["ema"].inner
-            if "ema" in self.averages
-            else self.trained["student"].inner
-        )
-        return frozen(replace(student, net=net))
+        means = self.averages
+        net = means["ema"].net if "ema" in means else self.trained["student"].inner
+        return frozen(replace(self.roles["student"], net=net))
 
 
 _OPTIONS = StateDictOptions(ignore_frozen_params=True)
 
 
-def _optim_state(net: Trained) -> dict[str, Any]:
+def _optim_state(net: Spread) -> dict[str, Any]:
     return get_optimizer_state_dict(net.inner, net.optim, options=_OPTIONS)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor."""
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def build(family: Family, recipe: Recipe, s: Settings, world: World, dtype: torch.dtype) -> Cast:
-    """The cast of a recipe around a family's network, which becomes the teacher, or the
-    student where there is no teacher.
+def build(
+    family: Family,
+    recipe: Recipe,
+    s: Settings,
+    world: World,
+    dtype: torch.dtype,
+    given: Mapping[str, Any] | None = None,
+) -> Company:
+    """The cast of a recipe around a family's network, which becomes the teacher, or the student
+    where there is no teacher. given: what plays the recipe's parts "given".
     """
     base = family.denoiser()
-    torch.manual_seed(s.seed)  # of new weights: adapters and discriminators
-    core, alone = base.net.to(world.device), recipe.roles == ("student",) and not s.lora_rank
-    decays = {"target": s.target_decay if "target" in recipe.roles else 0.0, "ema": s.ema}
-    ranks = {
-        role: s.fake_rank if role == "fake" else s.lora_rank
-        for role in recipe.trained
-        if role != "discriminator"
-    }
-    listens = family.told_omega if s.method in recipes.TOLD_OMEGA else None
-    nets = {role: _full(core, alone, listens) for role, rank in ranks.items() if not rank}
+    torch.manual_seed(s.seed)  # of new weights: adapters and heads
+    core = base.net.to(world.device)
+    alone = set(recipe.play("copy", "teacher")) == {"student"} and not s.lora_rank
+    whole = [role for role in recipe.play("copy") if not role_of(s, role).rank]
+    nets = {role: _full(family, recipe, role, core, alone) for role in whole}
+    starts = {role: replace(base, net=net) for role, net in nets.items()}
     if not alone:
         core.requires_grad_(False).to(dtype)  # a frozen network needs no float32
-    nets |= {
-        role: twin(core, rank, s.lora_alpha, s.lora_targets)
-        for role, rank in ranks.items()
-        if rank
-    }
-    if "discriminator" in recipe.trained:
-        nets["discriminator"] = _judge(family, core, world)
-    means = {name: _double(nets["student"], core, s) for name, decay in decays.items() if decay}
-    cast = Cast({} if alone else {"teacher": replace(base, net=_shard(core, s, dtype))}, {})
-    for role in recipe.trained:
-        cast.trained[role] = _trained(_shard(nets[role].train(), s, dtype), s, world)
-        cast.roles[role] = replace(base, net=cast.trained[role].module)
-    for name, net in means.items():
-        cast.averages[name] = Averaged(
-            _shard(net, s, dtype), cast.trained["student"], decays[name]
-        )
-    if "target" in recipe.roles:
-        mean = cast.averages.get("target")
-        cast.roles["target"] = frozen(
-            replace(base, net=mean.inner if mean else cast.trained["student"].inner)
-        )
-    return cast
+    for role in recipe.play("copy"):
+        own = role_of(s, role)
+        if own.rank:
+            starts[role] = replace(base, net=twin(core, own.rank, own.alpha, own.targets))
+    inner: dict[str, nn.Module] = {}
+
+    def wrap(role: str, net: nn.Module) -> nn.Module:
+        inner[role] = _shard(net.train() if role in recipe.trained else net, s, dtype)
+        return _replicate(inner[role], s, world) if role in recipe.trained else inner[role]
+
+    made = cast(
+        recipe,
+        None if alone else replace(base, net=core),
+        starts=starts,
+        heads=lambda on: judge(on, family, world.device),
+        given=given,
+        decays={role: role_of(s, role).decay for role in recipe.play("mean")},
+        ema=s.ema,
+        wrap=wrap,
+    )
+    modules = {role: made.roles.get(role).net for role in recipe.trained}
+    trained = {role: _trained(inner[role], modules[role], role, s) for role in recipe.trained}
+    return Company(made.roles, made.means, trained)
 
 
-def _full(core: nn.Module, alone: bool, listens: Callable | None) -> nn.Module:
+def _full(family: Family, recipe: Recipe, role: str, core: nn.Module, alone: bool) -> nn.Module:
     """A network all of whose weights are trained, in float32: a copy of the core, or the core
     itself where nobody else needs it.
     """
-    return (
-        (core if alone else listens(core) if listens else copy.deepcopy(core))
-        .float()
-        .requires_grad_(True)
-    )
+    told = recipe.told and role == "student"
+    net = core if alone else family.told_omega(core) if told else copy.deepcopy(core)
+    return net.float().requires_grad_(True)
 
 
-def _judge(family: Family, core: nn.Module, world: World) -> nn.Module:
-    """A discriminator on the frozen core; an empty picture tells it the sizes."""
-    null = {name: value[None].to(world.device) for name, value in family.null().items()}
-    x = torch.zeros(1, *family.shape(family.size), device=world.device)
-    return judge(core, family.stages(core), x, torch.zeros(1, device=world.device), null).to(
-        world.device
-    )
-
-
-def _double(student: nn.Module, core: nn.Module, s: Settings) -> nn.Module:
-    """A second student with the same values, for a moving average; a twin's double shares its
-    base.
-    """
-    if not s.lora_rank:
-        return copy.deepcopy(student).requires_grad_(False)
-    double = twin(core, s.lora_rank, s.lora_alpha, s.lora_targets)
-    load_adapters(double, adapters(student))
-    return double.requires_grad_(False)
-
-
-def _trained(net: nn.Module, s: Settings, world: World) -> Trained:
+def _trained(inner: nn.Module, module: nn.Module, role: str, s: Settings) -> Spread:
     if s.recompute:
-        next(
-            part for part in net.modules() if hasattr(part, "enable_gradient_checkpointing")
-        ).enable_gradient_checkpointing()
+        for part in inner.modules():
+            if hasattr(part, "enable_gradient_checkpointing"):
+                part.enable_gradient_checkpointing()
+                break
+    own = role_of(s, role)
     optim = torch.optim.AdamW(
-        [p for p in net.parameters() if p.requires_grad],
+        [p for p in inner.parameters() if p.requires_grad],
         lr=0.0,
-        betas=s.betas,
-        weight_decay=s.weight_decay,
+        betas=own.betas,
+        weight_decay=own.weight_decay,
     )
-    return Trained(net, _replicate(net, s, world), optim)
+    return Spread(inner, module, optim)
 
 
 def _shard(net: nn.Module, s: Settings, dtype: torch.dtype) -> nn.Module:
-    """FSDP2: each entry of the network's lists of blocks, then the rest. Others are left
-    whole.
-    """
+    """FSDP2: each entry of the network's lists of blocks, then the rest. Others stay whole."""
     if s.parallel != "fsdp":
         return net
     from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -237,7 +184,7 @@ def _shard(net: nn.Module, s: Settings, dtype: torch.dtype) -> nn.Module:
     policy = MixedPrecisionPolicy(param_dtype=dtype if dtype != torch.float32 else None)
     for block in blocks(net):
         fully_shard(block, mp_policy=policy)
-    # else a network without backward pass stays whole
+    # resharded after its forward pass, else a network without a backward pass stays whole
     return fully_shard(net, mp_policy=policy, reshard_after_forward=True)
 
 

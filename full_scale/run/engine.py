@@ -10,7 +10,8 @@ last checkpoint with the numbers it would have had.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -18,19 +19,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dlib import Batch, Phase
+from dlib import Batch, Phase, Recipe
 from dlib._util import require
 from dlib.losses import drop
-from full_scale.run import checkpoint
-from full_scale.launch import processes
+from dlib.training import Trainer
+from dlib.training.performing import Micro
 from full_scale.data.draws import Draws, step_draws
-from full_scale.families.base import Family
+from full_scale.data.rows import Rows, indices
+from full_scale.families import Family
+from full_scale.launch import processes
+from full_scale.launch.processes import World
+from full_scale.run import checkpoint
+from full_scale.run.cast import Company, build
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved, refuse
 from full_scale.run.log import open_loggers
-from full_scale.run.cast import Trained, build
-from full_scale.data.rows import Rows, indices
-from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of
-from full_scale.launch.processes import World
+from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
 
 BOUND = (
     "method",
@@ -43,25 +46,64 @@ BOUND = (
     "lora_rank",
     "lora_alpha",
     "lora_targets",
-    "fake_rank",
-    "target_decay",
     "ema",
     "drop",
 )
 """Settings that a resumed run must not change: the others change its speed, its logs or its
-length.
+length. Of a role: `BOUND_ROLE`.
 """
+BOUND_ROLE = ("rank", "alpha", "targets", "decay")
+
+
+class Distributed(Trainer):
+    """The recipe's steps with autocast, many processes, clipped gradients and learning rates."""
+
+    def __init__(self, recipe: Recipe, cast: Company, s: Settings, world: World, dtype):
+        super().__init__(recipe, cast, cast.trained)
+        self.s, self.world, self.dtype = s, world, dtype
+
+    def computing(self) -> AbstractContextManager:
+        on = self.dtype == torch.bfloat16
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=on)
+
+    def gathered(self, rows: Tensor) -> tuple[Tensor, slice]:
+        return processes.gathered(rows, self.world)
+
+    def check(self, value: Tensor, phase: Phase, step: int) -> None:
+        """A loss that is not finite has a gradient that is not: seen in `update`, without
+        waiting for the GPU here.
+        """
+
+    def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
+        """Clip and step; the gradient's norm."""
+        net, own = self.trained[role], role_of(self.s, role)
+        norm = gradient_norm(net.weights, own.clip)
+        if not math.isfinite(norm):
+            refuse(step, role, micro[-1][0], self.s.out, self.world)
+        for group in net.optim.param_groups:
+            group["lr"] = learning_rate(self.s, role, step)
+        net.optim.step()
+        return {"gradient_norm": torch.tensor(norm)}
 
 
 class Engine:
     """One run: what it trains, what it reads, where it stands. `step` is the next step."""
 
-    def __init__(self, s: Settings, world: World, family: Family, rows: Rows, dtype: torch.dtype):
+    def __init__(
+        self,
+        s: Settings,
+        world: World,
+        family: Family,
+        rows: Rows,
+        dtype: torch.dtype,
+        given: Mapping[str, Any] | None = None,
+    ):
         self.s, self.world, self.rows, self.dtype = s, world, rows, dtype
         self.family = family
         self.null = {name: value.to(world.device) for name, value in family.null().items()}
         self.recipe = recipe_of(s, family.denoiser().schedule, self.null)
-        self.cast = build(family, self.recipe, s, world, dtype)
+        self.cast = build(family, self.recipe, s, world, dtype, given)
+        self.trainer = Distributed(self.recipe, self.cast, s, world, dtype)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, world), Alarms()
         self.step = self.resume()
 
@@ -78,10 +120,11 @@ class Engine:
             f"--out {self.s.out} holds a run of {facts['settings']['method']}, not of "
             f"{now['method']}: name the recipe that it was started with, or use a new --out",
         )
+        then = facts["settings"]
         changed = [
-            f"{name}: {facts['settings'].get(name)!r} → {now[name]!r}"
-            for name in (*BOUND, "rows")
-            if facts["settings"].get(name) != now[name]
+            f"{name}: {then.get(name)!r} → {now[name]!r}"
+            for name in (*BOUND, "bound_roles", "rows")
+            if then.get(name) != now[name]
         ]
         if changed:
             raise ValueError(
@@ -99,13 +142,20 @@ class Engine:
 
     def _facts(self) -> dict[str, Any]:
         """What a resumed run is compared with."""
-        return as_table(self.s) | {"rows": [len(self.rows), self.rows.info["family"]]}
+        table = as_table(self.s)
+        table["bound_roles"] = {
+            role: {name: own[name] for name in BOUND_ROLE if name in own}
+            for role, own in table["roles"].items()
+        }
+        return table | {"rows": [len(self.rows), self.rows.info["family"]]}
 
     def micro_batches(self, step: int) -> list[tuple[Batch, Draws]]:
         """This process's share of a step's rows, cut into micro-batches, each row with the
-        draws of its place in the global batch.
+        draws of its place in the global batch; a row comes `group` times, with other draws.
         """
-        s, chosen = self.s, indices(self.s.seed, step, self.s.batch, len(self.rows))
+        s, group = self.s, self.recipe.group
+        prompts = indices(s.seed, step, s.batch // group, len(self.rows))
+        chosen = [row for row in prompts for _ in range(group)]
         share = s.batch // self.world.size
         places = range(self.world.rank * share, (self.world.rank + 1) * share)
         return [
@@ -120,45 +170,9 @@ class Engine:
 
     def advance(self) -> dict[str, Tensor]:
         """One step of every phase that is due; the metrics of this process by `role/name`."""
-        micro, metrics = self.micro_batches(self.step), {}
-        for phase in self.recipe.phases:
-            if self.step % phase.every == 0:
-                metrics |= self._run(phase, micro)
-        for mean in self.cast.averages.values():
-            mean.update()
+        metrics = self.trainer.advance(self.micro_batches(self.step), self.step)
         self.step += 1
         return metrics
-
-    def _run(self, phase: Phase, micro: list[tuple[Batch, Draws]]) -> dict[str, Tensor]:
-        net, found = self.cast.trained[phase.role], []
-        net.optim.zero_grad(set_to_none=True)
-        for k, (batch, draw) in enumerate(micro):
-            net.synchronise(k == len(micro) - 1)
-            with torch.autocast(
-                self.world.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16
-            ):
-                value, parts = phase.loss(self.cast.roles, batch, draw)
-            (value / len(micro)).backward()
-            found.append(parts)
-        norm = self._update(net, phase.role, micro[-1][0])
-        mean = {
-            name: torch.stack([parts[name].float() for parts in found]).mean()
-            for name in found[0]
-        }
-        return {
-            f"{phase.role}/{name}": value
-            for name, value in {**mean, "gradient_norm": torch.tensor(norm)}.items()
-        }
-
-    def _update(self, net: Trained, role: str, batch: Batch) -> float:
-        """Clip and step; the gradient's norm."""
-        norm = gradient_norm(net.weights, self.s.clip)
-        if not math.isfinite(norm):
-            refuse(self.step, role, batch, self.s.out, self.world)
-        for group in net.optim.param_groups:
-            group["lr"] = learning_rate(self.s, role, self.step)
-        net.optim.step()
-        return norm
 
     def run(self, show: Callable[[Engine], Any]) -> bool:
         """Train to the end, or until a signal; whether it is the end. `show` makes this step's
@@ -195,9 +209,10 @@ class Engine:
         return True
 
     def _log(self, logs: list, metrics: dict[str, Tensor], bar: tqdm) -> None:
-        if "teacher" in self.cast.roles:
+        teacher = self.cast.roles.get("teacher")
+        if teacher is not None:
             metrics["moved"], metrics["size"] = moved(
-                self.cast.trained["student"].inner, self.cast.roles["teacher"].net
+                self.cast.trained["student"].inner, teacher.net
             )
         values = processes.average(metrics, self.world)
         if "moved" in values:
@@ -216,6 +231,7 @@ class Engine:
 
 
 def placed(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
-    cond = {name: value.to(device, non_blocking=True) for name, value in batch.cond.items()}
-    return Batch(batch.x0.to(device, non_blocking=True), cond)
+    """The batch on a device, with all that it holds."""
+    there = lambda value: value if value is None else value.to(device, non_blocking=True)
+    cond = {name: there(value) for name, value in batch.cond.items()}
+    return Batch(there(batch.x0), cond, there(batch.noise), there(batch.other))

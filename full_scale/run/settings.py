@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 import tyro
 
@@ -53,14 +53,8 @@ class Settings:
     """The adapters' product is scaled by alpha / rank."""
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     """Which modules get adapters: the ends of their names."""
-    fake_rank: int = 64
-    """The fake score is always an adapter on the frozen base, of this rank."""
     lr: float = 1e-5
-    """Learning rate of the student."""
-    lr_fake: float = 1e-3
-    """Learning rate of the fake score, for methods that train one."""
-    lr_discriminator: float = 1e-5
-    """Learning rate of the discriminator, for methods that train one."""
+    """Learning rate of the student, and of every role whose table does not say otherwise."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's."""
     weight_decay: float = 0.0
@@ -73,10 +67,6 @@ class Settings:
     """Steps over which the learning rate rises from 0."""
     ema: float = 0.0
     """Decay of the average that is exported and shown; 0 uses the student itself."""
-    target_decay: float = 0.0
-    """Decay of the target network, for methods that have one; 0 is the student itself, without
-    gradient.
-    """
     drop: float = 0.1
     """Share of captions replaced by the null prompt."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -108,26 +98,17 @@ class Settings:
         "a snowy forest path",
     )
     """What the grids show."""
-    sampler: str = "lcm"
-    """The solver of the grids."""
-    sampler_grid: str = "lcm"
-    """Its spacing."""
-    sampler_steps: int = 4
-    """Its steps."""
-    sampler_omega: float = 0.0
-    """Its guidance."""
-    told_omega: float = 8.0
-    """The ω that the grids tell a student who is told."""
     wandb: str = ""
     """A Weights & Biases project to log to as well; `pip install wandb` first."""
 
 
 def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> Settings:
-    """Settings from `[RECIPE.toml] [--name value …] [--hyper.name value …]`; the command line
-    wins.
+    """Settings from `[RECIPE.toml] [--name value …] [--hyper.name value …] [--roles.role.name
+    value …]`; the command line wins.
 
-    The result has one more field, `hyper`: the method's own hyper-parameters, by the names of
-    its function in `dlib.recipes`. Raises ValueError with the nearest known name for a key of
+    The result has two more fields: `hyper`, the method's own hyper-parameters, by the names of
+    its function in `dlib.recipes`, and `roles`, what its other roles do not share with the
+    student. Raises ValueError with the nearest known name for a key of
     the file that does not exist.
     """
     arguments = list(arguments)
@@ -146,20 +127,78 @@ def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> 
     return tyro.cli(kind, args=arguments, default=_filled(kind, table, "key"), prog=prog)
 
 
+@dataclass(frozen=True)
+class Heads:
+    """A role of trained heads; what is left out is as for the student."""
+
+    lr: float | None = None
+    betas: tuple[float, float] | None = None
+    weight_decay: float | None = None
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Copy(Heads):
+    """A role that starts as the teacher; what is left out is as for the student."""
+
+    rank: int | None = None
+    """0 trains all weights, r > 0 adapters of that rank."""
+    alpha: float | None = None
+    targets: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A role that is a moving average."""
+
+    decay: float = 0.0
+    """0 is the live role itself, without gradient."""
+
+
+TABLES = {"copy": Copy, "heads": Heads, "mean": Mean}
+
+
 def with_hyper(method: str) -> type[Settings]:
-    """`Settings` with the field `hyper`, a record of the keyword parameters of the method's
-    function.
+    """`Settings` with the fields `hyper`, a record of the keyword parameters of the method's
+    function, and `roles`, a table for each role beside the student that has anything to set.
     """
     function = recipes.METHODS[method]
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters.values()
     own = [(p.name, hints[p.name], p.default) for p in parameters if p.kind is p.KEYWORD_ONLY]
-    hyper = dataclasses.make_dataclass("Hyper", own, frozen=True)
-    return dataclasses.make_dataclass(
-        "Settings",
-        [("hyper", hyper, field(default_factory=hyper))],
-        bases=(Settings,),
-        frozen=True,
+    parts = function(discrete(scaled_linear()), None).parts
+    tables = [
+        (role, TABLES[part.play], field(default_factory=TABLES[part.play]))
+        for role, part in parts.items()
+        if part.play in TABLES and role != "student"
+    ]
+    made = {
+        "hyper": dataclasses.make_dataclass("Hyper", own, frozen=True),
+        "roles": dataclasses.make_dataclass("Roles", tables, frozen=True),
+    }
+    fields = [(name, kind, field(default_factory=kind)) for name, kind in made.items()]
+    return dataclasses.make_dataclass("Settings", fields, bases=(Settings,), frozen=True)
+
+
+class Role(NamedTuple):
+    """What holds for one role."""
+
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    clip: float
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    decay: float
+
+
+def role_of(s: Settings, role: str) -> Role:
+    """A role's settings: its table's, else the student's."""
+    student = Role(
+        s.lr, s.betas, s.weight_decay, s.clip, s.lora_rank, s.lora_alpha, s.lora_targets, 0.0
     )
+    table = vars(getattr(s.roles, role)) if hasattr(s.roles, role) else {}
+    return student._replace(**{name: v for name, v in table.items() if v is not None})
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -194,8 +233,10 @@ def _filled(kind: type, table: Mapping[str, Any], what: str) -> Any:
             f"recipe {what} {name!r} does not exist{nearest(name, names)}; there are "
             f"{', '.join(names)}",
         )
-        if name == "hyper":
-            value = _filled(names[name].default_factory, value, "key hyper.")
+        if name in ("hyper", "roles"):
+            value = _filled(names[name].default_factory, value, f"key {name}.")
+        elif isinstance(value, dict):
+            value = _filled(names[name].default_factory, value, f"key roles.{name}.")
         elif name in ("data", "out"):
             value = Path(value)
         values[name] = tuple(value) if isinstance(value, list) else value
@@ -220,40 +261,35 @@ def check(s: Settings, world: int = 1) -> None:
             getattr(s, name) >= 1,
             f"--{name.replace('_', '-')} {getattr(s, name)}: wanted at least 1",
         )
-    for name in ("ema", "target_decay", "drop"):
-        require(
-            0 <= getattr(s, name) < 1,
-            f"--{name.replace('_', '-')} {getattr(s, name):g} is outside [0, 1)",
-        )
+    means = {f"roles.{role}.decay": own.decay for role, own in _means(s).items()}
+    for name, value in {"ema": s.ema, "drop": s.drop, **means}.items():
+        require(0 <= value < 1, f"--{name} {value:g} is outside [0, 1)")
     require(
         s.batch % (world * s.micro) == 0,
         f"--batch {s.batch} is not a multiple of {world} process(es) × --micro {s.micro}: try "
         "--batch "
         f"{max(1, round(s.batch / (world * s.micro))) * world * s.micro}, or another --micro",
     )
+    recipe = recipe_of(s, None, None)
+    twins = [role for role in recipe.play("copy") if role_of(s, role).rank]
     require(
-        not (s.parallel == "fsdp" and s.lora_rank),
-        "--parallel fsdp with --lora-rank: adapters are small, so LoRA runs use ddp; "
-        "drop one of the two",
+        not (s.parallel == "fsdp" and twins),
+        f"--parallel fsdp with adapters ({', '.join(twins)}): a twin shares its base's tensors, "
+        "which sharding would cut apart, and adapters are small: use --parallel ddp, or rank 0",
     )
     require(
-        not (s.parallel == "fsdp" and s.method == "pcm_adversarial"),
-        "--parallel fsdp with pcm_adversarial: its discriminator reads the teacher's "
-        "inner stages, which fsdp keeps in pieces: use --parallel ddp",
-    )
-    require(
-        s.sampler_grid != "pcm"
-        or "phases" not in vars(s.hyper)
-        or (s.hyper.phases, s.hyper.steps, s.hyper.spacing)
-        == (s.sampler_steps, 50, "sd_trailing"),
-        "--sampler-grid pcm shows the edges of --sampler-steps phases cut from 50 sd_trailing "
-        "steps, and --hyper trains others: pass "
-        f"--sampler-steps {getattr(s.hyper, 'phases', 4)}, or another --sampler-grid",
-    )
-    require(
-        not (s.lora_rank and s.method in recipes.TOLD_OMEGA),
+        not (role_of(s, "student").rank and recipe.told),
         f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm",
     )
+    require(
+        s.batch % recipe.group == 0,
+        f"--batch {s.batch} is not a multiple of the {recipe.group} samples that {s.method} "
+        f"draws for each prompt: try --batch {max(1, s.batch // recipe.group) * recipe.group}",
+    )
+
+
+def _means(s: Settings) -> dict[str, Mean]:
+    return {role: own for role, own in vars(s.roles).items() if isinstance(own, Mean)}
 
 
 def recipe_of(s: Settings, schedule: NoiseSchedule | None, null: Any) -> recipes.Recipe:
@@ -262,9 +298,15 @@ def recipe_of(s: Settings, schedule: NoiseSchedule | None, null: Any) -> recipes
     return recipes.METHODS[s.method](schedule, null, **dataclasses.asdict(s.hyper))
 
 
+def recipe_from(table: Mapping[str, Any]) -> recipes.Recipe:
+    """The recipe of a run that is read back: `as_table`'s values."""
+    hyper = {k: tuple(v) if isinstance(v, list) else v for k, v in table["hyper"].items()}
+    return recipes.METHODS[table["method"]](discrete(scaled_linear()), None, **hyper)
+
+
 def learning_rate(s: Settings, role: str, step: int) -> float:
     """Of a role at a step (from 0): warm-up, then the chosen schedule."""
-    rate = s.lr if role == "student" else getattr(s, f"lr_{role}")
+    rate = role_of(s, role).lr
     rise = min(1.0, (step + 1) / max(s.warmup, 1))
     past = max(0, step - s.warmup) / max(1, s.steps - s.warmup)
     fall = {"constant": 1.0, "linear": 1 - past, "cosine": 0.5 * (1 + math.cos(math.pi * past))}[

@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 import torch
-from truth import SCHEDULES, appendix_a, mutant, normals
+from truth import fit, SCHEDULES, appendix_a, mutant, normals
 
 from dlib import (
     CLEAN,
@@ -21,7 +21,6 @@ from dlib import (
     edm,
     edm_boundary,
     exact,
-    fit,
     grid,
     lcm_scalings,
     sample,
@@ -54,7 +53,7 @@ def roles(schedule, **more):
 
 
 def value(recipe, schedule, batch=BATCH, **more):
-    assert recipe.roles[:3] == ("student", "teacher", "target")
+    assert tuple(recipe.parts)[:3] == ("student", "teacher", "target")
     return recipe.phases[0].loss(roles(schedule, **more), batch, Draw(0)).value.item()
 
 
@@ -171,7 +170,7 @@ class Judge(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.net = torch.nn.Linear(3, 2).double()
+        self.net, self.clock = torch.nn.Linear(3, 2).double(), lambda t: t
 
     def forward(self, x, t, cond):
         return self.net(torch.cat([x, t[:, None]], 1))
@@ -186,7 +185,7 @@ def adversaries():
         "student": student,
         "teacher": counted(exact(appendix_a(), vp())),
         "target": student,
-        "discriminator": Denoiser(judge, vp(), "x0"),
+        "discriminator": judge,
     }
     return net, judge, model
 
@@ -222,7 +221,7 @@ def test_the_discriminator_learns_from_the_points_that_are_there():
     """
     net, judge, model = adversaries()
     recipe = pcm_adversarial(vp(), EMPTY, **TOY)
-    assert recipe.trained == ("student", "discriminator") and recipe.roles == (
+    assert recipe.trained == ("student", "discriminator") and tuple(recipe.parts) == (
         "student",
         "teacher",
         "target",

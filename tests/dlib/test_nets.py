@@ -5,10 +5,10 @@ caption says.
 import pytest
 import torch
 
-from dlib import Batch, Denoiser, Draw, Phase, denoising, discrete, fit, guided, scaled_linear
+from dlib import Batch, Denoiser, Draw, Phase, denoising, discrete, guided, scaled_linear
 from dlib.losses import uniform_times, weights
 from dlib.nets import DiT
-from truth import normals
+from truth import fit, normals
 
 NULL = torch.zeros(4, dtype=torch.int64)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from truth import F64
+from truth import fit, F64
 
 from dlib import (
     Batch,
@@ -19,7 +19,6 @@ from dlib import (
     discrete,
     edm,
     exact,
-    fit,
     generate,
     guided,
     recipes,
@@ -89,8 +88,8 @@ def test_G_is_zero_until_the_fake_has_moved_and_the_teacher_never_does(recipe):
 
 def test_the_student_moves_first_and_the_fake_learns_on_the_same_samples():
     recipe, roles = recipes.swiftbrush(VP, NULL_LABEL, fake_steps=3), roles_of(teacher_of())
-    assert [phase.role for phase in recipe.phases] == ["student", "fake", "fake", "fake"]
-    assert recipe.roles == ("student", "teacher", "fake") and recipe.trained == (
+    assert [phase.name for phase in recipe.phases] == ["student", "fake", "fake", "fake"]
+    assert tuple(recipe.parts) == ("student", "teacher", "fake") and recipe.trained == (
         "student",
         "fake",
     )

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from dlib import (
+    Cast,
     Mixture,
+    Part,
+    Recipe,
+    Roles,
+    perform,
     NoiseLevel,
     NoiseSchedule,
     cosine,
@@ -133,3 +138,12 @@ def mutant(function: Callable, old: str, new: str) -> Callable:
     scope = dict(vars(inspect.getmodule(function)))
     exec(compile(source.replace(old, new), f"<mutant of {function.__name__}>", "exec"), scope)
     return scope[function.__name__]
+
+
+def fit(phases, roles, optims, data, steps, draw, ema=None, each=None):
+    """`perform` for a test's own phases and roles: what they train are copies, the rest is given."""
+    moved = dict.fromkeys(role for phase in phases for role in phase.roles)
+    parts = {role: Part("copy" if role in moved else "given") for role in {**moved, **roles}}
+    means = {"ema": (next(iter(moved)), ema)} if ema else {}
+    recipe, cast = Recipe(tuple(phases), parts), Cast(Roles(roles), means)
+    return perform(recipe, cast, optims, data, steps, draw, each)

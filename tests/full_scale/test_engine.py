@@ -1,5 +1,5 @@
 """The engine in one process: the same numbers however a batch is cut, whenever a run was
-stopped, and as the chapters' `fit`.
+stopped, and as the chapters' `perform`.
 """
 
 import errno
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import filesystem
 
-from dlib import Batch, fit
+from dlib import Batch, perform
 from full_scale.run.checkpoint import complete
 from full_scale.families import open_family
 from full_scale.run.cast import build
@@ -103,7 +103,7 @@ def test_the_average_is_not_the_student_and_not_its_start(settings, world):
     assert any((mean[name] != live[name]).any() for name in live) and all(
         mean[name].abs().max() > 0 for name in live
     )
-    frozen = dict(engine.cast.averages["ema"].inner.named_parameters())
+    frozen = dict(engine.cast.averages["ema"].net.named_parameters())
     shared = dict(engine.cast.trained["student"].inner.named_parameters())
     # one base for all
     assert all(
@@ -111,8 +111,8 @@ def test_the_average_is_not_the_student_and_not_its_start(settings, world):
     )
 
 
-def by_fit(s, world, family):
-    """(history, the trained weights by role) of the notebooks' `fit` on the engine's own
+def by_perform(s, world, family):
+    """(history, the trained weights by role) of the notebooks' `perform` on the engine's own
     batches and draws.
     """
     fresh = open_engine(replace(s, out=s.out / "fresh"), world)
@@ -124,9 +124,9 @@ def by_fit(s, world, family):
         )
         for role in own
     }
-    history = fit(
-        fresh.recipe.phases,
-        cast.roles,
+    history = perform(
+        fresh.recipe,
+        cast,
         optims,
         lambda step: fresh.micro_batches(step)[0][0],
         s.steps,
@@ -138,7 +138,9 @@ def by_fit(s, world, family):
 @pytest.mark.parametrize(
     ("name", "method"), [("sd", "finetune"), ("shapes", "lcm"), ("sd", "swiftbrush")]
 )
-def test_the_notebooks_fit_gives_the_same_weights_bitwise(settings, world, name, method, request):
+def test_the_notebooks_trainer_gives_the_same_weights_bitwise(
+    settings, world, name, method, request
+):
     """Denoising, and two networks with an optimiser each, on the tiny Stable Diffusion; LCM on
     the very network and pictures of the chapters.
     """
@@ -151,7 +153,7 @@ def test_the_notebooks_fit_gives_the_same_weights_bitwise(settings, world, name,
         "--method", method, "--micro", "8", "--clip", "0", "--drop", "0", *more, out=method
     )
     engine = finish(s, world)
-    history, own = by_fit(s, world, open_family(name, None, torch.device("cpu")))
+    history, own = by_perform(s, world, open_family(name, None, torch.device("cpu")))
     for role, net in engine.cast.trained.items():
         assert (
             history[f"{role}/loss"] == [line[f"{role}/loss"] for line in losses(s.out)]

@@ -255,7 +255,9 @@ def test_phases_add_up(monkeypatch):
         )
 
     monkeypatch.setitem(recipes.METHODS, "two", method)
-    s = read(["--method", "two", "--tiny", "--batch", "8", "--micro", "2", "--fake-rank", "2"])
+    s = read(
+        ["--method", "two", "--tiny", "--batch", "8", "--micro", "2", "--roles.fake.rank", "2"]
+    )
     need = needs(s)
     (_, _, first), (role, every, second) = need.phases
     assert (

@@ -173,7 +173,7 @@ def test_pipeline_reloads_bit_equal_and_is_the_average(full):
     _, cast, out = full
     pipe = StableDiffusionPipeline.from_pretrained(out)
     want, live = (
-        cast.averages["ema"].inner.unet.state_dict(),
+        cast.averages["ema"].net.unet.state_dict(),
         cast.trained["student"].inner.unet.state_dict(),
     )
     found = pipe.unet.state_dict()
@@ -181,7 +181,7 @@ def test_pipeline_reloads_bit_equal_and_is_the_average(full):
         torch.equal(found[name], want[name]) for name in want
     )
     assert not torch.equal(found["conv_in.weight"], live["conv_in.weight"])
-    assert torch.equal(raw(sd.UNetCall(pipe.unet.eval())), raw(cast.averages["ema"].inner))
+    assert torch.equal(raw(sd.UNetCall(pipe.unet.eval())), raw(cast.averages["ema"].net))
     said = json.loads((out / "settings.json").read_text())
     assert (
         said["step"] == 7
@@ -325,7 +325,17 @@ def test_a_student_who_is_told_omega(one, tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     s = read(
-        ["lcm", "--tiny", "--out", "run", "--ema", "0", "--target-decay", "0", "--no-recompute"]
+        [
+            "lcm",
+            "--tiny",
+            "--out",
+            "run",
+            "--ema",
+            "0",
+            "--roles.target.decay",
+            "0",
+            "--no-recompute",
+        ]
     )
     cast = save(s, one, 1)
     out = export.run(Export(s.out))

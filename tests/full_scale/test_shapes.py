@@ -30,7 +30,7 @@ FLAGS = {
         "mlp.2",
         "--ema",
         "0",
-        "--target-decay",
+        "--roles.target.decay",
         "0",
     ],
 }
@@ -157,7 +157,17 @@ def test_the_estimate_counts_the_teacher_once_and_the_student(shapes_data):
         p.numel() for p in open_family("shapes", None, torch.device("cpu")).net.parameters()
     )
     said = report(
-        read(["lcm_shapes", "--data", str(shapes_data), "--target-decay", "0", "--device", "cpu"])
+        read(
+            [
+                "lcm_shapes",
+                "--data",
+                str(shapes_data),
+                "--roles.target.decay",
+                "0",
+                "--device",
+                "cpu",
+            ]
+        )
     )
     assert (
         f"{'student, trained':28}{count:>16,}\n{'frozen':28}{count:>16,}\n{'averages':28}{count:>16,}"

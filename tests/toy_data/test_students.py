@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dlib import (
+    Part,
     NULL,
     Batch,
     Denoiser,
@@ -67,7 +68,11 @@ def test_it_trains_the_adapters_of_a_twin_and_nothing_of_its_base():
         {name: weight.clone() for name, weight in base.state_dict().items()},
     )
     history = learn(
-        Recipe((constant("fake"),), ("fake",)), {"fake": denoiser(fake)}, data, 5, {"fake": 1e-2}
+        Recipe((constant("fake"),), {"fake": Part("copy")}),
+        {"fake": denoiser(fake)},
+        data,
+        5,
+        {"fake": 1e-2},
     )
     assert history["fake/loss"][-1] < history["fake/loss"][0] and len(history["fake/loss"]) == 5
     assert all(torch.equal(weight, before[name]) for name, weight in base.state_dict().items())
@@ -88,7 +93,7 @@ def test_the_rates_fall_along_a_cosine_to_zero_and_adam_has_no_momentum():
         ],
     )
     learn(
-        Recipe((phase,), ("student",)),
+        Recipe((phase,), {"student": Part("copy")}),
         {"student": model},
         lambda step: Batch(torch.ones(1, 1)),
         8,
@@ -112,7 +117,12 @@ def test_a_seed_repeats_and_another_does_not():
             )[1],
         )
         learn(
-            Recipe((phase,), ("student",)), {"student": model}, data, 3, {"student": 1e-3}, seed
+            Recipe((phase,), {"student": Part("copy")}),
+            {"student": model},
+            data,
+            3,
+            {"student": 1e-3},
+            seed,
         )
         return seen
 
@@ -198,6 +208,9 @@ def test_a_one_call_student_of_the_digits_from_labels_alone():
     assert digits_variety(once("student")(0)) > 0.25 and ours["accuracy"] > 0.95
 
 
+PARTS = {"student": Part("copy"), "teacher": Part("teacher"), "target": Part("mean")}
+
+
 class Times(torch.nn.Module):
     def __init__(self, weight):
         super().__init__()
@@ -216,19 +229,13 @@ def test_distil_trains_a_copy_against_its_average_and_leaves_the_start_alone():
         start, seen = denoiser(Times(0.5).requires_grad_(False)), []
 
         def loss(roles, batch, draw):
-            mine, other = roles["student"].net.weight, roles["target"].net.weight
+            mine, other = roles["student"].net.weight, roles["target"].net.inner.weight
             seen.append((mine.item(), other.item()))
-            assert roles["teacher"] is start and not other.requires_grad
+            assert roles["teacher"].net is start.net and not other.requires_grad
             return Loss(mine.sum(), {})
 
         student = distil(
-            Recipe((Phase("student", loss),), ("student", "teacher", "target")),
-            start,
-            start,
-            data,
-            4,
-            lr=0.1,
-            decay=decay,
+            Recipe((Phase("student", loss),), PARTS), start, start, data, 4, lr=0.1, decay=decay
         )
         assert start.net.weight.item() == 0.5 and student.net is not start.net
         assert not student(torch.ones(1, 1), cosine().at(0.5)).x0.requires_grad

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from truth import F64, line, mutant, normals
+from truth import fit, F64, line, mutant, normals
 
 import dlib
-from dlib import Batch, Denoiser, Draw, Ema, Loss, Phase, denoising, exact, fit, flow, vp
+from dlib import Batch, Denoiser, Draw, Ema, Loss, Phase, denoising, exact, flow, vp
 from dlib.losses import uniform_times, weights
 from dlib.nets import MLP
 
@@ -146,9 +146,7 @@ def test_a_loss_that_breaks_is_named_and_the_weights_are_kept():
     [({}, {"net": None}), ({"net": None}, {}), ({"teacher": None}, {"teacher": None})],
 )
 def test_a_missing_role_or_optimiser_is_named(roles, optims):
-    with pytest.raises(
-        ValueError, match=r"phase 'net' needs a role and an optimiser of that name; roles: "
-    ):
+    with pytest.raises(ValueError, match=r"no optimiser for|no weights|nobody plays"):
         fit([Phase("net", lambda *a: None)], roles, optims, lambda step: None, 1, Draw(0))
 
 
