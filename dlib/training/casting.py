@@ -152,9 +152,7 @@ def cast(
     means = {role: recipe.parts[role].of for role in recipe.play("mean") if decays.get(role)}
     named = {name: (of, decays[name]) for name, of in means.items()}
     named |= {"ema": ("student", ema)} if ema else {}
-    averages = {
-        name: (of, Ema(raw[of].net, decay)) for name, (of, decay) in named.items()
-    }
+    averages = {name: (of, Ema(raw[of].net, decay)) for name, (of, decay) in named.items()}
     roles = Roles()
     for role in recipe.play("teacher"):
         roles[role] = replace(teacher, net=wrap(role, teacher.net))

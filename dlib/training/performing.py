@@ -32,7 +32,7 @@ class Trained:
 
 
 class Trainer:
-    """A recipe's steps on a cast. Whoever trains on many processes overrides the four hooks.
+    """A recipe's steps on a cast. Whoever trains on many processes overrides the hooks.
 
     A step: `before` for every micro-batch, without gradient; `pool` once; then every phase that
     is due, `epochs` times over: the gradients of all micro-batches, part by part, then one step
@@ -64,6 +64,14 @@ class Trainer:
                 f"perform: the loss of {phase.name!r} is {value.item()} at step {step}: lower "
                 "the learning rate, or look at the batch"
             )
+
+    def backward(self, value: Tensor, phase: Phase) -> None:
+        """Add to the gradients of the phase's own weights, and to no others: its loss may have
+        gone through networks that another phase trains.
+        """
+        value.backward(
+            inputs=[leaf for role in phase.roles for leaf in self.trained[role].leaves]
+        )
 
     def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
         """One step of a role's optimiser; what is to be logged of it."""
@@ -114,14 +122,13 @@ class Trainer:
     def _run(self, phase: Phase, micro: Micro, step: int) -> dict[str, Tensor]:
         """One phase: gradients of its roles' weights alone, whatever its loss has touched."""
         own = [self.trained[role] for role in phase.roles]
-        leaves = [weight for net in own for weight in net.leaves]
         for net in own:
             net.optim.zero_grad(set_to_none=True)
         found: dict[str, list[Tensor]] = {}
         for k, (batch, draw) in enumerate(micro):
             for value, parts in self._parts(phase, batch, draw, k == len(micro) - 1):
                 self.check(value, phase, step)
-                (value / len(micro)).backward(inputs=leaves)
+                self.backward(value / len(micro), phase)
                 for name, metric in parts.items():
                     found.setdefault(f"{phase.name}/{name}", []).append(metric)
         for role in phase.roles:

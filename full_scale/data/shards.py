@@ -64,6 +64,9 @@ def _dataset(columns: Columns) -> Dataset:
     fields, arrays = {}, {}
     for name, values in columns.items():
         if isinstance(values, np.ndarray):
+            if values.ndim == 1:
+                fields[name], arrays[name] = Value(values.dtype.name), pa.array(values)
+                continue
             width = values[0].size
             fields[name] = List(Value(values.dtype.name), length=width)
             arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)

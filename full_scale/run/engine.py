@@ -74,6 +74,14 @@ class Distributed(Trainer):
         waiting for the GPU here.
         """
 
+    def backward(self, value: Tensor, phase: Phase) -> None:
+        """Under FSDP2 autograd does not see the shards: gradients of other roles come, and go."""
+        if self.s.parallel != "fsdp":
+            return super().backward(value, phase)
+        value.backward()
+        for role in set(self.trained) - set(phase.roles):
+            self.trained[role].optim.zero_grad(set_to_none=True)
+
     def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
         """Clip and step; the gradient's norm."""
         net, own = self.trained[role], role_of(self.s, role)

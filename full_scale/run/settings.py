@@ -277,6 +277,13 @@ def check(s: Settings, world: int = 1) -> None:
         f"--parallel fsdp with adapters ({', '.join(twins)}): a twin shares its base's tensors, "
         "which sharding would cut apart, and adapters are small: use --parallel ddp, or rank 0",
     )
+    heads = recipe.play("heads")
+    require(
+        not (s.parallel == "fsdp" and heads),
+        f"--parallel fsdp with heads ({', '.join(heads)}): they read a network's inner stages, "
+        "whose weights fsdp has put away again when the heads' gradient comes back: use "
+        "--parallel ddp",
+    )
     require(
         not (role_of(s, "student").rank and recipe.told),
         f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm",

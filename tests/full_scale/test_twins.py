@@ -12,7 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from dlib import Batch, Draw, fit
+from dlib import Batch, Cast, Draw, Roles, perform
 from dlib.lora import adapters, merged, twin
 from dlib.recipes import swiftbrush
 from full_scale.families import sd
@@ -187,9 +187,9 @@ def test_swiftbrush_on_the_unet_of_either_kind(pipe):
     with torch.no_grad():
         before = teacher(x, level, cond).raw
     recipe = swiftbrush(teacher.schedule, {"text": text[2]})
-    history = fit(
-        recipe.phases,
-        roles,
+    history = perform(
+        recipe,
+        Cast(Roles(roles)),
         optims,
         lambda step: Batch(torch.empty(2, 4, 16, 16), cond),
         3,

@@ -1,0 +1,208 @@
+"""The house's proof: methods of every shape run through the engine, on two processes as on one,
+and go on after a stop with the numbers that they would have had.
+"""
+
+import json
+import math
+import os
+import socket
+from pathlib import Path
+
+import methods
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from dlib import Draw
+from full_scale.data import shards
+from full_scale.data.rows import Rows
+from full_scale.launch import processes
+from full_scale.run.settings import read
+from full_scale.train import open_engine, pictures
+
+methods.register()
+SHORT = "--batch 8 --micro 2 --warmup 0 --log-every 1 --save-every 3 --show-every 0 --lr 1e-3"
+
+
+def of(method, data, out, *flags):
+    words = f"--method {method} --family shapes --tiny --data {data} --out {out} {SHORT}"
+    return read([*words.split(), "--drop", "0", *flags])
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _join(rank, size, port):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return processes.start("cpu")
+
+
+def _whole(tensor):
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _steps(rank, size, port, s, steps, out):
+    """Some steps of a run; for each phase which roles hold gradients after it, and everything
+    logged; at the end the weights.
+    """
+    world = _join(rank, size, port)
+    engine = open_engine(s, world)
+    held, logged, phase_of = [], [], engine.trainer._run
+
+    def run(phase, micro, step):
+        for net in engine.trainer.trained.values():
+            net.optim.zero_grad(set_to_none=True)
+        found = phase_of(phase, micro, step)
+        nets = {role: net.inner.parameters() for role, net in engine.cast.trained.items()}
+        held.append(
+            (
+                phase.name,
+                sorted(r for r, ps in nets.items() if any(p.grad is not None for p in ps)),
+            )
+        )
+        return found
+
+    engine.trainer._run = run
+    for _ in range(steps):
+        metrics = engine.advance()
+        logged.append({name: float(value) for name, value in metrics.items()})
+    weights = {
+        role: torch.cat([_whole(p.detach()).flatten() for p in net.weights.values()])
+        for role, net in engine.cast.trained.items()
+    }
+    torch.save({"held": held, "logged": logged, "weights": weights}, f"{out}-{rank}.pt")
+    processes.stop()
+
+
+def together(s, steps, out, size):
+    """What `_steps` found, by rank. Forked: a new Python would cost ten seconds a process."""
+    mp.start_processes(
+        _steps, (size, free_port(), s, steps, out), nprocs=size, start_method="fork"
+    )
+    return [torch.load(f"{out}-{rank}.pt") for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def more(shapes_data, tmp_path_factory):
+    """Prepared data with a worse picture and a seed a row: the same rows, turned around."""
+    out = tmp_path_factory.mktemp("more") / "data"
+    out.mkdir()
+    table = Rows(shapes_data).table.with_format("numpy")[:]
+    columns = {
+        name: list(v) if v.dtype.kind in "OU" else np.stack(v) for name, v in table.items()
+    }
+    columns |= {
+        "other": columns["latent"][::-1].copy(),
+        "seed": np.arange(len(Rows(shapes_data))),
+    }
+    record = {**shards.records(shapes_data)[0]}
+    shards.write(out, 0, columns, record)
+    for name in ("null.safetensors", "info.json"):
+        (out / name).write_bytes((shapes_data / name).read_bytes())
+    return out
+
+
+TWO = {
+    "dmd2": ("dmd2", []),
+    "halving-fsdp": ("halving", ["--parallel", "fsdp"]),
+    "ddpo": ("ddpo", []),
+    "dpo": ("dpo", []),
+}
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_processes_do_what_one_does(name, more, tmp_path):
+    """Gradients summed over ranks and micro-batches are those of the whole batch, to float32's
+    rounding; a phase leaves gradients in its own roles and nowhere else.
+    """
+    method, flags = TWO[name]
+    steps = 6 if method == "dmd2" else 2  # the student's second turn is step 5
+    found = {}
+    for size in (1, 2):
+        s = of(method, more, tmp_path / f"{size}", *(flags if size == 2 else []))
+        found[size] = together(s, steps, tmp_path / f"made{size}", size)
+    one, (first, second) = found[1][0], found[2]
+    assert first["held"] == second["held"] == one["held"]
+    for phase, roles in one["held"]:
+        assert roles == (["fake", "judge"] if (method, phase) == ("dmd2", "fake") else [phase])
+    for role, want in one["weights"].items():
+        start = found[2][0]["weights"][role]
+        assert torch.equal(start, second["weights"][role]), "ranks agree bitwise"
+        assert (start - want).abs().max() < 2e-3  # Adam's steps are 1e-3: signs of rounding
+        assert (start - want).norm() < 0.02 * want.norm()
+    for k, (a, b) in enumerate(zip(first["logged"], second["logged"])):
+        assert (
+            "student/k" not in a
+            or a["student/k"] == b["student/k"] == one["logged"][k]["student/k"]
+        )
+
+
+def test_dpo_starts_at_ln_2_and_is_no_longer_there(more, tmp_path):
+    logged = together(of("dpo", more, tmp_path / "run"), 3, tmp_path / "made", 1)[0]["logged"]
+    assert logged[0]["student/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert (
+        logged[-1]["student/loss"] < math.log(2) - 1e-4
+        or logged[-1]["student/loss"] > math.log(2) + 1e-4
+    )
+
+
+def finish(s, world):
+    engine = open_engine(s, world)
+    engine.run(pictures)
+    return engine
+
+
+def lines(s):
+    return [json.loads(line) for line in (s.out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("method", ["dmd2", "ddpo", "dpo", "reflow", "halving"])
+def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(method, more, tmp_path, world):
+    """A checkpoint falls between steps: after the last inner epoch, before the next rollout."""
+    whole, parts = (of(method, more, tmp_path / out, "--micro", "4") for out in ("a", "b"))
+    finish(replaced(whole, steps=4), world)
+    finish(replaced(parts, steps=2), world)
+    finish(replaced(parts, steps=4), world)
+    assert lines(whole) == lines(parts) and len(lines(whole)) == 4
+
+
+def replaced(s, **more):
+    from dataclasses import replace
+
+    return replace(s, **more)
+
+
+def test_the_noise_of_a_pair_reaches_the_loss(more, tmp_path, world):
+    """A row's noise is its seed's."""
+    engine = open_engine(of("reflow", more, tmp_path / "run"), world)
+    batch, _ = engine.micro_batches(0)[0]
+    rows = Rows(more, "pairs")
+    place = next(i for i in range(len(rows)) if torch.equal(rows[[i]].x0[0], batch.x0[0]))
+    assert torch.equal(batch.noise[0], Draw(place).normal(batch.x0[0]))
+
+
+def test_a_recipe_that_reads_what_is_not_there_is_told_so(shapes_data, tmp_path, world):
+    for method, what in (("dpo", "preferences"), ("reflow", "pairs")):
+        with pytest.raises(ValueError, match=f"this method trains on {what}: prepare"):
+            open_engine(of(method, shapes_data, tmp_path / method), world)
+
+
+def test_a_round_starts_at_the_student_of_the_last(more, tmp_path, world):
+    """--weights RUN: the next teacher is the last student, in two rounds and for adapters too."""
+    first = finish(replaced(of("halving", more, tmp_path / "one"), steps=2), world)
+    words = f"--method halving --family shapes --weights {tmp_path / 'one'} --data {more} {SHORT}"
+    s = read([*words.split(), "--out", str(tmp_path / "two"), "--steps", "2"])
+    second = open_engine(s, world)
+    student = dict(first.cast.trained["student"].inner.named_parameters())
+    teacher = dict(second.cast.roles["teacher"].net.named_parameters())
+    assert all(torch.equal(teacher[name], student[name]) for name in student)
+    second.run(pictures)
+    assert open_engine(s, world).step == 2
+    assert (tmp_path / "two" / "step-00000002" / "run.json").is_file() and Path(
+        s.weights
+    ).is_dir()
