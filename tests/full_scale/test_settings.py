@@ -7,7 +7,15 @@ import inspect
 import pytest
 
 from dlib import discrete, recipes, scaled_linear
-from full_scale.run.settings import as_table, check, learning_rate, nearest, read, recipe_of
+from full_scale.run.settings import (
+    as_table,
+    check,
+    learning_rate,
+    nearest,
+    read,
+    recipe_of,
+    role_of,
+)
 
 OK = ["finetune", "--tiny", "--data", "somewhere"]
 
@@ -62,17 +70,37 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
     [
         (["finetune", "--tiny"], 1, "--data is missing"),
         (
-            ["pcm_lora", "--tiny", "--data", "d", "--hyper.phases", "8"],
+            [
+                "pcm_adversarial",
+                "--tiny",
+                "--data",
+                "d",
+                "--lora-rank",
+                "0",
+                "--parallel",
+                "fsdp",
+            ],
             1,
-            "hyper trains others: pass --sampler-steps 8",
+            "fsdp with heads .discriminator.: they read .* use --parallel ddp",
         ),
+        (
+            ["swiftbrush", "--tiny", "--data", "d", "--parallel", "fsdp"],
+            1,
+            "fsdp with adapters .fake.: a twin shares",
+        ),
+        (
+            ["lcm", "--tiny", "--data", "d", "--roles.target.decay", "1"],
+            1,
+            "--roles.target.decay 1 is outside",
+        ),
+        (["lcm", "--tiny", "--data", "d", "--lora-rank", "4"], 1, "no input for ω"),
         (["finetune", "--data", "d"], 1, "neither --weights nor --tiny"),
         ([*OK, "--weights", "w"], 1, "both --weights and --tiny"),
         ([*OK, "--batch", "10", "--micro", "4"], 1, "try --batch 8"),
         ([*OK, "--batch", "8", "--micro", "4"], 4, "4 process.* try --batch 16"),
         ([*OK, "--steps", "0"], 1, "--steps 0: wanted at least 1"),
         ([*OK, "--ema", "1"], 1, "--ema 1 is outside"),
-        ([*OK, "--parallel", "fsdp", "--lora-rank", "4"], 1, "LoRA runs use ddp"),
+        ([*OK, "--parallel", "fsdp", "--lora-rank", "4"], 1, "adapters .student.: a twin shares"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_work(flags, world, says):
@@ -95,7 +123,28 @@ def test_the_learning_rate_rises_and_falls():
     )
     line = read([*OK, "--lr", "2", "--warmup", "0", "--steps", "4", "--schedule", "linear"])
     assert [learning_rate(line, "student", step) for step in range(4)] == [2.0, 1.5, 1.0, 0.5]
-    assert learning_rate(s, "fake", 5) == pytest.approx(1e-3 * rates[5] / 2)
+    brush = read(["swiftbrush", "--tiny", "--data", "d", "--lr", "2"])
+    assert learning_rate(brush, "fake", 0) == 1e-3 and learning_rate(brush, "student", 0) == 2.0
+
+
+def test_a_role_has_a_table_and_what_it_leaves_out_is_the_student_s():
+    s = read(["swiftbrush", "--tiny", "--data", "d", "--roles.fake.betas", "0", "0.99"])
+    fake, student = role_of(s, "fake"), role_of(s, "student")
+    assert (fake.lr, fake.rank, fake.betas) == (1e-3, 64, (0.0, 0.99))
+    assert (student.lr, student.rank, student.betas) == (1e-6, 0, (0.9, 0.999))
+    assert fake.alpha == student.alpha == 108.0
+
+
+def test_a_role_that_the_method_has_not_is_named(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('method = "swiftbrush"\n[roles.fakes]\nlr = 1.0\n')
+    with pytest.raises(
+        ValueError, match="key roles. 'fakes' does not exist: did you mean 'fake'"
+    ):
+        read([str(file)])
+    file.write_text('method = "swiftbrush"\n[roles.fake]\nrnk = 1\n')
+    with pytest.raises(ValueError, match="key roles.fake. 'rnk' does not exist: did you mean"):
+        read([str(file)])
 
 
 def test_nothing_near_is_no_suggestion():
@@ -103,7 +152,7 @@ def test_nothing_near_is_no_suggestion():
 
 
 def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatch):
-    """The engine asks the data for pictures, or not, by the method's name."""
+    """The engine asks the data for pictures, or not, as the recipe says."""
     from types import SimpleNamespace
 
     import torch
@@ -111,12 +160,12 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
     from full_scale import train
 
     asked = []
-    monkeypatch.setattr(train, "open_family", lambda *given: None)
+    monkeypatch.setattr(train, "open_start", lambda *given: None)
     monkeypatch.setattr(
         train,
         "Rows",
-        lambda folder: SimpleNamespace(
-            pictures=False, check=lambda family, batch, pictures: asked.append(pictures)
+        lambda folder, reads: SimpleNamespace(
+            pictures=False, check=lambda family, batch: asked.append(reads)
         ),
     )
     monkeypatch.setattr(train, "Engine", lambda *given: None)
@@ -124,7 +173,7 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
         train.open_engine(
             read([method, "--tiny", "--data", "d"]), SimpleNamespace(device=torch.device("cpu"))
         )
-    assert asked == [False, True]
+    assert asked == ["texts", "pictures"]
 
 
 def test_a_run_is_the_chapter_s_own_code_and_a_copy_is_seen(monkeypatch):
