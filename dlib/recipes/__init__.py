@@ -1,6 +1,4 @@
-"""Floor 6: a method as data. The notebooks' `fit` and the full-scale engine run the same
-phases.
-"""
+"""A method as data: the notebooks' `perform` and the full-scale engine run the same recipes."""
 
 from dlib.recipes.base import Part, Phase, Recipe, Roles, Sampler
 from dlib.recipes.consistency import (
