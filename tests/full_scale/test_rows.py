@@ -164,7 +164,7 @@ def test_drop_refuses_what_does_not_match(cond, null, match):
 class TestCheck:
     def test_good_data_pass(self, folder, texts, family):
         Rows(folder).check(family, 5)
-        Rows(texts).check(family, 4, pictures=False)
+        Rows(texts, "texts").check(family, 4)
 
     def test_the_same_model_in_bfloat16_passes(self, folder):
         pipe = tiny_pipeline()
@@ -209,8 +209,8 @@ class TestCheck:
             Rows(folder).check(family, 6)
 
     def test_texts_alone_do_not_serve_a_method_with_pictures(self, texts, family):
-        with pytest.raises(ValueError, match="hold texts alone"):
-            Rows(texts).check(family, 1)
+        with pytest.raises(ValueError, match="hold texts alone, .* trains on pictures"):
+            Rows(texts, "pictures").check(family, 1)
 
 
 class TestBroken:
