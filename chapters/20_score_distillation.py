@@ -39,7 +39,7 @@ from functools import partial
 
 import torch
 from scipy.optimize import minimize
-from dlib import NULL, Batch, Denoiser, Draw, Mixture, Recipe, cosine, exact, fake_score
+from dlib import NULL, Batch, Denoiser, Draw, Mixture, cosine, exact, fake_score
 from dlib import generate, metrics, plot, recipes, sds, twin, vsd
 from dlib.losses.score_distillation import injected, kl
 from dlib.nets import MLP
@@ -302,7 +302,8 @@ claim("C20.8", "VSD: share of the samples in any mode", shares["VSD"].sum(), abo
 
 # %%
 # NBVAL_CHECK_OUTPUT
-lazy = Recipe((right.phases[0], replace(right.phases[1], every=10)), right.roles)
+rare = replace(right.phases[1], every=10)
+lazy = replace(right, phases=(right.phases[0], rare))
 stale = mixture.shares(points(lazy, steps=400))
 claim(
     "C20.9",
