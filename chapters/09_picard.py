@@ -38,7 +38,7 @@ from numpy.polynomial import Polynomial
 from dlib import Draw, Mixture, anderson, exact, grid, guided, metrics
 from dlib import picard, plot, reference, sample, solvers, vp, walk
 from dlib.parallel import sweeps
-from dlib.parallel.picard import _summed, _sweeps
+from dlib.parallel.picard_iteration import _summed, _sweeps
 from toy_data import captioned, gmm5, shapes_teacher
 from toy_data.shape_captions import NULL_TOKENS, tokens
 

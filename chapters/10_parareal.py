@@ -35,7 +35,7 @@ import torch
 from dlib import CLEAN, NULL, Draw, exact, grid, guided, metrics
 from dlib import parareal, picard, plot, sample, solvers, vp, walk
 from dlib.parallel import iterations
-from dlib.parallel.parareal import _Pipeline
+from dlib.parallel.parareal_iteration import _Pipeline
 from toy_data import digits_teacher, gmm5
 
 schedule, mixture = vp(), gmm5()

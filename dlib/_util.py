@@ -1,4 +1,4 @@
-"""Floor 0: the random draws, and the checks that every public border shares."""
+"""The random draws, and the checks that every public border shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 3: one model in another's clothes: a denoiser that predicts another face, on another
+"""One model in another's clothes: a denoiser that predicts another face, on another
 schedule.
 
 Two levels of two schedules are the same noise if their κ = σ/α is. Then y = x/α = x₀ + κε is

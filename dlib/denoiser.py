@@ -1,4 +1,4 @@
-"""Floor 2: a network together with what it means: one call, one `Prediction`."""
+"""A network together with what it means: one call, one `Prediction`."""
 
 from __future__ import annotations
 

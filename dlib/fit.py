@@ -1,4 +1,4 @@
-"""Floor 7: training in a notebook: a loop, and the averaged weights."""
+"""Training in a notebook: a loop, and the averaged weights."""
 
 from __future__ import annotations
 

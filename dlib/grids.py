@@ -1,4 +1,4 @@
-"""Floor 1: where a sampler stops on its way from noise to data."""
+"""Where a sampler stops on its way from noise to data."""
 
 from __future__ import annotations
 

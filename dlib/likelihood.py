@@ -1,4 +1,4 @@
-"""Floor 4: how probable a point is under a denoiser: exactly, along the probability-flow ODE,
+"""How probable a point is under a denoiser: exactly, along the probability-flow ODE,
 or bounded, by DDPM's chain.
 """
 

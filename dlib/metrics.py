@@ -1,4 +1,4 @@
-"""Floor 1: how far off a sampler is. Every metric of samples comes with its noise floor: what
+"""How far off a sampler is. Every metric of samples comes with its noise floor: what
 perfect samples score.
 """
 

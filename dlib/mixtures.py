@@ -1,4 +1,4 @@
-"""Floor 1: Gaussian mixtures, the book's exact truth.
+"""Gaussian mixtures, the book's exact truth.
 
 For data p₀ = Σ_k w_k N(μ_k, S_k² I) every marginal p_t of x_t = α x₀ + σ ε is again a mixture,
 with means α μ_k and variances v_k = α² S_k² + σ². So its density, its score, the posterior of

@@ -1,4 +1,4 @@
-"""Floor 4: rollouts: what a few-step student makes of noise, with gradients; and the student
+"""Rollouts: what a few-step student makes of noise, with gradients; and the student
 that makes no error.
 """
 

@@ -1,4 +1,4 @@
-"""Floor 5: score matching: four ways to fit s(x) ≈ ∇ log p(x) without the normaliser of p.
+"""Score matching: four ways to fit s(x) ≈ ∇ log p(x) without the normaliser of p.
 
 A score function maps x (B, *shape) to a tensor of the same shape: a network,
 `energy_score(f)`, or `lambda x: model(x, level).score` for a `Denoiser`. All losses carry the
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser
-from dlib.losses.denoising import Batch, Loss, denoising
+from dlib.losses.diffusion import Batch, Loss, denoising
 from dlib.losses.weights import Weight
 from dlib.schedule import NoiseSchedule
 

@@ -1,4 +1,4 @@
-"""Floor 7: figures of samples over the density that they should, or should not, have."""
+"""Figures of samples over the density that they should, or should not, have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 7: the style that all figures share."""
+"""The style that all figures share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 7: figures of what a flow or a reverse SDE does to densities: fans of paths, one path
+"""Figures of what a flow or a reverse SDE does to densities: fans of paths, one path
 on many clocks, likelihood maps.
 """
 

@@ -1,4 +1,4 @@
-"""Floor 7: figures of what happens as the noise level changes."""
+"""Figures of what happens as the noise level changes."""
 
 from __future__ import annotations
 

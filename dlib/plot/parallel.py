@@ -1,4 +1,4 @@
-"""Floor 7: figures of samplers that are parallel in time."""
+"""Figures of samplers that are parallel in time."""
 
 from __future__ import annotations
 

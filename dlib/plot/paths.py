@@ -1,4 +1,4 @@
-"""Floor 7: figures of schedules, samplers and scores."""
+"""Figures of schedules, samplers and scores."""
 
 from __future__ import annotations
 

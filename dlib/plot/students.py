@@ -1,4 +1,4 @@
-"""Floor 7: figures of distilled students: modes, masses, gradients, jumps."""
+"""Figures of distilled students: modes, masses, gradients, jumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 6: a method as data. The notebooks' `fit` and the full-scale engine run the same
+"""A method as data. The notebooks' `fit` and the full-scale engine run the same
 phases.
 """
 

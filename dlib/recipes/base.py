@@ -1,4 +1,4 @@
-"""Floor 6: what a recipe is: phases as data."""
+"""What a recipe is: phases as data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 6: score distillation as recipes: one-step students, from prompts or labels alone.
+"""Score distillation as recipes: one-step students, from prompts or labels alone.
 
 The batch's x0 gives no more than the shape of a sample: no picture is looked at. The student
 makes its samples once a step and puts them into `batch.memo["sample"]`, where the fake score's
@@ -28,7 +28,7 @@ from dlib.losses import (
     vsd,
     weights,
 )
-from dlib.losses.denoising import Times
+from dlib.losses.diffusion import Times
 from dlib.recipes.base import Phase, Recipe, Roles
 from dlib.rollout import generate
 from dlib.schedule import NoiseLevel, NoiseSchedule

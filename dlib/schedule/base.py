@@ -1,4 +1,4 @@
-"""Floor 1: what a noise schedule is.
+"""What a noise schedule is.
 
 The forward marginal is x_t = α_t x₀ + σ_t ε with t = 0 data and t = 1 noise; λ = log(α/σ) is
 half the log-SNR and falls as t grows. A schedule is three functions, t ↦ (α, σ), their time

@@ -1,4 +1,4 @@
-"""Floor 1: the schedule that is a table: what a network was trained on, such as Stable
+"""The schedule that is a table: what a network was trained on, such as Stable
 Diffusion's thousand levels.
 """
 

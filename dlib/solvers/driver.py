@@ -1,4 +1,4 @@
-"""Floor 3: the loop that composes a solver's steps."""
+"""The loop that composes a solver's steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 3: one call, first order: Euler and Euler–Maruyama, DDIM and its stochastic family."""
+"""One call, first order: Euler and Euler–Maruyama, DDIM and its stochastic family."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlib._util import require
 from dlib.solvers.base import Solver, solver
-from dlib.solvers.phi import expm1
+from dlib.solvers.exponential import expm1
 
 
 @solver(order=1)

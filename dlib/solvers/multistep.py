@@ -1,11 +1,11 @@
-"""Floor 3: Adams–Bashforth-like solvers: one call a step, derivatives from the data
+"""Adams–Bashforth-like solvers: one call a step, derivatives from the data
 predictions of former steps.
 """
 
 from __future__ import annotations
 
 from dlib.solvers.base import solver
-from dlib.solvers.phi import expand_x0, expm1
+from dlib.solvers.exponential import expand_x0, expm1
 
 
 @solver(order=2, history=1)

@@ -1,4 +1,4 @@
-"""Floor 3: solvers that integrate a polynomial through former data predictions exactly: UniPC,
+"""Solvers that integrate a polynomial through former data predictions exactly: UniPC,
 and SDE-DPM-Solver++ 2M and 3M.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from dlib._util import require
 from dlib.schedule import NoiseLevel
 from dlib.solvers.base import Solver, solver
-from dlib.solvers.phi import expm1, phi
+from dlib.solvers.exponential import expm1, phi
 
 
 def through(x: Tensor, a: NoiseLevel, b: NoiseLevel, nodes: tuple, eta: float = 0.0) -> Tensor:

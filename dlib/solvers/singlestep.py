@@ -1,4 +1,4 @@
-"""Floor 3: Runge–Kutta-like solvers: several calls inside a step, no memory between steps."""
+"""Runge–Kutta-like solvers: several calls inside a step, no memory between steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from dlib._util import require
 from dlib.solvers.base import Solver, solver
 from dlib.solvers.first_order import ddim
-from dlib.solvers.phi import expand_eps, expand_x0
+from dlib.solvers.exponential import expand_eps, expand_x0
 
 
 @solver(order=2, calls=2)

@@ -2,7 +2,6 @@
 network learns from one.
 """
 
-import importlib
 import inspect
 
 import pytest
@@ -28,14 +27,13 @@ from dlib import (
     vp,
 )
 from dlib.grids import pcm_edges
-from dlib.losses import consistency, huber, squared, with_omega
+from dlib.losses import consistency, consistency_losses, huber, squared, with_omega
 from dlib.metrics import sliced_w2
 from dlib.nets import MLP
 from dlib.recipes import consistency_distillation, lcm, lcm_with_omega, pcm, pcm_adversarial
 from dlib.solvers import consistency as consistency_sampler
 from dlib.solvers import heun
 
-LOSS = importlib.import_module("dlib.losses.consistency")
 SD, X0, LABELS, EMPTY = (
     SCHEDULES["discrete"],
     normals(8, 2),
@@ -301,7 +299,9 @@ def test_a_small_network_learns_to_jump():
 
 def test_a_target_at_the_wrong_level_teaches_nothing(monkeypatch):
     monkeypatch.setattr(
-        LOSS, "ends", mutant(LOSS.ends, "target(there, end, told)", "target(there, start, told)")
+        consistency_losses,
+        "ends",
+        mutant(consistency_losses.ends, "target(there, end, told)", "target(there, start, told)"),
     )
     student, teacher = one_step_distance()
     assert student > 0.5 * teacher

@@ -1,4 +1,4 @@
-"""Floor 4: parareal: coarse steps guess where every block begins, fine steps in all blocks at
+"""Parareal: coarse steps guess where every block begins, fine steps in all blocks at
 once correct the guess.
 """
 

@@ -1,4 +1,4 @@
-"""Floor 4: Picard iteration: guess the whole trajectory, then let every step correct it at
+"""Picard iteration: guess the whole trajectory, then let every step correct it at
 once.
 """
 

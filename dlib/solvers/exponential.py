@@ -1,4 +1,4 @@
-"""Floor 3: the exact integrals behind every exponential integrator, and the two Taylor
+"""The exact integrals behind every exponential integrator, and the two Taylor
 expansions made of them.
 """
 

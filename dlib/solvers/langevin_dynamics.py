@@ -1,4 +1,4 @@
-"""Floor 3: Langevin dynamics: samples from a score alone."""
+"""Langevin dynamics: samples from a score alone."""
 
 from __future__ import annotations
 

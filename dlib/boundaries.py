@@ -1,4 +1,4 @@
-"""Floor 3: the boundary of a consistency model: at the clean end it returns its input,
+"""The boundary of a consistency model: at the clean end it returns its input,
 whatever the network says.
 
 A consistency function f maps every point of a trajectory to its clean end, so on the end

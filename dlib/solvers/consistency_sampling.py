@@ -1,4 +1,4 @@
-"""Floor 3: samplers of consistency models: jump to the clean end, add noise again, jump again.
+"""Samplers of consistency models: jump to the clean end, add noise again, jump again.
 
 All three are noisy. A network that was distilled into a consistency model is wrapped in its
 `boundary` first. Phased consistency models need no solver of their own: they are sampled by
@@ -12,7 +12,7 @@ from torch import Tensor
 from dlib._util import require
 from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers.base import Solver, solver
-from dlib.solvers.phi import expm1
+from dlib.solvers.exponential import expm1
 
 
 def travel(x: Tensor, a: NoiseLevel, b: NoiseLevel, noise: Tensor) -> Tensor:

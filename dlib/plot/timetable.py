@@ -1,4 +1,4 @@
-"""Floor 7: the timetable of a pipelined sampler."""
+"""The timetable of a pipelined sampler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 5: the one loss that score matching, DDPM, v-prediction and flow matching share."""
+"""The one loss that score matching, DDPM, v-prediction and flow matching share."""
 
 from __future__ import annotations
 
