@@ -99,9 +99,11 @@ class Mixture:
         _, centred, variance, _, _ = self._components(x, level, None)
         return torch.special.ndtr(centred[:, :, 0] / variance.sqrt()) @ self.weights.to(x)
 
-    def log_tilted(self, x: Tensor, level: NoiseLevel, label: Tensor, omega: float) -> Tensor:
-        """(1+ω) log p_t(x|c) − ω log p_t(x): unnormalised; its gradient is the guided score
-        (Ho & Salimans 2022).
+    def log_guidance_tilt(
+        self, x: Tensor, level: NoiseLevel, label: Tensor, omega: float
+    ) -> Tensor:
+        """(1+ω) log p_t(x|c) − ω log p_t(x), the unnormalised log density of the guidance tilt:
+        (B,). Its gradient is the guided score (Ho & Salimans 2022).
         """
         return (1 + omega) * self.log_prob(x, level, label) - omega * self.log_prob(x, level)
 
@@ -114,11 +116,11 @@ class Mixture:
         ) @ self.weights.to(x)
         return prior * (self.log_prob(x, level, label) - self.log_prob(x, level)).exp()
 
-    def tilted_sample(
+    def guidance_tilt_sample(
         self, n: int, level: NoiseLevel, label: int, omega: float, draw: Draw
     ) -> Tensor:
-        """n exact samples (n, d) of the tilt p_t(x|c)^{1+ω} p_t(x)^{−ω} (over its integral),
-        by rejection.
+        """n exact samples (n, d) of the guidance tilt p_t(x|c)^{1+ω} p_t(x)^{−ω} (over its
+        integral), by rejection. A sampler with `guided` makes other ones (chapter 6).
 
         By Bayes' rule it is p_t(x) p_t(c|x)^{1+ω}, up to a constant: draw a noised point of
         any class, keep it with probability p_t(c|x)^{1+ω}. level: of floats; ω ≥ −1. Draws, n
@@ -126,8 +128,8 @@ class Mixture:
         """
         require(
             omega >= -1,
-            f"Mixture: a tilt of omega = {omega:g} would keep points with probability above 1: "
-            "wanted omega ≥ −1 (0 is the class)",
+            f"Mixture: a guidance tilt of omega = {omega:g} would keep points with probability "
+            "above 1: wanted omega ≥ −1 (0 is the class)",
         )
         kept, asked = self.means[:0], torch.full((n,), label)
         while len(kept) < n:
