@@ -63,8 +63,8 @@ class Job:
     def __post_init__(self):
         config, weight = self.unet.config, next(self.unet.parameters())
         shape = (self.batch, config.in_channels, config.sample_size, config.sample_size)
-        object.__setattr__(self, "x", dlib.Draw(0).normal(torch.empty(shape)).to(weight.device))
-        text = dlib.Draw(1).normal(torch.empty(self.batch, 77, config.cross_attention_dim))
+        object.__setattr__(self, "x", dlib.Draw(0).normal(shape).to(weight.device))
+        text = dlib.Draw(1).normal((self.batch, 77, config.cross_attention_dim))
         object.__setattr__(self, "text", text.to(weight))
 
     def walk(self) -> Iterator[State]:

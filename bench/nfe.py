@@ -90,7 +90,7 @@ class Problem:
 
     @cached_property
     def start(self) -> Tensor:
-        return dlib.Draw(0).normal(torch.empty(self.starts, 2, dtype=torch.float64))
+        return dlib.Draw(0).normal((self.starts, 2), torch.float64)
 
     def truth(self, level: dlib.NoiseLevel) -> Tensor:
         """Where the trajectories are at `level`, by `dlib.reference` at rtol 1e-12."""

@@ -79,7 +79,7 @@ def _mixture() -> tuple:
     return (
         "GMM5",
         dlib.exact(gmm5(), dlib.vp()),
-        dlib.Draw(0).normal(torch.empty(64, 2, dtype=torch.float64)),
+        dlib.Draw(0).normal((64, 2), torch.float64),
         None,
         "lam",
     )
@@ -93,7 +93,7 @@ def _shapes() -> tuple:
     return (
         "captioned shapes",
         dlib.guided(shapes_teacher(), 2.0, NULL_TOKENS),
-        dlib.Draw(0).normal(torch.empty(1, 3, SIDE, SIDE)),
+        dlib.Draw(0).normal((1, 3, SIDE, SIDE)),
         cond,
         "sd_trailing",
     )

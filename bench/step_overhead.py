@@ -41,7 +41,7 @@ LCM agree; `dlib euler` steps dx/dt itself, diffusers' Euler steps in σ/α, whi
 
 def run(repeats: int = 200) -> Report:
     """µs a step: minimum, median, IQR and ratio of minima."""
-    start = dlib.Draw(0).normal(torch.empty(1, 4, 64, 64))
+    start = dlib.Draw(0).normal((1, 4, 64, 64))
     still = torch.zeros_like(start)
     torch.set_num_threads(1)
     with torch.no_grad():

@@ -46,7 +46,7 @@ def paths() -> dict:
     x/√(α²+σ²), and their errors.
     """
     mixture, runs = gmm5(), []
-    z = Draw(4).normal(torch.empty(POINTS, 2, dtype=torch.float64))
+    z = Draw(4).normal((POINTS, 2), torch.float64)
     label = torch.arange(POINTS) % len(mixture.means)
     for (s, schedule), (g, omega) in product(
         enumerate(SCHEDULES.values()), enumerate(GUIDANCE.values())
@@ -107,7 +107,7 @@ def relaxation() -> dict:
     """
     model = exact(gmm5(), dlib.vp())
     levels = model.schedule.levels(grid(model.schedule, CALLS, t_min=1e-2))
-    x, runs = Draw(6).normal(torch.empty(16, 2, dtype=torch.float64)), []
+    x, runs = Draw(6).normal((16, 2), torch.float64), []
     for name, solver, rounds, at in _rounds(model, x, levels):
         truth = torch.stack([state.x for state in walk(model, x, levels, solver, draw=Draw(7))])[
             at
@@ -162,7 +162,7 @@ def stills() -> dict:
     """The pictures that stand where a script cannot run, and in print."""
     mixture, schedule = gmm5(), dlib.vp()
     model, levels = exact(mixture, schedule), schedule.levels(grid(schedule, CALLS, t_min=1e-2))
-    z = Draw(4).normal(torch.empty(60, 2, dtype=torch.float64))
+    z = Draw(4).normal((60, 2), torch.float64)
     path = torch.stack([state.x for state in walk(model, z, levels, unipc_3)])
     _, _, rounds, _ = next(_rounds(model, z, levels))
     truth = torch.stack([state.x for state in walk(model, z, levels)])

@@ -29,7 +29,7 @@ def data() -> dict:
     """
     mixture, schedule = gmm5(), vp()
     model = exact(mixture, schedule)
-    x = Draw(8).normal(torch.empty(POINTS, 2, dtype=torch.float64))
+    x = Draw(8).normal((POINTS, 2), torch.float64)
     levels = {n: schedule.levels(grid(schedule, n, t_min=1e-2)) for n in STEPS}
     truth = reference(model, x, levels[4][0], levels[4][-1])
     runs = []

@@ -85,7 +85,7 @@ figure(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-many = Draw(0).normal(torch.empty(4000, 1, dtype=torch.float64))
+many = Draw(0).normal((4000, 1), torch.float64)
 
 
 def off(way):
@@ -142,7 +142,7 @@ told = Denoiser(lambda x, t, cond: x_0.expand_as(x), schedule, "x0")
 log_q = lambda x, level: Normal(level.alpha * x_0, level.sigma).log_prob(x)  # given x₀
 scale = a.alpha / b.alpha  # α_{a|b}, and next σ²_{a|b}
 var = a.sigma**2 - scale**2 * b.sigma**2
-x_a, x_b = Draw(2).normal(torch.empty(2, 100, 1).double())
+x_a, x_b = Draw(2).normal((2, 100, 1), torch.float64)
 bayes = Normal(scale * x_b, var**0.5).log_prob(x_a) + log_q(x_b, b) - log_q(x_a, a)
 mean = (scale * b.sigma**2 * x_a + b.alpha * var * x_0) / a.sigma**2
 forms = [Normal(mean, b.sigma * var**0.5 / a.sigma), Normal(*transition(told, x_a, a, b))]
@@ -401,7 +401,7 @@ teacher, classifier, labels = digits_teacher(), digits_classifier(), digits_spli
 
 def drawn(n, labels, seed):  # n calls, the last of them to σ = 0
     down = teacher.schedule.levels(grid(teacher.schedule, n - 1, "time")) + [CLEAN]
-    noise = Draw(seed).normal(torch.empty(len(labels), 1, 8, 8))
+    noise = Draw(seed).normal((len(labels), 1, 8, 8))
     return sample(teacher, noise, down, solvers.ancestral, labels, Draw(seed + 10))
 
 

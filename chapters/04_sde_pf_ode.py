@@ -235,7 +235,7 @@ claim("C04.4", "noise without its drift: √n · distance to p_t", wrong, above=
 # gives the levels that the integrator visits, and $x$ at each.
 
 # %%
-y = 5 * Draw(0).normal(torch.empty(16, 1, dtype=torch.float64))
+y = 5 * Draw(0).normal((16, 1), torch.float64)
 at = lambda s, kappa: s.at_lam(-math.log(kappa))
 
 
@@ -328,7 +328,7 @@ def draw_digits(x, eta):
     return sample(teacher, x, steps, solvers.sde_dpm_solver_pp(2, eta**2), digit, Draw(6))
 
 
-one_start = Draw(7).normal(torch.empty(10, 1, 8, 8)).repeat_interleave(40, 0)
+one_start = Draw(7).normal((10, 1, 8, 8)).repeat_interleave(40, 0)
 draws = {eta: draw_digits(one_start, eta) for eta in (0, 0.5, 1)}
 rows = {
     f"η = {eta:g}, {name} noise": x[k::40]

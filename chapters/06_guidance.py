@@ -44,7 +44,7 @@ schedule, mixture, OMEGA, F64 = vp(), labelled(), 6.5, torch.float64
 model = exact(mixture, schedule)
 levels = lambda n, t_max=1.0: schedule.levels(grid(schedule, n, "lam", t_max, t_min=1e-2))
 first, last = levels(1)  # pure noise; almost clean data
-x_T, one = Draw(0).normal(torch.empty(2000, 2, dtype=F64)), torch.ones(2000).long()
+x_T, one = Draw(0).normal((2000, 2), F64), torch.ones(2000).long()
 strong = guided(model, OMEGA, null=NULL)
 
 # %% [markdown]
@@ -203,7 +203,7 @@ claim(
 weights = omegas.repeat_interleave(4000)  # `guided` takes one ω a sample, too
 net, class_0 = guided(unequal, weights, null=1), torch.zeros(len(weights)).long()
 score = lambda x: net(x, clean, class_0).score
-start = Draw(2).normal(torch.empty(len(weights), 1, dtype=F64))
+start = Draw(2).normal((len(weights), 1), F64)
 rested = langevin(score, start, step=4e-3, n=300, draw=Draw(3)).view(5, 4000).std(1)
 claim(
     "C06.6",

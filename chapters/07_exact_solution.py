@@ -38,7 +38,7 @@ from toy_data import digits_split, digits_teacher, gmm5
 
 f64, c, mean = torch.float64, 0.5, torch.tensor([[1.0, -0.5]], dtype=torch.float64)
 gauss = Mixture(torch.ones(1), mean, torch.tensor([c]))  # N(mean, c² I)
-noise = Draw(0).normal(torch.empty(256, 2, dtype=f64))
+noise = Draw(0).normal((256, 2), f64)
 
 
 # %%

@@ -45,7 +45,7 @@ from toy_data.shape_captions import NULL_TOKENS, tokens
 schedule, mixture = vp(), gmm5()
 model = exact(mixture, schedule)  # the perfect network for this data
 levels = lambda n: schedule.levels(grid(schedule, n, t_min=1e-2))
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+x_T = Draw(0).normal((256, 2), torch.float64)  # noise, at t = 1
 truth = reference(model, x_T, *levels(1))  # the flow's end points, at t = 0.01
 
 # %%
@@ -397,7 +397,7 @@ figure(
 # %%
 world = guided(shapes_teacher(), 2.0, NULL_TOKENS)
 text = tokens(captioned(32, seed=1)[1])  # 32 captions
-noise = Draw(1).normal(torch.empty(32, 3, 16, 16))
+noise = Draw(1).normal((32, 3, 16, 16))
 stops = world.schedule.levels(grid(world.schedule, 50, "sd_trailing"))
 with torch.no_grad():
     slow = sample(world, noise, stops, cond=text)

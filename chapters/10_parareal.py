@@ -41,7 +41,7 @@ from toy_data import digits_teacher, gmm5
 schedule, mixture = vp(), gmm5()
 model = exact(mixture, schedule)  # the perfect network for this data
 levels = lambda n: schedule.levels(grid(schedule, n, t_min=1e-2))
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+x_T = Draw(0).normal((256, 2), torch.float64)  # noise, at t = 1
 fine = sample(model, x_T, levels(400))  # what we want: 400 steps of DDIM
 
 # %%
@@ -315,7 +315,7 @@ claim(
 # NBVAL_CHECK_OUTPUT
 teacher = guided(digits_teacher(), omega=1.0, null=NULL)
 to_clean = lambda n: [*schedule.levels(grid(schedule, n - 1, t_min=1e-2)), CLEAN]
-noise, digit = Draw(4).normal(torch.empty(10, 1, 8, 8)), torch.arange(10)
+noise, digit = Draw(4).normal((10, 1, 8, 8)), torch.arange(10)
 few = parareal(teacher, noise, to_clean(25), tol=0.1, cond=digit)
 many = parareal(teacher, noise, to_clean(225), tol=0.1, cond=digit)
 in_turn = sample(teacher, noise, to_clean(225), cond=digit)

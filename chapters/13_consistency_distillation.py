@@ -65,7 +65,7 @@ scalings = edm_boundary(schedule, sigma_data=1.0)  # explained in 13.2
 student = boundary(distil(cd, mlp(), teacher, fresh, 800), scalings)
 
 # %%
-x_T = Draw(0).normal(torch.empty(256, 2))
+x_T = Draw(0).normal((256, 2))
 path = list(walk(teacher, x_T.double(), levels(100), solvers.dpm_solver_3))
 truth = path[-1].x / clean.alpha
 one_call = {"one DDIM jump": teacher(x_T, top).x0, "student": student(x_T, top).x0}
@@ -254,7 +254,7 @@ claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps
 show(solvers.lcm)
 classes, label = exact(labelled(), schedule), torch.arange(4000) % 2
 pair = guided(classes, omega=2.0, null=NULL)
-noise, other = (Draw(seed).normal(torch.empty(4000, 2)) for seed in (0, 6))
+noise, other = (Draw(seed).normal((4000, 2)) for seed in (0, 6))
 perfect = lambda model: composed(model, levels(50), solvers.dpm_solver_pp_2m)
 
 
@@ -417,7 +417,7 @@ pupil = distil(made, world, world, shape_batches(32, seed=0, drop=0), 100, lr=2e
 
 codes = asked()  # 512 captions
 text = tokens([say(tuple(code)) for code in codes.tolist()])
-grey = Draw(11).normal(torch.empty(len(codes), 3, 16, 16))
+grey = Draw(11).normal((len(codes), 3, 16, 16))
 before, after = (
     boundary(model, lcm_scalings(schedule))(grey, top, text).x0 for model in (world, pupil)
 )

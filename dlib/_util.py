@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ class Draw:
     replays it from where it stands.
 
     >>> draw = Draw(0); replay = draw.copy()
-    >>> x = draw.normal(torch.zeros(4, 2))
+    >>> x = draw.normal((4, 2))
     >>> bool((x == replay.normal(torch.zeros(4, 2))).all())
     True
     """
@@ -26,8 +27,21 @@ class Draw:
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
 
-    def normal(self, like: Tensor) -> Tensor:
-        """Standard normal with the shape, dtype and device of `like`."""
+    def normal(self, like: Tensor | Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """Standard normal with the shape, dtype and device of a tensor; or of a shape, in `dtype`
+        (float32 unless given), on the CPU. The numbers are the same either way.
+
+        >>> Draw(0).normal((256, 2), torch.float64).shape
+        torch.Size([256, 2])
+        """
+        if not isinstance(like, Tensor):
+            noise = torch.randn(_sides(like), generator=self.generator)
+            return noise.to(dtype or torch.float32)
+        require(
+            dtype is None,
+            f"Draw.normal: a tensor has its own dtype, {like.dtype}: leave dtype out, or pass a "
+            f"shape: normal({tuple(like.shape)}, {dtype})",
+        )
         noise = torch.randn(like.shape, generator=self.generator, pin_memory=like.is_cuda)
         # from pinned memory: the copy does not stall the GPU
         return noise.to(like, non_blocking=True)
@@ -51,6 +65,15 @@ class Draw:
         twin = Draw(0)
         twin.generator.set_state(self.generator.get_state())
         return twin
+
+
+def _sides(shape: Sequence[int]) -> tuple[int, ...]:
+    require(
+        isinstance(shape, Sequence) and all(isinstance(side, Integral) for side in shape),
+        f"Draw.normal: got {shape!r}, wanted a tensor or a shape, a tuple of whole numbers: "
+        "normal((256, 2))",
+    )
+    return tuple(shape)
 
 
 def require(ok: bool, message: str) -> None:

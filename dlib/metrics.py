@@ -91,7 +91,7 @@ def sliced_w2(x: Tensor, y: Tensor, directions: int = 256) -> float:
     )
     x, y = x.double().flatten(1), y.double().flatten(1)
     u = torch.nn.functional.normalize(
-        Draw(0).normal(torch.empty(x.shape[1], directions, dtype=x.dtype)), dim=0
+        Draw(0).normal((x.shape[1], directions), x.dtype), dim=0
     ).to(x)
     projected = ((u.T @ points.T).sort(1).values for points in (x, y))
     return torch.sub(*projected).square().mean().sqrt().item()

@@ -94,7 +94,7 @@ def latents(
     for i in range(0, len(seeds), batch):
         draws = Draws(Draw(seed) for seed in seeds[i : i + batch])
         part = {name: rows[i : i + batch] for name, rows in cond.items()}
-        x = draws.normal(torch.empty(len(draws.draws), *shape, device=part["text"].device))
+        x = draws.normal((len(draws.draws), *shape)).to(part["text"].device)
         parts.append(find(model, x, levels, solver, part, draws, each))
     return torch.cat(parts)
 

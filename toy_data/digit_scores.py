@@ -23,7 +23,7 @@ def draw_digits(teacher: Denoiser, labels: Tensor, omega: float, seed: int) -> T
     """One picture for each label: DPM-Solver++(2M), 20 steps uniform in λ, guidance ω. (N, 1,
     8, 8).
     """
-    x = Draw(seed).normal(torch.empty(len(labels), 1, 8, 8))
+    x = Draw(seed).normal((len(labels), 1, 8, 8))
     levels = teacher.schedule.levels(grid(teacher.schedule, STEPS))
     with torch.no_grad():
         return sample(guided(teacher, omega, NULL), x, levels, dpm_solver_pp_2m, cond=labels)

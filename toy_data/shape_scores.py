@@ -42,9 +42,7 @@ def draw_shapes(
     with torch.no_grad():
         return torch.cat(
             [
-                sample(
-                    model, draw.normal(torch.empty(len(part), 3, SIDE, SIDE)), levels, cond=part
-                )
+                sample(model, draw.normal((len(part), 3, SIDE, SIDE)), levels, cond=part)
                 for part in text.split(64)
             ]
         )

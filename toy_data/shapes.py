@@ -241,7 +241,7 @@ def shapes_teacher() -> Denoiser:
     = `NULL_TOKENS`.
 
     >>> teacher = shapes_teacher()
-    >>> x = Draw(0).normal(torch.empty(2, 3, 16, 16))
+    >>> x = Draw(0).normal((2, 3, 16, 16))
     >>> teacher(x, teacher.schedule.at(0.9), tokens(["a red circle", ""])).x0.shape
     torch.Size([2, 3, 16, 16])
     """

@@ -56,7 +56,7 @@ def lognormal_times(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.
     """Times at which log(σ/α) is normal (Karras et al. 2022, table 1), one a sample; outside
     the schedule, its nearer end.
     """
-    return lambda draw, n: schedule.at_lam(-(mean + std * draw.normal(torch.empty(n)))).t
+    return lambda draw, n: schedule.at_lam(-(mean + std * draw.normal((n,)))).t
 
 
 def drop(cond: Any, null: Any, p: float, draw: Draw) -> Any:

@@ -108,7 +108,7 @@ def denoising_score_matching(score: Score, batch: Batch, draw: Draw, sigma: floa
     its own).
 
     >>> perfect = lambda x: -x / (1 + 0.5**2)  # data N(0, 1) smoothed by σ = 0.5
-    >>> x0 = Draw(0).normal(torch.empty(100_000, 1))
+    >>> x0 = Draw(0).normal((100_000, 1))
     >>> loss = denoising_score_matching(perfect, Batch(x0), Draw(1), sigma=0.5)
     >>> round(loss.value.item(), 1)  # ½(1/σ² − 1/(1 + σ²))
     1.6

@@ -49,7 +49,7 @@ def parareal(
     >>> from dlib.mixtures import Mixture
     >>> two = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.3))
     >>> model, levels = exact(two, vp()), vp().levels(grid(vp(), 100))
-    >>> x = Draw(0).normal(torch.empty(4, 1, dtype=torch.float64))
+    >>> x = Draw(0).normal((4, 1), torch.float64)
     >>> found = parareal(model, x, levels)
     >>> off = (found.x - sample(model, x, levels)).abs().max()
     >>> bool(off < 1e-4), found.depth < 100 < found.work

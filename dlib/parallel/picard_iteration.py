@@ -47,7 +47,7 @@ def picard(
     >>> from dlib.mixtures import Mixture
     >>> two = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.3))
     >>> model, levels = exact(two, vp()), vp().levels(grid(vp(), 30))
-    >>> x = Draw(0).normal(torch.empty(4, 1, dtype=torch.float64))
+    >>> x = Draw(0).normal((4, 1), torch.float64)
     >>> found = picard(model, x, levels, tol=0)
     >>> bool((found.x == sample(model, x, levels)).all()), found.depth <= 30
     (True, True)

@@ -83,7 +83,7 @@ def sample(
 
     >>> from dlib import exact, grid, sample, vp, Draw, Mixture
     >>> schedule, one = vp(), Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
-    >>> x = Draw(0).normal(torch.empty(3, 2, dtype=torch.float64))
+    >>> x = Draw(0).normal((3, 2), torch.float64)
     >>> sample(exact(one, schedule), x, schedule.levels(grid(schedule, 10))).shape
     torch.Size([3, 2])
     """

@@ -87,7 +87,7 @@ def annealed_langevin(
     >>> from dlib import Mixture, exact, grid, ve
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), ve(0.1, 10))
     >>> levels = ve(0.1, 10).levels(grid(ve(0.1, 10), 9))
-    >>> x = 10 * Draw(0).normal(torch.empty(5, 2))
+    >>> x = 10 * Draw(0).normal((5, 2))
     >>> annealed_langevin(model, x, levels, step=1e-3, n=10, draw=Draw(1)).shape
     torch.Size([5, 2])
     """

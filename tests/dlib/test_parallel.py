@@ -77,7 +77,7 @@ def test_networks_conditions_guidance_and_pictures(find):
     torch.nn.init.normal_(net.leave.weight)
     plain = Denoiser(net, vp(), "eps")
     model = between(guided(plain, 2.0, torch.tensor(NULL)), plain, 0.2, 3.0)
-    x, label = Draw(0).normal(torch.empty(5, 3, 2, 2)), torch.tensor([0, 1, 2, 1, 0])
+    x, label = Draw(0).normal((5, 3, 2, 2)), torch.tensor([0, 1, 2, 1, 0])
     found = find(model, x, WALK, ddim, tol=0, cond=label)
     assert (
         found.x.dtype == torch.float32

@@ -60,12 +60,7 @@ def test_four_steps_of_the_student_beat_four_of_its_guided_teacher(student):
     cond = student.encode_texts([say(tuple(code)) for code in codes.tolist()])
     levels = [*model.schedule.levels(grid(model.schedule, 4, "lcm"))[:-1], CLEAN]
     x = sample(
-        model,
-        Draw(0).normal(torch.empty(len(codes), 3, 16, 16)),
-        levels,
-        SOLVERS["lcm"],
-        cond,
-        Draw(1),
+        model, Draw(0).normal((len(codes), 3, 16, 16)), levels, SOLVERS["lcm"], cond, Draw(1)
     )
     ours, theirs = scores(x, codes), scores(draw_shapes(shapes_teacher(), codes, OMEGA, 4), codes)
     # four guided calls of DDIM are eight evaluations; the student has guidance built in and needs

@@ -28,7 +28,7 @@ SHAPE = (4, 8, 8)
 
 
 def start() -> torch.Tensor:
-    return Draws(Draw(seed) for seed in SEEDS).normal(torch.empty(2, *SHAPE))
+    return Draws(Draw(seed) for seed in SEEDS).normal((2, *SHAPE))
 
 
 def theirs(pipe, scheduler, steps: int, x: torch.Tensor | None = None, **more) -> torch.Tensor:

@@ -166,11 +166,7 @@ def test_towards_the_network_s_own_ode_2m_converges_at_order_two():
     """A trained network is smooth enough for the orders to hold: float64, typical picture, 160
     to 640 steps, ± 0.15 as on mixtures.
     """
-    own, digit, x = (
-        digits_teacher(),
-        torch.arange(10),
-        Draw(3).normal(torch.empty(10, 1, 8, 8)).double(),
-    )
+    own, digit, x = (digits_teacher(), torch.arange(10), Draw(3).normal((10, 1, 8, 8)).double())
     own.net.double()
     levels = lambda n: own.schedule.levels(grid(own.schedule, n, t_min=1e-2))
     truth = reference(own, x, *levels(1), cond=digit)

@@ -81,7 +81,7 @@ def test_the_empty_caption_draws_real_things_of_every_kind(teacher):
         found = read(
             sample(
                 teacher,
-                Draw(0).normal(torch.empty(128, 3, 16, 16)),
+                Draw(0).normal((128, 3, 16, 16)),
                 levels,
                 cond=NULL_TOKENS.expand(128, -1),
             )
