@@ -82,7 +82,7 @@ class Job:
         """
         schedule = dlib.discrete(dlib.scaled_linear())
         model = dlib.Denoiser(self._net, schedule, "eps", clock=lambda t: 1000 * t - 1)
-        levels = schedule.levels(dlib.grid(schedule, self.steps, "sd_trailing"))
+        levels = dlib.levels(schedule, self.steps, "sd_trailing")
         return (
             model,
             self.x,

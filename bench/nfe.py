@@ -221,7 +221,7 @@ def _run(
         if steps <= solver.history:
             return steps, math.inf, math.inf
         model = dlib.counted(problem.model)
-        levels = problem.schedule.levels(dlib.grid(problem.schedule, steps, spacing, t_min=T_MIN))
+        levels = dlib.levels(problem.schedule, steps, spacing, t_min=T_MIN)
         x = dlib.sample(model, problem.start, levels, solver)
         return model.net.calls, rms(x, problem.truth(end)), typical(x, problem.truth(end))
 

@@ -46,9 +46,8 @@ def run(steps: tuple[int, ...] = STEPS, pictures: tuple[int, ...] = (25, 50)) ->
     cases += [(*_shapes(), "ddim", n) for n in pictures]
     rows = []
     for what, model, x, cond, spacing, name, n in progress(cases, "parallel"):
-        levels = model.schedule.levels(
-            dlib.grid(model.schedule, n, spacing, **({"t_min": 1e-2} if spacing == "lam" else {}))
-        )
+        t_min = 1e-2 if spacing == "lam" else None
+        levels = dlib.levels(model.schedule, n, spacing, t_min=t_min)
         rows += _rows(what, model, x, cond, levels, name, n)
     return Report(
         "Sampling in parallel over time",

@@ -140,9 +140,8 @@ def _dlib(
     model = dlib.Denoiser(
         lambda x, t, cond: net(x, t), schedule, "eps", clock=lambda t: 1000 * t - 1
     )
-    levels = schedule.levels(
-        dlib.grid(schedule, STEPS, "lcm" if solver is dlib.SOLVERS["lcm"] else "sd_trailing")
-    )
+    spacing = "lcm" if solver is dlib.SOLVERS["lcm"] else "sd_trailing"
+    levels = dlib.levels(schedule, STEPS, spacing)
     return lambda: (
         lambda: dlib.sample(model, start, levels, solver, draw=draw() if solver.noisy else None)
     )

@@ -32,11 +32,13 @@
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
+from functools import partial
 from itertools import pairwise
+import dlib
 import torch
 from torch.distributions import Normal
 from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, bound, denoising, discrete
-from dlib import exact, grid, metrics, nets, plot, sample, solvers, step_kl, train
+from dlib import exact, metrics, nets, plot, sample, solvers, step_kl, train
 from dlib import transition, vp, walk
 from dlib.losses import uniform_times, weights
 from dlib.losses.weights import exchange
@@ -49,7 +51,7 @@ line = Mixture(
 beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)  # DDPM's
 schedule = discrete(torch.cumprod(1 - beta, 0))
 model = exact(line, schedule)  # the perfect network for these data
-levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing))
+levels = partial(dlib.levels, schedule)
 
 
 # %%
@@ -196,7 +198,7 @@ claim("C03.4", "log q(x_b | x_a, x₀): the library's form − Bayes' rule", in_
 # %%
 # NBVAL_CHECK_OUTPUT
 show(step_kl, bound)
-early = schedule.levels(grid(schedule, 20, t_min=schedule.at_lam(0.0).t))  # κ₁ = 1
+early = levels(20, t_min=schedule.at_lam(0.0).t)  # κ₁ = 1
 points, _ = line.sample(20_000, Draw(3))
 truth = -line.log_prob(points, CLEAN).mean()  # −log p, exactly
 terms = bound(model, points, early, Draw(4))
@@ -400,7 +402,7 @@ teacher, classifier, labels = digits_teacher(), digits_classifier(), digits_spli
 
 
 def drawn(n, labels, seed):  # n calls, the last of them to σ = 0
-    down = teacher.schedule.levels(grid(teacher.schedule, n - 1, "time")) + [CLEAN]
+    down = [*dlib.levels(teacher.schedule, n - 1, "time"), CLEAN]
     noise = Draw(seed).normal((len(labels), 1, 8, 8))
     return sample(teacher, noise, down, solvers.ancestral, labels, Draw(seed + 10))
 

@@ -33,7 +33,7 @@
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import torch
-from dlib import CLEAN, NULL, Draw, Mixture, cosine, exact, flow, grid, log_likelihood
+from dlib import CLEAN, NULL, Draw, Mixture, cosine, exact, flow, levels, log_likelihood
 from dlib import metrics, normal_log_prob, plot, reference, sample, solvers
 from dlib import sub_vp, ve, vp, walk
 from scipy.integrate import solve_ivp
@@ -44,7 +44,7 @@ line = Mixture(
 )
 schedule = vp()
 model = exact(line, schedule)  # the perfect network for these data
-times = lambda n: schedule.levels(grid(schedule, n, "time", t_min=0.01))
+times = lambda n: levels(schedule, n, "time", t_min=0.01)
 
 
 # %%
@@ -321,7 +321,7 @@ figure(
 
 # %%
 teacher, digit = digits_teacher(), torch.arange(10).repeat_interleave(40)
-steps = [*schedule.levels(grid(schedule, 50, t_min=0.01)), CLEAN]
+steps = [*levels(schedule, 50, t_min=0.01), CLEAN]
 
 
 def draw_digits(x, eta):

@@ -31,9 +31,11 @@
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
 from dataclasses import replace
+from functools import partial
 
+import dlib
 import torch
-from dlib import NULL, Draw, Mixture, annealed_langevin, between, exact, grid, guided
+from dlib import NULL, Draw, Mixture, annealed_langevin, between, exact, guided
 from dlib import langevin, metrics, plot, reference, sample, solvers, ve, vp
 from dlib.losses import drop
 from toy_data import labelled, shapes_teacher
@@ -42,7 +44,7 @@ from toy_data.shape_scores import asked, draw_shapes, scores
 
 schedule, mixture, OMEGA, F64 = vp(), labelled(), 6.5, torch.float64
 model = exact(mixture, schedule)
-levels = lambda n, t_max=1.0: schedule.levels(grid(schedule, n, "lam", t_max, t_min=1e-2))
+levels = partial(dlib.levels, schedule, t_min=1e-2)
 first, last = levels(1)  # pure noise; almost clean data
 x_T, one = Draw(0).normal((2000, 2), F64), torch.ones(2000).long()
 strong = guided(model, OMEGA, null=NULL)

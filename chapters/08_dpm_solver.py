@@ -27,20 +27,17 @@
 
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
+from functools import partial
+import dlib
 import numpy as np
 import torch
-from dlib import CLEAN, NULL, Draw, exact, grid, guided, metrics, plot
+from dlib import CLEAN, NULL, Draw, exact, guided, metrics, plot
 from dlib import reference, sample, solvers, vp, walk
 from toy_data import digits_teacher, gaussian, gmm5, labelled
 
 schedule, mixture = vp(), gmm5()
 model = exact(mixture, schedule)  # the perfect network for this data
-
-
-def levels(n, spacing="lam"):  # n steps, from t = 1 to t = 0.01
-    return schedule.levels(grid(schedule, n, spacing, t_min=1e-2))
-
-
+levels = partial(dlib.levels, schedule, t_min=1e-2)  # levels(n): n steps, t = 1 to t = 0.01
 x_T = Draw(0).normal((256, 2), torch.float64)  # noise, at t = 1
 truth = reference(model, x_T, *levels(1))  # the exact end points
 panels = {

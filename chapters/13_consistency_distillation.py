@@ -32,6 +32,8 @@
 
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
+from functools import partial
+import dlib
 import torch
 from dlib import CLEAN, NULL, Batch, Denoiser, Draw, Loss, boundary, consistency, discrete
 from dlib import edm_boundary, exact, grid, guided, lcm_scalings, metrics, plot, recipes
@@ -50,7 +52,7 @@ from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
 schedule, mixture = discrete(scaled_linear()), gmm5()
 teacher = exact(mixture, schedule)  # the perfect network of these data
 top, clean = schedule.at(1.0), schedule.at(schedule.t_min)  # the first and the last level
-levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing))
+levels = partial(dlib.levels, schedule)
 
 
 # %%
@@ -259,7 +261,7 @@ perfect = lambda model: composed(model, levels(50), solvers.dpm_solver_pp_2m)
 
 
 def four_calls(model, solver=solvers.lcm):
-    return sample(model, noise, [*levels(4, "lcm")[:-1], CLEAN], solver, label, Draw(2))
+    return sample(model, noise, levels(4, "lcm", end="clean"), solver, label, Draw(2))
 
 
 drift = lambda f: metrics.sliced_w2(four_calls(f), f(other, top, label).x0)
@@ -377,7 +379,7 @@ fifty, at = grid(digits.schedule, 50, "time"), digits.schedule.levels
 phases = recipes.pcm(digits.schedule, NULL, omega=(1.0, 1.0), spacing="time")
 writer = distil(phases, digits, digits, digit_batches(128, seed=0, drop=0), 250, lr=5e-4)
 
-ink, slow = guided(digits, omega=1.0, null=NULL), at(grid(digits.schedule, 40))
+ink, slow = guided(digits, omega=1.0, null=NULL), dlib.levels(digits.schedule, 40)
 jumps = at([fifty[0], *pcm_edges(fifty, 4)])
 ways = {
     "teacher's ODE, 120 guided calls": (ink, slow, solvers.dpm_solver_3),

@@ -19,7 +19,7 @@ from dlib.schedule import (
     ve,
     vp,
 )
-from dlib.grids import grid
+from dlib.grids import grid, levels
 from dlib.mixtures import NULL, Mixture
 from dlib.lora import adapters, load_adapters, merged, twin
 from dlib.denoiser import Denoiser, counted, exact, frozen, guided

@@ -5,15 +5,45 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dlib._util import require
+from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule
 
-if TYPE_CHECKING:
-    from dlib.schedule import NoiseSchedule
+
+def levels(
+    schedule: NoiseSchedule,
+    n: int,
+    spacing: str = "lam",
+    end: str = "grid",
+    t_max: float = 1.0,
+    t_min: float | None = None,
+) -> list[NoiseLevel]:
+    """The n + 1 noise levels of a walk of n steps, noise first: what `sample` is given.
+
+    They are those of `grid`, which says what spacing, t_max and t_min are. Times of your own
+    become levels by `schedule.levels(times)`.
+
+    end: `grid`, the walk ends at the grid's last level, where some noise may be left; `clean`,
+    that level is replaced by `CLEAN`, σ = 0, which is reached by denoising. Both cost n steps.
+    Where the grid's last step is long in λ, as in Stable Diffusion's time grids with few steps,
+    `clean` takes it at first order, and a multistep solver does not overshoot there. diffusers
+    calls the two `final_sigmas_type` `sigma_min` and `zero`.
+
+    >>> from dlib.schedule import vp
+    >>> [round(level.t, 3) for level in levels(vp(), 2, "time", t_min=0.5)]
+    [1.0, 0.75, 0.5]
+    >>> levels(vp(), 2, end="clean")[-1] is CLEAN
+    True
+    """
+    require(
+        end in ("grid", "clean"),
+        f"levels: end = {end!r}, wanted 'grid' (the grid's last level) or 'clean' (σ = 0)",
+    )
+    stops = schedule.levels(grid(schedule, n, spacing, t_max, t_min))
+    return [*stops[:-1], CLEAN] if end == "clean" else stops
 
 
 def grid(
@@ -30,8 +60,8 @@ def grid(
     modes are decided · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's
     schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases, all
     ending at index 0 (they need a `discrete` schedule and take no `t_max`/`t_min`). t_min
-    defaults to the schedule's clean end, or 1e-3 where σ would be 0 there; for a step to σ = 0
-    append `CLEAN` to the levels.
+    defaults to the schedule's clean end, or 1e-3 where σ would be 0 there. `levels` turns the
+    times into noise levels.
 
     >>> from dlib.schedule import vp
     >>> grid(vp(), 2, "time", t_min=0.5).tolist()
@@ -83,8 +113,8 @@ def _ends(schedule: NoiseSchedule, t_max: float, t_min: float) -> tuple[float, f
     )
     require(
         clean.sigma > 0,
-        f"grid: λ = ∞ at t_min = {t_min:g} on {schedule.name} (σ = 0): use t_min=1e-3 and "
-        "append CLEAN",
+        f"grid: λ = ∞ at t_min = {t_min:g} on {schedule.name} (σ = 0): use t_min=1e-3, and "
+        "levels(…, end='clean') for a last step to σ = 0",
     )
     return noisy.lam, clean.lam
 

@@ -167,8 +167,8 @@ def bound(
     require(
         len(levels) >= 2
         and all(isinstance(level.t, float) and level.sigma > 0 for level in levels),
-        "bound: levels must be two or more noise levels of floats with σ > 0: use "
-        "schedule.levels(grid)",
+        "bound: levels must be two or more noise levels of floats with σ > 0: pass "
+        "levels(schedule, n)",
     )
     first, last, d = levels[0], levels[-1], x0[0].numel()
     size = x0.flatten(1).square().sum(1).mean()

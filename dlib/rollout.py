@@ -67,12 +67,12 @@ def composed(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver = ddi
     The solver adds no noise.
 
     >>> import torch
-    >>> from dlib import Mixture, exact, grid, sample, vp
+    >>> from dlib import Mixture, exact, levels, sample, vp
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), vp())
-    >>> levels = vp().levels(grid(vp(), 9))
+    >>> walk = levels(vp(), 9)
     >>> x = torch.ones(3, 2, dtype=torch.float64)
-    >>> walked = sample(model, x, levels) / levels[-1].alpha
-    >>> bool((composed(model, levels)(x, levels[0]).x0 == walked).all())
+    >>> walked = sample(model, x, walk) / walk[-1].alpha
+    >>> bool((composed(model, walk)(x, walk[0]).x0 == walked).all())
     True
     """
     schedule, end = model.schedule, levels[-1]

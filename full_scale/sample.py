@@ -34,15 +34,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dlib import (
-    CLEAN,
     SOLVERS,
     Denoiser,
     Draw,
     NoiseLevel,
     NoiseSchedule,
     counted,
-    grid,
     guided,
+    levels,
     sample,
 )
 from dlib._util import require
@@ -61,16 +60,8 @@ if TYPE_CHECKING:
 
 
 def stops(schedule: NoiseSchedule, steps: int, spacing: str, end: str) -> list[NoiseLevel]:
-    """The `steps` + 1 levels from noise to picture. end `clean` replaces the grid's last level
-    by σ = 0.
-
-    Both ends cost the same. `clean` leaves no noise in the picture, and where the grid's last
-    step is long in λ (SD's time grids with few steps) it takes it at first order, where
-    multistep extrapolation would overshoot. diffusers' DPM-Solver calls the two
-    `final_sigmas_type` `zero` and `sigma_min`.
-    """
-    levels = schedule.levels(grid(schedule, steps, spacing))
-    return [*levels[:-1], CLEAN] if end == "clean" else levels
+    """The `steps` + 1 levels from noise to picture: `dlib.levels`."""
+    return levels(schedule, steps, spacing, end)
 
 
 def latents(

@@ -39,8 +39,7 @@ def lcm(model, x, a, b, memory=None, noise=None, cond=None):
     """Latent consistency sampling, α_b x₀ + σ_b z: the clean prediction with all noise new
     (Luo et al. 2023, alg. 3).
 
-    The last step must not add noise: end the levels with `CLEAN`,
-    `[*schedule.levels(grid(schedule, 4, "lcm"))[:-1], CLEAN]`.
+    The last step must not add noise: `levels(schedule, 4, "lcm", end="clean")`.
     """
     return model(x, a, cond).mix(b.alpha, 0.0) + b.sigma * noise, memory
 
@@ -50,8 +49,8 @@ def consistency(model, x, a, b, memory=None, noise=None, cond=None):
     """Multistep consistency sampling: f(x) lies at κ_min, and b is α_b (f + √(κ_b² − κ_min²)
     z) (Song et al. 2023, alg. 1).
 
-    κ_min is that of the schedule's clean end. End the levels with `CLEAN`, where the step is f
-    alone.
+    κ_min is that of the schedule's clean end. End at `CLEAN`, where the step is f alone:
+    `levels(schedule, n, end="clean")`.
     """
     end = model.schedule.at(model.schedule.t_min)
     f = model(x, a, cond).mix(end.alpha, 0.0)

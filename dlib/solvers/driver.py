@@ -76,15 +76,15 @@ def sample(
 ) -> Tensor:
     """Carry x from levels[0] (noise) to levels[-1] (data) and return it.
 
-    x: (B, *shape) at levels[0]; levels: `schedule.levels(grid(...))`; cond: batch first;
+    x: (B, *shape) at levels[0]; levels: `levels(schedule, n)`; cond: batch first;
     draw: needed by noisy solvers; each: called with every `State`, e.g. for a progress bar.
     Gradients flow through. Raises ValueError for bad input and FloatingPointError, naming the
     step, when x stops being finite.
 
-    >>> from dlib import exact, grid, sample, vp, Draw, Mixture
+    >>> from dlib import exact, levels, sample, vp, Draw, Mixture
     >>> schedule, one = vp(), Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
     >>> x = Draw(0).normal((3, 2), torch.float64)
-    >>> sample(exact(one, schedule), x, schedule.levels(grid(schedule, 10))).shape
+    >>> sample(exact(one, schedule), x, levels(schedule, 10)).shape
     torch.Size([3, 2])
     """
     replay = draw.copy() if draw is not None else None
@@ -139,7 +139,7 @@ def check(
     require(
         all(isinstance(level, NoiseLevel) for level in levels),
         f"sample: levels holds {type(levels[0] if levels else None).__name__}s: "
-        "use schedule.levels(grid) to turn a grid of times into noise levels",
+        "pass levels(schedule, n), or schedule.levels(times) for times of your own",
     )
     require(
         hasattr(solver, "memoryless"),
@@ -149,13 +149,12 @@ def check(
     )
     require(
         len(levels) >= 2,
-        f"sample: {len(levels)} noise level(s) make no step: pass "
-        "schedule.levels(grid(schedule, n)) with n ≥ 1",
+        f"sample: {len(levels)} noise level(s) make no step: pass levels(schedule, n) with n ≥ 1",
     )
     require(
         all(isinstance(level.lam, float) for level in levels),
-        "sample: levels must hold floats, one level for the whole batch: use "
-        "schedule.levels(grid)",
+        "sample: levels must hold floats, one level for the whole batch: pass "
+        "levels(schedule, n)",
     )
     for i, (a, b) in enumerate(zip(levels, levels[1:])):
         if not b.lam > a.lam:  # also NaN
@@ -173,7 +172,7 @@ def check(
         home == levels[0].lam or abs(home - levels[0].lam) < 1e-5,
         f"sample: levels[0] has λ = {levels[0].lam:g}, but the model's "
         f"schedule ({model.schedule.name}) has λ = {home:g} at that t: make the levels with "
-        "model.schedule.levels(grid)",
+        "levels(model.schedule, n)",
     )
     require(
         not solver.noisy or draw is not None,

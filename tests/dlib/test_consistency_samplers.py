@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from truth import F64, SCHEDULES, gaussian, levels, mutant, normals, per_row
+from truth import F64, SCHEDULES, gaussian, mutant, normals, per_row
 
 from dlib import (
     CLEAN,
@@ -19,6 +19,7 @@ from dlib import (
     flow,
     grid,
     lcm_scalings,
+    levels,
     sample,
     vp,
 )
@@ -107,7 +108,7 @@ def test_a_perfect_consistency_model_keeps_every_marginal(n):
     """
     schedule, c = edm(), 0.5
     model = perfect(schedule, c, schedule.at(0.0))
-    walk = schedule.levels(grid(schedule, n, "karras"))
+    walk = levels(schedule, n, "karras")
     assert all(
         have == pytest.approx(want, rel=1e-12)
         for have, want in variances(consistency, model, walk, c)

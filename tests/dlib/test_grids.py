@@ -4,7 +4,7 @@ import pytest
 import torch
 from truth import F64, SCHEDULES
 
-from dlib import cosine, discrete, edm, flow, grid, scaled_linear, vp
+from dlib import CLEAN, cosine, discrete, edm, flow, grid, levels, scaled_linear, vp
 from dlib.grids import SPACINGS, pcm_edges
 
 SD = SCHEDULES["discrete"]
@@ -132,9 +132,20 @@ def test_default_clean_end():
     assert grid(edm(), 3)[-1] == 0.0 and grid(SD, 3)[-1] == 1e-3  # a clean end with σ > 0 is kept
 
 
+@pytest.mark.parametrize("spacing, ends", [("lam", {}), ("time", {"t_max": 0.9, "t_min": 0.1})])
+def test_levels_are_those_of_the_grid(spacing, ends):
+    whole = levels(vp(), 6, spacing, **ends)
+    assert whole == vp().levels(grid(vp(), 6, spacing, **ends))
+    clean = levels(vp(), 6, spacing, end="clean", **ends)
+    assert clean == [*whole[:-1], CLEAN] and clean[-1] is CLEAN, (
+        "as many steps, the last to σ = 0"
+    )
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (lambda: levels(vp(), 4, end="zero"), "end = 'zero', wanted 'grid' .* or 'clean'"),
         (lambda: grid(vp(), 0), "n = 0 steps, wanted a whole number"),
         (lambda: grid(vp(), -3), "wanted a whole number"),
         (lambda: grid(vp(), 2.5), "n = 2.5 steps"),
@@ -142,7 +153,7 @@ def test_default_clean_end():
         (lambda: grid(vp(), 4, t_max=0.1, t_min=0.2), "is not above t_min"),
         (lambda: grid(flow(), 4), "α = 0.*use spacing='time' or t_max=0.999"),
         (lambda: grid(cosine(), 4, "karras"), "α = 0"),
-        (lambda: grid(vp(), 4, t_min=0.0), "σ = 0.*append CLEAN"),
+        (lambda: grid(vp(), 4, t_min=0.0), "σ = 0.*end='clean'"),
         (lambda: grid(vp(), 4, "sd_trailing"), "need a discrete schedule, not vp"),
         (lambda: grid(vp(), 4, "lcm"), "need a discrete schedule, not vp"),
         (lambda: grid(SD, 51, "pcm"), "51 phases of a grid with 50 steps"),

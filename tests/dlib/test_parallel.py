@@ -4,7 +4,7 @@ says.
 
 import pytest
 import torch
-from truth import appendix_a, levels, mutant, normals
+from truth import appendix_a, mutant, normals
 
 import dlib
 from dlib import (
@@ -15,13 +15,13 @@ from dlib import (
     Draw,
     anderson,
     between,
-    counted,
     cosine,
+    counted,
     edm,
     exact,
     flow,
-    grid,
     guided,
+    levels,
     parareal,
     picard,
     sample,
@@ -59,7 +59,7 @@ def test_without_tolerance_every_solver_gives_the_sequential_sample_bit_for_bit(
 def test_singular_ends_and_every_schedule(find, schedule):
     """From α = 0 where there is one, and on to σ = 0."""
     model = exact(appendix_a(), schedule)
-    walk = [*schedule.levels(grid(schedule, 17, "time")), CLEAN]
+    walk = [*levels(schedule, 17, "time"), CLEAN]
     x = normals(4, 2) * walk[0].sigma
     assert torch.equal(
         find(model, x, walk, ancestral, tol=0, draw=Draw(2)).x,

@@ -4,9 +4,9 @@ Gaussian data, and what it becomes at its limits.
 
 import pytest
 import torch
-from truth import F64, gaussian, gmm5, levels, mutant, normals
+from truth import F64, gaussian, gmm5, mutant, normals
 
-from dlib import exact, parareal, sample, vp
+from dlib import exact, levels, parareal, sample, vp
 from dlib.parallel import iterations, parareal_iteration, sweeps
 from dlib.solvers import ddim, solver
 

@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from truth import SCHEDULES, appendix_a, exact_flow, levels, normals
+from truth import SCHEDULES, appendix_a, exact_flow, normals
 
 from dlib import (
     CLEAN,
@@ -18,6 +18,7 @@ from dlib import (
     exact,
     flow,
     grid,
+    levels,
     metrics,
     reference,
     sample,

@@ -17,7 +17,8 @@ from diffusers import (
     TCDScheduler,
 )
 
-from dlib import CLEAN, SOLVERS, Draw, converted, flow, grid, guided, sample
+import dlib
+from dlib import CLEAN, SOLVERS, Draw, converted, flow, guided, sample
 from full_scale import sd
 from full_scale.card import edges
 from full_scale.draws import Draws
@@ -182,7 +183,7 @@ def test_lambda_grids_differ_only_by_the_rounding_of_time(pipe, spacing, flag):
     With our clock rounded the latents agree, so nothing else differs.
     """
     model, cond = model_of(pipe), sd.encode(pipe, PROMPTS)
-    levels = [*model.schedule.levels(grid(model.schedule, 9, spacing)), CLEAN]
+    levels = [*dlib.levels(model.schedule, 9, spacing), CLEAN]
     peer = theirs(pipe, multistep(pipe, 2, "zero", **{flag: True}), 10, start())
     rounding = replace(model, clock=lambda t: float(round(model.clock(t))))
     with torch.no_grad():

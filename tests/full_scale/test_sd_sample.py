@@ -112,7 +112,7 @@ def test_a_safety_checker_in_the_folder_runs_on_every_picture(flagging, tmp_path
 
 def test_the_functions_are_the_books():
     """The very objects of dlib, not copies: this is what the book promises."""
-    for name in ("sample", "guided", "grid", "counted", "SOLVERS", "CLEAN", "Denoiser"):
+    for name in ("sample", "guided", "levels", "counted", "SOLVERS", "Denoiser"):
         assert getattr(command, name) is getattr(dlib, name)
     assert command.sd.discrete is dlib.discrete
 
