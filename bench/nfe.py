@@ -16,7 +16,7 @@ from torch import Tensor
 import dlib
 from bench.report import Cell, Report, peer
 from bench.timing import progress
-from dlib.grids import LADDER, SPACINGS
+from dlib.grids import INDEXED, SPACINGS
 from dlib.metrics import order, rms, typical
 from full_scale.config import Config
 from toy_data.mixtures import gmm5
@@ -199,7 +199,7 @@ def ours(problem: Problem) -> Iterable[Sampler]:
     for name, solver in dlib.SOLVERS.items():
         if solver.noisy or name == "dpm_solver_1":  # which is ddim
             continue
-        for spacing in (spacing for spacing in SPACINGS if spacing not in LADDER):
+        for spacing in (spacing for spacing in SPACINGS if spacing not in INDEXED):
             default = (
                 " (full_scale.sample's default)"
                 if (name, spacing) == (Config.solver, Config.grid)

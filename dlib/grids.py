@@ -58,10 +58,12 @@ def grid(
     spacing: `lam` uniform in half-log-SNR · `time` uniform in t · `karras` uniform in κ^{1/7}
     (Karras et al. 2022, eq. 5) · `arctan` uniform in arctan √(κ/½), which is finest where
     modes are decided · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's
-    schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases, all
-    ending at index 0 (they need a `discrete` schedule and take no `t_max`/`t_min`). t_min
-    defaults to the schedule's clean end, or 1e-3 where σ would be 0 there. `levels` turns the
-    times into noise levels.
+    schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases. These four
+    count a `discrete` schedule's trained indices and end at index 0; a schedule that is a
+    formula is read as the 1000 indices that the methods' papers count in, index n at t =
+    (n+1)/1000, as Stable Diffusion 3's flow is; they take no t_max and t_min. t_min defaults to
+    the schedule's clean end, or 1e-3 where σ would be 0 there. `levels` turns the times into
+    noise levels.
 
     >>> from dlib.schedule import vp
     >>> grid(vp(), 2, "time", t_min=0.5).tolist()
@@ -75,7 +77,7 @@ def grid(
         isinstance(n, Integral) and n >= 1, f"grid: n = {n!r} steps, wanted a whole number ≥ 1"
     )
     schedule.at(t_max)  # names a time outside [0, 1]
-    if spacing in LADDER:
+    if spacing in INDEXED:
         require(
             t_max == 1.0 and t_min is None,
             f"grid: {spacing} has fixed ends; leave t_max and t_min out, or use 'time'",
@@ -146,12 +148,7 @@ def _arctan(
 
 
 def _indices(schedule: NoiseSchedule, n: int, index: Callable[[Tensor, int], Tensor]) -> Tensor:
-    require(
-        schedule.name == "discrete",
-        f"grid: {', '.join(LADDER)} need a discrete schedule, not {schedule.name}: use 'lam' "
-        "or 'time'",
-    )
-    total = round(1 / schedule.t_min)
+    total = schedule.ladder or INDICES
     places = torch.cat(
         [index(torch.arange(n, dtype=torch.float64), total), torch.zeros(1, dtype=torch.float64)]
     )
@@ -185,7 +182,7 @@ def _lcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
         n <= 50,
         f"grid: {n} steps, but latent consistency models are trained on 50 indices: use n ≤ 50",
     )
-    total = round(1 / schedule.t_min) if schedule.name == "discrete" else 50
+    total = schedule.ladder or INDICES
     require(
         total >= 50,
         f"grid: lcm wants a ladder of at least 50 indices, not {total}: use sd_trailing",
@@ -211,8 +208,10 @@ SPACINGS = {
     "lcm": _lcm,
     "pcm": _pcm,
 }
-LADDER = ("sd_trailing", "sd_leading", "lcm", "pcm")
-"""The spacings of a trained ladder's indices, which need a `discrete` schedule."""
+INDEXED = ("sd_trailing", "sd_leading", "lcm", "pcm")
+"""The spacings that count indices."""
+INDICES = 1000
+"""How many indices a schedule has that is a formula and not a trained ladder."""
 
 
 def pcm_edges(times: Tensor, phases: int) -> Tensor:

@@ -44,8 +44,9 @@ class NoiseSchedule:
     """x_t = α_t x₀ + σ_t ε for t ∈ [t_min, 1].
 
     coefficients: t ↦ (α, σ); derivatives: t ↦ (dα/dt, dσ/dt); time: λ ↦ t; each on tensors of
-    any shape. Build one with `vp`, `sub_vp`, `ve`, `cosine`, `flow`, `edm` or `discrete`, or
-    hand in functions of your own.
+    any shape. ladder: how many trained indices a `discrete` schedule has, index n at t =
+    (n+1)/ladder; None for a formula. Build one with `vp`, `sub_vp`, `ve`, `cosine`, `flow`,
+    `edm` or `discrete`, or hand in functions of your own.
 
     >>> from dlib.schedule import vp
     >>> schedule = vp()
@@ -59,6 +60,7 @@ class NoiseSchedule:
     derivatives: Callable[[Tensor], tuple[Tensor, Tensor]]
     time: Callable[[Tensor], Tensor]
     t_min: float = 0.0
+    ladder: int | None = None
 
     def at(self, t: float | Tensor, like: Tensor | None = None) -> NoiseLevel:
         """The level at time `t`: floats for a float; for a tensor (B,), tensors shaped to

@@ -62,8 +62,8 @@ def tcd(gamma: float = 0.3) -> Solver:
     al. 2024, alg. 4).
 
     s lies at (1−γ) of b's time above the clean end; on a trained ladder at the index ⌊(1−γ)n⌋.
-    γ = 0 is DDIM, γ = 1 jumps to the clean end each time. Ends at the grid's last level, not
-    at `CLEAN`: index 0 adds no noise.
+    γ = 0 is DDIM, γ = 1 jumps to the clean end each time. On a ladder end at the grid's last
+    level, index 0, which adds no noise; on a schedule that is a formula end at `CLEAN`.
 
     >>> tcd(0.5).noisy, tcd(0.5).__name__
     (True, 'tcd(0.5)')
@@ -87,9 +87,9 @@ def _below(schedule: NoiseSchedule, t: float | Tensor, gamma: float) -> NoiseLev
     below it.
     """
     t = t - gamma * (t - schedule.t_min)
-    if schedule.name == "discrete":
-        place = t / schedule.t_min - 1 + 1e-3  # float32 times are up to this far off an index
-        t = ((place.floor() if isinstance(place, Tensor) else place // 1) + 1) * schedule.t_min
+    if schedule.ladder:
+        place = t * schedule.ladder - 1 + 1e-3  # float32 times are up to this far off an index
+        t = ((place.floor() if isinstance(place, Tensor) else place // 1) + 1) / schedule.ladder
     return schedule.at(t)
 
 

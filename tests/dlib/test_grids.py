@@ -69,6 +69,29 @@ def test_index_grids(spacing, n, indices):
     assert (grid(SD, n, spacing) * 1000 - 1).round(decimals=9).tolist() == indices
 
 
+@pytest.mark.parametrize("spacing, n", [("sd_trailing", 50), ("sd_leading", 7), ("lcm", 4)])
+@pytest.mark.parametrize("schedule", [flow(), vp(), edm()], ids=["flow", "vp", "edm"])
+def test_a_formula_is_counted_in_a_thousand_indices(schedule, spacing, n):
+    assert schedule.ladder is None and SD.ladder == 1000
+    times = grid(schedule, n, spacing)
+    assert torch.equal(times, grid(SD, n, spacing))
+    assert torch.equal(pcm_edges(times, 3), pcm_edges(grid(SD, n, spacing), 3))
+
+
+def test_index_grids_count_the_ladder_that_there_is():
+    ladder = discrete(scaled_linear(n=250))
+    assert ladder.ladder == 250
+    assert (grid(ladder, 5, "sd_trailing") * 250 - 1).round().tolist() == [
+        249,
+        199,
+        149,
+        99,
+        49,
+        0,
+    ]
+    assert (grid(ladder, 5, "lcm") * 250 - 1).round().tolist() == [249, 199, 149, 99, 49, 0]
+
+
 @pytest.mark.parametrize("spacing", list(SPACINGS))
 @pytest.mark.parametrize("n", [1, 2, 10, 50, 333])
 def test_n_plus_one_falling_float64_times(spacing, n):
@@ -154,8 +177,8 @@ def test_levels_are_those_of_the_grid(spacing, ends):
         (lambda: grid(flow(), 4), "α = 0.*use spacing='time' or t_max=0.999"),
         (lambda: grid(cosine(), 4, "karras"), "α = 0"),
         (lambda: grid(vp(), 4, t_min=0.0), "σ = 0.*end='clean'"),
-        (lambda: grid(vp(), 4, "sd_trailing"), "need a discrete schedule, not vp"),
-        (lambda: grid(vp(), 4, "lcm"), "need a discrete schedule, not vp"),
+        (lambda: grid(flow(), 4, "lcm", t_max=0.9), "lcm has fixed ends"),
+        (lambda: grid(flow(), 1000, "sd_leading"), "1000 steps do not fit on a ladder of 1000"),
         (lambda: grid(SD, 51, "pcm"), "51 phases of a grid with 50 steps"),
         (
             lambda: grid(SD, 51, "lcm"),
