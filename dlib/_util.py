@@ -89,6 +89,28 @@ def per_sample(t: Tensor, like: Tensor) -> Tensor:
     return t.reshape(-1, *(1,) * (like.ndim - 1))
 
 
+def spread(t: Tensor, like: Tensor, per: str) -> Tensor:
+    """Times shaped to broadcast against `like`: one a sample, (B,) → (B, 1, …), or one a frame,
+    (B, F) → (B, F, 1, …). ValueError, saying what to type, for any other shape.
+    """
+    require(per in ("sample", "frame"), f"at: per = {per!r}, wanted 'sample' or 'frame'")
+    axes = 1 if per == "sample" else 2
+    require(
+        like.ndim >= 3 or per == "sample",
+        f"at: x has shape {tuple(like.shape)}, wanted (B, F, …) with values behind the frames: "
+        "for one value a frame, x[:, :, None]",
+    )
+    if t.ndim == axes and t.shape == like.shape[:axes]:
+        return t.reshape(*t.shape, *(1,) * (like.ndim - axes))
+    require(
+        per == "sample" and t.numel() == 1,
+        f"at: times of shape {tuple(t.shape)} for x {tuple(like.shape)}: one a sample is "
+        f"{tuple(like.shape[:1])}; one a frame is {tuple(like.shape[:2])} and wants "
+        "per='frame', e.g. schedule.at(t, like=x, per='frame')",
+    )
+    return t.reshape((1,) * like.ndim)
+
+
 def tensors(cond: Any) -> dict[str, Tensor]:
     """The tensors of a condition by name; a condition is None, a tensor or a mapping of
     tensors with a batch axis.

@@ -26,7 +26,8 @@ def identity(t):
 class Denoiser:
     """A network together with what it means. Calling it makes exactly one network call.
 
-    net: (x, time (B,), cond) ↦ raw (B, *shape); any callable. predicts: which face `raw` is.
+    net: (x, time (B,), cond) ↦ raw (B, *shape); any callable. At a level with a time for each
+    frame (`schedule.at(t, like=x, per="frame")`) time is (B, F). predicts: which face `raw` is.
     clock: t ∈ [0, 1] ↦ the time the network was trained with (Stable Diffusion: `lambda t:
     1000 * t - 1`). The prediction's dtype is x's, promoted to at least float32; autocast is
     the caller's. cond: None, a tensor or a mapping of tensors, batch first.
@@ -56,12 +57,7 @@ class Denoiser:
             torch.float64 if x.dtype == torch.float64 else torch.float32,
         )
         if isinstance(time, Tensor):
-            require(
-                time.numel() == len(x),
-                f"Denoiser: {time.numel()} noise levels for x of batch {len(x)}: "
-                "draw one t a sample and pass schedule.at(t, like=x)",
-            )
-            time = time.reshape(-1).to(dtype)
+            time = _times(time, x).to(dtype)
         else:
             time = x.new_full((len(x),), time, dtype=dtype)
         if cond is not None:
@@ -82,6 +78,20 @@ class Denoiser:
         denoisers rewires each.
         """
         return replace(self, net=wire(self.net))
+
+
+def _times(time: Tensor, x: Tensor) -> Tensor:
+    """(B,), or (B, F) for a level with several frames' times. One frame is one time a sample."""
+    if time.numel() == len(x):
+        return time.reshape(-1)
+    frames = x.shape[:2]
+    require(
+        x.ndim > 2 and time.shape == (*frames, *(1,) * (x.ndim - 2)),
+        f"Denoiser: {time.numel()} noise levels of shape {tuple(time.shape)} for x "
+        f"{tuple(x.shape)}: draw one t a sample and pass schedule.at(t, like=x), or one a frame "
+        "and schedule.at(t, like=x, per='frame')",
+    )
+    return time.reshape(frames)
 
 
 def _check_cond(cond: Any, x: Tensor) -> None:

@@ -78,6 +78,7 @@ def composed(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver = ddi
     schedule, end = model.schedule, levels[-1]
 
     def net(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        require(t.ndim == 1, "composed: a walk has one time a sample, not one a frame")
         found = x / end.alpha
         for time in t.unique().tolist():
             rows = t == time

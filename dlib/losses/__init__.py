@@ -1,6 +1,14 @@
 """Losses, pure functions of denoisers or scores, a batch and draws."""
 
-from dlib.losses.diffusion import Batch, Loss, denoising, drop, lognormal_times, uniform_times
+from dlib.losses.diffusion import (
+    Batch,
+    Loss,
+    denoising,
+    drop,
+    frame_times,
+    lognormal_times,
+    uniform_times,
+)
 from dlib.losses.coupling import optimal_coupling
 from dlib.losses.score_matching import (
     denoising_score_matching,
@@ -31,6 +39,7 @@ __all__ = [
     "energy_score",
     "explicit",
     "fake_score",
+    "frame_times",
     "huber",
     "implicit",
     "lognormal_times",

@@ -12,6 +12,7 @@ from diffusers import PNDMScheduler
 from PIL import Image
 
 import dlib
+from dlib.losses import frame_times, uniform_times
 from full_scale import sd
 from full_scale.draws import Draws
 from full_scale.tiny import tiny_pipeline
@@ -137,6 +138,13 @@ def test_draws_do_not_depend_on_batch_mates_and_replay():
     for two in ((2, 5), torch.empty(2, 5)):
         with pytest.raises(ValueError, match="2 values asked of 3 rows"):
             draws.normal(two)
+
+
+def test_times_of_frames_do_not_depend_on_batch_mates():
+    times = frame_times(uniform_times(), 5)
+    whole = times(Draws(dlib.Draw(seed) for seed in range(4)), 4)
+    half = times(Draws(dlib.Draw(seed) for seed in (2, 3)), 2)
+    assert torch.equal(whole[2:], half) and len(set(whole.flatten().tolist())) == 20
 
 
 def test_tiny_is_reproducible_and_leaves_the_callers_randomness_alone(v_pipe):
