@@ -28,8 +28,8 @@ class Draw:
         self.generator = torch.Generator().manual_seed(seed)
 
     def normal(self, like: Tensor | Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        """Standard normal with the shape, dtype and device of a tensor; or of a shape, in `dtype`
-        (float32 unless given), on the CPU. The numbers are the same either way.
+        """Standard normal with the shape, dtype and device of a tensor; or of a shape, in
+        `dtype` (float32 unless given), on the CPU. The numbers are the same either way.
 
         >>> Draw(0).normal((256, 2), torch.float64).shape
         torch.Size([256, 2])
@@ -90,8 +90,8 @@ def per_sample(t: Tensor, like: Tensor) -> Tensor:
 
 
 def spread(t: Tensor, like: Tensor, per: str) -> Tensor:
-    """Times shaped to broadcast against `like`: one a sample, (B,) → (B, 1, …), or one a frame,
-    (B, F) → (B, F, 1, …). ValueError, saying what to type, for any other shape.
+    """Times shaped to broadcast against `like`: one a sample, (B,) → (B, 1, …), or one a
+    frame, (B, F) → (B, F, 1, …). ValueError, saying what to type, for any other shape.
     """
     require(per in ("sample", "frame"), f"at: per = {per!r}, wanted 'sample' or 'frame'")
     axes = 1 if per == "sample" else 2

@@ -50,7 +50,8 @@ def boundary(model: Denoiser, skip_out: SkipOut) -> Denoiser:
 
     >>> import torch
     >>> from dlib.schedule import edm
-    >>> f = boundary(Denoiser(lambda x, t, cond: torch.sin(x), edm(), "x0"), edm_boundary(edm()))
+    >>> model = Denoiser(lambda x, t, cond: torch.sin(x), edm(), "x0")
+    >>> f = boundary(model, edm_boundary(edm()))
     >>> x = torch.ones(3, 2)
     >>> bool((f(x, edm().at(0.0)).x0 == x).all()), bool((f(x, edm().at(1.0)).x0 == x).all())
     (True, False)

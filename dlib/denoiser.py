@@ -17,7 +17,7 @@ from dlib.schedule import NoiseLevel, NoiseSchedule
 Net = Callable[[Tensor, Tensor, Any], Tensor]
 
 
-def identity(t):
+def identity(t: Any) -> Any:
     """The clock of a network that was trained on t ∈ [0, 1] itself."""
     return t
 
@@ -27,8 +27,8 @@ class Denoiser:
     """A network together with what it means. Calling it makes exactly one network call.
 
     net: (x, time (B,), cond) ↦ raw (B, *shape); any callable. At a level with a time for each
-    frame (`schedule.at(t, like=x, per="frame")`) time is (B, F). predicts: which face `raw` is.
-    clock: t ∈ [0, 1] ↦ the time the network was trained with (Stable Diffusion: `lambda t:
+    frame (`schedule.at(t, like=x, per="frame")`) time is (B, F). predicts: which face `raw`
+    is. clock: t ∈ [0, 1] ↦ the time the network was trained with (Stable Diffusion: `lambda t:
     1000 * t - 1`). The prediction's dtype is x's, promoted to at least float32; autocast is
     the caller's. cond: None, a tensor or a mapping of tensors, batch first.
 
@@ -81,7 +81,7 @@ class Denoiser:
 
 
 def _times(time: Tensor, x: Tensor) -> Tensor:
-    """(B,), or (B, F) for a level with several frames' times. One frame is one time a sample."""
+    """(B,), or (B, F) at a level with a time for each of several frames."""
     if time.numel() == len(x):
         return time.reshape(-1)
     frames = x.shape[:2]

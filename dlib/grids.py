@@ -28,9 +28,9 @@ def levels(
 
     end: `grid`, the walk ends at the grid's last level, where some noise may be left; `clean`,
     that level is replaced by `CLEAN`, σ = 0, which is reached by denoising. Both cost n steps.
-    Where the grid's last step is long in λ, as in Stable Diffusion's time grids with few steps,
-    `clean` takes it at first order, and a multistep solver does not overshoot there. diffusers
-    calls the two `final_sigmas_type` `sigma_min` and `zero`.
+    Where the grid's last step is long in λ, as in Stable Diffusion's time grids with few
+    steps, `clean` takes it at first order, and a multistep solver does not overshoot there.
+    diffusers calls the two `final_sigmas_type` `sigma_min` and `zero`.
 
     >>> from dlib.schedule import vp
     >>> [round(level.t, 3) for level in levels(vp(), 2, "time", t_min=0.5)]
@@ -58,12 +58,12 @@ def grid(
     spacing: `lam` uniform in half-log-SNR · `time` uniform in t · `karras` uniform in κ^{1/7}
     (Karras et al. 2022, eq. 5) · `arctan` uniform in arctan √(κ/½), which is finest where
     modes are decided · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's
-    schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases. These four
-    count a `discrete` schedule's trained indices and end at index 0; a schedule that is a
+    schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases. These
+    four count a `discrete` schedule's trained indices and end at index 0; a schedule that is a
     formula is read as the 1000 indices that the methods' papers count in, index n at t =
-    (n+1)/1000, as Stable Diffusion 3's flow is; they take no t_max and t_min. t_min defaults to
-    the schedule's clean end, or 1e-3 where σ would be 0 there. `levels` turns the times into
-    noise levels.
+    (n+1)/1000, as Stable Diffusion 3's flow is; they take no t_max and t_min. t_min defaults
+    to the schedule's clean end, or 1e-3 where σ would be 0 there. `levels` turns the times
+    into noise levels.
 
     >>> from dlib.schedule import vp
     >>> grid(vp(), 2, "time", t_min=0.5).tolist()

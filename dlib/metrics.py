@@ -5,11 +5,17 @@ perfect samples score.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dlib._util import Draw, require
+
+if TYPE_CHECKING:
+    from dlib.denoiser import Denoiser
+    from dlib.schedule import NoiseLevel
+    from dlib.solvers import Solver
 
 
 def rms(x: Tensor, y: Tensor) -> float:
@@ -48,7 +54,9 @@ def order(errors: Mapping[int, float]) -> float:
     return -(((n - n.mean()) * (e - e.mean())).sum() / (n - n.mean()).square().sum()).item()
 
 
-def variance(model, levels: Sequence, solver, start: float) -> float:
+def variance(
+    model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver, start: float
+) -> float:
     """Variance at levels[-1] of what a solver makes of N(0, start) at levels[0]; nothing is
     sampled.
 

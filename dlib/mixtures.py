@@ -9,6 +9,7 @@ formula), and a sampler's error can be measured instead of judged.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,8 @@ class Mixture:
     Methods take x (B, d), a noise level of floats or (B, 1) tensors, and an optional label
     (B,) whose entry `NULL` (−1) means the whole mixture.
 
-    >>> ring = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.1]))
-    >>> x0, label = ring.sample(5, Draw(0))
+    >>> pair = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.1))
+    >>> x0, label = pair.sample(5, Draw(0))
     >>> x0.shape, label.shape
     (torch.Size([5, 1]), torch.Size([5]))
     """
@@ -102,8 +103,8 @@ class Mixture:
     def log_guidance_tilt(
         self, x: Tensor, level: NoiseLevel, label: Tensor, omega: float
     ) -> Tensor:
-        """(1+ω) log p_t(x|c) − ω log p_t(x), the unnormalised log density of the guidance tilt:
-        (B,). Its gradient is the guided score (Ho & Salimans 2022).
+        """(1+ω) log p_t(x|c) − ω log p_t(x), the unnormalised log density of the guidance
+        tilt: (B,). Its gradient is the guided score (Ho & Salimans 2022).
         """
         return (1 + omega) * self.log_prob(x, level, label) - omega * self.log_prob(x, level)
 
@@ -190,7 +191,7 @@ class Mixture:
         k = self.modes_of(x, within)
         return torch.bincount(k[k >= 0], minlength=len(self.weights)) / len(x)
 
-    def net(self, schedule: NoiseSchedule):
+    def net(self, schedule: NoiseSchedule) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """The perfect network for this data: (x, t, label) ↦ v* = α E[ε|x] − σ E[x₀|x], t
         (B,), label (B,) or None.
         """
@@ -202,7 +203,9 @@ class Mixture:
 
         return v_star
 
-    def _components(self, x: Tensor, level: NoiseLevel, label: Tensor | None):
+    def _components(
+        self, x: Tensor, level: NoiseLevel, label: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """log w_k N(x; αμ_k, v_k I) (B, K); x − αμ_k (B, K, d); v_k (1 or B, K); α and σ as (1
         or B, 1).
         """

@@ -34,8 +34,8 @@ def generate(
 
     >>> import torch
     >>> from dlib import Mixture, exact, vp
-    >>> one = exact(Mixture(torch.ones(1), torch.full((1, 2), 3.0), torch.tensor([1e-6])), vp())
-    >>> generate(one, torch.zeros(1, 2), vp().levels([1.0, 0.5]), draw=Draw(0))
+    >>> point = Mixture(torch.ones(1), torch.full((1, 2), 3.0), torch.tensor([1e-6]))
+    >>> generate(exact(point, vp()), torch.zeros(1, 2), vp().levels([1.0, 0.5]), draw=Draw(0))
     tensor([[3., 3.]])
     """
     require(

@@ -105,8 +105,8 @@ def denoising(
     al. 2023), for a network that predicts any face. The error is taken on the network's own
     output and exchanged for the weight's face, so a weight on the face that the network
     predicts divides by nothing. per: `frame` for x0 (B, F, *shape) whose frames have times of
-    their own, drawn by `frame_times`. Draws: the times, then the noise (unless the batch brings
-    its own).
+    their own, drawn by `frame_times`. Draws: the times, then the noise (unless the batch
+    brings its own).
     """
     x0 = batch.x0
     require(

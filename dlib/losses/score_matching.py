@@ -24,7 +24,8 @@ Directions = Callable[[Draw, Tensor], Tensor]
 
 
 def explicit(score: Score, batch: Batch, truth: Score) -> Loss:
-    """½ E_p ‖s(x) − ∇ log p(x)‖² (Hyvärinen 2005, section 2): for toys, where `truth` is known.
+    """½ E_p ‖s(x) − ∇ log p(x)‖² (Hyvärinen 2005, section 2): for toys, where `truth` is
+    known.
 
     >>> normal = lambda x: -x
     >>> explicit(lambda x: 0 * x, Batch(torch.ones(3, 2)), normal).value
@@ -130,7 +131,8 @@ def energy_score(energy: Callable[[Tensor], Tensor]) -> Score:
     twice, so f must be twice differentiable: silu or softplus, not relu. Also runs under
     `torch.no_grad()`.
 
-    >>> energy_score(lambda x: 0.5 * x.square().sum(1) + 7)(torch.tensor([[1.0, -2.0]])).tolist()
+    >>> score = energy_score(lambda x: 0.5 * x.square().sum(1) + 7)
+    >>> score(torch.tensor([[1.0, -2.0]])).tolist()
     [[-1.0, 2.0]]
     """
 

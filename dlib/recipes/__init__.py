@@ -27,7 +27,8 @@ METHODS = {
 """Every recipe by name: a function (schedule, null, *, hyper-parameters) ↦ Recipe."""
 
 TEXT_ALONE = frozenset({"sds", "diff_instruct", "swiftbrush"})
-"""The recipes that never look at a picture: their batches need conditions and the shape of x₀."""
+"""The recipes that never look at a picture: their batches need conditions and the shape of x₀.
+"""
 
 TOLD_OMEGA = frozenset({"lcm_with_omega"})
 """The recipes whose student's condition carries ω, under "omega"."""

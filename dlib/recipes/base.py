@@ -14,7 +14,7 @@ Roles = Mapping[str, Denoiser]
 
 @dataclass(frozen=True)
 class Phase:
-    """Update the network of `role` with `loss(roles, batch, draw)`, at every `every`-th step."""
+    """Update the network of `role` with `loss(roles, batch, draw)`, every `every`-th step."""
 
     role: str
     loss: Callable[[Roles, Batch, Draw], Loss]

@@ -205,7 +205,7 @@ def _per_value(found: Loss, x: Tensor) -> Loss:
 
 
 def _one_step(level: NoiseLevel, size: float) -> Sample:
-    """The student's x₀ for noise of standard deviation `size` at `level`, in float32 at least."""
+    """The student's x₀ for noise of standard deviation `size` at `level`; float32 at least."""
 
     def sample(roles: Roles, batch: Batch, draw: Draw) -> Tensor:
         like = batch.x0.to(torch.promote_types(batch.x0.dtype, torch.float32))

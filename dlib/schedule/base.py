@@ -69,8 +69,8 @@ class NoiseSchedule:
 
         like: x (B, *shape), against which the tensors are to broadcast. t is then one time a
         sample, (B,), and the level's fields are (B, 1, …). For a video x (B, F, *shape) with
-        one time a frame, t (B, F), say per="frame": the fields are (B, F, 1, …). ValueError for
-        other shapes: no axis of t is guessed.
+        one time a frame, t (B, F), say per="frame": the fields are (B, F, 1, …). ValueError
+        for other shapes: no axis of t is guessed.
 
         >>> from dlib.schedule import flow
         >>> video, t = torch.zeros(2, 5, 3, 8, 8), torch.rand(2, 5)

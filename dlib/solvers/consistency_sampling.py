@@ -7,9 +7,12 @@ All three are noisy. A network that was distilled into a consistency model is wr
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from dlib._util import require
+from dlib.denoiser import Denoiser
 from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers.base import Solver, solver
 from dlib.solvers.exponential import expm1
@@ -35,7 +38,15 @@ def travel(x: Tensor, a: NoiseLevel, b: NoiseLevel, noise: Tensor) -> Tensor:
 
 
 @solver(order=1, noisy=True)
-def lcm(model, x, a, b, memory=None, noise=None, cond=None):
+def lcm(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """Latent consistency sampling, α_b x₀ + σ_b z: the clean prediction with all noise new
     (Luo et al. 2023, alg. 3).
 
@@ -45,7 +56,15 @@ def lcm(model, x, a, b, memory=None, noise=None, cond=None):
 
 
 @solver(order=1, noisy=True)
-def consistency(model, x, a, b, memory=None, noise=None, cond=None):
+def consistency(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """Multistep consistency sampling: f(x) lies at κ_min, and b is α_b (f + √(κ_b² − κ_min²)
     z) (Song et al. 2023, alg. 1).
 
@@ -74,7 +93,15 @@ def tcd(gamma: float = 0.3) -> Solver:
     )
 
     @solver(order=1, noisy=True)
-    def step(model, x, a, b, memory=None, noise=None, cond=None):
+    def step(
+        model: Denoiser,
+        x: Tensor,
+        a: NoiseLevel,
+        b: NoiseLevel,
+        memory: Any = None,
+        noise: Tensor | None = None,
+        cond: Any = None,
+    ) -> tuple[Tensor, Any]:
         s = _below(model.schedule, b.t, gamma) if gamma else b
         return travel(model(x, a, cond).mix(s.alpha, s.sigma), s, b, noise), memory
 
