@@ -16,7 +16,7 @@ from torch import Tensor
 import dlib
 from bench.report import Cell, Report, peer
 from bench.timing import progress
-from dlib.grids import LADDER, SPACINGS
+from dlib.grids import INDEXED, SPACINGS
 from dlib.metrics import order, rms, typical
 from full_scale.sampling.request import Config
 from toy_data.mixtures import gmm5
@@ -90,7 +90,7 @@ class Problem:
 
     @cached_property
     def start(self) -> Tensor:
-        return dlib.Draw(0).normal(torch.empty(self.starts, 2, dtype=torch.float64))
+        return dlib.Draw(0).normal((self.starts, 2), torch.float64)
 
     def truth(self, level: dlib.NoiseLevel) -> Tensor:
         """Where the trajectories are at `level`, by `dlib.reference` at rtol 1e-12."""
@@ -199,7 +199,7 @@ def ours(problem: Problem) -> Iterable[Sampler]:
     for name, solver in dlib.SOLVERS.items():
         if solver.noisy or name == "dpm_solver_1":  # which is ddim
             continue
-        for spacing in (spacing for spacing in SPACINGS if spacing not in LADDER):
+        for spacing in (spacing for spacing in SPACINGS if spacing not in INDEXED):
             default = (
                 " (full_scale.sample's default)"
                 if (name, spacing) == (Config.solver, Config.grid)
@@ -221,7 +221,7 @@ def _run(
         if steps <= solver.history:
             return steps, math.inf, math.inf
         model = dlib.counted(problem.model)
-        levels = problem.schedule.levels(dlib.grid(problem.schedule, steps, spacing, t_min=T_MIN))
+        levels = dlib.levels(problem.schedule, steps, spacing, t_min=T_MIN)
         x = dlib.sample(model, problem.start, levels, solver)
         return model.net.calls, rms(x, problem.truth(end)), typical(x, problem.truth(end))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import dlib
-from dlib import NULL, Draw, exact, grid, guided, metrics, plot, reference, walk
+from dlib import NULL, Draw, exact, guided, metrics, plot, reference, walk
 from dlib.parallel import iterations, sweeps
 from dlib.solvers import ancestral, ddim, dpm_solver_pp_2m, euler, unipc_3
 from toy_data import gmm5
@@ -46,7 +46,7 @@ def paths() -> dict:
     x/√(α²+σ²), and their errors.
     """
     mixture, runs = gmm5(), []
-    z = Draw(4).normal(torch.empty(POINTS, 2, dtype=torch.float64))
+    z = Draw(4).normal((POINTS, 2), torch.float64)
     label = torch.arange(POINTS) % len(mixture.means)
     for (s, schedule), (g, omega) in product(
         enumerate(SCHEDULES.values()), enumerate(GUIDANCE.values())
@@ -65,7 +65,7 @@ def paths() -> dict:
         start = z * _size(top)
         truth = reference(model, start, top, bottom, cond, rtol=1e-10)
         for (k, solver), n in product(enumerate(SOLVERS.values()), STEPS):
-            levels = schedule.levels(grid(schedule, n, "arctan", **ends))
+            levels = dlib.levels(schedule, n, "arctan", **ends)
             states = torch.stack(
                 [
                     state.x / _size(state.level)
@@ -106,8 +106,8 @@ def relaxation() -> dict:
     sequential path, and where a few samples are.
     """
     model = exact(gmm5(), dlib.vp())
-    levels = model.schedule.levels(grid(model.schedule, CALLS, t_min=1e-2))
-    x, runs = Draw(6).normal(torch.empty(16, 2, dtype=torch.float64)), []
+    levels = dlib.levels(model.schedule, CALLS, t_min=1e-2)
+    x, runs = Draw(6).normal((16, 2), torch.float64), []
     for name, solver, rounds, at in _rounds(model, x, levels):
         truth = torch.stack([state.x for state in walk(model, x, levels, solver, draw=Draw(7))])[
             at
@@ -161,8 +161,8 @@ def _bytes(values: torch.Tensor) -> str:
 def stills() -> dict:
     """The pictures that stand where a script cannot run, and in print."""
     mixture, schedule = gmm5(), dlib.vp()
-    model, levels = exact(mixture, schedule), schedule.levels(grid(schedule, CALLS, t_min=1e-2))
-    z = Draw(4).normal(torch.empty(60, 2, dtype=torch.float64))
+    model, levels = exact(mixture, schedule), dlib.levels(schedule, CALLS, t_min=1e-2)
+    z = Draw(4).normal((60, 2), torch.float64)
     path = torch.stack([state.x for state in walk(model, z, levels, unipc_3)])
     _, _, rounds, _ = next(_rounds(model, z, levels))
     truth = torch.stack([state.x for state in walk(model, z, levels)])

@@ -501,7 +501,7 @@ def flipped(score, batch):
 
 
 c, points = 0.7, Draw(14)
-gauss = lambda step: Batch(c * points.normal(torch.empty(1024, 2)))
+gauss = lambda step: Batch(c * points.normal((1024, 2)))
 right, wrong = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
 train(right, lambda batch, draw: implicit(right, batch), gauss, 300, lr=0.05)
 train(wrong, lambda batch, draw: flipped(wrong, batch), gauss, 300, lr=0.05)

@@ -32,11 +32,13 @@
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
+from functools import partial
 from itertools import pairwise
+import dlib
 import torch
 from torch.distributions import Normal
 from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, bound, denoising, discrete
-from dlib import exact, grid, metrics, nets, plot, sample, solvers, step_kl, train
+from dlib import exact, metrics, nets, plot, sample, solvers, step_kl, train
 from dlib import transition, vp, walk
 from dlib.losses import uniform_times, weights
 from dlib.losses.weights import exchange
@@ -49,7 +51,7 @@ line = Mixture(
 beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)  # DDPM's
 schedule = discrete(torch.cumprod(1 - beta, 0))
 model = exact(line, schedule)  # the perfect network for these data
-levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing))
+levels = partial(dlib.levels, schedule)
 
 
 # %%
@@ -85,7 +87,7 @@ figure(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-many = Draw(0).normal(torch.empty(4000, 1, dtype=torch.float64))
+many = Draw(0).normal((4000, 1), torch.float64)
 
 
 def off(way):
@@ -142,7 +144,7 @@ told = Denoiser(lambda x, t, cond: x_0.expand_as(x), schedule, "x0")
 log_q = lambda x, level: Normal(level.alpha * x_0, level.sigma).log_prob(x)  # given x₀
 scale = a.alpha / b.alpha  # α_{a|b}, and next σ²_{a|b}
 var = a.sigma**2 - scale**2 * b.sigma**2
-x_a, x_b = Draw(2).normal(torch.empty(2, 100, 1).double())
+x_a, x_b = Draw(2).normal((2, 100, 1), torch.float64)
 bayes = Normal(scale * x_b, var**0.5).log_prob(x_a) + log_q(x_b, b) - log_q(x_a, a)
 mean = (scale * b.sigma**2 * x_a + b.alpha * var * x_0) / a.sigma**2
 forms = [Normal(mean, b.sigma * var**0.5 / a.sigma), Normal(*transition(told, x_a, a, b))]
@@ -196,7 +198,7 @@ claim("C03.4", "log q(x_b | x_a, x₀): the library's form − Bayes' rule", in_
 # %%
 # NBVAL_CHECK_OUTPUT
 show(step_kl, bound)
-early = schedule.levels(grid(schedule, 20, t_min=schedule.at_lam(0.0).t))  # κ₁ = 1
+early = levels(20, t_min=schedule.at_lam(0.0).t)  # κ₁ = 1
 points, _ = line.sample(20_000, Draw(3))
 truth = -line.log_prob(points, CLEAN).mean()  # −log p, exactly
 terms = bound(model, points, early, Draw(4))
@@ -400,8 +402,8 @@ teacher, classifier, labels = digits_teacher(), digits_classifier(), digits_spli
 
 
 def drawn(n, labels, seed):  # n calls, the last of them to σ = 0
-    down = teacher.schedule.levels(grid(teacher.schedule, n - 1, "time")) + [CLEAN]
-    noise = Draw(seed).normal(torch.empty(len(labels), 1, 8, 8))
+    down = [*dlib.levels(teacher.schedule, n - 1, "time"), CLEAN]
+    noise = Draw(seed).normal((len(labels), 1, 8, 8))
     return sample(teacher, noise, down, solvers.ancestral, labels, Draw(seed + 10))
 
 

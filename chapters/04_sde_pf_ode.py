@@ -33,7 +33,7 @@
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import torch
-from dlib import CLEAN, NULL, Draw, Mixture, cosine, exact, flow, grid, log_likelihood
+from dlib import CLEAN, NULL, Draw, Mixture, cosine, exact, flow, levels, log_likelihood
 from dlib import metrics, normal_log_prob, plot, reference, sample, solvers
 from dlib import sub_vp, ve, vp, walk
 from scipy.integrate import solve_ivp
@@ -44,7 +44,7 @@ line = Mixture(
 )
 schedule = vp()
 model = exact(line, schedule)  # the perfect network for these data
-times = lambda n: schedule.levels(grid(schedule, n, "time", t_min=0.01))
+times = lambda n: levels(schedule, n, "time", t_min=0.01)
 
 
 # %%
@@ -235,7 +235,7 @@ claim("C04.4", "noise without its drift: √n · distance to p_t", wrong, above=
 # gives the levels that the integrator visits, and $x$ at each.
 
 # %%
-y = 5 * Draw(0).normal(torch.empty(16, 1, dtype=torch.float64))
+y = 5 * Draw(0).normal((16, 1), torch.float64)
 at = lambda s, kappa: s.at_lam(-math.log(kappa))
 
 
@@ -321,14 +321,14 @@ figure(
 
 # %%
 teacher, digit = digits_teacher(), torch.arange(10).repeat_interleave(40)
-steps = [*schedule.levels(grid(schedule, 50, t_min=0.01)), CLEAN]
+steps = [*levels(schedule, 50, t_min=0.01), CLEAN]
 
 
 def draw_digits(x, eta):
     return sample(teacher, x, steps, solvers.sde_dpm_solver_pp(2, eta**2), digit, Draw(6))
 
 
-one_start = Draw(7).normal(torch.empty(10, 1, 8, 8)).repeat_interleave(40, 0)
+one_start = Draw(7).normal((10, 1, 8, 8)).repeat_interleave(40, 0)
 draws = {eta: draw_digits(one_start, eta) for eta in (0, 0.5, 1)}
 rows = {
     f"η = {eta:g}, {name} noise": x[k::40]

@@ -31,9 +31,11 @@
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
 from dataclasses import replace
+from functools import partial
 
+import dlib
 import torch
-from dlib import NULL, Draw, Mixture, annealed_langevin, between, exact, grid, guided
+from dlib import NULL, Draw, Mixture, annealed_langevin, between, exact, guided
 from dlib import langevin, metrics, plot, reference, sample, solvers, ve, vp
 from dlib.losses import drop
 from toy_data import labelled, shapes_teacher
@@ -42,9 +44,9 @@ from toy_data.shape_scores import asked, draw_shapes, scores
 
 schedule, mixture, OMEGA, F64 = vp(), labelled(), 6.5, torch.float64
 model = exact(mixture, schedule)
-levels = lambda n, t_max=1.0: schedule.levels(grid(schedule, n, "lam", t_max, t_min=1e-2))
+levels = partial(dlib.levels, schedule, t_min=1e-2)
 first, last = levels(1)  # pure noise; almost clean data
-x_T, one = Draw(0).normal(torch.empty(2000, 2, dtype=F64)), torch.ones(2000).long()
+x_T, one = Draw(0).normal((2000, 2), F64), torch.ones(2000).long()
 strong = guided(model, OMEGA, null=NULL)
 
 # %% [markdown]
@@ -52,12 +54,12 @@ strong = guided(model, OMEGA, null=NULL)
 # density. On the right is what guidance makes of it, by an accurate solver of [chapter 8](08_dpm_solver.ipynb).
 
 # %%
-tilted = lambda omega, draw: mixture.tilted_sample(2000, last, 1, omega, draw)
-truth = tilted(OMEGA, Draw(1))
+guidance_tilt = lambda omega, draw: mixture.guidance_tilt_sample(2000, last, 1, omega, draw)
+truth = guidance_tilt(OMEGA, Draw(1))
 flow = sample(strong, x_T, levels(100), solvers.dpm_solver_pp_2m, one)
 axes = torch.linspace(-0.8, 3.4, 85), torch.linspace(-2.8, 2.6, 109)
 mesh = torch.cartesian_prod(*axes).to(F64)
-contours = mixture.log_tilted(mesh, last, torch.ones(len(mesh)).long(), OMEGA)
+contours = mixture.log_guidance_tilt(mesh, last, torch.ones(len(mesh)).long(), OMEGA)
 panels = {"the tilted density": truth, "the guided flow": flow}
 figure(
     plot.over_density(
@@ -101,7 +103,7 @@ x = x_T.clone().requires_grad_()
 
 
 def gap(at):
-    (slope,) = torch.autograd.grad(mixture.log_tilted(x, at, one, OMEGA).sum(), x)
+    (slope,) = torch.autograd.grad(mixture.log_guidance_tilt(x, at, one, OMEGA).sum(), x)
     return (strong(x_T, at, one).eps + at.sigma * slope).abs().max()
 
 
@@ -116,7 +118,7 @@ claim(
 # ## 6.2 Two Gaussians, solved
 #
 # So the guided score is that of the **tilt**, $p_t(x|c)^{1+\omega}p_t(x)^{-\omega}$ over its integral. By Bayes' rule it is $p_t(x)\,p_t(c|x)^{1+\omega}$ up to a constant. At the clean end that is a sensible
-# wish: take data, and keep each sample with probability $p(c|x)^{1+\omega}$. Doubtful ones go. `tilted_sample` draws the truth that way, exactly.
+# wish: take data, and keep each sample with probability $p(c|x)^{1+\omega}$. Doubtful ones go. `guidance_tilt_sample` draws the truth that way, exactly.
 #
 # But a sampler needs the scores at *all* levels, and the tilt of noised densities is not the noised tilt. So \eqref{eq:g-ode} with $\varepsilon^\omega$ is nobody's probability flow. Where does
 # it end?
@@ -203,7 +205,7 @@ claim(
 weights = omegas.repeat_interleave(4000)  # `guided` takes one ω a sample, too
 net, class_0 = guided(unequal, weights, null=1), torch.zeros(len(weights)).long()
 score = lambda x: net(x, clean, class_0).score
-start = Draw(2).normal(torch.empty(len(weights), 1, dtype=F64))
+start = Draw(2).normal((len(weights), 1), F64)
 rested = langevin(score, start, step=4e-3, n=300, draw=Draw(3)).view(5, 4000).std(1)
 claim(
     "C06.6",
@@ -238,7 +240,7 @@ figure(
 # NBVAL_CHECK_OUTPUT
 off = lambda x: metrics.sliced_w2(x, truth)
 again = Draw(4)
-floor, _ = metrics.noise_floor(metrics.sliced_w2, lambda: tilted(OMEGA, again), 4)
+floor, _ = metrics.noise_floor(metrics.sliced_w2, lambda: guidance_tilt(OMEGA, again), 4)
 share = lambda x: mixture.shares(x)[2:]  # of the two modes of class 1
 claim("C06.7", "the flow's distance to the tilt, in floors", off(flow) / floor, above=10)
 claim(
@@ -254,7 +256,7 @@ claim(
 # %%
 # NBVAL_CHECK_OUTPUT
 doubt = lambda x: (1 - mixture.class_prob(x, last, one)).mean()
-fair = tilted(0.0, Draw(1))  # ω = 0: the class
+fair = guidance_tilt(0.0, Draw(1))  # ω = 0: the class
 slow = annealed_langevin(strong, x_T, levels(20, t_max=0.7), 2e-4, 60, Draw(6), one)
 claim(
     "C06.9",

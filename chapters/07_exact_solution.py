@@ -29,6 +29,8 @@
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
+from functools import partial
+import dlib
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
@@ -38,7 +40,7 @@ from toy_data import digits_split, digits_teacher, gmm5
 
 f64, c, mean = torch.float64, 0.5, torch.tensor([[1.0, -0.5]], dtype=torch.float64)
 gauss = Mixture(torch.ones(1), mean, torch.tensor([c]))  # N(mean, c² I)
-noise = Draw(0).normal(torch.empty(256, 2, dtype=f64))
+noise = Draw(0).normal((256, 2), f64)
 
 
 # %%
@@ -91,7 +93,7 @@ figure(
 
 # %%
 schedule, model = vp(), exact(gauss, vp())  # the perfect network for these data
-levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing, t_min=1e-2))
+levels = partial(dlib.levels, schedule, t_min=1e-2)
 V = lambda level: (level.alpha * c) ** 2 + level.sigma**2
 
 
@@ -310,7 +312,7 @@ ladder = discrete(scaled_linear())  # t = (n + 1)/1000
 ours = Denoiser(
     lambda x, n, cond: net(x, n[:, None]), ladder, "eps", clock=lambda t: 1000 * t - 1
 )
-mine = sample(ours, noise.float(), ladder.levels(grid(ladder, 10, "sd_trailing")), solvers.ddim)
+mine = sample(ours, noise.float(), dlib.levels(ladder, 10, "sd_trailing"), solvers.ddim)
 claim(
     "C07.10",
     "ten DDIM steps are diffusers' ten (largest difference over largest value)",
@@ -335,7 +337,7 @@ digit, clean = torch.arange(10), every[[labels.tolist().index(k) for k in range(
 
 
 def there_and_back(x, n):
-    path = schedule.levels(grid(schedule, n, t_min=2e-2))
+    path = levels(n, t_min=2e-2)
     for a, b in zip(path[::-1], path[-2::-1]):  # the same formula, from clean to noisy
         x = teacher(x, a, digit).mix(b.alpha, b.sigma)
     return sample(teacher, x, path, solvers.ddim, digit)

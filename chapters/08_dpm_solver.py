@@ -27,21 +27,18 @@
 
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
+from functools import partial
+import dlib
 import numpy as np
 import torch
-from dlib import CLEAN, NULL, Draw, exact, grid, guided, metrics, plot
+from dlib import CLEAN, NULL, Draw, exact, guided, metrics, plot
 from dlib import reference, sample, solvers, vp, walk
 from toy_data import digits_teacher, gaussian, gmm5, labelled
 
 schedule, mixture = vp(), gmm5()
 model = exact(mixture, schedule)  # the perfect network for this data
-
-
-def levels(n, spacing="lam"):  # n steps, from t = 1 to t = 0.01
-    return schedule.levels(grid(schedule, n, spacing, t_min=1e-2))
-
-
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+levels = partial(dlib.levels, schedule, t_min=1e-2)  # levels(n): n steps, t = 1 to t = 0.01
+x_T = Draw(0).normal((256, 2), torch.float64)  # noise, at t = 1
 truth = reference(model, x_T, *levels(1))  # the exact end points
 panels = {
     "DDIM, 12 calls": sample(model, x_T, levels(12), solvers.ddim),
@@ -409,7 +406,7 @@ converges("C08.23", "SDE-++(3M), η = 1: variance", 2, law(solvers.sde_dpm_solve
 # %%
 # NBVAL_CHECK_OUTPUT
 teacher = guided(digits_teacher(), omega=1.0, null=NULL)
-noise, digit = Draw(4).normal(torch.empty(100, 1, 8, 8)), torch.arange(100) % 10
+noise, digit = Draw(4).normal((100, 1, 8, 8)), torch.arange(100) % 10
 
 
 def run(solver, n):

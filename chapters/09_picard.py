@@ -31,21 +31,23 @@
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
+from functools import partial
 from itertools import islice
 
+import dlib
 import torch
 from numpy.polynomial import Polynomial
-from dlib import Draw, Mixture, anderson, exact, grid, guided, metrics
+from dlib import Draw, Mixture, anderson, exact, guided, metrics
 from dlib import picard, plot, reference, sample, solvers, vp, walk
 from dlib.parallel import sweeps
-from dlib.parallel.picard import _summed, _sweeps
+from dlib.parallel.picard_iteration import _summed, _sweeps
 from toy_data import captioned, gmm5, shapes_teacher
 from toy_data.shape_captions import NULL_TOKENS, tokens
 
 schedule, mixture = vp(), gmm5()
 model = exact(mixture, schedule)  # the perfect network for this data
-levels = lambda n: schedule.levels(grid(schedule, n, t_min=1e-2))
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+levels = partial(dlib.levels, schedule, t_min=1e-2)
+x_T = Draw(0).normal((256, 2), torch.float64)  # noise, at t = 1
 truth = reference(model, x_T, *levels(1))  # the flow's end points, at t = 0.01
 
 # %%
@@ -397,8 +399,8 @@ figure(
 # %%
 world = guided(shapes_teacher(), 2.0, NULL_TOKENS)
 text = tokens(captioned(32, seed=1)[1])  # 32 captions
-noise = Draw(1).normal(torch.empty(32, 3, 16, 16))
-stops = world.schedule.levels(grid(world.schedule, 50, "sd_trailing"))
+noise = Draw(1).normal((32, 3, 16, 16))
+stops = dlib.levels(world.schedule, 50, "sd_trailing")
 with torch.no_grad():
     slow = sample(world, noise, stops, cond=text)
     fast = picard(world, noise, stops, window=10, tol=0.1, cond=text)

@@ -28,20 +28,22 @@
 
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
+from functools import partial
 from itertools import islice
 from unittest.mock import patch
 
+import dlib
 import torch
-from dlib import CLEAN, NULL, Draw, exact, grid, guided, metrics
+from dlib import CLEAN, NULL, Draw, exact, guided, metrics
 from dlib import parareal, picard, plot, sample, solvers, vp, walk
 from dlib.parallel import iterations
-from dlib.parallel.parareal import _Pipeline
+from dlib.parallel.parareal_iteration import _Pipeline
 from toy_data import digits_teacher, gmm5
 
 schedule, mixture = vp(), gmm5()
 model = exact(mixture, schedule)  # the perfect network for this data
-levels = lambda n: schedule.levels(grid(schedule, n, t_min=1e-2))
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+levels = partial(dlib.levels, schedule, t_min=1e-2)
+x_T = Draw(0).normal((256, 2), torch.float64)  # noise, at t = 1
 fine = sample(model, x_T, levels(400))  # what we want: 400 steps of DDIM
 
 # %%
@@ -314,8 +316,8 @@ claim(
 # %%
 # NBVAL_CHECK_OUTPUT
 teacher = guided(digits_teacher(), omega=1.0, null=NULL)
-to_clean = lambda n: [*schedule.levels(grid(schedule, n - 1, t_min=1e-2)), CLEAN]
-noise, digit = Draw(4).normal(torch.empty(10, 1, 8, 8)), torch.arange(10)
+to_clean = lambda n: [*levels(n - 1), CLEAN]
+noise, digit = Draw(4).normal((10, 1, 8, 8)), torch.arange(10)
 few = parareal(teacher, noise, to_clean(25), tol=0.1, cond=digit)
 many = parareal(teacher, noise, to_clean(225), tol=0.1, cond=digit)
 in_turn = sample(teacher, noise, to_clean(225), cond=digit)

@@ -32,13 +32,15 @@
 
 # %%
 from book import claim, figure, show  # first: it also tells torch not to spin
+from functools import partial
+import dlib
 import torch
 from dlib import CLEAN, NULL, Batch, Denoiser, Draw, Loss, boundary, consistency, discrete
 from dlib import edm_boundary, exact, grid, guided, lcm_scalings, metrics, plot, recipes
 from dlib import sample, scaled_linear, solvers, train, walk
 from dlib.losses import multistep_consistency, squared, weights
 from dlib.grids import pcm_edges
-from dlib.losses.consistency import ends, jump
+from dlib.losses.consistency_losses import ends, jump
 from dlib.nets import MLP
 from dlib.rollout import composed
 from toy_data import digit_batches, digits_split, digits_teacher, distil, gaussian, gmm5
@@ -50,7 +52,7 @@ from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
 schedule, mixture = discrete(scaled_linear()), gmm5()
 teacher = exact(mixture, schedule)  # the perfect network of these data
 top, clean = schedule.at(1.0), schedule.at(schedule.t_min)  # the first and the last level
-levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing))
+levels = partial(dlib.levels, schedule)
 
 
 # %%
@@ -65,7 +67,7 @@ scalings = edm_boundary(schedule, sigma_data=1.0)  # explained in 13.2
 student = boundary(distil(cd, mlp(), teacher, fresh, 800), scalings)
 
 # %%
-x_T = Draw(0).normal(torch.empty(256, 2))
+x_T = Draw(0).normal((256, 2))
 path = list(walk(teacher, x_T.double(), levels(100), solvers.dpm_solver_3))
 truth = path[-1].x / clean.alpha
 one_call = {"one DDIM jump": teacher(x_T, top).x0, "student": student(x_T, top).x0}
@@ -254,12 +256,12 @@ claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps
 show(solvers.lcm)
 classes, label = exact(labelled(), schedule), torch.arange(4000) % 2
 pair = guided(classes, omega=2.0, null=NULL)
-noise, other = (Draw(seed).normal(torch.empty(4000, 2)) for seed in (0, 6))
+noise, other = (Draw(seed).normal((4000, 2)) for seed in (0, 6))
 perfect = lambda model: composed(model, levels(50), solvers.dpm_solver_pp_2m)
 
 
 def four_calls(model, solver=solvers.lcm):
-    return sample(model, noise, [*levels(4, "lcm")[:-1], CLEAN], solver, label, Draw(2))
+    return sample(model, noise, levels(4, "lcm", end="clean"), solver, label, Draw(2))
 
 
 drift = lambda f: metrics.sliced_w2(four_calls(f), f(other, top, label).x0)
@@ -377,7 +379,7 @@ fifty, at = grid(digits.schedule, 50, "time"), digits.schedule.levels
 phases = recipes.pcm(digits.schedule, NULL, omega=(1.0, 1.0), spacing="time")
 writer = distil(phases, digits, digits, digit_batches(128, seed=0, drop=0), 250, lr=5e-4)
 
-ink, slow = guided(digits, omega=1.0, null=NULL), at(grid(digits.schedule, 40))
+ink, slow = guided(digits, omega=1.0, null=NULL), dlib.levels(digits.schedule, 40)
 jumps = at([fifty[0], *pcm_edges(fifty, 4)])
 ways = {
     "teacher's ODE, 120 guided calls": (ink, slow, solvers.dpm_solver_3),
@@ -417,7 +419,7 @@ pupil = distil(made, world, world, shape_batches(32, seed=0, drop=0), 100, lr=2e
 
 codes = asked()  # 512 captions
 text = tokens([say(tuple(code)) for code in codes.tolist()])
-grey = Draw(11).normal(torch.empty(len(codes), 3, 16, 16))
+grey = Draw(11).normal((len(codes), 3, 16, 16))
 before, after = (
     boundary(model, lcm_scalings(schedule))(grey, top, text).x0 for model in (world, pupil)
 )

@@ -49,7 +49,7 @@ from toy_data.digit_scores import digits_floor, digits_variety, sampler_scores
 from toy_data.shape_captions import NULL_TOKENS, say
 from toy_data.shape_scores import asked, draw_shapes, scores, variety
 
-mixture, schedule, noise = gmm5(), cosine(), Draw(9).normal(torch.empty(4000, 2))
+mixture, schedule, noise = gmm5(), cosine(), Draw(9).normal((4000, 2))
 teacher = exact(mixture, schedule)
 plain = {"omega": 0.0, "omega_fake": 0.0}  # no guidance
 

@@ -85,7 +85,6 @@ def test_public_names_are_there():
         "transition",
         "reference",
         "denoising",
-        "fit",
         "Ema",
         "Draw",
         "CLEAN",

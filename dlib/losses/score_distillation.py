@@ -1,10 +1,10 @@
-"""Floor 5: score distillation: train a generator on the difference of two scores.
+"""Score distillation: train a generator on the difference of two scores.
 
 The student's samples x₀ are noised to x_t = α x₀ + σ ε, which has a law p_t. A frozen teacher
 ("real") knows the score of the noised data q_t; a second network ("fake") learns that of p_t
 while the student changes. The vector
 
-    G = w(t) (ε_real(x_t) − ε_fake(x_t))    (from the data to the student: descent subtracts it)
+    G = w(t) (ε_real(x_t) − ε_fake(x_t))   (from the data to the student: descent subtracts it)
 
 is handed to x₀ as its gradient, and reaches the student's weights through x₀ alone. With w =
 α/σ and a perfect fake it is the gradient of KL(p_t ‖ q_t) (Wang et al. 2023, theorem 2; Luo et
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser
-from dlib.losses.denoising import Batch, Loss, Times, denoising
+from dlib.losses.diffusion import Batch, Loss, Times, denoising
 from dlib.losses.weights import Weight
 from dlib.schedule import NoiseLevel
 

@@ -1,4 +1,4 @@
-"""Floor 7: the figure grammar, and the only package that knows matplotlib (imported when a
+"""The figure grammar, and the only package that knows matplotlib (imported when a
 figure is drawn).
 
 The same object has the same axes and colours in every chapter: noise left and data right, five
@@ -21,7 +21,7 @@ from dlib.plot.paths import (
     score_error,
     trajectories,
 )
-from dlib.plot.pipeline import pipeline
+from dlib.plot.timetable import pipeline
 from dlib.plot.students import audit, commutator, ledger, modes
 
 __all__ = [

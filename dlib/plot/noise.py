@@ -1,8 +1,9 @@
-"""Floor 7: figures of what happens as the noise level changes."""
+"""Figures of what happens as the noise level changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -10,9 +11,12 @@ from dlib._util import require
 from dlib.plot.grammar import CYCLE, INK, MARKERS, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @in_paper_style
-def bridge(axis: Tensor, log_densities: Mapping[str, Tensor], depth: float = 20.0):
+def bridge(axis: Tensor, log_densities: Mapping[str, Tensor], depth: float = 20.0) -> Figure:
     """log p_σ along a line through the modes, one curve a noise level, each from its own peak
     at 0 down to −depth nats.
 
@@ -52,7 +56,7 @@ def annealing(
     truth: tuple[Sequence[float], Sequence[float]],
     runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     ylabel: str,
-):
+) -> Figure:
     """A number followed down a ladder of noise levels (log scale, noise left); the truth
     dashed. All curves are pairs (sigmas, values).
     """
@@ -76,7 +80,7 @@ def per_lam(
     ylabel: str,
     truth: tuple[Tensor, Tensor] | None = None,
     log: bool = False,
-):
+) -> Figure:
     """A quantity per unit of λ (noise left, data right), so that areas are totals; the truth
     dashed.
 

@@ -1,8 +1,9 @@
-"""Floor 7: figures of schedules, samplers and scores."""
+"""Figures of schedules, samplers and scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +13,12 @@ from dlib._util import require
 from dlib.plot.grammar import CYCLE, FLOOR, GREY, INK, MARKERS, MODES, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @in_paper_style
-def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor):
+def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor) -> Figure:
     """Where samplers end, one panel each: points (n, 2) coloured by the mode whose truth they
     should have reached.
 
@@ -45,7 +49,7 @@ def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor):
 
 
 @in_paper_style
-def trajectories(paths: Tensor, labels: Tensor, title: str = ""):
+def trajectories(paths: Tensor, labels: Tensor, title: str = "") -> Figure:
     """Paths (steps + 1, n, 2) from noise (grey dots) to data (coloured by mode)."""
     figure, (ax,) = make_axes(size=(4.6, 4.4))
     line = numpy(paths)
@@ -64,7 +68,7 @@ def along_path(
     fits: Mapping[str, Tensor],
     symbol: str,
     step: tuple[float, float] | None = None,
-):
+) -> Figure:
     """A quantity along one trajectory against λ (noise left, data right): the truth dashed,
     its approximations coloured.
 
@@ -88,7 +92,7 @@ def convergence(
     ylabel: str = "RMS end-point error",
     floor: float | None = None,
     slopes: Sequence[int] = (),
-):
+) -> Figure:
     """Error against steps or calls, log–log, one curve a solver; a fan of the given slopes to
     compare with; floor shaded.
     """
@@ -152,7 +156,7 @@ def _plain_ticks(ax, values: list[int]) -> None:
 
 
 @in_paper_style
-def pictures(rows: Mapping[str, Tensor]):
+def pictures(rows: Mapping[str, Tensor]) -> Figure:
     """Named rows of small pictures, same seeds in the same columns; what lies beyond −1 and 1
     is cut.
 
@@ -190,7 +194,7 @@ def score_error(
     panels: Mapping[str, tuple[Tensor, Tensor]],
     axis: Tensor,
     depths: Sequence[float] = (-5, -20, -80),
-):
+) -> Figure:
     """Heat maps of ‖s − ∇ log p‖ (log scale, dark is small) with contours of log p, one panel
     a method.
 

@@ -1,8 +1,9 @@
-"""Floor 7: figures of distilled students: modes, masses, gradients, jumps."""
+"""Figures of distilled students: modes, masses, gradients, jumps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +14,12 @@ from dlib.mixtures import Mixture
 from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @in_paper_style
-def modes(panels: Mapping[str, Tensor], mixture: Mixture, within: float = 3.0):
+def modes(panels: Mapping[str, Tensor], mixture: Mixture, within: float = 3.0) -> Figure:
     """Samples (n, 2) of several generators, one panel each: coloured by the mode they lie in,
     grey where they lie in none.
 
@@ -48,7 +52,7 @@ def modes(panels: Mapping[str, Tensor], mixture: Mixture, within: float = 3.0):
 
 
 @in_paper_style
-def ledger(masses: Mapping[str, Tensor], truth: Tensor):
+def ledger(masses: Mapping[str, Tensor], truth: Tensor) -> Figure:
     """The mode ledger: which share of its samples a generator puts into each mode (K,), beside
     the true weights (dashed).
 
@@ -84,7 +88,7 @@ def ledger(masses: Mapping[str, Tensor], truth: Tensor):
 @in_paper_style
 def audit(
     x: Tensor, exact: Mapping[str, Tensor], found: Mapping[str, Tensor], xlabel: str, ylabel: str
-):
+) -> Figure:
     """A gradient audit: exact derivatives as dashed curves over x, what a loss hands on as
     markers.
     """
@@ -100,7 +104,7 @@ def audit(
 
 
 @in_paper_style
-def commutator(panels: Mapping[str, Tensor], lam: Tensor):
+def commutator(panels: Mapping[str, Tensor], lam: Tensor) -> Figure:
     """Heat maps of the flow-map commutator (log scale, dark is small): jump from λ_i, or
     follow the flow to λ_j and jump from there.
 

@@ -1,4 +1,4 @@
-"""Floor 1: the schedules that are formulas: variance preserving, cosine, flow, sub-VP, and two
+"""The schedules that are formulas: variance preserving, cosine, flow, sub-VP, and two
 variance exploding ones.
 """
 

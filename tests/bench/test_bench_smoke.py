@@ -48,7 +48,7 @@ def test_times_report_minimum_median_and_interquartile_range():
 
 
 def test_step_overhead_competitors_do_the_same_work():
-    start = dlib.Draw(0).normal(torch.empty(1, 4, 8, 8))
+    start = dlib.Draw(0).normal((1, 4, 8, 8))
     rounds = step_overhead.rounds(start, lambda x, t: torch.tanh(0.7 * x + t / 1000))
     for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)", "UniPC-2"):
         ours, theirs = rounds[step_overhead.PAIRS[method]]()(), rounds[f"diffusers {method}"]()()

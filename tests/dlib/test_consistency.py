@@ -2,7 +2,6 @@
 guidance, gradients, batches.
 """
 
-import importlib
 import math
 
 import pytest
@@ -26,14 +25,20 @@ from dlib import (
     vp,
 )
 from dlib.grids import pcm_edges
-from dlib.losses import consistency, huber, multistep_consistency, squared, weights, with_omega
+from dlib.losses import (
+    consistency,
+    consistency_losses,
+    huber,
+    multistep_consistency,
+    squared,
+    weights,
+    with_omega,
+)
 from dlib.metrics import order
 from dlib.schedule import CLEAN
 from dlib.solvers import SOLVERS, ddim, heun, solver
 
-# `dlib.losses.consistency` itself is the function
-LOSS = importlib.import_module("dlib.losses.consistency")
-ends = LOSS.ends
+ends = consistency_losses.ends
 X0, LABELS = normals(16, 2), torch.arange(16) % 3
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
 
@@ -578,7 +583,9 @@ def test_the_target_is_constant_even_if_it_is_the_student():
 
 def test_a_target_that_is_not_constant_is_caught(monkeypatch):
     honest = slope(consistency)
-    monkeypatch.setattr(LOSS, "ends", mutant(ends, "torch.no_grad()", "torch.enable_grad()"))
+    monkeypatch.setattr(
+        consistency_losses, "ends", mutant(ends, "torch.no_grad()", "torch.enable_grad()")
+    )
     assert slope(consistency) != pytest.approx(honest, rel=0.1)
 
 
@@ -644,7 +651,7 @@ SLIPS = [
 def test_a_slip_is_caught(monkeypatch, old, new, check):
     check()
     wrong = mutant(ends, old, new)
-    monkeypatch.setattr(LOSS, "ends", wrong)
+    monkeypatch.setattr(consistency_losses, "ends", wrong)
     monkeypatch.setitem(globals(), "ends", wrong)
     with pytest.raises(AssertionError):
         check()

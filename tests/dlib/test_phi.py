@@ -10,7 +10,7 @@ import torch
 from truth import F64, SCHEDULES, mutant, normals
 
 from dlib.solvers import expand_eps, expand_x0, phi
-from dlib.solvers.phi import _series, expm1
+from dlib.solvers.exponential import _series, expm1
 
 POINTS = [
     s * h

@@ -12,8 +12,9 @@ from diffusers import PNDMScheduler
 from PIL import Image
 
 import dlib
-from full_scale.families import sd
+from dlib.losses import frame_times, uniform_times
 from full_scale.data.draws import Draws
+from full_scale.families import sd
 from full_scale.families.tiny import tiny_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ def test_denoiser_calls_the_unet_at_the_trained_index(pipe):
     predicts.
     """
     model, config = sd.denoiser(pipe.unet, pipe.scheduler.config), pipe.scheduler.config
-    x, cond = dlib.Draw(0).normal(torch.empty(2, 4, 8, 8)), sd.encode(pipe, ["a cat", "a bowl"])
+    x, cond = dlib.Draw(0).normal((2, 4, 8, 8)), sd.encode(pipe, ["a cat", "a bowl"])
     with torch.no_grad():
         raw = pipe.unet(x, torch.tensor([499, 499]), encoder_hidden_states=cond["text"]).sample
         said = model(x, model.schedule.at(0.5), cond)
@@ -104,7 +105,7 @@ def test_encode_is_the_pipelines_own_and_warns_of_cut_prompts(eps_pipe):
 
 
 def test_decode_is_the_pipelines_own(eps_pipe):
-    latent = 3 * dlib.Draw(0).normal(torch.empty(4, 8, 8))
+    latent = 3 * dlib.Draw(0).normal((4, 8, 8))
     with torch.no_grad():
         decoded = eps_pipe.vae.decode(latent[None] / eps_pipe.vae.config.scaling_factor).sample
     picture = np.asarray(sd.decode(eps_pipe.vae, latent))
@@ -132,9 +133,18 @@ def test_draws_do_not_depend_on_batch_mates_and_replay():
     assert torch.equal(first[1], alone.normal(like[1])) and torch.equal(
         second[1], alone.normal(like[1])
     )
-    assert torch.equal(replay.normal(like), first) and not torch.equal(first[0], first[1])
-    with pytest.raises(ValueError):
-        draws.normal(torch.empty(2, 5))
+    assert torch.equal(replay.normal((3, 2, 5)), first) and not torch.equal(first[0], first[1])
+    assert torch.equal(replay.normal((3, 2, 5), torch.float64), second.double())
+    for two in ((2, 5), torch.empty(2, 5)):
+        with pytest.raises(ValueError, match="2 values asked of 3 rows"):
+            draws.normal(two)
+
+
+def test_times_of_frames_do_not_depend_on_batch_mates():
+    times = frame_times(uniform_times(), 5)
+    whole = times(Draws(dlib.Draw(seed) for seed in range(4)), 4)
+    half = times(Draws(dlib.Draw(seed) for seed in (2, 3)), 2)
+    assert torch.equal(whole[2:], half) and len(set(whole.flatten().tolist())) == 20
 
 
 def test_tiny_is_reproducible_and_leaves_the_callers_randomness_alone(v_pipe):

@@ -49,7 +49,7 @@ def test_gpu_agrees_with_cpu(solver):
 @torch.no_grad()
 def test_no_host_synchronisation_inside_a_step(solver):
     model, cond, levels = parts("cuda", torch.bfloat16)
-    x = Draws([Draw(0), Draw(1)]).normal(torch.empty(2, 4, 16, 16, device="cuda"))
+    x = Draws([Draw(0), Draw(1)]).normal((2, 4, 16, 16)).cuda()
     # warm-up: libraries load and choose kernels
     for _ in walk(model, x, levels, SOLVERS[solver], cond):
         pass

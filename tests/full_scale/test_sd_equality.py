@@ -17,10 +17,11 @@ from diffusers import (
     TCDScheduler,
 )
 
-from dlib import CLEAN, SOLVERS, Draw, converted, flow, grid, guided, sample
+import dlib
+from dlib import CLEAN, SOLVERS, Draw, converted, flow, guided, sample
+from full_scale.data.draws import Draws
 from full_scale.families import sd
 from full_scale.out.card import edges
-from full_scale.data.draws import Draws
 from full_scale.sampling.latents import latents, stops
 
 OMEGA, SEEDS, PROMPTS, TOLERANCE = 6.5, (3, 11), ["a cat", "a bowl of lemons"], 1e-4
@@ -28,7 +29,7 @@ SHAPE = (4, 8, 8)
 
 
 def start() -> torch.Tensor:
-    return Draws(Draw(seed) for seed in SEEDS).normal(torch.empty(2, *SHAPE))
+    return Draws(Draw(seed) for seed in SEEDS).normal((2, *SHAPE))
 
 
 def theirs(pipe, scheduler, steps: int, x: torch.Tensor | None = None, **more) -> torch.Tensor:
@@ -182,7 +183,7 @@ def test_lambda_grids_differ_only_by_the_rounding_of_time(pipe, spacing, flag):
     With our clock rounded the latents agree, so nothing else differs.
     """
     model, cond = model_of(pipe), sd.encode(pipe, PROMPTS)
-    levels = [*model.schedule.levels(grid(model.schedule, 9, spacing)), CLEAN]
+    levels = [*dlib.levels(model.schedule, 9, spacing), CLEAN]
     peer = theirs(pipe, multistep(pipe, 2, "zero", **{flag: True}), 10, start())
     rounding = replace(model, clock=lambda t: float(round(model.clock(t))))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Floor 5: consistency distillation: two neighbours on a teacher's path must be sent to the
+"""Consistency distillation: two neighbours on a teacher's path must be sent to the
 same point.
 
 One loss for the family. Draw a start t_i on a grid of times and noise the data to it; the
@@ -20,7 +20,7 @@ from dlib._util import Draw, per_sample, require, sent
 from dlib.denoiser import Denoiser, guided
 from dlib.prediction import Prediction
 from dlib.losses import weights
-from dlib.losses.denoising import Batch, Loss
+from dlib.losses.diffusion import Batch, Loss
 from dlib.losses.weights import Weight
 from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule
 from dlib.solvers import Solver, ddim
