@@ -37,7 +37,7 @@ def travel(x: Tensor, a: NoiseLevel, b: NoiseLevel, noise: Tensor) -> Tensor:
 @solver(order=1, noisy=True)
 def lcm(model, x, a, b, memory=None, noise=None, cond=None):
     """Latent consistency sampling, α_b x₀ + σ_b z: the clean prediction with all noise new
-    (Luo et al. 2023, alg. 3).
+    (Luo et al. 2023a, alg. 3).
 
     The last step must not add noise: end the levels with `CLEAN`,
     `[*schedule.levels(grid(schedule, 4, "lcm"))[:-1], CLEAN]`.
