@@ -172,7 +172,8 @@ claim("C03.4", "log q(x_b | x_a, x₀): the library's form − Bayes' rule", in_
 # $$p_\theta(x_b\mid x_a)=\mathcal N\big(\tilde\mu(x_a,x_\theta),\;r\,\tilde vI\big). \label{eq:mv-model}$$
 #
 # The *posterior's variance*, $r=1$, is right if $x_0$ is certain; `ancestral` has it. *β's variance*, $\sigma_{a|b}^2$, has
-# $r=\sigma_a^2/\sigma_b^2$ and is right for $\mathcal N(0,1)$, where $\operatorname{Var}[x_0\mid x_a]=\sigma_a^2$.
+# $r=\sigma_a^2/\sigma_b^2$. On a schedule with $\alpha^2+\sigma^2=1$, as DDPM's is, that is right for $\mathcal N(0,1)$. There
+# $\operatorname{Var}[x_0\mid x_a]=1/(1+\mathrm{SNR}_a)=\sigma_a^2$, and the bracket is $(1+\mathrm{SNR}_b)/(1+\mathrm{SNR}_a)=r$.
 #
 # ## 3.4 What a step costs
 #
@@ -424,31 +425,53 @@ figure(
 # %% [markdown]
 # ## 3.9 What should look wrong here
 #
-# DDPM's last step, to $\sigma_b=0$, adds no noise. Some code forgets. With the posterior's variance nothing changes, since
-# $\tilde v=0$; but β's variance is $\sigma_a^2$ there.
+# DDPM's last step goes to $\sigma_b=0$. There $\tilde v=0$, so the step adds no noise: it returns the mean $x^\star$. Some code adds
+# a noise of β's variance all the same, and that is $\sigma_a^2$ there.
 #
-# *Data: two modes of width 0.02. Ladder: every 50th of DDPM's levels, so the last step starts at $\sigma_a=0.170$. How wide are
-# the modes if the last noise is added? And with all thousand levels, where it starts at $\sigma_a=0.01$?* (The right answer may
-# measure a little over 0.02: a few samples end between the modes.)
+# *Data: two modes of width $c=0.02$. Ladder: every 50th of DDPM's levels, so the last step starts at $\sigma_a=0.170$, or
+# $\kappa_a=0.173$ in units of the data. How wide do the modes come out, without that noise and with it?*
+#
+# Work out the first with a pencil. In $y=x/\alpha$ a noised mode is $\sqrt{c^2+\kappa_a^2}$ wide. Inside a mode the mean is linear,
+# $x^\star=m+\frac{c^2}{c^2+\kappa_a^2}(y-m)$, and so the means are
+#
+# $$\frac{c^2}{c^2+\kappa_a^2}\cdot\sqrt{c^2+\kappa_a^2}=\frac{c^2}{\sqrt{c^2+\kappa_a^2}} \label{eq:mv-last}$$
+#
+# wide. A few samples end between the modes, and they alone would decide a standard deviation. So we measure by the quartiles, which
+# lie 1.349 standard deviations apart on a normal. With 2800 samples in the right mode this has a standard error of 2.2 %, and the
+# bounds allow 10 %.
 
 # %%
 # NBVAL_CHECK_OUTPUT
-narrow = exact(Mixture(line.weights, line.means, torch.full((2,), 0.02)), schedule)
+c = 0.02
+narrow = exact(Mixture(line.weights, line.means, torch.full((2,), c)), schedule)
 few = schedule.levels(torch.arange(1000, 0, -50) / 1000)
 x = sample(narrow, many, [*few, CLEAN], solvers.ancestral, draw=Draw(1))
 noisy = x + few[-1].sigma * Draw(9).normal(x)
-width = lambda x: (x[x > 0] - line.means[1]).square().mean().sqrt()
-claim("C03.15", "20 steps: width of the right mode, 0.02 in the data", width(x), below=0.03)
+quartiles = torch.tensor([0.25, 0.75]).double()
+width = lambda x: x[x > 0].quantile(quartiles).diff().item() / 1.349
+mean_width = c**2 / (c**2 + (few[-1].sigma / few[-1].alpha) ** 2) ** 0.5
+claim(
+    "C03.15",
+    "20 steps: width of the right mode over c²/√(c² + κ_a²)",
+    width(x) / mean_width,
+    between=(0.9, 1.1),
+)
 claim(
     "C03.16",
-    "with noise on the last step: the width over √(0.02² + σ_a²)",
-    width(noisy) / (0.02**2 + few[-1].sigma ** 2) ** 0.5,
+    "with noise on the last step: the width over that of means plus noise",
+    width(noisy) / (mean_width**2 + few[-1].sigma ** 2) ** 0.5,
     between=(0.9, 1.1),
 )
 
 # %% [markdown]
-# $\sqrt{0.02^2+\sigma_a^2}=0.171$: eight times too wide, after twenty perfect steps. With all thousand levels the modes are an
-# eighth too wide, and nobody notices until someone samples with fewer steps.
+# Neither is right. Without the noise the modes come out .0023 wide, almost nine times too narrow. Each sample is the *mean* of all
+# the data that it could have been, and a mean has lost their spread. With the noise they are .170 wide, more than eight times too
+# wide. The right noise is the spread that was lost, $c\kappa_a/\sqrt{c^2+\kappa_a^2}=.0199$. A sampler that knows only means does not
+# know that number.
+#
+# What helps is a last step that starts lower. With all thousand levels it starts at $\sigma_a=.01$, half a mode's width. There
+# \eqref{eq:mv-last} loses only a tenth, and a noise that does not belong there is hard to see. Nobody notices it until someone
+# samples with fewer steps.
 #
 # ## 3.10 In practice
 #

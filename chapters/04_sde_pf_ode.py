@@ -105,6 +105,9 @@ figure(
 # | sub-VP | $-\tfrac12\beta$ | $\beta(1-e^{-2B})$ | $e^{-B/2}$ | $(1-e^{-B})^2$ |
 # | variance exploding, VE | $0$ | $d\sigma^2/dt$ | $1$ | $\sigma_{\min}^2(\sigma_{\max}/\sigma_{\min})^{2t}$ |
 #
+# VE's last entry is not quite what its SDE makes of clean data. That variance is 0 at $t=0$, so it has a $-\sigma_{\min}^2$ more. The paper
+# and the library drop this term: at $t=0$ their data already carry a noise of $\sigma_{\min}$, by default .01.
+#
 # The library computes $g^2$ from $\dot\alpha$ and $\dot\sigma$. Is that the slope of λ? Central differences with $h=10^{-5}$ are good to some
 # $(h/t)^2<10^{-7}$, so a bound of $10^{-6}$ is safe.
 
@@ -228,8 +231,9 @@ claim("C04.4", "noise without its drift: √n · distance to p_t", wrong, above=
 #
 # $$\frac{dy}{d\kappa}=\varepsilon(\alpha y,\kappa). \label{eq:sde-one}$$
 #
-# No $\dot\alpha$, no $\dot\sigma$. And the perfect ε depends on $x$ and its level through $y=x_0+\kappa\varepsilon$ alone. So the data have **one**
-# family of curves $y(\kappa)$. A schedule chooses where on a curve you are at time $t$, and at what scale you see it.
+# No $\dot\alpha$, no $\dot\sigma$. Does ε still know the schedule? The perfect ε is the mean of the noise given $x_t=x$, and that condition
+# says no more than $x_0+\kappa\varepsilon=y$. So ε depends on the pair $(y,\kappa)$ and on nothing else. The data have **one** family of curves
+# $y(\kappa)$. A schedule chooses where on a curve you are at time $t$, and at what scale you see it.
 #
 # To test this, integrate \eqref{eq:sde-ode} from κ = 5 to .05 for each schedule in its own $t$, at a tolerance of $10^{-12}$. `own_clock`
 # gives the levels that the integrator visits, and $x$ at each.

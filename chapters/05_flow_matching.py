@@ -227,8 +227,8 @@ claim(
 #
 # Mind $D$: it is 1 on variance-preserving schedules, and code that forgot it works only there.
 #
-# **Another schedule.** What a network knows depends on $y=x/\alpha=x_0+\kappa\varepsilon$ alone. So ask it at the level of its *own* schedule that has the same κ: there $y$ is the
-# same, and the point is $x'=\frac{\alpha'}\alpha x$, with a prime for the network's own schedule. Its $x_0$ and ε hold unchanged. (`_size` is $\sqrt D$: the code uses $\sqrt{D'/D}$, the same ratio, which survives $\alpha=0$. `.raw` is what a network
+# **Another schedule.** A perfect network answers with the means of $x_0$ and ε, given $y=x/\alpha=x_0+\kappa\varepsilon$. They depend on the pair $(y,\kappa)$ and on nothing else. So ask it at the
+# level of its *own* schedule that has the same κ, and keep $y$: the point there is $x'=\frac{\alpha'}\alpha x$, with a prime for its own schedule. Its $x_0$ and ε hold unchanged. (`_size` is $\sqrt D$: the code uses $\sqrt{D'/D}$, the same ratio, which survives $\alpha=0$. `.raw` is what a network
 # itself said.)
 #
 # Here an ε-model on VP, the variance-preserving schedule, becomes a velocity model on straight paths. The truth needs no table: the mixture's own $\mathbb E[\varepsilon-x_0\mid x]$.

@@ -88,13 +88,15 @@ figure(
 # a **sweep**; repeat it until nothing moves. For an ODE it is Picard's iteration, $x(t)\leftarrow x(1)+\int_1^tf(x(s),s)\,ds$;
 # ParaDiGMS [@shih2023paradigms] brought it to diffusion.
 #
-# Now regroup the sum. Take $\Phi_j(X_j)$ out, and pair each other $\Phi_i(X_i)$ with the guess that it replaces, $X_{i+1}$:
+# Now regroup the sum. Take $\Phi_j(X_j)$ out, and pair each other $\Phi_i(X_i)$ with the guess that it replaces, $X_{i+1}$. The result is this sweep with $A=1$:
 #
 # $$X_{j+1}\leftarrow\Phi_j(X_j)+\sum_{i<j}A_{ji}\big[\Phi_i(X_i)-X_{i+1}\big],\qquad A_{ji}=\frac{s_{j+1}}{s_{i+1}},\quad s=\sqrt{\alpha^2+\sigma^2}. \label{eq:sweep}$$
 #
-# The bracket says how wrong a guess was, and the sum passes it on to all later points. Here the schedule is
-# variance preserving, so $s=1$ and $A=1$; section 9.6 shows what the factor is for. In the library, with one row a point. Tolerance 0
-# means "until nothing moves":
+# The bracket says how wrong a guess was, and the sum passes it on to all later points. The other factor comes from the same sum in another
+# unit. Measure each $X_j$ in $s_j$, the size of $x$ for data of variance 1. Write \eqref{eq:sum} for $X_j/s_j$, regroup it as before and
+# multiply by $s_{j+1}$: now a bracket grows or shrinks on its way as the points do. Our schedule is variance preserving, with $s=1$, and
+# the two sweeps are one. Section 9.6 shows what the factor is for. In the library, with one row a point. Tolerance 0 means "until nothing
+# moves":
 
 # %%
 # NBVAL_CHECK_OUTPUT

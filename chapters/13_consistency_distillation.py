@@ -249,7 +249,7 @@ claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps
 # The price is memory: after new noise you are on another path. Without guidance that does a perfect $f$ no harm: its answers
 # are distributed as data, and with noise as $x_s$ should be. And with guidance? Take the perfect student of a
 # guided ODE: two overlapping classes, $\omega=2$. *One call of it is exact. Are four?* We say no if its distance to the true
-# distribution is twice what sampling leaves the unguided one.
+# distribution, in sliced $W_2$, is twice what sampling leaves the unguided one.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -267,7 +267,7 @@ def four_calls(model, solver=solvers.lcm):
 drift = lambda f: metrics.sliced_w2(four_calls(f), f(other, top, label).x0)
 claim(
     "C13.6",
-    "perfect students, 4 calls: W₂ to their paths' ends, guided over unguided",
+    "perfect students, 4 calls: sliced W₂ to their paths' ends, guided over unguided",
     drift(perfect(pair)) / drift(perfect(classes)),
     above=2,
 )
@@ -452,19 +452,20 @@ claim(
 # next level with the *same noise*, $\alpha x_0+\sigma\varepsilon$. On average that is where the teacher's Euler step ends
 # (exercise 1).
 #
-# Train it with the stop-gradient of \eqref{eq:cd-loss}, and without. *Predict what the second one draws.* (The bar: for
-# Gaussian data of the same spread the samples keep exactly 0.92 of it with the stop-gradient and 0.38 without, by
-# `tests/dlib/test_consistency.py`; 0.65 is in the middle.)
+# Train it on a grid of six steps with the stop-gradient of \eqref{eq:cd-loss}, and without. *Predict what the second one
+# draws.* For Gaussian data of the same spread the answer is known: in the limit the samples keep 0.78 of the spread with the
+# stop-gradient and 0.37 without (`tests/dlib/test_consistency.py`). GMM5 is no Gaussian and 300 updates are no limit. So we
+# allow 0.1 to both sides, a quarter of the difference.
 
 
 # %%
 # NBVAL_CHECK_OUTPUT
 def without_teacher(gradient_through_target):
-    new, times = mlp(), grid(schedule, 17, "karras").float()
+    new, times = mlp(), grid(schedule, 6, "karras").float()
     f = boundary(new, scalings)
 
     def loss(batch, draw):
-        i, eps = draw.integers(17, 256), draw.normal(batch.x0)
+        i, eps = draw.integers(6, 256), draw.normal(batch.x0)
         a, b = schedule.at(times[i], like=eps), schedule.at(times[i + 1], like=eps)
         with torch.set_grad_enabled(gradient_through_target):
             target = f(b.alpha * batch.x0 + b.sigma * eps, b).x0
@@ -475,8 +476,13 @@ def without_teacher(gradient_through_target):
 
 
 stopped, leaky = (without_teacher(flows).std() / truth.std() for flows in (False, True))
-claim("C13.14", "with stop-gradient: the samples' spread over the data's", stopped, above=0.65)
-claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
+claim(
+    "C13.14",
+    "with stop-gradient: the samples' spread over the data's",
+    stopped,
+    between=(0.68, 0.88),
+)
+claim("C13.15", "without stop-gradient: the same", leaky, between=(0.27, 0.47))
 
 # %% [markdown]
 # Given $x_{t_i}$, the target still varies, because $x_0$ does. A gradient through the target lowers that variance by
@@ -484,11 +490,15 @@ claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
 # is *noise in the target*. Towards the teacher's step, which has none, you may let the gradient through: the zero of the
 # loss is still \eqref{eq:perfect}, since the boundary forbids constants (exercise 2).
 #
+# More steps promise more, if you wait. With 17 steps the Gaussian's limit is 0.92, but what is learnt at the clean end has
+# 17 levels to climb. After 300 updates the spread was still 1.15 there; after 600, 1200 and 2400 it was 1.06, 0.94 and 0.93.
+#
 # ## 13.9 In practice
 #
 # - **Start** student and target as the teacher. CD for ImageNet-64: $N=40$, Heun, decay
-#     0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 32 A100-hours at $768^2$ [@luo2023lcm]. Its adapter:
-#     rank 64, learning rate $10^{-4}$, *no average*: fine-tuning takes small steps.
+#     0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 4000 updates at
+#     $768^2$ from a fine-tuned Stable Diffusion 1.5, 32 A100-hours [@luo2023lcm]. Its adapter: rank 64, learning rate
+#     $10^{-4}$, *no average*: fine-tuning takes small steps.
 # - **Calls.** 2 to 8 for LCM; beyond, pictures blur, and 13.5 shows one cause. Guide its adapter at most lightly
 #     ($\omega\le1$): it was trained guided.
 # - **Guidance in PCM.** Guide the teacher's step, $\omega$ from 4 to 5, and the student hardly; or train without, drop a
@@ -526,8 +536,8 @@ claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
 # 1. *(pencil)* $\mathcal N(0,c^2)$, $\alpha=1$: show that an Euler step from $\kappa$ to $\kappa'$ multiplies $y$ by
 #     $(c^2+\kappa\kappa')/(c^2+\kappa^2)$, and that this is also the regression of the noisy neighbour on $y$. So what does a
 #     noisy target cost *with* the stop-gradient?
-# 2. *(code)* Two other students: one distilled with `decay=0`; one trained as in 13.8 without stop-gradient, but towards the
-#     end of the teacher's Heun step, for 800 updates. Predict which is better than 13.4's. Check: one has more than 1.5 times its
+# 2. *(code)* Two other students: one distilled with `decay=0`; one trained as in 13.8 without stop-gradient, but on 17 steps
+#     and towards the end of the teacher's Heun step, for 800 updates. Predict which is better than 13.4's. Check: one has more than 1.5 times its
 #     distance to `truth`, the other less than it.
 # 3. *(code)* Sample 13.5's *perfect* student by DDIM with 4 calls, as PCM is, without new noise. Does it keep to its path?
 #     Check: its distance to `goal` is more than twice that of `phased`.

@@ -99,7 +99,7 @@ def lcm_scalings(
     given).
 
     c_skip = σ_d²/(τ²+σ_d²) and c_out = τ/√(τ²+σ_d²) with τ = 10 × the index above the end,
-    1000 indices to t = 1 on every schedule (Luo et al. 2023, as released: without the factor
+    1000 indices to t = 1 on every schedule (Luo et al. 2023a, as released: without the factor
     σ_d of consistency distillation). At the first trained index, 19, c_skip is 7e-6: a switch,
     which is on at the end alone.
 

@@ -3,8 +3,8 @@ schedule.
 
 Two levels of two schedules are the same noise if their κ = σ/α is. Then y = x/α = x₀ + κε is
 the same too, so the points x differ by a factor, and x₀ and ε do not differ at all. What a
-network knows, it knows on every schedule (Song et al. 2021; Karras et al. 2022): an ε-model on
-a variance-preserving schedule *is* a velocity model on straight paths.
+network knows, it knows on every schedule (Song et al. 2021b; Karras et al. 2022): an ε-model
+on a variance-preserving schedule *is* a velocity model on straight paths.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def _sd_leading(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> 
 
 def _lcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
     """n of the 50 trained indices 19, 39 … 999, evenly from the noisiest (4 steps: 999, 759,
-    499, 259, then 0; Luo et al. 2023).
+    499, 259, then 0; Luo et al. 2023a).
     """
     require(
         n <= 50,

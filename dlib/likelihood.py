@@ -29,7 +29,7 @@ def log_likelihood(
     """(change of log density from b to a, x carried to b): log p_a(x) = change + log p_b(x_b)
     along the PF-ODE, in nats.
 
-    With y = x/α, d log p(y)/dλ = κ α tr ∂ε/∂x (Chen et al. 2018; Song et al. 2021, eq. 39),
+    With y = x/α, d log p(y)/dλ = κ α tr ∂ε/∂x (Chen et al. 2018; Song et al. 2021b, eq. 39),
     solved together with y by DOP853. x: (B, *shape) in float64 at the cleaner level a; b: the
     noisier one, where the density is known, e.g. `normal_log_prob`. probes: None for the exact
     trace, d backward passes a call, or (K, B, *shape) Hutchinson probes v with E vvᵀ = I, held

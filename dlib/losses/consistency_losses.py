@@ -5,7 +5,7 @@ One loss for the family. Draw a start t_i on a grid of times and noise the data 
 teacher walks one solver step to the end t_j; student and target jump, the one from the start,
 the other from the end, to the clean edge of their phase, and are compared there. One phase
 that ends at the clean data is consistency distillation (Song et al. 2023) and latent
-consistency (Luo et al. 2023); M phases are phased consistency models (Wang et al. 2024).
+consistency (Luo et al. 2023a); M phases are phased consistency models (Wang et al. 2024).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def squared(a: Tensor, b: Tensor) -> Tensor:
 
 def huber(c: float = 1e-3) -> Distance:
     """√((a−b)² + c²) − c of each value, averaged over a sample's values: (B,); about |a − b|
-    (Luo et al. 2023, as released).
+    (Luo et al. 2023a, as released).
 
     >>> huber(4.0)(torch.tensor([[3.0, 0.0]]), torch.zeros(1, 2))
     tensor([0.5000])
@@ -135,7 +135,7 @@ def consistency(
     distance: Distance = huber(),
 ) -> Loss:
     """E d(f_θ(x_{t_i}), sg f_θ⁻(x̂_{t_j})), averaged over the batch (Song et al. 2023, eq. 7;
-    Luo et al. 2023; Wang et al. 2024).
+    Luo et al. 2023a; Wang et al. 2024).
 
     student, target: consistency functions; for one phase in their `boundary`, without which a
     constant has no loss. target: the student itself or its moving average. teacher: the

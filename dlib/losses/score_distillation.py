@@ -8,8 +8,8 @@ while the student changes. The vector
 
 is handed to x₀ as its gradient, and reaches the student's weights through x₀ alone. With w =
 α/σ and a perfect fake it is the gradient of KL(p_t ‖ q_t) (Wang et al. 2023, theorem 2; Luo et
-al. 2023, theorem 3.1). Guide the scores by handing in `guided` denoisers. Every function takes
-a batch whose x0 are the student's samples; none of them draws those.
+al. 2023c, theorem 3.1). Guide the scores by handing in `guided` denoisers. Every function
+takes a batch whose x0 are the student's samples; none of them draws those.
 
 The losses' values say nothing: ½‖G‖² is small when the student is right and also when the fake
 has learnt nothing. Look at the metrics instead: `gradient` ‖G‖ a sample; `gap`, the root mean
@@ -50,7 +50,7 @@ def variance(level: NoiseLevel) -> Tensor:
 
 
 def on_x0(level: NoiseLevel) -> Tensor:
-    """w = σ/α, so that G = x₀_fake − x₀_real: Diff-Instruct's code (Luo et al. 2023). Wants t
+    """w = σ/α, so that G = x₀_fake − x₀_real: Diff-Instruct's code (Luo et al. 2023c). Wants t
     away from α = 0.
     """
     return level.sigma / level.alpha

@@ -91,7 +91,7 @@ def diff_instruct(
     sigma_start: float = 1.0,
     fake_steps: int = 1,
 ) -> Recipe:
-    """Diff-Instruct (Luo et al. 2023) in EDM's terms, κ = σ/α. Roles: student, teacher, fake.
+    """Diff-Instruct (Luo et al. 2023c) in EDM's terms, κ = σ/α. Roles: student, teacher, fake.
 
     G = x₀_fake − x₀_real at log κ ~ N(mean, std²), the fake with EDM's weight at the same
     levels. The student answers noise of κ = `sigma_start` (the released CIFAR-10 run has 1).

@@ -108,7 +108,7 @@ class NoiseSchedule:
         return self.derivatives(t) if isinstance(t, Tensor) else _float_rates(self, float(t))
 
     def drift(self, t: float | Tensor) -> float | Tensor:
-        """f/x of the forward SDE dx = f dt + g dw: α̇/α, in 1/time (Song et al. 2021, table
+        """f/x of the forward SDE dx = f dt + g dw: α̇/α, in 1/time (Song et al. 2021b, table
         1). Infinite where α = 0.
         """
         return self.rates(t)[0] / self._positive_alpha(t)

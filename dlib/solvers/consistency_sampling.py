@@ -48,7 +48,7 @@ def lcm(
     cond: Any = None,
 ) -> tuple[Tensor, Any]:
     """Latent consistency sampling, α_b x₀ + σ_b z: the clean prediction with all noise new
-    (Luo et al. 2023, alg. 3).
+    (Luo et al. 2023a, alg. 3).
 
     The last step must not add noise: `levels(schedule, 4, "lcm", end="clean")`.
     """

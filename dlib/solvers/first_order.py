@@ -32,7 +32,7 @@ def euler(
 
 def euler_maruyama(eta: float) -> Solver:
     """Euler–Maruyama for dx = [f x − ½(1+η²) g² s] dt + η g dw, run from noise to data (Song
-    et al. 2021, eq. 6 and 13).
+    et al. 2021b, eq. 6 and 13).
 
     Every η ≥ 0 has the marginals of the forward SDE: 0 is `euler` on the PF-ODE, 1 the reverse
     SDE. The order is the weak one, that of distributions. Steps must be short against 1/g²;
@@ -75,7 +75,8 @@ def ddim(
     noise: Tensor | None = None,
     cond: Any = None,
 ) -> tuple[Tensor, Any]:
-    """DDIM, α_b x₀ + σ_b ε: change the level, keep the rest (Song et al. 2021, eq. 12, η = 0).
+    """DDIM, α_b x₀ + σ_b ε: change the level, keep the rest (Song et al. 2021a, eq. 12,
+    η = 0).
 
     Exact when ε, or x₀, is constant along the path. Also DPM-Solver-1, and Euler in (x/α,
     σ/α).
@@ -98,7 +99,7 @@ def transition(
     """p(x_b | x_a) of the DDIM family: mean α_b x₀ + √(σ_b² − v) ε, variance v = η² σ_b² (1 −
     e^{−2h}).
 
-    η = 1 is DDPM's posterior q(x_b | x_a, x₀), η = 0 is DDIM (Song et al. 2021, eq. 12 and
+    η = 1 is DDPM's posterior q(x_b | x_a, x₀), η = 0 is DDIM (Song et al. 2021a, eq. 12 and
     16).
     """
     h = b.lam - a.lam
