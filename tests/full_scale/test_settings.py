@@ -111,7 +111,7 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
     from full_scale import train
 
     asked = []
-    monkeypatch.setattr(train, "open_family", lambda *given: None)
+    monkeypatch.setattr(train, "open_family", lambda *given: SimpleNamespace(told=False))
     monkeypatch.setattr(
         train,
         "Rows",
@@ -122,7 +122,8 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
     monkeypatch.setattr(train, "Engine", lambda *given: None)
     for method in ("swiftbrush", "finetune"):
         train.open_engine(
-            read([method, "--tiny", "--data", "d"]), SimpleNamespace(device=torch.device("cpu"))
+            read([method, "--tiny", "--data", "d"]),
+            SimpleNamespace(device=torch.device("cpu"), leads=False),
         )
     assert asked == [False, True]
 
