@@ -9,10 +9,13 @@ import torch
 from dlib._util import require
 from full_scale.families.base import Family
 from full_scale.families.sd import StableDiffusion
+from full_scale.families.sdxl import StableDiffusionXL
 from full_scale.families.shapes import Shapes
 from full_scale.families.weights import OtherPipeline
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (StableDiffusion, Shapes)}
+FAMILIES: dict[str, type[Family]] = {
+    family.name: family for family in (StableDiffusion, StableDiffusionXL, Shapes)
+}
 """Every family by name: what `--family` takes."""
 
 
