@@ -1,5 +1,5 @@
-"""The kinds of model: one file a family, registered here. A family touches its own weights and
-pictures; it knows nothing of data folders, runs or commands.
+"""The kinds of model: one file a family, registered here. It knows nothing of data folders, runs
+or commands. Touches the pictures of `sources`.
 """
 
 from __future__ import annotations

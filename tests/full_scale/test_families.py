@@ -156,7 +156,8 @@ class TestEveryFamily:
             any_family.encode_texts(TEXTS),
         )
         with torch.no_grad():
-            opinions = judge(call, any_family.stages(call), x, time, cond)(x, time, cond)
+            heads = judge(any_family.denoiser(), any_family, CPU)
+            opinions = heads.heads(heads.features(x, time, cond))
         assert len(opinions) == 2 and len(any_family.stages(call)) > 1
         try:
             told = any_family.told_omega(call)
