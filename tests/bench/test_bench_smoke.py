@@ -90,7 +90,7 @@ def test_ema_counts_sd15_tensors_and_beats_the_default_peer():
 
 def test_loss_overhead_competitors_make_the_same_calls(tiny_unet):
     """Calls, samples and gradients: a guided teacher on 2B, a target and a student on B each."""
-    from full_scale.families.sd import UNetCall
+    from full_scale.families.unet import UNetCall
 
     model = dlib.Denoiser(
         UNetCall(tiny_unet),

@@ -51,7 +51,7 @@ def test_latents_and_texts_are_what_the_models_say(whole, eps_pipe):
     with torch.no_grad():
         text = eps_pipe.text_encoder(ids).last_hidden_state
     assert (batch.cond["text"] - text).abs().max() < 1e-5
-    assert torch.equal(rows.null["text"], sd.encode(eps_pipe, [""])["text"][0])
+    assert torch.equal(rows.null["text"], sd.StableDiffusion(eps_pipe).encode([""])["text"][0])
     assert rows.captions([3, 0]) == ["a blue square", "a cat"] and rows.table[:][
         "key"
     ].to_pylist() == list("abcde")

@@ -200,6 +200,21 @@ class TestCheck:
         with pytest.raises(ValueError, match="another text encoder of the same shape"):
             Rows(folder).check(families.StableDiffusion(pipe), 1)
 
+    def test_they_are_found_where_the_empty_text_is_zeros_whatever_the_encoder(self, folder):
+        class Zeros(families.StableDiffusion):
+            def null(self, text=""):
+                found = super().null(text)
+                return found if text else {"text": torch.zeros_like(found["text"])}
+
+        rows, pipe = Rows(folder), tiny_pipeline()
+        rows.null = Zeros(pipe).null()
+        rows.check(Zeros(pipe), 1)
+        torch.manual_seed(1)
+        for parameter in pipe.text_encoder.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        with pytest.raises(ValueError, match="its embedding of the caption 'a cat' is at"):
+            rows.check(Zeros(pipe), 1)
+
     def test_fewer_rows_than_a_global_batch(self, folder, family):
         with pytest.raises(
             ValueError,

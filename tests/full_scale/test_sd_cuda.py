@@ -19,9 +19,9 @@ def parts(device: str, dtype: torch.dtype):
     pipe.unet.to(dtype)
     model, cond = (
         sd.denoiser(pipe.unet, pipe.scheduler.config),
-        sd.encode(pipe, ["a cat", "a bowl"]),
+        sd.StableDiffusion(pipe).encode(["a cat", "a bowl"]),
     )
-    null = {name: rows[0] for name, rows in sd.encode(pipe, [""]).items()}
+    null = sd.StableDiffusion(pipe).null()
     return guided(model, 2.0, null), cond, stops(model.schedule, 6, "karras", "clean")
 
 
