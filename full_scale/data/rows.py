@@ -115,6 +115,16 @@ class Rows:
 
     def check(self, family: Family, batch: int) -> None:
         """Raise ValueError unless these data suit a model, a global batch, and what is read."""
+        made = {
+            "pictures": "a source with pictures",
+            "pairs": "rows that keep the seed of their noise",
+            "preferences": "two pictures a row",
+        }
+        require(
+            self.reads in self.holds,
+            f"data {self.folder} hold {' and '.join(sorted(self.holds))} alone, and this method "
+            f"trains on {self.reads}: prepare {made.get(self.reads)}",
+        )
         theirs, ours = self.info["family"], family.identity
         require(
             theirs["family"] == ours["family"],
@@ -141,16 +151,6 @@ class Rows:
                 f"its embedding of {what} is at a relative distance of {far:.2g}; rounding stays "
                 f"below {SAME}. {self._again()}",
             )
-        made = {
-            "pictures": "a source with pictures",
-            "pairs": "them with --pairs",
-            "preferences": "two pictures a row",
-        }
-        require(
-            self.reads in self.holds,
-            f"data {self.folder} hold {' and '.join(sorted(self.holds))} alone, and this method "
-            f"trains on {self.reads}: prepare {made.get(self.reads)}",
-        )
         require(
             len(self) >= batch,
             f"data {self.folder} have {len(self)} rows, fewer than one global batch of {batch}: "
