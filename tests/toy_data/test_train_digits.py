@@ -26,7 +26,7 @@ def trained_loss():
     with pytest.MonkeyPatch.context() as sane:
         teacher = train_digits.train_teacher(STEPS, seed=1)
         # judged by the true loss, whatever it was trained on
-        sane.setattr(LOSS, "parts", dlib.denoiser.parts)
+        sane.setattr(LOSS, "parts", dlib.prediction.parts)
         return denoising_loss(teacher, digits_split()[1], noises=4)
 
 
@@ -37,17 +37,17 @@ def test_training_moves_the_held_out_loss_into_the_range():
 
 
 def flipped_noise(face, level, schedule):
-    a, b = dlib.denoiser.parts(face, level, schedule)
+    a, b = dlib.prediction.parts(face, level, schedule)
     return a, -b
 
 
 def flipped_target(face, level, schedule):
-    a, b = dlib.denoiser.parts(face, level, schedule)
+    a, b = dlib.prediction.parts(face, level, schedule)
     return -a, b
 
 
 def wrong_face(face, level, schedule):
-    return dlib.denoiser.parts("eps", level, schedule)
+    return dlib.prediction.parts("eps", level, schedule)
 
 
 @pytest.mark.parametrize("parts", [flipped_noise, flipped_target, wrong_face])

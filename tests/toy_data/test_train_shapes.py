@@ -24,7 +24,7 @@ def trained_loss(monkeypatch):
     monkeypatch.setattr(train_shapes, "BATCH", BATCH)
     teacher = train_shapes.train_teacher(STEPS, seed=1)
     # judged by the true loss, whatever it was trained on
-    monkeypatch.setattr(LOSS, "parts", dlib.denoiser.parts)
+    monkeypatch.setattr(LOSS, "parts", dlib.prediction.parts)
     return denoising_loss(teacher, asked(128), noises=1)
 
 
@@ -35,17 +35,17 @@ def test_training_moves_the_loss_into_the_range(monkeypatch):
 
 
 def flipped_noise(face, level, schedule):
-    a, b = dlib.denoiser.parts(face, level, schedule)
+    a, b = dlib.prediction.parts(face, level, schedule)
     return a, -b
 
 
 def flipped_target(face, level, schedule):
-    a, b = dlib.denoiser.parts(face, level, schedule)
+    a, b = dlib.prediction.parts(face, level, schedule)
     return -a, b
 
 
 def wrong_face(face, level, schedule):
-    return dlib.denoiser.parts("eps", level, schedule)
+    return dlib.prediction.parts("eps", level, schedule)
 
 
 @pytest.mark.parametrize("parts", [flipped_noise, flipped_target, wrong_face])
