@@ -98,7 +98,9 @@ def test_encode_is_the_pipelines_own_and_warns_of_cut_prompts(eps_pipe):
         torch.equal(sd.encode(eps_pipe, prompts)["text"], want)
         and not sd.encode(eps_pipe, prompts)["text"].requires_grad
     )
-    assert torch.equal(sd.encode(eps_pipe, [""])["text"], empty[:1])
+    # there in a batch of two: equal to rounding
+    alone = sd.encode(eps_pipe, [""])["text"]
+    assert (alone - empty[:1]).abs().max() < 1e-5 * empty.abs().max()
     with pytest.warns(UserWarning, match="prompt of 22 tokens: the text encoder reads 16"):
         sd.encode(eps_pipe, ["cat " * 20])
 
