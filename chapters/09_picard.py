@@ -157,8 +157,8 @@ claim(
 figure(
     plot.sweeps(maps),
     "Left of the dashed diagonal both maps are white, bitwise exact. DDIM's white "
-    "reaches well beyond it and fills the map after 18 sweeps, not 40; the ancestral "
-    "sampler's errors stay longer.",
+    "reaches well beyond it and fills the map in about half of the 40 sweeps; the "
+    "ancestral sampler's errors stay longer.",
     "40 steps, GMM5. Dashed: point $k$ after $k$ sweeps. White: equal bits.",
 )
 
@@ -383,7 +383,7 @@ claim(
 figure(
     plot.sweeps({"in $x$": maps["DDIM"], "in $y$, no factor": in_y}),
     "In y the error grows to thousands in the first sweeps and needs some thirty to "
-    "vanish; in x it falls from the start and is gone after 18.",
+    "vanish; in x it falls from the start and is gone after about half of the 40.",
     "The same 40 DDIM steps in two variables. In $y$ little more is white than promised.",
 )
 

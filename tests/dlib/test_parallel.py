@@ -69,8 +69,8 @@ def test_singular_ends_and_every_schedule(find, schedule):
 
 @EVERY_FINDER
 def test_networks_conditions_guidance_and_pictures(find):
-    """A trained kind of network in float32; its matrix products may depend on the batch in the
-    last digit.
+    """A trained kind of network in float32. Its matrix products may depend on the batch in the
+    last bit, a part of 1e-7 that 24 steps may make larger; values reach 2e6.
     """
     torch.manual_seed(0)
     net = MLP(12, width=32, depth=1, classes=3)
@@ -79,10 +79,9 @@ def test_networks_conditions_guidance_and_pictures(find):
     model = between(guided(plain, 2.0, torch.tensor(NULL)), plain, 0.2, 3.0)
     x, label = Draw(0).normal((5, 3, 2, 2)), torch.tensor([0, 1, 2, 1, 0])
     found = find(model, x, WALK, ddim, tol=0, cond=label)
-    assert (
-        found.x.dtype == torch.float32
-        and rms(found.x, sample(model, x, WALK, ddim, label)) < 1e-4
-    )
+    truth = sample(model, x, WALK, ddim, label)
+    assert found.x.dtype == torch.float32
+    assert rms(found.x, truth) < 1e-5 * truth.abs().max()
 
 
 @EVERY_FINDER

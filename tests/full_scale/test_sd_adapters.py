@@ -100,7 +100,9 @@ def test_encode_is_the_pipelines_own_and_warns_of_cut_prompts(eps_pipe):
         torch.equal(sd.StableDiffusion(eps_pipe).encode(prompts)["text"], want)
         and not sd.StableDiffusion(eps_pipe).encode(prompts)["text"].requires_grad
     )
-    assert torch.equal(sd.StableDiffusion(eps_pipe).encode([""])["text"], empty[:1])
+    # there in a batch of two: equal to rounding
+    alone = sd.StableDiffusion(eps_pipe).encode([""])["text"]
+    assert (alone - empty[:1]).abs().max() < 1e-5 * empty.abs().max()
     with pytest.warns(UserWarning, match="prompt of 22 tokens: the text encoder reads 16"):
         sd.StableDiffusion(eps_pipe).encode_texts(["cat " * 20])
 
