@@ -156,8 +156,8 @@ def consistency(
     >>> times = grid(edm(), 18, "karras")
     >>> batch, every = Batch(torch.ones(4, 2)), times[1:]  # as many phases as steps:
     >>> loss = consistency(model, model, model, batch, Draw(0), times=times, edges=every)
-    >>> loss.value.item()  # the student is asked for the teacher's own step
-    0.0
+    >>> bool(loss.value < 1e-9)  # the student is asked for the teacher's own step
+    True
     """
     both = ends(
         student,
