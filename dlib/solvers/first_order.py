@@ -14,8 +14,8 @@ from dlib.solvers.phi import expm1
 
 @solver(order=1)
 def euler(model, x, a, b, memory=None, noise=None, cond=None):
-    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline that
-    ignores the linear part.
+    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline, which
+    takes the linear part and the schedule's clock κ(t) as they are at the start of the step.
     """
     return x + (b.t - a.t) * model(x, a, cond).velocity, memory
 
