@@ -105,8 +105,9 @@ figure(
 # | sub-VP | $-\tfrac12\beta$ | $\beta(1-e^{-2B})$ | $e^{-B/2}$ | $(1-e^{-B})^2$ |
 # | variance exploding, VE | $0$ | $d\sigma^2/dt$ | $1$ | $\sigma_{\min}^2(\sigma_{\max}/\sigma_{\min})^{2t}$ |
 #
-# VE's last entry is not quite what its SDE makes of clean data. That variance is 0 at $t=0$, so it has a $-\sigma_{\min}^2$ more. The paper
-# and the library drop this term: at $t=0$ their data already carry a noise of $\sigma_{\min}$, by default .01.
+# VE's last entry is not quite what its SDE makes of clean data. That would be $\sigma_{\min}^2(\sigma_{\max}/\sigma_{\min})^{2t}-\sigma_{\min}^2$,
+# which is 0 at $t=0$. The paper and the library drop the last term. So at $t=0$ their data already carry a noise of $\sigma_{\min}$, by default
+# .01.
 #
 # The library computes $g^2$ from $\dot\alpha$ and $\dot\sigma$. Is that the slope of λ? Central differences with $h=10^{-5}$ are good to some
 # $(h/t)^2<10^{-7}$, so a bound of $10^{-6}$ is safe.

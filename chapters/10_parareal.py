@@ -160,8 +160,8 @@ figure(
 #
 # $$T(p,i+1)=\max\big\{T(p-1,i)+J,\;T(p,i)+1\big\}. \label{eq:ready}$$
 #
-# By induction $T(p,i)=i+p(J-1)$ for $i\ge p$. To get start $i+1$ from a start $i\ge p$, both entries of the maximum agree: each is
-# $i+1+p(J-1)$. The diagonal, $i+1=p$, is a case of its own, for there $i<p$. Start $p-1$ has been exact since iteration $p-1$ (section
+# By induction $T(p,i)=i+p(J-1)$ for $i\ge p$. For a start $i+1$ that follows a start $i\ge p$ both entries of the maximum agree: each is
+# $i+1+p(J-1)$. The diagonal, $i+1=p$, is a case of its own, since there $i<p$. Start $p-1$ has been exact since iteration $p-1$ (section
 # 10.2) and does not move again, so $T(p,p-1)=T(p-1,p-1)=(p-1)J$. The entries are $pJ$ and $(p-1)J+1$. The larger is $pJ$, as the formula
 # says. The last start is there after
 #

@@ -453,9 +453,9 @@ claim(
 # (exercise 1).
 #
 # Train it on a grid of six steps with the stop-gradient of \eqref{eq:cd-loss}, and without. *Predict what the second one
-# draws.* For Gaussian data of the same spread the answer is known: in the limit the samples keep 0.78 of the spread with the
-# stop-gradient and 0.37 without (`tests/dlib/test_consistency.py`). GMM5 is no Gaussian and 300 updates are no limit. So we
-# allow 0.1 to both sides, a quarter of the difference.
+# draws.* (The bounds: for Gaussian data of the same spread the answer is known. In the limit the samples keep 0.78 of the spread
+# with the stop-gradient and 0.37 without, by `tests/dlib/test_consistency.py`. GMM5 is no Gaussian and 300 updates are no limit,
+# so we allow 0.1 to both sides, a quarter of the difference.)
 
 
 # %%

@@ -24,8 +24,8 @@ def euler(
     noise: Tensor | None = None,
     cond: Any = None,
 ) -> tuple[Tensor, Any]:
-    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline that
-    ignores the linear part.
+    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline, which
+    takes the linear part and the schedule's clock κ(t) as they are at the start of the step.
     """
     return x + (b.t - a.t) * model(x, a, cond).velocity, memory
 
