@@ -472,7 +472,8 @@ claim(
 # | `denoising(…, weights.eps, times)` | the same function, in `full_scale.train finetune`; other weights by name in its recipe |
 #
 # ```bash
-# python -m full_scale.sample --tiny --prompt "a red circle" --solver ancestral --grid sd_trailing --steps 50
+# python -m full_scale.sample --tiny --prompt "a red circle" \
+#     --solver ancestral --grid sd_trailing --steps 50
 #
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train finetune \
 #     --weights DIR_OR_HUB_ID --data DATA --out runs/finetune
