@@ -242,7 +242,7 @@ SPOILT = [
     ("cut", PAPER, ".cell { width: 9rem; overflow: hidden } .cell code { white-space: pre !important }"),
     ("lies over a list", WIDE, ".cell { margin-left: -9rem !important }"),
     ("the page is", NARROW, "article p { white-space: nowrap }"),
-    ("leaves the page", PAPER, ".equation mjx-container { font-size: 3em !important }"),
+    ("leaves the page", PAPER, ".equation > div > mjx-container { font-size: 3em !important }"),
     ("under the copy button", WIDE, ".md-code__nav { right: 12rem !important }"),
     ("lies over the block before", WIDE, "article > figure { margin-top: -4rem !important }"),
     ("has no number", WIDE, "svg[data-labels] { display: none }"),
