@@ -29,7 +29,7 @@
 # In the code, `levels(n)` are the $n+1$ noise levels of a walk from noise to data, `transition` is the mean and the standard
 # deviation of one step; `walk` and `sample` go step by step.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 from itertools import pairwise

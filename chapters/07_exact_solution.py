@@ -26,7 +26,7 @@
 # collapses on the other. DDIM does not care which it is given: its cloud is the same on both, and a little too narrow.
 # A grey line ties each point to where it should be.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import numpy as np

@@ -14,7 +14,8 @@ from book.site import server
 PAGE = f"chapters/{STEM}.html"
 WORD = "extrapolate"
 LAYOUT = (Path(__file__).parent / "layout.js").read_text(encoding="utf-8")
-WIDE, NARROW, PAPER = ("screen", 1440), ("screen", 360), ("print", 700)
+WIDE, NARROW = ("screen", 1440), ("screen", 360)
+PAPER = ("print", 670)  # A4 between the style sheet's margins
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +180,7 @@ def test_paper_shows_what_is_folded_and_is_white(open_page):
     )
     assert page.locator("article details").count() >= 2
     assert (
-        page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 252, 249)"
+        page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     )
 
 
@@ -239,7 +240,11 @@ SPOILT = [
         ".cell code { white-space: pre !important; overflow: auto !important; width: 9rem }",
     ),
     ("cut", NARROW, ".highlight code { overflow: hidden !important }"),
-    ("cut", PAPER, ".cell { width: 9rem; overflow: hidden } .cell code { white-space: pre !important }"),
+    (
+        "cut",
+        PAPER,
+        ".cell { width: 9rem; overflow: hidden } .cell code { white-space: pre !important }",
+    ),
     ("lies over a list", WIDE, ".cell { margin-left: -9rem !important }"),
     ("the page is", NARROW, "article p { white-space: nowrap }"),
     ("leaves the page", PAPER, ".equation > div > mjx-container { font-size: 3em !important }"),
