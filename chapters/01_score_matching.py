@@ -33,7 +33,7 @@
 # and `CLEAN` is $\sigma=0$. `energy_score(f)` is $-\nabla f$, here the true score. Later, `show` prints the library's own
 # source, and `claim` measures a number against a bound.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 

@@ -28,7 +28,7 @@
 # chapter 1, `exact(mixture, schedule)` is the perfect network, which gives `.score` and `.x0`.
 # A `ladder` is a list of levels, its *rungs*, whose $\sigma$ have a constant ratio.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 

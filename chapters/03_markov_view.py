@@ -29,7 +29,7 @@
 # In the code, `levels(n)` are the $n+1$ noise levels of a walk from noise to data, `transition` is the mean and the standard
 # deviation of one step; `walk` and `sample` go step by step.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 from functools import partial
@@ -497,7 +497,8 @@ claim(
 # | `denoising(…, weights.eps, times)` | the same function, in `full_scale.train finetune`; other weights by name in its recipe |
 #
 # ```bash
-# python -m full_scale.sample --tiny --prompt "a red circle" --solver ancestral --grid sd_trailing --steps 50
+# python -m full_scale.sample --tiny --prompt "a red circle" \
+#     --solver ancestral --grid sd_trailing --steps 50
 #
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train finetune \
 #     --weights DIR_OR_HUB_ID --data DATA --out runs/finetune

@@ -29,7 +29,7 @@
 # five points. The number η says how much noise a sampler adds on the way; grey is the exact density at every time. One sampler is
 # wrong. (In code, a *solver* carries `x` from noise level `a` to the cleaner level `b`, and `walk` gives the state after each step.)
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import torch

@@ -26,7 +26,7 @@
 #
 # The data are two modes on a line, grey is their density at each time, and the network is perfect.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import numpy as np

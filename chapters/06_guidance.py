@@ -28,7 +28,7 @@
 # noise in $x$ given the class $c$, or given nothing, the empty condition $\varnothing$ (`NULL`). The library's `guided` turns the dial to
 # the 7.5 of Stable Diffusion, which counts from 1: our $\omega=6.5$.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 from dataclasses import replace
 from functools import partial

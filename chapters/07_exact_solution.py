@@ -25,7 +25,7 @@
 # noise levels $\sigma$, with $\alpha=1$. Only the *clock* differs, the time $t$ at which each level comes: $\sigma^{1/\rho}$ runs linearly in $t$. With $\rho=7$ the cloud collapses to a spot. With $\rho=1$ the level
 # itself is the time, and the cloud is only a little too narrow. A grey line ties each point to where it should be.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 from functools import partial

@@ -25,7 +25,7 @@
 # network is a formula, and every exact end point is known to ten digits. Both panels start from the same noise and make **12 network calls**. A grey line ties
 # each point to where it should have landed.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 from functools import partial
 import dlib

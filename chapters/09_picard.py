@@ -28,7 +28,7 @@
 # Both panels start from the same noise, and both wait for **12 network calls one after another**. A grey line ties each
 # point to where the exact flow would have carried it.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 from functools import partial

@@ -26,7 +26,7 @@
 # *long* steps are quick and wrong, as the left panel shows. A grey line ties each point to where the 400 steps would have
 # carried it.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 from functools import partial
 from itertools import islice

@@ -30,7 +30,7 @@
 # level `a` to the cleaner `b`; `walk` gives each state. `distil` trains a copy of a network with Adam; a *recipe* names the
 # loss.)
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 from functools import partial
 import dlib

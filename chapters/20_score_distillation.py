@@ -30,7 +30,7 @@
 # (In code, a *recipe* says which networks are trained, and on what loss; `learn` runs one with Adam; `generate` makes samples. The
 # recipes are derived below.)
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it tells torch not to spin
 import copy
 import math

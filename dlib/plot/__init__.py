@@ -10,6 +10,7 @@ a figure.
 
 from dlib.plot.densities import over_density
 from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, PAPER
+from dlib.plot.lines import curves, running_mean
 from dlib.plot.marginals import fans, log_density, one_curve
 from dlib.plot.noise import annealing, bridge, per_lam
 from dlib.plot.parallel import sweeps
@@ -37,6 +38,7 @@ __all__ = [
     "bridge",
     "commutator",
     "convergence",
+    "curves",
     "endpoints",
     "fans",
     "ledger",
@@ -47,6 +49,7 @@ __all__ = [
     "per_lam",
     "pictures",
     "pipeline",
+    "running_mean",
     "score_error",
     "sweeps",
     "trajectories",

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dlib._util import require
 from dlib.mixtures import Mixture
-from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, in_paper_style, numpy
+from dlib.plot.grammar import CYCLE, GREY, INK, MODES, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
+from dlib.plot.lines import curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,21 +86,20 @@ def ledger(masses: Mapping[str, Tensor], truth: Tensor) -> Figure:
     return figure
 
 
-@in_paper_style
 def audit(
     x: Tensor, exact: Mapping[str, Tensor], found: Mapping[str, Tensor], xlabel: str, ylabel: str
 ) -> Figure:
     """A gradient audit: exact derivatives as dashed curves over x, what a loss hands on as
     markers.
     """
-    figure, (ax,) = make_axes(size=(5.6, 3.6))
-    ax.axhline(0, color=GREY, lw=0.8)
-    for name, values in exact.items():
-        ax.plot(numpy(x), numpy(values), "--", color=INK, lw=1.2, label=name)
-    for colour, marker, (name, values) in zip(CYCLE, MARKERS, found.items()):
-        ax.plot(numpy(x), numpy(values), marker, color=colour, ms=5, label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.legend()
+    figure = curves(
+        {},
+        {name: (x, values) for name, values in exact.items()},
+        points={name: (x, values) for name, values in found.items()},
+        xlabel=xlabel,
+        ylabel=ylabel,
+    )
+    figure.axes[0].axhline(0, color=GREY, lw=0.8)
     return figure
 
 
