@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Values = Tensor | Sequence[float]
 Line = tuple[Values, Values]
+EVERY = 24  # up to so many points of a line each have a marker
 
 
 @in_paper_style
@@ -47,8 +48,8 @@ def curves(
     axis round. band: an interval of x, shaded. floor: y below it is shaded as the sampling
     floor. height: in inches, of a figure 5.6 wide.
 
-    Raises ValueError for lengths that do not match, and for what a logarithmic axis cannot
-    show.
+    Raises ValueError for lengths that do not match, more than eight curves, and what a
+    logarithmic axis cannot show.
 
     >>> figure = curves({"error": ([1, 2, 4], [0.4, 0.1, 0.02])}, xlabel="steps",
     ...                 ylabel="RMS error", log="xy")
@@ -56,7 +57,11 @@ def curves(
     'log'
     """
     require(log in ("", "x", "y", "xy"), f"plot.curves: log = {log!r}, wanted '', 'x', 'y', 'xy'")
-    require(bool(lines or points), "plot.curves: no curves given")
+    most = max(len(lines), len(points or {}))
+    require(most > 0, "plot.curves: no curves given")
+    require(
+        most <= len(CYCLE), f"plot.curves: {most} curves, and {len(CYCLE)} colours: draw fewer"
+    )
     figure, (ax,) = axes(size=(5.6, height))
     ax.set(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
     if band is not None:
@@ -67,24 +72,24 @@ def curves(
             ax.plot(*_checked(name, line, log), label=name, **style)
         else:
             ax.axhline(float(line), label=name, **style)
-    for i, (colour, marker, (name, line)) in enumerate(zip(CYCLE, MARKERS, lines.items())):
+    for i, (name, line) in enumerate(lines.items()):
         x, y = _checked(name, line, log)
-        look = {"color": colour, "marker": marker, "ms": 4.5}
+        look = {"color": CYCLE[i], "marker": MARKERS[i], "ms": 4.5}
         if len(y) < len(x):
-            ax.stairs(y, x, color=colour, lw=1.8, baseline=None, label=name)
+            ax.stairs(y, x, color=CYCLE[i], lw=1.8, baseline=None, label=name)
             ax.plot((x[1:] + x[:-1])[::3] / 2, y[::3], ls="", **look)
-        else:
-            step = max(1, len(x) // 8)  # curves that agree have their markers side by side
+        else:  # curves that agree have their markers side by side
+            step = len(x) // 8 if len(x) > EVERY else 1
             ax.plot(x, y, markevery=(i * step // len(lines), step), label=name, **look)
-    for colour, marker, (name, line) in zip(CYCLE, MARKERS, (points or {}).items()):
-        ax.plot(*_checked(name, line, log), marker, color=colour, ms=5, label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel, xlim=xlim, ylim=ylim)
+    for i, (name, line) in enumerate((points or {}).items()):
+        ax.plot(*_checked(name, line, log), MARKERS[i], color=CYCLE[i], ms=5, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if xlim is not None:
+        ax.set_xlim(xlim)
+    if ylim is not None:
+        ax.set_ylim(ylim)
     if floor is not None:
-        bottom = ax.get_ylim()[0]
-        ax.axhspan(bottom, floor, color=FLOOR, alpha=0.6, lw=0)
-        ax.set_ylim(bottom=bottom)
-        label = {"ha": "right", "va": "bottom", "fontsize": 9.5, "color": INK}
-        ax.text(0.99, 0.01, "sampling floor", transform=ax.transAxes, **label)
+        _shade(ax, floor)
     ax.legend()
     return figure
 
@@ -107,6 +112,15 @@ def running_mean(values: Values, over: int = 20) -> tuple[Tensor, Tensor]:
         f"plot.running_mean: a mean over {over} steps of {len(values)}: wanted from 1 to all",
     )
     return torch.arange(over, len(values) + 1), values.unfold(0, over, 1).mean(1)
+
+
+def _shade(ax, floor: float) -> None:
+    """The sampling floor, between what the axis already shows."""
+    ends = ax.get_ylim()
+    ax.axhspan(ends[0], floor, color=FLOOR, alpha=0.6, lw=0)
+    ax.set_ylim(ends)
+    label = {"ha": "right", "va": "bottom", "fontsize": 9.5, "color": INK}
+    ax.text(0.99, 0.01, "sampling floor", transform=ax.transAxes, **label)
 
 
 def _checked(name: str, line: Line, log: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from dlib._util import require
+from dlib.plot.grammar import in_paper_style
 from dlib.plot.lines import curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@in_paper_style
 def bridge(axis: Tensor, log_densities: Mapping[str, Tensor], depth: float = 20.0) -> Figure:
     """log p_σ along a line through the modes, one curve a noise level, each from its own peak
     at 0 down to −depth nats.

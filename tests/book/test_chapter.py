@@ -37,6 +37,8 @@ def test_a_notebook_says_in_its_first_cell_how_to_run_it(tiny):
     assignment = Book(ROOT).assignment("08")
     told = to_notebook(Book(ROOT), assignment).cells[0].source.split("\n\n")[2]
     assert "make lab" not in told and "`make setup`" in told and "`pip install -e .`" in told
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "\nlab: " in makefile and "\nsetup: " in makefile
 
 
 def test_the_header_is_read(tiny):

@@ -50,6 +50,7 @@ def test_the_sampling_floor_lies_under_its_value_and_leaves_the_axis_alone():
     ("lines", "log", "says"),
     [
         ({}, "", "no curves given"),
+        ({str(k): ([1], [k]) for k in range(9)}, "", "9 curves, and 8 colours"),
         ({"a": ([1, 2, 3], [1])}, "", "'a' has x of shape"),
         ({"a": ([1, 2], [[1], [2]])}, "", "'a' has x of shape"),
         ({"a": ([1, 2], [0.5, 0.0])}, "y", "'a' has y = 0, which a logarithmic axis cannot show"),
