@@ -12,7 +12,21 @@ export PYTHONUNBUFFERED := 1
 # An unrelated package is called dlib too: from here, ours comes first.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: help book test test-unit test-notebooks lab run bench full-scale-tiny setup constraints clean
+# Processors round differently in the last bit. A profile makes this one compute like another: MKL without its newer
+# instructions, torch's kernels without vectors, or both. `make test PROFILE=plain` must pass as `make test` does.
+PROFILES := native mkl plain avx2
+SETTINGS_native :=
+SETTINGS_mkl := MKL_CBWR=COMPATIBLE
+SETTINGS_plain := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE
+SETTINGS_avx2 := ATEN_CPU_CAPABILITY=avx2
+PROFILE ?= native
+ifneq ($(words $(PROFILE)) $(filter $(PROFILE),$(PROFILES)),1 $(PROFILE))
+$(error There is no profile "$(PROFILE)". Type PROFILE= and one of: $(PROFILES))
+endif
+$(foreach setting,$(SETTINGS_$(PROFILE)),$(eval export $(setting)))
+
+.NOTPARALLEL:
+.PHONY: help book test lint test-unit test-notebooks lab run bench full-scale-tiny setup constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -20,13 +34,20 @@ help:  ## this list
 book: $(VENV)/.docs  ## build the site from the committed notebooks and serve it on 127.0.0.1 (no torch)
 	$(PY) -m book serve
 
-test: $(VENV)/.all test-unit test-notebooks  ## install everything, run everything
+test: $(VENV)/.all  ## install everything, run everything; PROFILE=mkl, plain or avx2 rounds as other processors do
+	@$(MAKE) --no-print-directory --keep-going lint test-unit test-notebooks
+
+lint: $(VENV)/.all
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
 
 test-unit: $(VENV)/.all
-	$(PY) -m pytest tests -n 2 --dist loadfile --durations=8
+	@echo "profile $(PROFILE) $(SETTINGS_$(PROFILE))"
+	$(PY) -m pytest tests -n 2 --dist loadfile --durations=10
 
 test-notebooks: $(VENV)/.all
-	$(PY) -m pytest --nbval-lax --nbval-cell-timeout 300 -n 2 --dist loadfile chapters
+	@echo "profile $(PROFILE) $(SETTINGS_$(PROFILE))"
+	$(PY) -m pytest --nbval-lax --nbval-cell-timeout 300 --nbval-sanitize-with book/nbval.cfg -n 2 --dist loadfile --durations=10 chapters
 
 lab: $(VENV)/.all  ## open copies of the chapters, in lab/, in JupyterLab; options: make lab LAB="--no-browser --allow-root"
 	@mkdir -p lab && cp -n chapters/*.ipynb lab/ && echo "Copies of the chapters are in lab/; delete one to start it afresh."

@@ -63,8 +63,8 @@ class Job:
     def __post_init__(self):
         config, weight = self.unet.config, next(self.unet.parameters())
         shape = (self.batch, config.in_channels, config.sample_size, config.sample_size)
-        object.__setattr__(self, "x", dlib.Draw(0).normal(torch.empty(shape)).to(weight.device))
-        text = dlib.Draw(1).normal(torch.empty(self.batch, 77, config.cross_attention_dim))
+        object.__setattr__(self, "x", dlib.Draw(0).normal(shape).to(weight.device))
+        text = dlib.Draw(1).normal((self.batch, 77, config.cross_attention_dim))
         object.__setattr__(self, "text", text.to(weight))
 
     def walk(self) -> Iterator[State]:
@@ -82,7 +82,7 @@ class Job:
         """
         schedule = dlib.discrete(dlib.scaled_linear())
         model = dlib.Denoiser(self._net, schedule, "eps", clock=lambda t: 1000 * t - 1)
-        levels = schedule.levels(dlib.grid(schedule, self.steps, "sd_trailing"))
+        levels = dlib.levels(schedule, self.steps, "sd_trailing")
         return (
             model,
             self.x,

@@ -63,10 +63,7 @@ def measure(model: dlib.Denoiser, batch: int, repeats: int) -> dict[str, Times]:
 def rounds(model: dlib.Denoiser, batch: int, width: int = 32) -> dict[str, Round]:
     """Every competitor by name, ready for `interleave`; width: of the text embedding."""
     schedule, draw = model.schedule, dlib.Draw(0)
-    x0, text = (
-        draw.normal(torch.empty(batch, 4, 16, 16)),
-        draw.normal(torch.empty(batch, 16, width)),
-    )
+    x0, text = (draw.normal((batch, 4, 16, 16)), draw.normal((batch, 16, width)))
     null = {"text": torch.zeros(16, width)}
     recipes = {"LCM loss": lcm(schedule, null), "PCM loss, 4 phases": pcm(schedule, null)}
     losses = {

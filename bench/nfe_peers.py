@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import dlib
-from bench.nfe import Curve, Problem, Sampler
+from bench.nfe_curves import Curve, Problem, Sampler
 from bench.timing import progress
 from dlib.metrics import rms, typical
 

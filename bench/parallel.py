@@ -46,9 +46,8 @@ def run(steps: tuple[int, ...] = STEPS, pictures: tuple[int, ...] = (25, 50)) ->
     cases += [(*_shapes(), "ddim", n) for n in pictures]
     rows = []
     for what, model, x, cond, spacing, name, n in progress(cases, "parallel"):
-        levels = model.schedule.levels(
-            dlib.grid(model.schedule, n, spacing, **({"t_min": 1e-2} if spacing == "lam" else {}))
-        )
+        t_min = 1e-2 if spacing == "lam" else None
+        levels = dlib.levels(model.schedule, n, spacing, t_min=t_min)
         rows += _rows(what, model, x, cond, levels, name, n)
     return Report(
         "Sampling in parallel over time",
@@ -79,7 +78,7 @@ def _mixture() -> tuple:
     return (
         "GMM5",
         dlib.exact(gmm5(), dlib.vp()),
-        dlib.Draw(0).normal(torch.empty(64, 2, dtype=torch.float64)),
+        dlib.Draw(0).normal((64, 2), torch.float64),
         None,
         "lam",
     )
@@ -93,7 +92,7 @@ def _shapes() -> tuple:
     return (
         "captioned shapes",
         dlib.guided(shapes_teacher(), 2.0, NULL_TOKENS),
-        dlib.Draw(0).normal(torch.empty(1, 3, SIDE, SIDE)),
+        dlib.Draw(0).normal((1, 3, SIDE, SIDE)),
         cond,
         "sd_trailing",
     )

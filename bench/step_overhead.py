@@ -41,7 +41,7 @@ LCM agree; `dlib euler` steps dx/dt itself, diffusers' Euler steps in σ/α, whi
 
 def run(repeats: int = 200) -> Report:
     """µs a step: minimum, median, IQR and ratio of minima."""
-    start = dlib.Draw(0).normal(torch.empty(1, 4, 64, 64))
+    start = dlib.Draw(0).normal((1, 4, 64, 64))
     still = torch.zeros_like(start)
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -140,9 +140,8 @@ def _dlib(
     model = dlib.Denoiser(
         lambda x, t, cond: net(x, t), schedule, "eps", clock=lambda t: 1000 * t - 1
     )
-    levels = schedule.levels(
-        dlib.grid(schedule, STEPS, "lcm" if solver is dlib.SOLVERS["lcm"] else "sd_trailing")
-    )
+    spacing = "lcm" if solver is dlib.SOLVERS["lcm"] else "sd_trailing"
+    levels = dlib.levels(schedule, STEPS, spacing)
     return lambda: (
         lambda: dlib.sample(model, start, levels, solver, draw=draw() if solver.noisy else None)
     )

@@ -1,20 +1,17 @@
 """API pages of the library, found by looking at its files: one page a public module, in the
-order a reader meets them.
+order of their floors.
 """
 
 import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-READING_ORDER = (
-    "schedule grids mixtures nets lora discrete metrics denoiser conversion boundary solvers "
-    "parallel rollout losses recipes fit plot"
-).split()
+from book.floors import floors
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module to document: its dotted name and the first line of its docstring."""
+    """A module to document: its dotted name and the first paragraph of its docstring."""
 
     name: str
     summary: str
@@ -25,13 +22,13 @@ class Module:
 
 
 def modules(root: Path, package: str = "dlib") -> list[Module]:
-    """Public modules below `package` that have a docstring, in reading order; modules not in
-    that order come last.
+    """Public modules below `package` that have a docstring, lowest floor first; modules without
+    a floor come last.
     """
-    top = root / package
+    top, order = root / package, list(floors(root))
     paths = sorted(
         set(top.rglob("*.py")) - {top / "__init__.py"},
-        key=lambda path: _place(path.relative_to(top)),
+        key=lambda path: _place(path.relative_to(top), order),
     )
     found = (_module(path, root) for path in paths)
     return [
@@ -41,9 +38,9 @@ def modules(root: Path, package: str = "dlib") -> list[Module]:
     ]
 
 
-def _place(path: Path) -> tuple:
+def _place(path: Path, order: list[str]) -> tuple:
     name = path.parts[0].removesuffix(".py")
-    known = READING_ORDER.index(name) if name in READING_ORDER else len(READING_ORDER)
+    known = order.index(name) if name in order else len(order)
     return known, name, path.name != "__init__.py", path.as_posix()
 
 
@@ -53,7 +50,8 @@ def _module(path: Path, root: Path) -> Module | None:
         return None
     parts = path.relative_to(root).with_suffix("").parts
     return Module(
-        ".".join(parts[:-1] if parts[-1] == "__init__" else parts), docstring.splitlines()[0]
+        ".".join(parts[:-1] if parts[-1] == "__init__" else parts),
+        " ".join(docstring.split("\n\n")[0].split()),
     )
 
 

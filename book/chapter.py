@@ -9,6 +9,7 @@ from pathlib import Path
 from book.errors import BookError
 
 _HEADER = {"title": str, "summary": str, "minutes": int, "memory": str, "needs": list}
+FOLD = "fold"  # the only tag: the code of this cell is folded, on the site and in JupyterLab
 _NAME = re.compile(r"(\d\d)_[a-z0-9_]+")
 
 
@@ -100,6 +101,12 @@ def read_chapter(path: Path) -> Chapter:
             f"{place(path)}: the first cell must be Markdown and start with the chapter's "
             "heading, '# …'"
         )
+    for cell in cells:
+        if cell.tags not in ((), (FOLD,)) or (cell.tags and cell.kind != "code"):
+            raise BookError(
+                f"{place(path)}, cell {cell.id} ({cell.first_line}): has the tags "
+                f"{list(cell.tags)}; the press knows one, {FOLD!r}, for code cells"
+            )
     return Chapter(path=path, cells=cells, **header)
 
 

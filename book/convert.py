@@ -4,7 +4,7 @@ same every time.
 
 from dataclasses import replace
 
-from book.chapter import Cell, Chapter
+from book.chapter import FOLD, Cell, Chapter
 from book.errors import Complaints
 from book.library import Book
 from book.references import References, for_notebook, for_site, resolve
@@ -47,13 +47,29 @@ def _resolve_cell(chapter: Chapter, cell: Cell, refs: References, complaints: Co
 
 
 def _with_strip(chapter: Chapter, source: str) -> str:
-    """The first cell with a line under its heading: how long, how much memory, what it needs."""
+    """The first cell with two lines under its heading: how long, how much memory, what it
+    needs; how to run it, also for somebody who has the notebook and nothing else.
+    """
     heading, _, rest = source.partition("\n")
     strip = (
         f"*{chapter.minutes} minutes · {chapter.memory} of memory · needs "
         f"{', '.join(chapter.needs)}*"
     )
-    return f"{heading}\n\n{strip}\n{rest}".rstrip()
+    return f"{heading}\n\n{strip}\n\n*{_how_to_run(chapter)}*\n{rest}".rstrip()
+
+
+def _how_to_run(chapter: Chapter) -> str:
+    here = (
+        "`make setup` and then `.venv/bin/python -m jupyterlab`, in a checkout of the book's "
+        "repository, open this assignment"
+        if chapter.path.parent.name == "assignments"
+        else "`make lab`, in a checkout of the book's repository, opens a copy of this chapter"
+    )
+    return (
+        f"To run it: {here}. A notebook that came alone stops at its first code cell with `No "
+        "module named 'book'`: get the repository and run `pip install -e .` in its folder, "
+        "with the Python of this notebook's kernel."
+    )
 
 
 def to_notebook(book: Book, chapter: Chapter):
@@ -69,4 +85,5 @@ def to_notebook(book: Book, chapter: Chapter):
 
 def _node(v4, cell: Cell):
     make = v4.new_markdown_cell if cell.kind == "markdown" else v4.new_code_cell
-    return make(cell.source, id=cell.id, metadata={"tags": list(cell.tags)} if cell.tags else {})
+    folded = {"tags": [FOLD], "jupyter": {"source_hidden": True}}
+    return make(cell.source, id=cell.id, metadata=folded if FOLD in cell.tags else {})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from book import api
+from book import api, floors
 from book.benchmarks import benchmarks_page
 from book.bibliography import bibliography_page
 from book.errors import BookError, Complaints
@@ -112,6 +112,7 @@ class Pages:
             "picture": self._picture,
             "start": self._start,
             "assignments": self._assignments,
+            "floors": lambda: floors.table(self.book.root),
         }
         if name not in slots:
             raise BookError(

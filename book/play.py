@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from dlib import Draw, exact, grid, metrics, reference, solvers, vp, walk
+import dlib
+from dlib import Draw, exact, metrics, reference, solvers, vp, walk
 from toy_data import gmm5
 
 FILE = Path(__file__).parent / "pages" / "assets" / "play-data.js"
@@ -29,8 +30,8 @@ def data() -> dict:
     """
     mixture, schedule = gmm5(), vp()
     model = exact(mixture, schedule)
-    x = Draw(8).normal(torch.empty(POINTS, 2, dtype=torch.float64))
-    levels = {n: schedule.levels(grid(schedule, n, t_min=1e-2)) for n in STEPS}
+    x = Draw(8).normal((POINTS, 2), torch.float64)
+    levels = {n: dlib.levels(schedule, n, t_min=1e-2) for n in STEPS}
     truth = reference(model, x, levels[4][0], levels[4][-1])
     runs = []
     for name, solver in SOLVERS.items():

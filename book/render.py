@@ -7,7 +7,7 @@ import re
 from html import escape
 from pathlib import Path
 
-from book.chapter import CHECKED, Cell, Chapter
+from book.chapter import CHECKED, FOLD, Cell, Chapter
 from book.convert import site_cells
 from book.library import Book
 from book.references import pieces
@@ -15,6 +15,7 @@ from book.source import source_of
 
 _SHOW = re.compile(r"^show\([^()]*\)\n?", re.MULTILINE)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_IMPORT = re.compile(r"^(?:import|from) ", re.MULTILINE)
 _ITEM = re.compile(r"(?:[-*+]|\d+\.)[ ]")
 _FOLD = re.compile(r"<(details|summary|div|figure|figcaption)(?=[ >])(?![^>]*markdown=)")
 
@@ -62,8 +63,10 @@ class _Page:
             if _facts(output).get("kind") == "source":
                 self.output(output)
         source = _SHOW.sub("", cell.source.removeprefix(CHECKED)).strip("\n")
-        if source and "hide" not in cell.tags:
-            self.blocks.append(fence(source, "python", "cell"))
+        if source:
+            self.blocks.append(
+                folded(source) if FOLD in cell.tags else fence(source, "python", "cell")
+            )
         for output in outputs:
             if _facts(output).get("kind") != "source":
                 self.output(output)
@@ -88,7 +91,8 @@ class _Page:
             '<div class="strip" markdown="1">\n'
             f"<span>**{chapter.minutes}** minutes</span> <span>**{chapter.memory}** of "
             "memory</span>"
-            f" <span class='get'>[notebook]({chapter.stem}.ipynb){{ download }} · "
+            "<span class='get'>[`make lab`](../for/reader.md#run-it) opens it · "
+            f"[notebook]({chapter.stem}.ipynb){{ download }} · "
             f"[source]({chapter.stem}.py){{ download }}</span>"
             f" <span class='needs'>needs {', '.join(chapter.needs)}</span>\n"
             "</div>"
@@ -150,6 +154,19 @@ def fence(text: str, language: str, kind: str, title: str = "") -> str:
     ticks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     title = f' title="{title}"' if title else ""
     return f"{ticks}{{ .{language} .{kind}{title} }}\n{text}\n{ticks}"
+
+
+def folded(source: str) -> str:
+    """A code cell behind its first line, if that is a comment; its outputs are not in here."""
+    first, _, rest = source.partition("\n")
+    if first.startswith("# "):
+        title, source = first.removeprefix("# "), rest.strip("\n")
+    else:
+        title = "Imports and set-up" if _IMPORT.search(source) else "Code"
+    return (
+        f'<details class="fold" markdown="1">\n<summary>{escape(title)}</summary>\n\n'
+        f"{fence(source, 'python', 'cell')}\n\n</details>"
+    )
 
 
 def markdown(text: str) -> str:

@@ -2,8 +2,9 @@
 source.
 
 Each writes what a reader sees into the output's data and what the site needs into the output's
-metadata. nbval compares the data and not the metadata: a claim's measured value may change in
-its last digits, its line may not.
+metadata. nbval compares the data and not the metadata. A claim's line ends with its measured
+value behind `MARK`, and `book/nbval.cfg` has nbval leave out what follows that mark: the value
+may differ on another machine, the rest of the line may not.
 """
 
 import base64
@@ -13,11 +14,13 @@ import math
 import re
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from book.source import fingerprint, source_of
 
 _ID = re.compile(r"C\d\d\.\d+")
+MARK = "▸ measured "  # what follows it, to the end of the line, is not compared
 DENSITY = 1.8  # picture pixels for each pixel of the page: sharp on fine screens
 _claimed: dict[str, str] = {}
 
@@ -28,8 +31,12 @@ def claim(id, statement, value, *, between=None, below=None, above=None):
 
     Exactly one bound: `between=(lo, hi)` (ends included), `below=hi` or `above=lo` (ends
     excluded). `value` is anything that `float()` takes (bool, numpy or torch scalar); NaN and
-    infinity always fail. The output is one line without the measured number, which goes into
-    the output's metadata and from there onto the site.
+    infinity always fail. The output is one line that ends with the measured value to two
+    digits, or to more where two would not keep to the bound (a bound with equal ends has said
+    it already); six digits go into the output's metadata and from there onto the site.
+
+    `statement` and bound are compared on every machine: neither may hold a number that was
+    measured.
 
         claim("C08.2", "DPM-Solver++(2M) has order 2", slope(errors), between=(1.85, 2.15))
     """
@@ -49,6 +56,8 @@ def claim(id, statement, value, *, between=None, below=None, above=None):
             f"{id} does not hold: {statement}. Measured {value:.6g}, wanted {bound}."
         )
     line = f"✓ {id}  {statement}  [{bound}]"
+    if between is None or between[0] != between[1]:
+        line += f"  {MARK}{_short(value, kept)}"
     facts = {"id": id, "statement": statement, "bound": bound, "measured": float(f"{value:.6g}")}
     if between is not None:
         facts["between"] = [float(end) for end in between]
@@ -82,6 +91,19 @@ def _bound(id, between, below, above):
         )
     text = f"exactly {lo:.6g}" if lo == hi else f"between {lo:.6g} and {hi:.6g}"
     return text, lambda value: lo <= value <= hi
+
+
+def _short(value: float, kept: Callable[[float], bool]) -> str:
+    """The value to two digits, or to as many as it takes to see that it keeps to its bound; a
+    whole number as it is.
+    """
+    if value.is_integer():
+        return f"{value:.0f}"
+    for digits in range(2, 7):
+        text = f"{value:#.{digits}g}"
+        if kept(float(text)):
+            break
+    return f"{float(text):.0f}" if "e+" in text else text.rstrip(".")
 
 
 def figure(fig, alt, caption=""):

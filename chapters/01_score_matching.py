@@ -33,7 +33,7 @@
 # and `CLEAN` is $\sigma=0$. `energy_score(f)` is $-\nabla f$, here the true score. Later, `show` prints the library's own
 # source, and `claim` measures a number against a bound.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 
@@ -175,9 +175,10 @@ claim(
 # source of noise less. Which directions? Random signs. Their squares are always 1, so the diagonal of $\nabla s$ is read
 # without any noise; Gaussian $v$ are unbiased too, and noisier. (In code `_quadratic` is $v^\top\nabla s\,v$.)
 #
-# Two exact tests. A function that acts on each coordinate by itself has a diagonal Jacobian: one draw of signs must give ISM.
-# And all four sign vectors of the plane together have a mean $vv^\top$ of exactly $I$: averaged over them, SSM must *be*
-# ISM, whatever the score.
+# Two exact tests. A function that acts on each coordinate by itself has a diagonal Jacobian. For it one draw of signs gives
+# the trace exactly, so SSM-VR must give ISM. SSM need not: its $(v^\top s)^2$ still changes with the signs. And all four sign
+# vectors of the plane together have a mean $vv^\top$ of exactly $I$: averaged over them, SSM too must *be* ISM, whatever the
+# score.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -501,7 +502,7 @@ def flipped(score, batch):
 
 
 c, points = 0.7, Draw(14)
-gauss = lambda step: Batch(c * points.normal(torch.empty(1024, 2)))
+gauss = lambda step: Batch(c * points.normal((1024, 2)))
 right, wrong = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
 train(right, lambda batch, draw: implicit(right, batch), gauss, 300, lr=0.05)
 train(wrong, lambda batch, draw: flipped(wrong, batch), gauss, 300, lr=0.05)
@@ -540,7 +541,7 @@ claim(
 # | this chapter | Stable Diffusion |
 # |---|---|
 # | `exact(mixture, edm())(x, level).score` | `full_scale.families.sd.denoiser(unet, scheduler_config)(x, level, cond).score` |
-# | `denoising_score_matching` at one σ | `dlib.denoising` with `weights.eps` over all levels; no training command in `full_scale` yet |
+# | `denoising_score_matching` at one σ | `dlib.denoising` with `weights.eps` over all levels: `full_scale.train finetune` ([3.10](03_markov_view.ipynb)) |
 # | `implicit`, `sliced`, energies | not used at this scale |
 # | `langevin` on one level | replaced by the solvers of [chapter 8](08_dpm_solver.ipynb): |
 #
@@ -549,8 +550,8 @@ claim(
 # ```
 #
 # **How far up the ladder.** Rung 1: every identity, to nine digits or to known sampling error. Rung 2: one noise level
-# on real digits, against the training set's exact score. Rung 3: the score of Stable Diffusion can be read off and
-# sampled with; training it is not yet part of `full_scale`.
+# on real digits, against the training set's exact score. Rung 3: the score of Stable Diffusion is read off, sampled with
+# and, at all levels, trained by the same functions.
 #
 # ## 1.10 Exercises
 #

@@ -28,13 +28,13 @@
 # chapter 1, `exact(mixture, schedule)` is the perfect network, which gives `.score` and `.x0`.
 # A `ladder` is a list of levels, its *rungs*, whose $\sigma$ have a constant ratio.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 
 import torch
 from dlib import CLEAN, Batch, Denoiser, Draw, Mixture, annealed_langevin, denoising
-from dlib import exact, grid, langevin, metrics, nets, plot, sample, train, ve
+from dlib import exact, langevin, levels, metrics, nets, plot, sample, train, ve
 from dlib.losses import uniform_times, weights
 from toy_data import digits_classifier, digits_split, digits_teacher, gaussian
 from toy_data.digit_scores import digits_frechet
@@ -50,7 +50,7 @@ left = lambda x: (x[:, 0] < 0).double().mean().item()  # the share on the left
 
 def ladder(n, top=20, low=0.1):
     """n geometric noise levels from σ = top down to σ = low."""
-    return schedule.levels(grid(schedule, n - 1, t_max=at(top).t, t_min=at(low).t))
+    return levels(schedule, n - 1, t_max=at(top).t, t_min=at(low).t)
 
 
 # %%
@@ -322,7 +322,7 @@ claim("C02.12", "without σ_L: share in a mode", in_a_mode(0.002 * 0.1**2), belo
 teacher, judge = digits_teacher(), digits_classifier()
 _, (held_out, digit) = digits_split()
 x_T = Draw(0).normal(held_out)
-rungs = lambda n: teacher.schedule.levels(grid(teacher.schedule, n - 1, t_min=0.02))
+rungs = lambda n: levels(teacher.schedule, n - 1, t_min=0.02)
 
 
 def anneal(delta, n):  # two steps a rung, n in all

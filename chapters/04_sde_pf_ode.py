@@ -29,11 +29,11 @@
 # five points. The number η says how much noise a sampler adds on the way; grey is the exact density at every time. One sampler is
 # wrong. (In code, a *solver* carries `x` from noise level `a` to the cleaner level `b`, and `walk` gives the state after each step.)
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import torch
-from dlib import CLEAN, NULL, Draw, Mixture, cosine, exact, flow, grid, log_likelihood
+from dlib import CLEAN, NULL, Draw, Mixture, cosine, exact, flow, levels, log_likelihood
 from dlib import metrics, normal_log_prob, plot, reference, sample, solvers
 from dlib import sub_vp, ve, vp, walk
 from scipy.integrate import solve_ivp
@@ -44,7 +44,7 @@ line = Mixture(
 )
 schedule = vp()
 model = exact(line, schedule)  # the perfect network for these data
-times = lambda n: schedule.levels(grid(schedule, n, "time", t_min=0.01))
+times = lambda n: levels(schedule, n, "time", t_min=0.01)
 
 
 # %%
@@ -104,6 +104,10 @@ figure(
 # | variance preserving, VP | $-\tfrac12\beta$ | $\beta$ | $e^{-B/2}$ | $1-e^{-B}$ |
 # | sub-VP | $-\tfrac12\beta$ | $\beta(1-e^{-2B})$ | $e^{-B/2}$ | $(1-e^{-B})^2$ |
 # | variance exploding, VE | $0$ | $d\sigma^2/dt$ | $1$ | $\sigma_{\min}^2(\sigma_{\max}/\sigma_{\min})^{2t}$ |
+#
+# VE's last entry is not quite what its SDE makes of clean data. That would be $\sigma_{\min}^2(\sigma_{\max}/\sigma_{\min})^{2t}-\sigma_{\min}^2$,
+# which is 0 at $t=0$. The paper and the library drop the last term. So at $t=0$ their data already carry a noise of $\sigma_{\min}$, by default
+# .01.
 #
 # The library computes $g^2$ from $\dot\alpha$ and $\dot\sigma$. Is that the slope of λ? Central differences with $h=10^{-5}$ are good to some
 # $(h/t)^2<10^{-7}$, so a bound of $10^{-6}$ is safe.
@@ -228,14 +232,15 @@ claim("C04.4", "noise without its drift: √n · distance to p_t", wrong, above=
 #
 # $$\frac{dy}{d\kappa}=\varepsilon(\alpha y,\kappa). \label{eq:sde-one}$$
 #
-# No $\dot\alpha$, no $\dot\sigma$. And the perfect ε depends on $x$ and its level through $y=x_0+\kappa\varepsilon$ alone. So the data have **one**
-# family of curves $y(\kappa)$. A schedule chooses where on a curve you are at time $t$, and at what scale you see it.
+# No $\dot\alpha$, no $\dot\sigma$. Does ε still know the schedule? The perfect ε is the mean of the noise given $x_t=x$, and that condition
+# says no more than $x_0+\kappa\varepsilon=y$. So ε depends on the pair $(y,\kappa)$ and on nothing else. The data have **one** family of curves
+# $y(\kappa)$. A schedule chooses where on a curve you are at time $t$, and at what scale you see it.
 #
 # To test this, integrate \eqref{eq:sde-ode} from κ = 5 to .05 for each schedule in its own $t$, at a tolerance of $10^{-12}$. `own_clock`
 # gives the levels that the integrator visits, and $x$ at each.
 
 # %%
-y = 5 * Draw(0).normal(torch.empty(16, 1, dtype=torch.float64))
+y = 5 * Draw(0).normal((16, 1), torch.float64)
 at = lambda s, kappa: s.at_lam(-math.log(kappa))
 
 
@@ -321,14 +326,14 @@ figure(
 
 # %%
 teacher, digit = digits_teacher(), torch.arange(10).repeat_interleave(40)
-steps = [*schedule.levels(grid(schedule, 50, t_min=0.01)), CLEAN]
+steps = [*levels(schedule, 50, t_min=0.01), CLEAN]
 
 
 def draw_digits(x, eta):
     return sample(teacher, x, steps, solvers.sde_dpm_solver_pp(2, eta**2), digit, Draw(6))
 
 
-one_start = Draw(7).normal(torch.empty(10, 1, 8, 8)).repeat_interleave(40, 0)
+one_start = Draw(7).normal((10, 1, 8, 8)).repeat_interleave(40, 0)
 draws = {eta: draw_digits(one_start, eta) for eta in (0, 0.5, 1)}
 rows = {
     f"η = {eta:g}, {name} noise": x[k::40]

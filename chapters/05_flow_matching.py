@@ -26,7 +26,7 @@
 #
 # The data are two modes on a line, grey is their density at each time, and the network is perfect.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
 import numpy as np
@@ -227,8 +227,8 @@ claim(
 #
 # Mind $D$: it is 1 on variance-preserving schedules, and code that forgot it works only there.
 #
-# **Another schedule.** What a network knows depends on $y=x/\alpha=x_0+\kappa\varepsilon$ alone. So ask it at the level of its *own* schedule that has the same κ: there $y$ is the
-# same, and the point is $x'=\frac{\alpha'}\alpha x$, with a prime for the network's own schedule. Its $x_0$ and ε hold unchanged. (`_size` is $\sqrt D$: the code uses $\sqrt{D'/D}$, the same ratio, which survives $\alpha=0$. `.raw` is what a network
+# **Another schedule.** A perfect network answers with the means of $x_0$ and ε, given $y=x/\alpha=x_0+\kappa\varepsilon$. They depend on the pair $(y,\kappa)$ and on nothing else. So ask it at the
+# level of its *own* schedule that has the same κ, and keep $y$: the point there is $x'=\frac{\alpha'}\alpha x$, with a prime for its own schedule. Its $x_0$ and ε hold unchanged. (`_size` is $\sqrt D$: the code uses $\sqrt{D'/D}$, the same ratio, which survives $\alpha=0$. `.raw` is what a network
 # itself said.)
 #
 # Here an ε-model on VP, the variance-preserving schedule, becomes a velocity model on straight paths. The truth needs no table: the mixture's own $\mathbb E[\varepsilon-x_0\mid x]$.
@@ -239,7 +239,7 @@ show(converted)
 mixture = gmm5()  # five modes in the plane
 on_vp = converted(exact(mixture, vp()), vp(), "eps")
 on_flow = converted(on_vp, flow(), "velocity")
-x, level = Draw(1).normal(torch.empty(99, 2, dtype=f64)), flow().at(0.6)
+x, level = Draw(1).normal((99, 2), f64), flow().at(0.6)
 x0, eps = mixture.posterior_means(x, level)  # E[x₀|x], E[ε|x]
 claim(
     "C05.5",
@@ -267,7 +267,7 @@ def end(model, solver, start, label=None):  # y = x/α after ten steps
     return sample(model, path[0].sigma * start, path, solver, label) / path[-1].alpha
 
 
-start = Draw(0).normal(torch.empty(256, 2, dtype=f64))
+start = Draw(0).normal((256, 2), f64)
 by_ddim, by_euler = end(on_vp, solvers.ddim, start), end(on_flow, solvers.euler, start)
 claim(
     "C05.6",
@@ -300,8 +300,8 @@ show(optimal_coupling)
 
 
 def cost(n, d):  # over independent pairs', 2 a coordinate
-    draw, rows = Draw(n), torch.empty(n, d, dtype=f64)
-    pairs = [optimal_coupling(Batch(draw.normal(rows)), draw) for _ in range(8192 // n)]
+    draw = Draw(n)
+    pairs = [optimal_coupling(Batch(draw.normal((n, d), f64)), draw) for _ in range(8192 // n)]
     return sum((b.x0 - b.noise).square().mean().item() for b in pairs) / len(pairs) / 2
 
 
@@ -349,7 +349,7 @@ def trained(couple, seed):
 
 # %%
 # NBVAL_CHECK_OUTPUT
-start, real = Draw(9).normal(torch.empty(2000, 2)), mixture.sample(2000, Draw(8))[0].float()
+start, real = Draw(9).normal((2000, 2)), mixture.sample(2000, Draw(8))[0].float()
 one_step = lambda model: sample(model, start, even(1), solvers.euler).detach()
 alone = [one_step(trained(lambda batch, draw: batch, seed)) for seed in (0, 1, 2)]
 coupled = [one_step(trained(optimal_coupling, seed)) for seed in (0, 1, 2)]
@@ -375,7 +375,7 @@ figure(
 # %%
 # NBVAL_CHECK_OUTPUT
 teacher, digit = digits_teacher(), torch.arange(10)
-start = Draw(3).normal(torch.empty(10, 1, 8, 8))
+start = Draw(3).normal((10, 1, 8, 8))
 by_ddim = end(teacher, solvers.ddim, start, digit)
 by_flow = end(converted(teacher, flow(), "velocity"), solvers.euler, start, digit)
 claim(

@@ -25,23 +25,20 @@
 # network is a formula, and every exact end point is known to ten digits. Both panels start from the same noise and make **12 network calls**. A grey line ties
 # each point to where it should have landed.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
+from functools import partial
+import dlib
 import numpy as np
 import torch
-from dlib import CLEAN, NULL, Draw, exact, grid, guided, metrics, plot
+from dlib import CLEAN, NULL, Draw, exact, guided, metrics, plot
 from dlib import reference, sample, solvers, vp, walk
 from toy_data import digits_teacher, gaussian, gmm5, labelled
 
 schedule, mixture = vp(), gmm5()
 model = exact(mixture, schedule)  # the perfect network for this data
-
-
-def levels(n, spacing="lam"):  # n steps, from t = 1 to t = 0.01
-    return schedule.levels(grid(schedule, n, spacing, t_min=1e-2))
-
-
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+levels = partial(dlib.levels, schedule, t_min=1e-2)  # levels(n): n steps, t = 1 to t = 0.01
+x_T = Draw(0).normal((256, 2), torch.float64)  # noise, at t = 1
 truth = reference(model, x_T, *levels(1))  # the exact end points
 panels = {
     "DDIM, 12 calls": sample(model, x_T, levels(12), solvers.ddim),
@@ -279,8 +276,9 @@ claim(
 
 # %% [markdown]
 # **With guidance.** $\varepsilon^\omega=(1+\omega)\varepsilon(x,c)-\omega\,\varepsilon(x,\varnothing)$ [@ho2022cfg] multiplies the slopes of
-# $\varepsilon$ by up to $1+2\omega$. Now the form matters. Written in $x_\theta$, DPM-Solver-2 is ++(2S) with the change of $x_\theta$ inside the step weighed $e^{h/2}$ times as much (exercise 1).
-# For 6 steps uniform in λ, $h=1.36$, that is 1.47 against .74, where a change linear in λ wants .91. The ε-form shoots over, and guidance magnifies it.
+# $\varepsilon$ by up to $1+2\omega$. Now the form matters. DPM-Solver-2, written in $x_\theta$, is ++(2S) with one other weight (exercise 1). Both see how much $x_\theta$ has changed by the middle of the step. ++(2S) gives
+# this change the weight $1-e^{-h}$, and DPM-Solver-2 gives it $e^{h/2}$ times as much. With six steps ($h=1.36$) that is 0.74 and 1.46. A change linear in λ needs $2\,\bigl(1-(1-e^{-h})/h\bigr)=0.90$. So the ε-form overshoots, and
+# guidance magnifies it.
 #
 # **On which grid.** `lam` is uniform in $\lambda$, `time` in $t$, `karras` in $\kappa^{1/7}$ [@karras2022edm], and `arctan` in
 # $\arctan\sqrt{\kappa/\tfrac12}$, finest around $\kappa=\tfrac12$, where the modes part. Two overlapping classes, $\omega=6.5$
@@ -317,8 +315,8 @@ ratio("C08.18", "++(2M)", "UniPC-3", "arctan", 6, below=0.75)
 ratio("C08.19", "UniPC-3", "++(2M)", "arctan", 12, below=0.33)
 
 # %% [markdown]
-# Read the table along a row: the grid decides as much as the solver. Uniform in $t$ the last step is the longest in $\lambda$, and high orders extrapolate over it.
-# Read it down a column: on `arctan` ++(2M) wins at 6 calls, UniPC-3 from 12 on. The data form rescues *single-step* solvers; for multistep ones it is the other way round here
+# Read the table along a row: the grid decides as much as the solver. Uniform in $t$ the last step is the longest in $\lambda$, and high orders extrapolate over it. On `karras` the steps in λ grow all the way to the data, and at
+# 12 calls all three multistep solvers lose to DDIM there. Read the table down a column: on `arctan` ++(2M) wins at 6 calls, UniPC-3 from 12 on. The data form rescues *single-step* solvers; for multistep ones it is the other way round here
 # (exercise 3). What ++ surely adds: it accepts $\sigma=0$ and $\alpha=0$ at the ends, and pixel models can clip $x_\theta$.
 #
 # ## 8.8 The grid you get without asking
@@ -409,7 +407,7 @@ converges("C08.23", "SDE-++(3M), η = 1: variance", 2, law(solvers.sde_dpm_solve
 # %%
 # NBVAL_CHECK_OUTPUT
 teacher = guided(digits_teacher(), omega=1.0, null=NULL)
-noise, digit = Draw(4).normal(torch.empty(100, 1, 8, 8)), torch.arange(100) % 10
+noise, digit = Draw(4).normal((100, 1, 8, 8)), torch.arange(100) % 10
 
 
 def run(solver, n):

@@ -28,24 +28,26 @@
 # Both panels start from the same noise, and both wait for **12 network calls one after another**. A grey line ties each
 # point to where the exact flow would have carried it.
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import math
+from functools import partial
 from itertools import islice
 
+import dlib
 import torch
 from numpy.polynomial import Polynomial
-from dlib import Draw, Mixture, anderson, exact, grid, guided, metrics
+from dlib import Draw, Mixture, anderson, exact, guided, metrics
 from dlib import picard, plot, reference, sample, solvers, vp, walk
 from dlib.parallel import sweeps
-from dlib.parallel.picard import _summed, _sweeps
+from dlib.parallel.picard_iteration import _summed, _sweeps
 from toy_data import captioned, gmm5, shapes_teacher
 from toy_data.shape_captions import NULL_TOKENS, tokens
 
 schedule, mixture = vp(), gmm5()
 model = exact(mixture, schedule)  # the perfect network for this data
-levels = lambda n: schedule.levels(grid(schedule, n, t_min=1e-2))
-x_T = Draw(0).normal(torch.empty(256, 2, dtype=torch.float64))  # noise, at t = 1
+levels = partial(dlib.levels, schedule, t_min=1e-2)
+x_T = Draw(0).normal((256, 2), torch.float64)  # noise, at t = 1
 truth = reference(model, x_T, *levels(1))  # the flow's end points, at t = 0.01
 
 # %%
@@ -86,13 +88,15 @@ figure(
 # a **sweep**; repeat it until nothing moves. For an ODE it is Picard's iteration, $x(t)\leftarrow x(1)+\int_1^tf(x(s),s)\,ds$;
 # ParaDiGMS [@shih2023paradigms] brought it to diffusion.
 #
-# Now regroup the sum. Take $\Phi_j(X_j)$ out, and pair each other $\Phi_i(X_i)$ with the guess that it replaces, $X_{i+1}$:
+# Now regroup the sum. Take $\Phi_j(X_j)$ out, and pair each other $\Phi_i(X_i)$ with the guess that it replaces, $X_{i+1}$. The result is this sweep with $A=1$:
 #
 # $$X_{j+1}\leftarrow\Phi_j(X_j)+\sum_{i<j}A_{ji}\big[\Phi_i(X_i)-X_{i+1}\big],\qquad A_{ji}=\frac{s_{j+1}}{s_{i+1}},\quad s=\sqrt{\alpha^2+\sigma^2}. \label{eq:sweep}$$
 #
-# The bracket says how wrong a guess was, and the sum passes it on to all later points. Here the schedule is
-# variance preserving, so $s=1$ and $A=1$; section 9.6 shows what the factor is for. In the library, with one row a point. Tolerance 0
-# means "until nothing moves":
+# The bracket says how wrong a guess was, and the sum passes it on to all later points. The other factor comes from the same sum in another
+# unit. Measure each $X_j$ in $s_j$, the size of $x$ for data of variance 1. Write \eqref{eq:sum} for $X_j/s_j$, regroup it as before and
+# multiply by $s_{j+1}$: now a bracket grows or shrinks on its way as the points do. Our schedule is variance preserving, with $s=1$, and
+# the two sweeps are one. Section 9.6 shows what the factor is for. In the library, with one row a point. Tolerance 0 means "until nothing
+# moves":
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -153,8 +157,8 @@ claim(
 figure(
     plot.sweeps(maps),
     "Left of the dashed diagonal both maps are white, bitwise exact. DDIM's white "
-    "reaches well beyond it and fills the map after 18 sweeps, not 40; the ancestral "
-    "sampler's errors stay longer.",
+    "reaches well beyond it and fills the map in about half of the 40 sweeps; the "
+    "ancestral sampler's errors stay longer.",
     "40 steps, GMM5. Dashed: point $k$ after $k$ sweeps. White: equal bits.",
 )
 
@@ -379,7 +383,7 @@ claim(
 figure(
     plot.sweeps({"in $x$": maps["DDIM"], "in $y$, no factor": in_y}),
     "In y the error grows to thousands in the first sweeps and needs some thirty to "
-    "vanish; in x it falls from the start and is gone after 18.",
+    "vanish; in x it falls from the start and is gone after about half of the 40.",
     "The same 40 DDIM steps in two variables. In $y$ little more is white than promised.",
 )
 
@@ -397,8 +401,8 @@ figure(
 # %%
 world = guided(shapes_teacher(), 2.0, NULL_TOKENS)
 text = tokens(captioned(32, seed=1)[1])  # 32 captions
-noise = Draw(1).normal(torch.empty(32, 3, 16, 16))
-stops = world.schedule.levels(grid(world.schedule, 50, "sd_trailing"))
+noise = Draw(1).normal((32, 3, 16, 16))
+stops = dlib.levels(world.schedule, 50, "sd_trailing")
 with torch.no_grad():
     slow = sample(world, noise, stops, cond=text)
     fast = picard(world, noise, stops, window=10, tol=0.1, cond=text)

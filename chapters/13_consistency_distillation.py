@@ -30,15 +30,17 @@
 # level `a` to the cleaner `b`; `walk` gives each state. `distil` trains a copy of a network with Adam; a *recipe* names the
 # loss.)
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
+from functools import partial
+import dlib
 import torch
 from dlib import CLEAN, NULL, Batch, Denoiser, Draw, Loss, boundary, consistency, discrete
 from dlib import edm_boundary, exact, grid, guided, lcm_scalings, metrics, plot, recipes
 from dlib import sample, scaled_linear, solvers, train, walk
 from dlib.losses import multistep_consistency, squared, weights
 from dlib.grids import pcm_edges
-from dlib.losses.consistency import ends, jump
+from dlib.losses.consistency_losses import ends, jump
 from dlib.nets import MLP
 from dlib.rollout import composed
 from toy_data import digit_batches, digits_split, digits_teacher, distil, gaussian, gmm5
@@ -50,7 +52,7 @@ from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
 schedule, mixture = discrete(scaled_linear()), gmm5()
 teacher = exact(mixture, schedule)  # the perfect network of these data
 top, clean = schedule.at(1.0), schedule.at(schedule.t_min)  # the first and the last level
-levels = lambda n, spacing="lam": schedule.levels(grid(schedule, n, spacing))
+levels = partial(dlib.levels, schedule)
 
 
 # %%
@@ -65,7 +67,7 @@ scalings = edm_boundary(schedule, sigma_data=1.0)  # explained in 13.2
 student = boundary(distil(cd, mlp(), teacher, fresh, 800), scalings)
 
 # %%
-x_T = Draw(0).normal(torch.empty(256, 2))
+x_T = Draw(0).normal((256, 2))
 path = list(walk(teacher, x_T.double(), levels(100), solvers.dpm_solver_3))
 truth = path[-1].x / clean.alpha
 one_call = {"one DDIM jump": teacher(x_T, top).x0, "student": student(x_T, top).x0}
@@ -247,25 +249,25 @@ claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps
 # The price is memory: after new noise you are on another path. Without guidance that does a perfect $f$ no harm: its answers
 # are distributed as data, and with noise as $x_s$ should be. And with guidance? Take the perfect student of a
 # guided ODE: two overlapping classes, $\omega=2$. *One call of it is exact. Are four?* We say no if its distance to the true
-# distribution is twice what sampling leaves the unguided one.
+# distribution, in sliced $W_2$, is twice what sampling leaves the unguided one.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 show(solvers.lcm)
 classes, label = exact(labelled(), schedule), torch.arange(4000) % 2
 pair = guided(classes, omega=2.0, null=NULL)
-noise, other = (Draw(seed).normal(torch.empty(4000, 2)) for seed in (0, 6))
+noise, other = (Draw(seed).normal((4000, 2)) for seed in (0, 6))
 perfect = lambda model: composed(model, levels(50), solvers.dpm_solver_pp_2m)
 
 
 def four_calls(model, solver=solvers.lcm):
-    return sample(model, noise, [*levels(4, "lcm")[:-1], CLEAN], solver, label, Draw(2))
+    return sample(model, noise, levels(4, "lcm", end="clean"), solver, label, Draw(2))
 
 
 drift = lambda f: metrics.sliced_w2(four_calls(f), f(other, top, label).x0)
 claim(
     "C13.6",
-    "perfect students, 4 calls: W₂ to their paths' ends, guided over unguided",
+    "perfect students, 4 calls: sliced W₂ to their paths' ends, guided over unguided",
     drift(perfect(pair)) / drift(perfect(classes)),
     above=2,
 )
@@ -377,7 +379,7 @@ fifty, at = grid(digits.schedule, 50, "time"), digits.schedule.levels
 phases = recipes.pcm(digits.schedule, NULL, omega=(1.0, 1.0), spacing="time")
 writer = distil(phases, digits, digits, digit_batches(128, seed=0, drop=0), 250, lr=5e-4)
 
-ink, slow = guided(digits, omega=1.0, null=NULL), at(grid(digits.schedule, 40))
+ink, slow = guided(digits, omega=1.0, null=NULL), dlib.levels(digits.schedule, 40)
 jumps = at([fifty[0], *pcm_edges(fifty, 4)])
 ways = {
     "teacher's ODE, 120 guided calls": (ink, slow, solvers.dpm_solver_3),
@@ -417,7 +419,7 @@ pupil = distil(made, world, world, shape_batches(32, seed=0, drop=0), 100, lr=2e
 
 codes = asked()  # 512 captions
 text = tokens([say(tuple(code)) for code in codes.tolist()])
-grey = Draw(11).normal(torch.empty(len(codes), 3, 16, 16))
+grey = Draw(11).normal((len(codes), 3, 16, 16))
 before, after = (
     boundary(model, lcm_scalings(schedule))(grey, top, text).x0 for model in (world, pupil)
 )
@@ -450,19 +452,20 @@ claim(
 # next level with the *same noise*, $\alpha x_0+\sigma\varepsilon$. On average that is where the teacher's Euler step ends
 # (exercise 1).
 #
-# Train it with the stop-gradient of \eqref{eq:cd-loss}, and without. *Predict what the second one draws.* (The bar: for
-# Gaussian data of the same spread the samples keep exactly 0.92 of it with the stop-gradient and 0.38 without, by
-# `tests/dlib/test_consistency.py`; 0.65 is in the middle.)
+# Train it on a grid of six steps with the stop-gradient of \eqref{eq:cd-loss}, and without. *Predict what the second one
+# draws.* (The bounds: for Gaussian data of the same spread the answer is known. In the limit the samples keep 0.78 of the spread
+# with the stop-gradient and 0.37 without, by `tests/dlib/test_consistency.py`. GMM5 is no Gaussian and 300 updates are no limit,
+# so we allow 0.1 to both sides, a quarter of the difference.)
 
 
 # %%
 # NBVAL_CHECK_OUTPUT
 def without_teacher(gradient_through_target):
-    new, times = mlp(), grid(schedule, 17, "karras").float()
+    new, times = mlp(), grid(schedule, 6, "karras").float()
     f = boundary(new, scalings)
 
     def loss(batch, draw):
-        i, eps = draw.integers(17, 256), draw.normal(batch.x0)
+        i, eps = draw.integers(6, 256), draw.normal(batch.x0)
         a, b = schedule.at(times[i], like=eps), schedule.at(times[i + 1], like=eps)
         with torch.set_grad_enabled(gradient_through_target):
             target = f(b.alpha * batch.x0 + b.sigma * eps, b).x0
@@ -473,8 +476,13 @@ def without_teacher(gradient_through_target):
 
 
 stopped, leaky = (without_teacher(flows).std() / truth.std() for flows in (False, True))
-claim("C13.14", "with stop-gradient: the samples' spread over the data's", stopped, above=0.65)
-claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
+claim(
+    "C13.14",
+    "with stop-gradient: the samples' spread over the data's",
+    stopped,
+    between=(0.68, 0.88),
+)
+claim("C13.15", "without stop-gradient: the same", leaky, between=(0.27, 0.47))
 
 # %% [markdown]
 # Given $x_{t_i}$, the target still varies, because $x_0$ does. A gradient through the target lowers that variance by
@@ -482,11 +490,15 @@ claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
 # is *noise in the target*. Towards the teacher's step, which has none, you may let the gradient through: the zero of the
 # loss is still \eqref{eq:perfect}, since the boundary forbids constants (exercise 2).
 #
+# More steps promise more, if you wait. With 17 steps the Gaussian's limit is 0.92, but what is learnt at the clean end has
+# 17 levels to climb. After 300 updates the spread was still 1.15 there; after 600, 1200 and 2400 it was 1.06, 0.94 and 0.93.
+#
 # ## 13.9 In practice
 #
 # - **Start** student and target as the teacher. CD for ImageNet-64: $N=40$, Heun, decay
-#     0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 32 A100-hours at $768^2$ [@luo2023lcm]. Its adapter:
-#     rank 64, learning rate $10^{-4}$, *no average*: fine-tuning takes small steps.
+#     0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 4000 updates at
+#     $768^2$ from a fine-tuned Stable Diffusion 1.5, 32 A100-hours [@luo2023lcm]. Its adapter: rank 64, learning rate
+#     $10^{-4}$, *no average*: fine-tuning takes small steps.
 # - **Calls.** 2 to 8 for LCM; beyond, pictures blur, and 13.5 shows one cause. Guide its adapter at most lightly
 #     ($\omega\le1$): it was trained guided.
 # - **Guidance in PCM.** Guide the teacher's step, $\omega$ from 4 to 5, and the student hardly; or train without, drop a
@@ -524,8 +536,8 @@ claim("C13.15", "without stop-gradient: the same", leaky, below=0.65)
 # 1. *(pencil)* $\mathcal N(0,c^2)$, $\alpha=1$: show that an Euler step from $\kappa$ to $\kappa'$ multiplies $y$ by
 #     $(c^2+\kappa\kappa')/(c^2+\kappa^2)$, and that this is also the regression of the noisy neighbour on $y$. So what does a
 #     noisy target cost *with* the stop-gradient?
-# 2. *(code)* Two other students: one distilled with `decay=0`; one trained as in 13.8 without stop-gradient, but towards the
-#     end of the teacher's Heun step, for 800 updates. Predict which is better than 13.4's. Check: one has more than 1.5 times its
+# 2. *(code)* Two other students: one distilled with `decay=0`; one trained as in 13.8 without stop-gradient, but on 17 steps
+#     and towards the end of the teacher's Heun step, for 800 updates. Predict which is better than 13.4's. Check: one has more than 1.5 times its
 #     distance to `truth`, the other less than it.
 # 3. *(code)* Sample 13.5's *perfect* student by DDIM with 4 calls, as PCM is, without new noise. Does it keep to its path?
 #     Check: its distance to `goal` is more than twice that of `phased`.

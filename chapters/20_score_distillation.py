@@ -30,7 +30,7 @@
 # (In code, a *recipe* says which networks are trained, and on what loss; `learn` runs one with Adam; `generate` makes samples. The
 # recipes are derived below.)
 
-# %%
+# %% tags=["fold"]
 from book import claim, figure, show  # first: it tells torch not to spin
 import copy
 import math
@@ -39,7 +39,7 @@ from functools import partial
 
 import torch
 from scipy.optimize import minimize
-from dlib import NULL, Batch, Denoiser, Draw, Mixture, Recipe, cosine, exact, fake_score
+from dlib import NULL, Batch, Denoiser, Draw, Mixture, cosine, exact, fake_score
 from dlib import generate, metrics, plot, recipes, sds, twin, vsd
 from dlib.losses.score_distillation import injected, kl
 from dlib.nets import MLP
@@ -49,7 +49,7 @@ from toy_data.digit_scores import digits_floor, digits_variety, sampler_scores
 from toy_data.shape_captions import NULL_TOKENS, say
 from toy_data.shape_scores import asked, draw_shapes, scores, variety
 
-mixture, schedule, noise = gmm5(), cosine(), Draw(9).normal(torch.empty(4000, 2))
+mixture, schedule, noise = gmm5(), cosine(), Draw(9).normal((4000, 2))
 teacher = exact(mixture, schedule)
 plain = {"omega": 0.0, "omega_fake": 0.0}  # no guidance
 
@@ -302,7 +302,8 @@ claim("C20.8", "VSD: share of the samples in any mode", shares["VSD"].sum(), abo
 
 # %%
 # NBVAL_CHECK_OUTPUT
-lazy = Recipe((right.phases[0], replace(right.phases[1], every=10)), right.roles)
+rare = replace(right.phases[1], every=10)
+lazy = replace(right, phases=(right.phases[0], rare))
 stale = mixture.shares(points(lazy, steps=400))
 claim(
     "C20.9",

@@ -19,13 +19,13 @@ from dlib.schedule import (
     ve,
     vp,
 )
-from dlib.grids import grid
+from dlib.grids import grid, levels
 from dlib.mixtures import NULL, Mixture
 from dlib.lora import adapters, load_adapters, merged, twin
 from dlib.denoiser import Denoiser, counted, exact, frozen, guided
 from dlib.prediction import Prediction
 from dlib.conversion import converted
-from dlib.boundary import boundary, edm_boundary, lcm_scalings
+from dlib.boundaries import boundary, edm_boundary, lcm_scalings
 from dlib.guidance import between, rescaled, thresholded
 from dlib.solvers import SOLVERS, annealed_langevin, langevin, reference, sample, transition, walk
 from dlib.likelihood import bound, decoder_nats, log_likelihood, normal_log_prob, step_kl

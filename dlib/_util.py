@@ -1,8 +1,9 @@
-"""Floor 0: the random draws, and the checks that every public border shares."""
+"""The random draws, and the checks that every public border shares."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ class Draw:
     replays it from where it stands.
 
     >>> draw = Draw(0); replay = draw.copy()
-    >>> x = draw.normal(torch.zeros(4, 2))
+    >>> x = draw.normal((4, 2))
     >>> bool((x == replay.normal(torch.zeros(4, 2))).all())
     True
     """
@@ -26,8 +27,21 @@ class Draw:
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)
 
-    def normal(self, like: Tensor) -> Tensor:
-        """Standard normal with the shape, dtype and device of `like`."""
+    def normal(self, like: Tensor | Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """Standard normal with the shape, dtype and device of a tensor; or of a shape, in
+        `dtype` (float32 unless given), on the CPU. The numbers are the same either way.
+
+        >>> Draw(0).normal((256, 2), torch.float64).shape
+        torch.Size([256, 2])
+        """
+        if not isinstance(like, Tensor):
+            noise = torch.randn(_sides(like), generator=self.generator)
+            return noise.to(dtype or torch.float32)
+        require(
+            dtype is None,
+            f"Draw.normal: a tensor has its own dtype, {like.dtype}: leave dtype out, or pass a "
+            f"shape: normal({tuple(like.shape)}, {dtype})",
+        )
         noise = torch.randn(like.shape, generator=self.generator, pin_memory=like.is_cuda)
         # from pinned memory: the copy does not stall the GPU
         return noise.to(like, non_blocking=True)
@@ -47,8 +61,8 @@ class Draw:
         )
 
     def shared(self, high: int) -> int:
-        """One integer uniform on 0 … high−1 for all rows: where a batch is cut into micro-batches
-        and ranks, every part of it draws the same.
+        """One integer uniform on 0 … high−1 for all rows: where a batch is cut into
+        micro-batches and ranks, every part of it draws the same.
         """
         return int(self.integers(high, 1))
 
@@ -57,6 +71,15 @@ class Draw:
         twin = Draw(0)
         twin.generator.set_state(self.generator.get_state())
         return twin
+
+
+def _sides(shape: Sequence[int]) -> tuple[int, ...]:
+    require(
+        isinstance(shape, Sequence) and all(isinstance(side, Integral) for side in shape),
+        f"Draw.normal: got {shape!r}, wanted a tensor or a shape, a tuple of whole numbers: "
+        "normal((256, 2))",
+    )
+    return tuple(shape)
 
 
 def require(ok: bool, message: str) -> None:
@@ -70,6 +93,28 @@ def require(ok: bool, message: str) -> None:
 def per_sample(t: Tensor, like: Tensor) -> Tensor:
     """(B,) → (B, 1, …) so that it broadcasts against `like` (B, *shape)."""
     return t.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def spread(t: Tensor, like: Tensor, per: str) -> Tensor:
+    """Times shaped to broadcast against `like`: one a sample, (B,) → (B, 1, …), or one a
+    frame, (B, F) → (B, F, 1, …). ValueError, saying what to type, for any other shape.
+    """
+    require(per in ("sample", "frame"), f"at: per = {per!r}, wanted 'sample' or 'frame'")
+    axes = 1 if per == "sample" else 2
+    require(
+        like.ndim >= 3 or per == "sample",
+        f"at: x has shape {tuple(like.shape)}, wanted (B, F, …) with values behind the frames: "
+        "for one value a frame, x[:, :, None]",
+    )
+    if t.ndim == axes and t.shape == like.shape[:axes]:
+        return t.reshape(*t.shape, *(1,) * (like.ndim - axes))
+    require(
+        per == "sample" and t.numel() == 1,
+        f"at: times of shape {tuple(t.shape)} for x {tuple(like.shape)}: one a sample is "
+        f"{tuple(like.shape[:1])}; one a frame is {tuple(like.shape[:2])} and wants "
+        "per='frame', e.g. schedule.at(t, like=x, per='frame')",
+    )
+    return t.reshape((1,) * like.ndim)
 
 
 def tensors(cond: Any) -> dict[str, Tensor]:

@@ -1,10 +1,10 @@
-"""Floor 3: one model in another's clothes: a denoiser that predicts another face, on another
+"""One model in another's clothes: a denoiser that predicts another face, on another
 schedule.
 
 Two levels of two schedules are the same noise if their κ = σ/α is. Then y = x/α = x₀ + κε is
 the same too, so the points x differ by a factor, and x₀ and ε do not differ at all. What a
-network knows, it knows on every schedule (Song et al. 2021; Karras et al. 2022): an ε-model on
-a variance-preserving schedule *is* a velocity model on straight paths.
+network knows, it knows on every schedule (Song et al. 2021b; Karras et al. 2022): an ε-model
+on a variance-preserving schedule *is* a velocity model on straight paths.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def converted(model: Denoiser, schedule: NoiseSchedule, predicts: str) -> Denois
     home = model.schedule
 
     def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:
-        level = schedule.at(time, like=x)
+        # the denoiser that asks has seen to it that two axes mean frames
+        level = schedule.at(time, like=x, per="frame" if time.ndim == 2 else "sample")
         if x.device.type == "cpu":  # looking at values would stall an accelerator
             _check(model, schedule, predicts, level)
         twin = level if schedule is home else home.at_lam(level.lam)

@@ -1,4 +1,4 @@
-"""Floor 2: a network together with what it means: one call, one `Prediction`."""
+"""A network together with what it means: one call, one `Prediction`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dlib.schedule import NoiseLevel, NoiseSchedule
 Net = Callable[[Tensor, Tensor, Any], Tensor]
 
 
-def identity(t):
+def identity(t: Any) -> Any:
     """The clock of a network that was trained on t ∈ [0, 1] itself."""
     return t
 
@@ -26,8 +26,9 @@ def identity(t):
 class Denoiser:
     """A network together with what it means. Calling it makes exactly one network call.
 
-    net: (x, time (B,), cond) ↦ raw (B, *shape); any callable. predicts: which face `raw` is.
-    clock: t ∈ [0, 1] ↦ the time the network was trained with (Stable Diffusion: `lambda t:
+    net: (x, time (B,), cond) ↦ raw (B, *shape); any callable. At a level with a time for each
+    frame (`schedule.at(t, like=x, per="frame")`) time is (B, F). predicts: which face `raw`
+    is. clock: t ∈ [0, 1] ↦ the time the network was trained with (Stable Diffusion: `lambda t:
     1000 * t - 1`). The prediction's dtype is x's, promoted to at least float32; autocast is
     the caller's. cond: None, a tensor or a mapping of tensors, batch first.
 
@@ -56,12 +57,7 @@ class Denoiser:
             torch.float64 if x.dtype == torch.float64 else torch.float32,
         )
         if isinstance(time, Tensor):
-            require(
-                time.numel() == len(x),
-                f"Denoiser: {time.numel()} noise levels for x of batch {len(x)}: "
-                "draw one t a sample and pass schedule.at(t, like=x)",
-            )
-            time = time.reshape(-1).to(dtype)
+            time = _times(time, x).to(dtype)
         else:
             time = x.new_full((len(x),), time, dtype=dtype)
         if cond is not None:
@@ -82,6 +78,20 @@ class Denoiser:
         denoisers rewires each.
         """
         return replace(self, net=wire(self.net))
+
+
+def _times(time: Tensor, x: Tensor) -> Tensor:
+    """(B,), or (B, F) at a level with a time for each of several frames."""
+    if time.numel() == len(x):
+        return time.reshape(-1)
+    frames = x.shape[:2]
+    require(
+        x.ndim > 2 and time.shape == (*frames, *(1,) * (x.ndim - 2)),
+        f"Denoiser: {time.numel()} noise levels of shape {tuple(time.shape)} for x "
+        f"{tuple(x.shape)}: draw one t a sample and pass schedule.at(t, like=x), or one a frame "
+        "and schedule.at(t, like=x, per='frame')",
+    )
+    return time.reshape(frames)
 
 
 def _check_cond(cond: Any, x: Tensor) -> None:

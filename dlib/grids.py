@@ -1,19 +1,49 @@
-"""Floor 1: where a sampler stops on its way from noise to data."""
+"""Where a sampler stops on its way from noise to data."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dlib._util import require
+from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule
 
-if TYPE_CHECKING:
-    from dlib.schedule import NoiseSchedule
+
+def levels(
+    schedule: NoiseSchedule,
+    n: int,
+    spacing: str = "lam",
+    end: str = "grid",
+    t_max: float = 1.0,
+    t_min: float | None = None,
+) -> list[NoiseLevel]:
+    """The n + 1 noise levels of a walk of n steps, noise first: what `sample` is given.
+
+    They are those of `grid`, which says what spacing, t_max and t_min are. Times of your own
+    become levels by `schedule.levels(times)`.
+
+    end: `grid`, the walk ends at the grid's last level, where some noise may be left; `clean`,
+    that level is replaced by `CLEAN`, σ = 0, which is reached by denoising. Both cost n steps.
+    Where the grid's last step is long in λ, as in Stable Diffusion's time grids with few
+    steps, `clean` takes it at first order, and a multistep solver does not overshoot there.
+    diffusers calls the two `final_sigmas_type` `sigma_min` and `zero`.
+
+    >>> from dlib.schedule import vp
+    >>> [round(level.t, 3) for level in levels(vp(), 2, "time", t_min=0.5)]
+    [1.0, 0.75, 0.5]
+    >>> levels(vp(), 2, end="clean")[-1] is CLEAN
+    True
+    """
+    require(
+        end in ("grid", "clean"),
+        f"levels: end = {end!r}, wanted 'grid' (the grid's last level) or 'clean' (σ = 0)",
+    )
+    stops = schedule.levels(grid(schedule, n, spacing, t_max, t_min))
+    return [*stops[:-1], CLEAN] if end == "clean" else stops
 
 
 def grid(
@@ -28,10 +58,12 @@ def grid(
     spacing: `lam` uniform in half-log-SNR · `time` uniform in t · `karras` uniform in κ^{1/7}
     (Karras et al. 2022, eq. 5) · `arctan` uniform in arctan √(κ/½), which is finest where
     modes are decided · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's
-    schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases, all
-    ending at index 0 (they need a `discrete` schedule and take no `t_max`/`t_min`). t_min
-    defaults to the schedule's clean end, or 1e-3 where σ would be 0 there; for a step to σ = 0
-    append `CLEAN` to the levels.
+    schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases. These
+    four count a `discrete` schedule's trained indices and end at index 0; a schedule that is a
+    formula is read as the 1000 indices that the methods' papers count in, index n at t =
+    (n+1)/1000, as Stable Diffusion 3's flow is; they take no t_max and t_min. t_min defaults
+    to the schedule's clean end, or 1e-3 where σ would be 0 there. `levels` turns the times
+    into noise levels.
 
     >>> from dlib.schedule import vp
     >>> grid(vp(), 2, "time", t_min=0.5).tolist()
@@ -45,7 +77,7 @@ def grid(
         isinstance(n, Integral) and n >= 1, f"grid: n = {n!r} steps, wanted a whole number ≥ 1"
     )
     schedule.at(t_max)  # names a time outside [0, 1]
-    if spacing in LADDER:
+    if spacing in INDEXED:
         require(
             t_max == 1.0 and t_min is None,
             f"grid: {spacing} has fixed ends; leave t_max and t_min out, or use 'time'",
@@ -83,8 +115,8 @@ def _ends(schedule: NoiseSchedule, t_max: float, t_min: float) -> tuple[float, f
     )
     require(
         clean.sigma > 0,
-        f"grid: λ = ∞ at t_min = {t_min:g} on {schedule.name} (σ = 0): use t_min=1e-3 and "
-        "append CLEAN",
+        f"grid: λ = ∞ at t_min = {t_min:g} on {schedule.name} (σ = 0): use t_min=1e-3, and "
+        "levels(…, end='clean') for a last step to σ = 0",
     )
     return noisy.lam, clean.lam
 
@@ -116,12 +148,7 @@ def _arctan(
 
 
 def _indices(schedule: NoiseSchedule, n: int, index: Callable[[Tensor, int], Tensor]) -> Tensor:
-    require(
-        schedule.name == "discrete",
-        f"grid: {', '.join(LADDER)} need a discrete schedule, not {schedule.name}: use 'lam' "
-        "or 'time'",
-    )
-    total = round(1 / schedule.t_min)
+    total = schedule.ladder or INDICES
     places = torch.cat(
         [index(torch.arange(n, dtype=torch.float64), total), torch.zeros(1, dtype=torch.float64)]
     )
@@ -149,13 +176,13 @@ def _sd_leading(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> 
 
 def _lcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
     """n of the 50 trained indices 19, 39 … 999, evenly from the noisiest (4 steps: 999, 759,
-    499, 259, then 0; Luo et al. 2023).
+    499, 259, then 0; Luo et al. 2023a).
     """
     require(
         n <= 50,
         f"grid: {n} steps, but latent consistency models are trained on 50 indices: use n ≤ 50",
     )
-    total = round(1 / schedule.t_min) if schedule.name == "discrete" else 50
+    total = schedule.ladder or INDICES
     require(
         total >= 50,
         f"grid: lcm wants a ladder of at least 50 indices, not {total}: use sd_trailing",
@@ -181,8 +208,10 @@ SPACINGS = {
     "lcm": _lcm,
     "pcm": _pcm,
 }
-LADDER = ("sd_trailing", "sd_leading", "lcm", "pcm")
-"""The spacings of a trained ladder's indices, which need a `discrete` schedule."""
+INDEXED = ("sd_trailing", "sd_leading", "lcm", "pcm")
+"""The spacings that count indices."""
+INDICES = 1000
+"""How many indices a schedule has that is a formula and not a trained ladder."""
 
 
 def pcm_edges(times: Tensor, phases: int) -> Tensor:

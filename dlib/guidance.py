@@ -1,4 +1,4 @@
-"""Floor 3: guidance that is more than one number: limited to some noise levels, rescaled,
+"""Guidance that is more than one number: limited to some noise levels, rescaled,
 thresholded.
 """
 

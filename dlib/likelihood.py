@@ -1,4 +1,4 @@
-"""Floor 4: how probable a point is under a denoiser: exactly, along the probability-flow ODE,
+"""How probable a point is under a denoiser: exactly, along the probability-flow ODE,
 or bounded, by DDPM's chain.
 """
 
@@ -29,7 +29,7 @@ def log_likelihood(
     """(change of log density from b to a, x carried to b): log p_a(x) = change + log p_b(x_b)
     along the PF-ODE, in nats.
 
-    With y = x/α, d log p(y)/dλ = κ α tr ∂ε/∂x (Chen et al. 2018; Song et al. 2021, eq. 39),
+    With y = x/α, d log p(y)/dλ = κ α tr ∂ε/∂x (Chen et al. 2018; Song et al. 2021b, eq. 39),
     solved together with y by DOP853. x: (B, *shape) in float64 at the cleaner level a; b: the
     noisier one, where the density is known, e.g. `normal_log_prob`. probes: None for the exact
     trace, d backward passes a call, or (K, B, *shape) Hutchinson probes v with E vvᵀ = I, held
@@ -38,18 +38,7 @@ def log_likelihood(
     """
     from scipy.integrate import solve_ivp
 
-    require(x.dtype == torch.float64, f"log_likelihood: x is {x.dtype}; wanted x.double()")
-    require(
-        a.lam > b.lam and min(a.alpha, a.sigma, b.alpha, b.sigma) > 0,
-        f"log_likelihood: λ runs from {a.lam:g} to {b.lam:g}: a must be the cleaner level, and "
-        "both must be finite: e.g. schedule.at(1e-3), schedule.at(1.0)",
-    )
-    require(
-        probes is None or probes.shape[1:] == x.shape,
-        "log_likelihood: probes have shape "
-        f"{tuple(probes.shape) if probes is not None else None}, wanted (K, "
-        f"{', '.join(map(str, x.shape))})",
-    )
+    _check_path(x, a, b, probes)
 
     def slope(lam: float, state: np.ndarray) -> np.ndarray:
         level = model.schedule.at_lam(float(lam))
@@ -73,6 +62,21 @@ def log_likelihood(
     # from the density of y to that of x, at both ends
     volume = x[0].numel() * math.log(b.alpha / a.alpha)
     return volume - end[x.numel() :], b.alpha * end[: x.numel()].reshape(x.shape)
+
+
+def _check_path(x: Tensor, a: NoiseLevel, b: NoiseLevel, probes: Tensor | None) -> None:
+    require(x.dtype == torch.float64, f"log_likelihood: x is {x.dtype}; wanted x.double()")
+    require(
+        a.lam > b.lam and min(a.alpha, a.sigma, b.alpha, b.sigma) > 0,
+        f"log_likelihood: λ runs from {a.lam:g} to {b.lam:g}: a must be the cleaner level, and "
+        "both must be finite: e.g. schedule.at(1e-3), schedule.at(1.0)",
+    )
+    require(
+        probes is None or probes.shape[1:] == x.shape,
+        "log_likelihood: probes have shape "
+        f"{tuple(probes.shape) if probes is not None else None}, wanted (K, "
+        f"{', '.join(map(str, x.shape))})",
+    )
 
 
 def _trace(y: Tensor, x: Tensor, probes: Tensor | None) -> Tensor:
@@ -167,8 +171,8 @@ def bound(
     require(
         len(levels) >= 2
         and all(isinstance(level.t, float) and level.sigma > 0 for level in levels),
-        "bound: levels must be two or more noise levels of floats with σ > 0: use "
-        "schedule.levels(grid)",
+        "bound: levels must be two or more noise levels of floats with σ > 0: pass "
+        "levels(schedule, n)",
     )
     first, last, d = levels[0], levels[-1], x0[0].numel()
     size = x0.flatten(1).square().sum(1).mean()

@@ -1,4 +1,4 @@
-"""Floor 1: low-rank adapters (LoRA), and twins: networks that share one base and differ in
+"""Low-rank adapters (LoRA), and twins: networks that share one base and differ in
 their adapters.
 
 A method that trains a student and a fake score next to a frozen teacher needs three networks

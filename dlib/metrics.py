@@ -1,15 +1,21 @@
-"""Floor 1: how far off a sampler is. Every metric of samples comes with its noise floor: what
+"""How far off a sampler is. Every metric of samples comes with its noise floor: what
 perfect samples score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dlib._util import Draw, require
+
+if TYPE_CHECKING:
+    from dlib.denoiser import Denoiser
+    from dlib.schedule import NoiseLevel
+    from dlib.solvers import Solver
 
 
 def rms(x: Tensor, y: Tensor) -> float:
@@ -48,7 +54,9 @@ def order(errors: Mapping[int, float]) -> float:
     return -(((n - n.mean()) * (e - e.mean())).sum() / (n - n.mean()).square().sum()).item()
 
 
-def variance(model, levels: Sequence, solver, start: float) -> float:
+def variance(
+    model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver, start: float
+) -> float:
     """Variance at levels[-1] of what a solver makes of N(0, start) at levels[0]; nothing is
     sampled.
 
@@ -91,7 +99,7 @@ def sliced_w2(x: Tensor, y: Tensor, directions: int = 256) -> float:
     )
     x, y = x.double().flatten(1), y.double().flatten(1)
     u = torch.nn.functional.normalize(
-        Draw(0).normal(torch.empty(x.shape[1], directions, dtype=x.dtype)), dim=0
+        Draw(0).normal((x.shape[1], directions), x.dtype), dim=0
     ).to(x)
     projected = ((u.T @ points.T).sort(1).values for points in (x, y))
     return torch.sub(*projected).square().mean().sqrt().item()

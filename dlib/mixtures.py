@@ -1,4 +1,4 @@
-"""Floor 1: Gaussian mixtures, the book's exact truth.
+"""Gaussian mixtures, the book's exact truth.
 
 For data p₀ = Σ_k w_k N(μ_k, S_k² I) every marginal p_t of x_t = α x₀ + σ ε is again a mixture,
 with means α μ_k and variances v_k = α² S_k² + σ². So its density, its score, the posterior of
@@ -9,6 +9,7 @@ formula), and a sampler's error can be measured instead of judged.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,8 @@ class Mixture:
     Methods take x (B, d), a noise level of floats or (B, 1) tensors, and an optional label
     (B,) whose entry `NULL` (−1) means the whole mixture.
 
-    >>> ring = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.1]))
-    >>> x0, label = ring.sample(5, Draw(0))
+    >>> pair = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.1))
+    >>> x0, label = pair.sample(5, Draw(0))
     >>> x0.shape, label.shape
     (torch.Size([5, 1]), torch.Size([5]))
     """
@@ -99,9 +100,11 @@ class Mixture:
         _, centred, variance, _, _ = self._components(x, level, None)
         return torch.special.ndtr(centred[:, :, 0] / variance.sqrt()) @ self.weights.to(x)
 
-    def log_tilted(self, x: Tensor, level: NoiseLevel, label: Tensor, omega: float) -> Tensor:
-        """(1+ω) log p_t(x|c) − ω log p_t(x): unnormalised; its gradient is the guided score
-        (Ho & Salimans 2022).
+    def log_guidance_tilt(
+        self, x: Tensor, level: NoiseLevel, label: Tensor, omega: float
+    ) -> Tensor:
+        """(1+ω) log p_t(x|c) − ω log p_t(x), the unnormalised log density of the guidance
+        tilt: (B,). Its gradient is the guided score (Ho & Salimans 2022).
         """
         return (1 + omega) * self.log_prob(x, level, label) - omega * self.log_prob(x, level)
 
@@ -114,11 +117,11 @@ class Mixture:
         ) @ self.weights.to(x)
         return prior * (self.log_prob(x, level, label) - self.log_prob(x, level)).exp()
 
-    def tilted_sample(
+    def guidance_tilt_sample(
         self, n: int, level: NoiseLevel, label: int, omega: float, draw: Draw
     ) -> Tensor:
-        """n exact samples (n, d) of the tilt p_t(x|c)^{1+ω} p_t(x)^{−ω} (over its integral),
-        by rejection.
+        """n exact samples (n, d) of the guidance tilt p_t(x|c)^{1+ω} p_t(x)^{−ω} (over its
+        integral), by rejection. A sampler with `guided` makes other ones (chapter 6).
 
         By Bayes' rule it is p_t(x) p_t(c|x)^{1+ω}, up to a constant: draw a noised point of
         any class, keep it with probability p_t(c|x)^{1+ω}. level: of floats; ω ≥ −1. Draws, n
@@ -126,8 +129,8 @@ class Mixture:
         """
         require(
             omega >= -1,
-            f"Mixture: a tilt of omega = {omega:g} would keep points with probability above 1: "
-            "wanted omega ≥ −1 (0 is the class)",
+            f"Mixture: a guidance tilt of omega = {omega:g} would keep points with probability "
+            "above 1: wanted omega ≥ −1 (0 is the class)",
         )
         kept, asked = self.means[:0], torch.full((n,), label)
         while len(kept) < n:
@@ -188,7 +191,7 @@ class Mixture:
         k = self.modes_of(x, within)
         return torch.bincount(k[k >= 0], minlength=len(self.weights)) / len(x)
 
-    def net(self, schedule: NoiseSchedule):
+    def net(self, schedule: NoiseSchedule) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """The perfect network for this data: (x, t, label) ↦ v* = α E[ε|x] − σ E[x₀|x], t
         (B,), label (B,) or None.
         """
@@ -200,7 +203,9 @@ class Mixture:
 
         return v_star
 
-    def _components(self, x: Tensor, level: NoiseLevel, label: Tensor | None):
+    def _components(
+        self, x: Tensor, level: NoiseLevel, label: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """log w_k N(x; αμ_k, v_k I) (B, K); x − αμ_k (B, K, d); v_k (1 or B, K); α and σ as (1
         or B, 1).
         """

@@ -1,4 +1,4 @@
-"""Floor 1: the small networks of the toys: an MLP for points and digits, a transformer for
+"""The small networks of the toys: an MLP for points and digits, a transformer for
 captioned pictures.
 """
 

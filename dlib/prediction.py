@@ -1,4 +1,4 @@
-"""Floor 1: what one network call says, seen as five faces.
+"""What one network call says, seen as five faces.
 
 A network predicts one of ε, x₀, v = αε − σx₀, the velocity dx/dt = α̇x₀ + σ̇ε or the score −ε/σ.
 Given x and the level, each is c·x₀ + d·ε with two known numbers, hence an affine function

@@ -1,4 +1,4 @@
-"""Floor 4: rollouts: what a few-step student makes of noise, with gradients; and the student
+"""Rollouts: what a few-step student makes of noise, with gradients; and the student
 that makes no error.
 """
 
@@ -34,8 +34,8 @@ def generate(
 
     >>> import torch
     >>> from dlib import Mixture, exact, vp
-    >>> one = exact(Mixture(torch.ones(1), torch.full((1, 2), 3.0), torch.tensor([1e-6])), vp())
-    >>> generate(one, torch.zeros(1, 2), vp().levels([1.0, 0.5]), draw=Draw(0))
+    >>> point = Mixture(torch.ones(1), torch.full((1, 2), 3.0), torch.tensor([1e-6]))
+    >>> generate(exact(point, vp()), torch.zeros(1, 2), vp().levels([1.0, 0.5]), draw=Draw(0))
     tensor([[3., 3.]])
     """
     require(
@@ -67,17 +67,18 @@ def composed(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver = ddi
     The solver adds no noise.
 
     >>> import torch
-    >>> from dlib import Mixture, exact, grid, sample, vp
+    >>> from dlib import Mixture, exact, levels, sample, vp
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), vp())
-    >>> levels = vp().levels(grid(vp(), 9))
+    >>> walk = levels(vp(), 9)
     >>> x = torch.ones(3, 2, dtype=torch.float64)
-    >>> walked = sample(model, x, levels) / levels[-1].alpha
-    >>> bool((composed(model, levels)(x, levels[0]).x0 == walked).all())
+    >>> walked = sample(model, x, walk) / walk[-1].alpha
+    >>> bool((composed(model, walk)(x, walk[0]).x0 == walked).all())
     True
     """
     schedule, end = model.schedule, levels[-1]
 
     def net(x: Tensor, t: Tensor, cond: Any) -> Tensor:
+        require(t.ndim == 1, "composed: a walk has one time a sample, not one a frame")
         found = x / end.alpha
         for time in t.unique().tolist():
             rows = t == time

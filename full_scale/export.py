@@ -74,17 +74,14 @@ def write(
     folder: Path, family: Family, found: Mapping[str, Tensor], about: Mapping[str, Any]
 ) -> None:
     """The weights in the format that suits them, a model card, and settings.json."""
-    # the pipeline of diffusers' families
-    s, pipe = about["settings"], getattr(family, "pipe", None)
-    call, lora = restored(family, found, s), bool(s["lora_rank"]) and pipe is not None
+    s, prefix = about["settings"], family.lora_prefix
+    call, lora = restored(family, found, s), bool(s["lora_rank"]) and prefix is not None
     if lora:
-        lora_files.save(found, s["lora_rank"], s["lora_alpha"], folder)
+        lora_files.save(found, s["lora_rank"], s["lora_alpha"], prefix, folder)
     else:
-        if pipe is not None:
-            pipe.scheduler = card.scheduler(s["sampler"], pipe.scheduler)
         # the family's network, out of its call
         (net,) = (merged(call) if s["lora_rank"] else call).children()
-        family.save(net, folder)
+        family.save(net, folder, card.choice(s["sampler"]))
     (folder / "README.md").write_text(card.text(about, lora))
     (folder / "settings.json").write_text(json.dumps(about, indent=1) + "\n")
 

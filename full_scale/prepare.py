@@ -30,7 +30,7 @@ from full_scale.data import report
 from full_scale.data import shards
 from full_scale.sampling.request import check_model, place
 from full_scale.data.encoding import ahead, examine, one_shard
-from full_scale.families import FAMILIES, Family, open_family
+from full_scale.families import Family, introduced, open_family
 from full_scale.sources.folders import Source
 from full_scale.sources.choose import open_source
 
@@ -48,11 +48,11 @@ class Config:
     finished.
     """
     weights: str | None = None
-    """A folder in diffusers' format or a hub id, whose VAE and text encoder are used."""
+    """A folder of the family's weights, or their hub id: their encoders are used."""
     tiny: bool = False
-    """A random tiny model instead of weights: offline, in seconds."""
+    """A tiny model instead of weights: offline, in seconds."""
     family: str = "sd"
-    """The kind of model: a name of full_scale.families.base.FAMILIES."""
+    """The kind of model: a name of full_scale.families.FAMILIES."""
     size: int | None = None
     """Pixels a side, to which pictures are scaled and cut; the network's own size unless
     given.
@@ -87,11 +87,7 @@ class Config:
 
 def check(config: Config) -> None:
     """Raise ValueError for what can be wrong before anything is read."""
-    check_model(config.weights, config.tiny)
-    require(
-        config.family in FAMILIES,
-        f"--family {config.family}: no such family; there are {', '.join(FAMILIES)}",
-    )
+    check_model(config.family, config.weights, config.tiny)
     for flag, count in (("batch", config.batch), ("shard", config.shard)):
         require(count >= 1, f"--{flag} {count}: wanted at least 1")
     require(
@@ -149,9 +145,7 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
             **plan,
             "given": list(config.source),
             "cond": {name: list(value.shape) for name, value in null.items()},
-            "latents": "mean of the VAE's posterior times its scaling factor"
-            if plan["pictures"]
-            else None,
+            "latents": family.x0_is if plan["pictures"] else None,
             "counts": {
                 name: summary[name] for name in ("read", "kept", "bad", "truncated", "enlarged")
             },
@@ -163,20 +157,31 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
     )
 
 
+def sized(family: Family, asked: int | None) -> tuple[int, tuple[int, ...]]:
+    """(pixels a side, shape of one x0): the network's own size unless one was asked for."""
+    if asked is None:
+        return family.size, family.shape(family.size)
+    try:
+        return asked, family.shape(asked)
+    except ValueError as error:
+        raise ValueError(f"--size {asked}: {error}") from None
+
+
 def run(config: Config) -> str:
     """Prepare what `config` asks for, and return the closing line."""
     check(config)
     device, dtype = place(config)
     source = open_source(config.source, config.image_column, config.caption_column)
     family = open_family(config.family, config.weights, device, dtype)
-    size = family.size if config.size is None else config.size
+    print(introduced(family, config.weights))
+    size, shape = sized(family, config.size)
     plan = {
         "source": source.what,
         "source_stamp": source.stamp,
         "family": family.identity,
         "weights": config.weights,
         "pictures": source.pictures,
-        "shape": list(family.shape(size)),
+        "shape": list(shape),
         "size": size,
         "batch": config.batch,
         "shard": config.shard,

@@ -1,4 +1,4 @@
-"""Sample Stable Diffusion with the book's own functions: `dlib.grid`, `dlib.guided` and
+"""Sample a model family with the book's own functions: `dlib.grid`, `dlib.guided` and
 `dlib.sample` do the work.
 
     python -m full_scale.sample --tiny --prompt "a lighthouse at dusk"
@@ -20,32 +20,24 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import tyro
-from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from dlib import SOLVERS, Denoiser, NoiseLevel, counted, guided, sample
-from dlib._util import require
 from dlib.solvers import Solver
-from full_scale.out import folder as output
-from full_scale.families import open_family, sd
+from full_scale.families import Family, introduced, open_family
 from full_scale.launch import processes
-from full_scale.sampling.request import Config, check, latent_shape, place
-from full_scale.sampling.spread import finder
-from full_scale.families.weights import add_lora, opened
-from full_scale.sampling.latents import latents, stops
 from full_scale.launch.processes import World
-
-if TYPE_CHECKING:
-    pass
+from full_scale.out import folder as output
+from full_scale.sampling.latents import latents, stops
+from full_scale.sampling.request import Config, check, place
+from full_scale.sampling.spread import finder
 
 
 @torch.no_grad()
@@ -56,48 +48,48 @@ def run(config: Config) -> Path | None:
     check(config)
     device, dtype = place(config)
     laps = output.Laps()
-    found = (
-        stable_diffusion(config, device, dtype)
-        if config.family == "sd"
-        else other(config, device)
-    )
+    family = open_family(config.family, config.weights, device, dtype)
+    if config.lora:
+        family.add_lora(config.lora)
     world = processes.start(config.device) if config.parallel and processes.launched() else None
     try:
-        return _run(config, found, device, dtype, laps, world)
+        return _run(config, family, device, laps, world)
     finally:
         if world:
             processes.stop()
 
 
 def _run(
-    config: Config,
-    found: Found,
-    device: torch.device,
-    dtype: torch.dtype,
-    laps: output.Laps,
-    world: World | None,
+    config: Config, family: Family, device: torch.device, laps: output.Laps, world: World | None
 ) -> Path | None:
-    leads, base = world is None or world.leads, counted(found.base)
+    leads, base = world is None or world.leads, counted(family.denoiser())
+    if leads:
+        print(introduced(family, config.weights))
+    shape = sized(family, config.height, config.width)
     levels, solver = (
         stops(base.schedule, config.steps, config.grid, config.end),
         SOLVERS[config.solver],
     )
-    null = {name: rows[0].to(device) for name, rows in found.encode([config.negative]).items()}
+    null = family.null(config.negative)
     prompts = [prompt for prompt in config.prompt for _ in range(config.n)]
-    cond = {name: rows.to(device) for name, rows in found.encode(prompts).items()}
-    if found.told:
+    cond = family.encode_texts(prompts)
+    if family.told:
         cond["omega"] = torch.full((len(prompts),), config.omega, device=device)
-    model = guided(base, config.omega, null) if config.omega and not found.told else base
+    model = guided(base, config.omega, null) if config.omega and not family.told else base
     seeds, costs = range(config.seed, config.seed + len(prompts)), []
     laps.mark("load")
     total = config.steps * math.ceil(len(prompts) / config.batch)
     with tqdm(
         total=total, unit="step", desc=config.parallel or config.solver, disable=not leads
     ) as bar:
-        find = finder(config, world, bar, costs) if config.parallel else sample
+        find = (
+            finder(config.parallel, config.tol, config.window, config.chunk, world, bar, costs)
+            if config.parallel
+            else sample
+        )
         x = latents(
             model,
-            found.shape,
+            shape,
             levels,
             solver,
             cond,
@@ -109,7 +101,7 @@ def _run(
     laps.mark("sample")
     if not leads:
         return None
-    pictures, flags = found.censor([found.decode(latent) for latent in x])
+    pictures, flags = family.censor([family.decode(latent) for latent in x])
     laps.mark("decode")
     files = {f"{k:03d}.png": picture for k, picture in enumerate(pictures)}
     return output.write(
@@ -119,9 +111,9 @@ def _run(
         {
             "config": asdict(config),
             "device": str(device),
-            "dtype": str(dtype),
-            "licence": found.licence,
-            "safety_checker": found.checked,
+            "dtype": str(next(family.net.parameters()).dtype),
+            "licence": family.licence,
+            "safety_checker": family.checked,
             "pictures": [
                 {"file": name, "prompt": prompt, "seed": seed, "flagged": flag}
                 for name, prompt, seed, flag in zip(files, prompts, seeds, flags)
@@ -138,57 +130,14 @@ def _run(
     )
 
 
-@dataclass(frozen=True)
-class Found:
-    """A model as sampling asks for it. told: it takes ω as an input. checked: its weights have
-    a safety checker.
-    """
-
-    base: Denoiser
-    shape: Sequence[int]
-    encode: Callable[[Sequence[str]], dict[str, Tensor]]
-    decode: Callable[[Tensor], Image.Image]
-    licence: str | None
-    told: bool = False
-    checked: bool = False
-    censor: Callable = lambda pictures: (pictures, [False] * len(pictures))
-
-
-def stable_diffusion(config: Config, device: torch.device, dtype: torch.dtype) -> Found:
-    """Stable Diffusion, or a student of it, with a LoRA where one is named."""
-    pipe, licence = opened(config.weights, device, dtype)
-    if config.lora:
-        add_lora(pipe, config.lora)
-    return Found(
-        sd.denoiser(pipe.unet, pipe.scheduler.config),
-        latent_shape(pipe, config),
-        partial(sd.encode, pipe),
-        partial(sd.decode, pipe.vae),
-        licence,
-        pipe.unet.config.time_cond_proj_dim is not None,
-        pipe.safety_checker is not None,
-        partial(sd.censored, pipe),
-    )
-
-
-def other(config: Config, device: torch.device) -> Found:
-    """A model of any family, in its own size."""
-    require(
-        not (config.lora or config.height or config.width),
-        f"--family {config.family} takes no --lora, --height or --width",
-    )
-    family = open_family(config.family, config.weights, device)
-    print(
-        f"{config.weights or f'the teacher of the family {config.family}'} on {device} · "
-        f"licence of the weights: {family.licence or 'not stated'}"
-    )
-    return Found(
-        family.denoiser(),
-        family.shape(family.size),
-        family.encode_texts,
-        family.decode,
-        family.licence,
-    )
+def sized(family: Family, height: int | None, width: int | None) -> tuple[int, ...]:
+    """The shape of one x0: the network's own size where none is asked for."""
+    try:
+        return family.shape(*(family.size if side is None else side for side in (height, width)))
+    except ValueError as error:
+        asked = {"--height": height, "--width": width}
+        flags = " ".join(f"{flag} {side}" for flag, side in asked.items() if side is not None)
+        raise ValueError(f"{flags}: {error}") from None
 
 
 def facts(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver) -> dict[str, Any]:

@@ -21,6 +21,8 @@ import torch
 from PIL import Image
 
 from dlib import SOLVERS, guided
+from dlib._util import require
+from full_scale.families import introduced
 from full_scale.launch import processes
 from full_scale.run.engine import Engine, placed
 from full_scale.run.given import given_roles
@@ -95,6 +97,13 @@ def open_engine(settings: Settings, world: World) -> Engine:
     )
     weights = None if settings.tiny else settings.weights
     family = open_start(settings.family, weights, world.device)
+    require(
+        not family.told,
+        "these weights are a distilled student that takes ω as an input, not a diffusion model: "
+        "train from the weights that it was distilled from",
+    )
+    if world.leads:
+        print(introduced(family, weights))
     rows = Rows(settings.data, recipe_of(settings, None, None).reads)
     rows.check(family, settings.batch)
     if rows.pictures:

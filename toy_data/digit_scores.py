@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dlib import NULL, Batch, Denoiser, Draw, denoising, grid, guided, metrics, sample
+from dlib import NULL, Batch, Denoiser, Draw, denoising, guided, levels, metrics, sample
 from dlib.losses import uniform_times
 from dlib.losses.weights import v
 from dlib.solvers import dpm_solver_pp_2m
@@ -23,10 +23,10 @@ def draw_digits(teacher: Denoiser, labels: Tensor, omega: float, seed: int) -> T
     """One picture for each label: DPM-Solver++(2M), 20 steps uniform in λ, guidance ω. (N, 1,
     8, 8).
     """
-    x = Draw(seed).normal(torch.empty(len(labels), 1, 8, 8))
-    levels = teacher.schedule.levels(grid(teacher.schedule, STEPS))
+    x = Draw(seed).normal((len(labels), 1, 8, 8))
+    walk = levels(teacher.schedule, STEPS)
     with torch.no_grad():
-        return sample(guided(teacher, omega, NULL), x, levels, dpm_solver_pp_2m, cond=labels)
+        return sample(guided(teacher, omega, NULL), x, walk, dpm_solver_pp_2m, cond=labels)
 
 
 def digits_frechet(x: Tensor, classifier: Classifier) -> float:

@@ -130,7 +130,7 @@ def digits_teacher() -> Denoiser:
     """The shipped teacher, frozen: a Denoiser of digits, cond = labels (N,).
 
     >>> teacher = digits_teacher()
-    >>> x = Draw(0).normal(torch.empty(2, 1, 8, 8))
+    >>> x = Draw(0).normal((2, 1, 8, 8))
     >>> teacher(x, teacher.schedule.at(0.9), torch.tensor([3, NULL])).x0.shape
     torch.Size([2, 1, 8, 8])
     """

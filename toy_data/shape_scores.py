@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlib import Batch, Denoiser, Draw, denoising, grid, guided, metrics, sample
+from dlib import Batch, Denoiser, Draw, denoising, guided, levels, metrics, sample
 from dlib._util import require
 from dlib.losses import uniform_times
 from dlib.losses.weights import v
@@ -38,13 +38,11 @@ def draw_shapes(
     """One picture for each code: DDIM with guidance ω. (n, 3, 16, 16)."""
     text = tokens([say(tuple(code)) for code in codes.tolist()])
     model = guided(model, omega, NULL_TOKENS) if omega else model
-    levels, draw = model.schedule.levels(grid(model.schedule, steps, spacing)), Draw(seed)
+    walk, draw = levels(model.schedule, steps, spacing), Draw(seed)
     with torch.no_grad():
         return torch.cat(
             [
-                sample(
-                    model, draw.normal(torch.empty(len(part), 3, SIDE, SIDE)), levels, cond=part
-                )
+                sample(model, draw.normal((len(part), 3, SIDE, SIDE)), walk, cond=part)
                 for part in text.split(64)
             ]
         )

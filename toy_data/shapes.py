@@ -1,5 +1,5 @@
 """Captioned shapes: drawn 16×16 colour pictures of one or two things, each with a caption: a
-tiny text-to-image world.
+text-to-image task that trains in minutes.
 
 A picture is (3, 16, 16) in [−1, 1], white paper with flat colours and anti-aliased edges. What
 its caption leaves open is drawn: where the things stand, in whole pixels, and the sizes that
@@ -241,7 +241,7 @@ def shapes_teacher() -> Denoiser:
     = `NULL_TOKENS`.
 
     >>> teacher = shapes_teacher()
-    >>> x = Draw(0).normal(torch.empty(2, 3, 16, 16))
+    >>> x = Draw(0).normal((2, 3, 16, 16))
     >>> teacher(x, teacher.schedule.at(0.9), tokens(["a red circle", ""])).x0.shape
     torch.Size([2, 3, 16, 16])
     """

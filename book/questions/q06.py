@@ -247,7 +247,7 @@ def draw_mixture(seed: int) -> Case:
     mixture = Mixture(weights, means, stds, torch.tensor(labels).long())
     level, x = vp().at(vp().at_lam(math.log(alpha / sigma)).t), x.requires_grad_()
     (slope,) = torch.autograd.grad(
-        mixture.log_tilted(x, level, torch.zeros(ROWS, dtype=torch.int64), omega).sum(), x
+        mixture.log_guidance_tilt(x, level, torch.zeros(ROWS, dtype=torch.int64), omega).sum(), x
     )
     mistakes = q06_mistakes.of_mixture(
         inputs["x"].copy(),

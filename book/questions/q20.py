@@ -184,7 +184,7 @@ def draw_step(seed: int) -> Case:
         "z": rng.normal(size=(ROWS, k)),
     } | _level(rng)
     draw = Draw(seed)
-    inputs["eps"] = draw.copy().normal(torch.empty(ROWS, d, dtype=torch.float64)).numpy()
+    inputs["eps"] = draw.copy().normal((ROWS, d), torch.float64).numpy()
     nets, leaves = _networks(inputs)
     roles = [
         Denoiser(lambda x, t, cond, net=nets[name]: net(x), vp(), "eps")

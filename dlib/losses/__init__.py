@@ -1,6 +1,14 @@
-"""Floor 5: losses, pure functions of denoisers or scores, a batch and draws."""
+"""Losses, pure functions of denoisers or scores, a batch and draws."""
 
-from dlib.losses.denoising import Batch, Loss, denoising, drop, lognormal_times, uniform_times
+from dlib.losses.diffusion import (
+    Batch,
+    Loss,
+    denoising,
+    drop,
+    frame_times,
+    lognormal_times,
+    uniform_times,
+)
 from dlib.losses.coupling import optimal_coupling
 from dlib.losses.score_matching import (
     denoising_score_matching,
@@ -10,7 +18,13 @@ from dlib.losses.score_matching import (
     sliced,
     sliced_vr,
 )
-from dlib.losses.consistency import consistency, huber, multistep_consistency, squared, with_omega
+from dlib.losses.consistency_losses import (
+    consistency,
+    huber,
+    multistep_consistency,
+    squared,
+    with_omega,
+)
 from dlib.losses.score_distillation import fake_score, sds, vsd
 from dlib.losses import adversarial, score_distillation, score_matching, weights
 
@@ -25,6 +39,7 @@ __all__ = [
     "energy_score",
     "explicit",
     "fake_score",
+    "frame_times",
     "huber",
     "implicit",
     "lognormal_times",

@@ -1,4 +1,4 @@
-"""Floor 5: adversarial losses for few-step students; the discriminator is whatever callable
+"""Adversarial losses for few-step students; the discriminator is whatever callable
 you bring.
 
 A discriminator maps (x (B, *shape), time (B,), cond) to logits (B, k), k opinions a sample:
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from dlib._util import Draw
 from dlib.denoiser import identity
-from dlib.losses.consistency import levels_of, phase_of
-from dlib.losses.denoising import Loss
+from dlib.losses.consistency_losses import levels_of, phase_of
+from dlib.losses.diffusion import Loss
 from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers import travel
 

@@ -1,4 +1,4 @@
-"""Floor 5: which noise goes with which data: independent draws, or the pairing that moves
+"""Which noise goes with which data: independent draws, or the pairing that moves
 least.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from dlib._util import Draw, require
-from dlib.losses.denoising import Batch
+from dlib.losses.diffusion import Batch
 
 
 def optimal_coupling(batch: Batch, draw: Draw) -> Batch:

@@ -1,15 +1,15 @@
-"""Floor 5: score distillation: train a generator on the difference of two scores.
+"""Score distillation: train a generator on the difference of two scores.
 
 The student's samples x₀ are noised to x_t = α x₀ + σ ε, which has a law p_t. A frozen teacher
 ("real") knows the score of the noised data q_t; a second network ("fake") learns that of p_t
 while the student changes. The vector
 
-    G = w(t) (ε_real(x_t) − ε_fake(x_t))    (from the data to the student: descent subtracts it)
+    G = w(t) (ε_real(x_t) − ε_fake(x_t))   (from the data to the student: descent subtracts it)
 
 is handed to x₀ as its gradient, and reaches the student's weights through x₀ alone. With w =
 α/σ and a perfect fake it is the gradient of KL(p_t ‖ q_t) (Wang et al. 2023, theorem 2; Luo et
-al. 2023, theorem 3.1). Guide the scores by handing in `guided` denoisers. Every function takes
-a batch whose x0 are the student's samples; none of them draws those.
+al. 2023c, theorem 3.1). Guide the scores by handing in `guided` denoisers. Every function
+takes a batch whose x0 are the student's samples; none of them draws those.
 
 The losses' values say nothing: ½‖G‖² is small when the student is right and also when the fake
 has learnt nothing. Look at the metrics instead: `gradient` ‖G‖ a sample; `gap`, the root mean
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser
-from dlib.losses.denoising import Batch, Loss, Times, denoising
+from dlib.losses.diffusion import Batch, Loss, Times, denoising
 from dlib.losses.weights import Weight
 from dlib.schedule import NoiseLevel
 
@@ -50,7 +50,7 @@ def variance(level: NoiseLevel) -> Tensor:
 
 
 def on_x0(level: NoiseLevel) -> Tensor:
-    """w = σ/α, so that G = x₀_fake − x₀_real: Diff-Instruct's code (Luo et al. 2023). Wants t
+    """w = σ/α, so that G = x₀_fake − x₀_real: Diff-Instruct's code (Luo et al. 2023c). Wants t
     away from α = 0.
     """
     return level.sigma / level.alpha

@@ -1,4 +1,4 @@
-"""Floor 5: score matching: four ways to fit s(x) ≈ ∇ log p(x) without the normaliser of p.
+"""Score matching: four ways to fit s(x) ≈ ∇ log p(x) without the normaliser of p.
 
 A score function maps x (B, *shape) to a tensor of the same shape: a network,
 `energy_score(f)`, or `lambda x: model(x, level).score` for a `Denoiser`. All losses carry the
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser
-from dlib.losses.denoising import Batch, Loss, denoising
+from dlib.losses.diffusion import Batch, Loss, denoising
 from dlib.losses.weights import Weight
 from dlib.schedule import NoiseSchedule
 
@@ -24,7 +24,8 @@ Directions = Callable[[Draw, Tensor], Tensor]
 
 
 def explicit(score: Score, batch: Batch, truth: Score) -> Loss:
-    """½ E_p ‖s(x) − ∇ log p(x)‖² (Hyvärinen 2005, section 2): for toys, where `truth` is known.
+    """½ E_p ‖s(x) − ∇ log p(x)‖² (Hyvärinen 2005, section 2): for toys, where `truth` is
+    known.
 
     >>> normal = lambda x: -x
     >>> explicit(lambda x: 0 * x, Batch(torch.ones(3, 2)), normal).value
@@ -108,7 +109,7 @@ def denoising_score_matching(score: Score, batch: Batch, draw: Draw, sigma: floa
     its own).
 
     >>> perfect = lambda x: -x / (1 + 0.5**2)  # data N(0, 1) smoothed by σ = 0.5
-    >>> x0 = Draw(0).normal(torch.empty(100_000, 1))
+    >>> x0 = Draw(0).normal((100_000, 1))
     >>> loss = denoising_score_matching(perfect, Batch(x0), Draw(1), sigma=0.5)
     >>> round(loss.value.item(), 1)  # ½(1/σ² − 1/(1 + σ²))
     1.6
@@ -130,7 +131,8 @@ def energy_score(energy: Callable[[Tensor], Tensor]) -> Score:
     twice, so f must be twice differentiable: silu or softplus, not relu. Also runs under
     `torch.no_grad()`.
 
-    >>> energy_score(lambda x: 0.5 * x.square().sum(1) + 7)(torch.tensor([[1.0, -2.0]])).tolist()
+    >>> score = energy_score(lambda x: 0.5 * x.square().sum(1) + 7)
+    >>> score(torch.tensor([[1.0, -2.0]])).tolist()
     [[-1.0, 2.0]]
     """
 

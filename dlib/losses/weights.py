@@ -1,4 +1,4 @@
-"""Floor 5: weights of the denoising loss: which face the error is measured on, and what
+"""Weights of the denoising loss: which face the error is measured on, and what
 multiplies it.
 
 Losses on ε, x₀, v, velocity or score are one loss under different weights, whichever face the

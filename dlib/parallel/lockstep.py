@@ -1,4 +1,4 @@
-"""Floor 4: many runs of a solver at once: whenever all of them wait for the network, their
+"""Many runs of a solver at once: whenever all of them wait for the network, their
 questions become one batch.
 """
 

@@ -1,4 +1,4 @@
-"""Floor 7: the figure grammar, and the only package that knows matplotlib (imported when a
+"""The figure grammar, and the only package that knows matplotlib (imported when a
 figure is drawn).
 
 The same object has the same axes and colours in every chapter: noise left and data right, five
@@ -10,6 +10,7 @@ a figure.
 
 from dlib.plot.densities import over_density
 from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, PAPER
+from dlib.plot.lines import curves, running_mean
 from dlib.plot.marginals import fans, log_density, one_curve
 from dlib.plot.noise import annealing, bridge, per_lam
 from dlib.plot.parallel import sweeps
@@ -21,7 +22,7 @@ from dlib.plot.paths import (
     score_error,
     trajectories,
 )
-from dlib.plot.pipeline import pipeline
+from dlib.plot.timetable import pipeline
 from dlib.plot.students import audit, commutator, ledger, modes
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "bridge",
     "commutator",
     "convergence",
+    "curves",
     "endpoints",
     "fans",
     "ledger",
@@ -47,6 +49,7 @@ __all__ = [
     "per_lam",
     "pictures",
     "pipeline",
+    "running_mean",
     "score_error",
     "sweeps",
     "trajectories",

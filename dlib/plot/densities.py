@@ -1,8 +1,9 @@
-"""Floor 7: figures of samples over the density that they should, or should not, have."""
+"""Figures of samples over the density that they should, or should not, have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +12,9 @@ from dlib._util import require
 from dlib.plot.grammar import GREY, INK, MODES, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @in_paper_style
 def over_density(
@@ -18,7 +22,7 @@ def over_density(
     log_density: Tensor,
     axes: tuple[Tensor, Tensor],
     depths: Sequence[float] = (-1, -3, -6),
-):
+) -> Figure:
     """Samples over dashed contours of a density, one panel a sampler: the same contours in
     each, the truth of all of them.
 

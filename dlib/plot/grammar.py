@@ -1,12 +1,16 @@
-"""Floor 7: the style that all figures share."""
+"""The style that all figures share."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, GREY, FLOOR = "#1b1b1b", "#8a8a8a", "#d9d3c3"
 MODES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
@@ -32,7 +36,9 @@ PAPER = {
 }
 
 
-def axes(rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.6, 3.9), **kwargs):
+def axes(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.6, 3.9), **kwargs: Any
+) -> tuple[Figure, np.ndarray]:
     """A figure, its axes in one row."""
     from matplotlib.figure import Figure
 

@@ -1,10 +1,11 @@
-"""Floor 7: figures of what a flow or a reverse SDE does to densities: fans of paths, one path
+"""Figures of what a flow or a reverse SDE does to densities: fans of paths, one path
 on many clocks, likelihood maps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from dlib.plot.grammar import CYCLE, GREY, INK, MODES, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
 from dlib.schedule import NoiseLevel
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @in_paper_style
 def fans(
@@ -24,7 +28,7 @@ def fans(
     starts: Tensor,
     mixture: Mixture,
     reach: float = 3.0,
-):
+) -> Figure:
     """Paths of one-dimensional samples over the exact densities of their levels (grey), noise
     left, data right; one panel a sampler.
 
@@ -67,7 +71,7 @@ def fans(
 
 
 @in_paper_style
-def one_curve(paths: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]):
+def one_curve(paths: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]) -> Figure:
     """One trajectory on several schedules: on the left as each sees it, x over t; on the right
     all of them as y = x/α over κ = σ/α.
 
@@ -90,7 +94,7 @@ def one_curve(paths: Mapping[str, tuple[Tensor, Tensor, Tensor, Tensor]]):
 @in_paper_style
 def log_density(
     found: Tensor, truth: Tensor, axis: Tensor, depths: Sequence[float] = (-2, -5, -9)
-):
+) -> Figure:
     """A heat map of log p as it was computed, with dashed contours of the exact one.
 
     found, truth: (n²,) on `torch.cartesian_prod(axis, axis)`, in nats; depths: the values of

@@ -1,8 +1,9 @@
-"""Floor 7: figures of samplers that are parallel in time."""
+"""Figures of samplers that are parallel in time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -11,9 +12,12 @@ from dlib._util import require
 from dlib.plot.grammar import INK, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @in_paper_style
-def sweeps(panels: Mapping[str, Tensor]):
+def sweeps(panels: Mapping[str, Tensor]) -> Figure:
     """Heat maps of the error of every point of the trajectory (across, noise left) after every
     sweep (down).
 

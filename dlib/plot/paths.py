@@ -1,20 +1,25 @@
-"""Floor 7: figures of schedules, samplers and scores."""
+"""Figures of schedules, samplers and scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlib._util import require
-from dlib.plot.grammar import CYCLE, FLOOR, GREY, INK, MARKERS, MODES, in_paper_style, numpy
+from dlib.plot.grammar import GREY, INK, MODES, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
+from dlib.plot.lines import curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @in_paper_style
-def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor):
+def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor) -> Figure:
     """Where samplers end, one panel each: points (n, 2) coloured by the mode whose truth they
     should have reached.
 
@@ -45,7 +50,7 @@ def endpoints(panels: Mapping[str, Tensor], truth: Tensor, labels: Tensor):
 
 
 @in_paper_style
-def trajectories(paths: Tensor, labels: Tensor, title: str = ""):
+def trajectories(paths: Tensor, labels: Tensor, title: str = "") -> Figure:
     """Paths (steps + 1, n, 2) from noise (grey dots) to data (coloured by mode)."""
     figure, (ax,) = make_axes(size=(4.6, 4.4))
     line = numpy(paths)
@@ -57,28 +62,26 @@ def trajectories(paths: Tensor, labels: Tensor, title: str = ""):
     return figure
 
 
-@in_paper_style
 def along_path(
     lam: Tensor,
     truth: Tensor,
     fits: Mapping[str, Tensor],
     symbol: str,
     step: tuple[float, float] | None = None,
-):
+) -> Figure:
     """A quantity along one trajectory against λ (noise left, data right): the truth dashed,
     its approximations coloured.
 
     step: the interval of λ that one solver step covers, shaded.
     """
-    figure, (ax,) = make_axes(size=(5.6, 3.4))
-    ax.plot(numpy(lam), numpy(truth), "--", color=INK, label="exact", zorder=5)
-    for colour, (name, values) in zip(CYCLE, fits.items()):
-        ax.plot(numpy(lam), numpy(values), color=colour, label=name)
-    if step is not None:
-        ax.axvspan(*step, color=FLOOR, alpha=0.5, lw=0)
-    ax.set(xlabel="half-log-SNR λ  (noise → data)", ylabel=symbol)
-    ax.legend()
-    return figure
+    return curves(
+        {name: (lam, values) for name, values in fits.items()},
+        {"exact": (lam, truth)},
+        xlabel="half-log-SNR λ  (noise → data)",
+        ylabel=symbol,
+        band=step,
+        height=3.4,
+    )
 
 
 @in_paper_style
@@ -88,37 +91,30 @@ def convergence(
     ylabel: str = "RMS end-point error",
     floor: float | None = None,
     slopes: Sequence[int] = (),
-):
+) -> Figure:
     """Error against steps or calls, log–log, one curve a solver; a fan of the given slopes to
     compare with; floor shaded.
     """
     require(bool(errors), "plot.convergence: no curves given")
-    figure, (ax,) = make_axes(size=(5.6, 4.4))
-    for colour, marker, (name, curve) in zip(CYCLE, MARKERS, errors.items()):
-        ax.loglog(
-            list(curve), list(curve.values()), color=colour, marker=marker, ms=4.5, label=name
-        )
     every = [e for curve in errors.values() for e in curve.values()]
     calls = [n for curve in errors.values() for n in curve]
-    if floor is not None:
-        ax.axhspan(min(every) / 3, floor, color=FLOOR, alpha=0.6, lw=0)
-        ax.text(
-            max(calls),
-            min(every) / 2.7,
-            "sampling floor",
-            ha="right",
-            va="bottom",
-            fontsize=9.5,
-            color=INK,
-        )
-    ax.set_ylim(min(every) / 3, max(every) * 2)
+    figure = curves(
+        {name: (list(curve), list(curve.values())) for name, curve in errors.items()},
+        xlabel=xlabel,
+        ylabel=ylabel,
+        log="xy",
+        ylim=(min(every) / 3, max(every) * 2),
+        floor=floor,
+        height=4.4,
+    )
+    ax = figure.axes[0]
     if slopes:
         _fan(ax, slopes, min(calls) * 1.1, (floor or max(every)) / 4)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
     _plain_ticks(ax, sorted(set(calls)))
     first = min(curve[min(curve)] for curve in errors.values())
     # a curve begins in the lower half, where the legend would hide it
     if first**2 < min(every) * max(every):
+        ax.get_legend().remove()
         figure.legend(loc="outside upper left", ncols=2)
     else:
         ax.legend(loc="lower left", ncols=2 if len(errors) > 4 else 1)
@@ -152,7 +148,7 @@ def _plain_ticks(ax, values: list[int]) -> None:
 
 
 @in_paper_style
-def pictures(rows: Mapping[str, Tensor]):
+def pictures(rows: Mapping[str, Tensor]) -> Figure:
     """Named rows of small pictures, same seeds in the same columns; what lies beyond −1 and 1
     is cut.
 
@@ -190,7 +186,7 @@ def score_error(
     panels: Mapping[str, tuple[Tensor, Tensor]],
     axis: Tensor,
     depths: Sequence[float] = (-5, -20, -80),
-):
+) -> Figure:
     """Heat maps of ‖s − ∇ log p‖ (log scale, dark is small) with contours of log p, one panel
     a method.
 

@@ -1,8 +1,9 @@
-"""Floor 7: figures of distilled students: modes, masses, gradients, jumps."""
+"""Figures of distilled students: modes, masses, gradients, jumps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,12 +11,16 @@ from torch import Tensor
 
 from dlib._util import require
 from dlib.mixtures import Mixture
-from dlib.plot.grammar import CYCLE, GREY, INK, MARKERS, MODES, in_paper_style, numpy
+from dlib.plot.grammar import CYCLE, GREY, INK, MODES, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
+from dlib.plot.lines import curves
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @in_paper_style
-def modes(panels: Mapping[str, Tensor], mixture: Mixture, within: float = 3.0):
+def modes(panels: Mapping[str, Tensor], mixture: Mixture, within: float = 3.0) -> Figure:
     """Samples (n, 2) of several generators, one panel each: coloured by the mode they lie in,
     grey where they lie in none.
 
@@ -48,7 +53,7 @@ def modes(panels: Mapping[str, Tensor], mixture: Mixture, within: float = 3.0):
 
 
 @in_paper_style
-def ledger(masses: Mapping[str, Tensor], truth: Tensor):
+def ledger(masses: Mapping[str, Tensor], truth: Tensor) -> Figure:
     """The mode ledger: which share of its samples a generator puts into each mode (K,), beside
     the true weights (dashed).
 
@@ -81,26 +86,25 @@ def ledger(masses: Mapping[str, Tensor], truth: Tensor):
     return figure
 
 
-@in_paper_style
 def audit(
     x: Tensor, exact: Mapping[str, Tensor], found: Mapping[str, Tensor], xlabel: str, ylabel: str
-):
+) -> Figure:
     """A gradient audit: exact derivatives as dashed curves over x, what a loss hands on as
     markers.
     """
-    figure, (ax,) = make_axes(size=(5.6, 3.6))
-    ax.axhline(0, color=GREY, lw=0.8)
-    for name, values in exact.items():
-        ax.plot(numpy(x), numpy(values), "--", color=INK, lw=1.2, label=name)
-    for colour, marker, (name, values) in zip(CYCLE, MARKERS, found.items()):
-        ax.plot(numpy(x), numpy(values), marker, color=colour, ms=5, label=name)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.legend()
+    figure = curves(
+        {},
+        {name: (x, values) for name, values in exact.items()},
+        points={name: (x, values) for name, values in found.items()},
+        xlabel=xlabel,
+        ylabel=ylabel,
+    )
+    figure.axes[0].axhline(0, color=GREY, lw=0.8)
     return figure
 
 
 @in_paper_style
-def commutator(panels: Mapping[str, Tensor], lam: Tensor):
+def commutator(panels: Mapping[str, Tensor], lam: Tensor) -> Figure:
     """Heat maps of the flow-map commutator (log scale, dark is small): jump from λ_i, or
     follow the flow to λ_j and jump from there.
 

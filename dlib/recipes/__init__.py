@@ -1,6 +1,4 @@
-"""Floor 6: a method as data. The notebooks' `fit` and the full-scale engine run the same
-phases.
-"""
+"""A method as data: `perform` in the notebooks and the full-scale engine run one recipe."""
 
 from dlib.recipes.base import Part, Phase, Recipe, Roles, Sampler
 from dlib.recipes.consistency import (
@@ -10,7 +8,7 @@ from dlib.recipes.consistency import (
     pcm,
     pcm_adversarial,
 )
-from dlib.recipes.finetune import finetune
+from dlib.recipes.finetuning import finetune
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 
 METHODS = {

@@ -18,8 +18,8 @@ from dlib.solvers import SOLVERS, sample
 Roles = Mapping[str, Any]
 """Role ↦ a `Denoiser`; for heads a `Judge`; for what is given whatever was handed in."""
 Value = Callable[[Roles, Batch, Draw], Loss | Sequence[Callable[[], Loss]]]
-"""(roles, batch, draws) ↦ the loss, or its parts, each a function that makes one. The parts are
-added up and backed one at a time, so that a sum over T steps needs no T graphs.
+"""(roles, batch, draws) ↦ the loss, or its parts, each a function that makes one. The parts
+are added up and backed one at a time, so that a sum over T steps needs no T graphs.
 """
 
 
@@ -68,13 +68,13 @@ class Phase:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How a recipe's student is sampled: one value for the chapter, the grids, the card and the
-    export.
+    """How a recipe's student is sampled: one value for the chapter, the grids, the card and
+    the export.
 
-    solver: a name of `SOLVERS`. spacing, steps, end: the levels, as `dlib.grid` makes them; end
-    "clean" takes the last step to σ = 0. times: the levels' times themselves, where a grid's
-    name does not give them: the edges of phases. omega: the guidance, or what a student that
-    is told ω is told. wrap: what is put around the student first, a boundary for example.
+    solver: a name of `SOLVERS`. spacing, steps, end: the levels, as `dlib.grid` makes them;
+    end "clean" takes the last step to σ = 0. times: the levels' times themselves, where a
+    grid's name does not give them: the edges of phases. omega: the guidance, or what a student
+    that is told ω is told. wrap: what is put around the student first, a boundary for example.
     """
 
     solver: str

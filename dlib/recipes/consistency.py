@@ -1,4 +1,4 @@
-"""Floor 6: consistency distillation of a diffusion model into a student of few steps.
+"""Consistency distillation of a diffusion model into a student of few steps.
 
 Roles: `student`, trained, starts as the teacher; `teacher`, the diffusion model, constant;
 `target`, the student's moving average, or the student itself: the losses give it no gradient.
@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import Tensor
 
-from dlib.boundary import boundary, edm_boundary, lcm_scalings
+from dlib.boundaries import boundary, edm_boundary, lcm_scalings
 from dlib.grids import grid, pcm_edges
 from dlib.losses import consistency, huber, squared, with_omega
 from dlib.losses.adversarial import phased_discriminator, phased_generator
-from dlib.losses.consistency import ends
-from dlib.losses.denoising import Loss
+from dlib.losses.consistency_losses import ends
+from dlib.losses.diffusion import Loss
 from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe, Sampler
 from dlib.schedule import NoiseSchedule
 from dlib.solvers import SOLVERS

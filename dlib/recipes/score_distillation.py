@@ -1,4 +1,4 @@
-"""Floor 6: score distillation as recipes: one-step students, from prompts or labels alone.
+"""Score distillation as recipes: one-step students, from prompts or labels alone.
 
 The batch's x0 gives no more than the shape of a sample: no picture is looked at. The student
 makes its samples once a step and puts them into `batch.memo["sample"]`, where the fake score's
@@ -28,7 +28,7 @@ from dlib.losses import (
     vsd,
     weights,
 )
-from dlib.losses.denoising import Times
+from dlib.losses.diffusion import Times
 from dlib.recipes.base import STUDENT, TEACHER, Part, Phase, Recipe, Roles, Sampler
 from dlib.rollout import generate
 from dlib.schedule import NoiseLevel, NoiseSchedule
@@ -91,7 +91,7 @@ def diff_instruct(
     sigma_start: float = 1.0,
     fake_steps: int = 1,
 ) -> Recipe:
-    """Diff-Instruct (Luo et al. 2023) in EDM's terms, κ = σ/α. Roles: student, teacher, fake.
+    """Diff-Instruct (Luo et al. 2023c) in EDM's terms, κ = σ/α. Roles: student, teacher, fake.
 
     G = x₀_fake − x₀_real at log κ ~ N(mean, std²), the fake with EDM's weight at the same
     levels. The student answers noise of κ = `sigma_start` (the released CIFAR-10 run has 1).
@@ -214,7 +214,7 @@ def _per_value(found: Loss, x: Tensor) -> Loss:
 
 
 def _one_step(level: NoiseLevel, size: float) -> Sample:
-    """The student's x₀ for noise of standard deviation `size` at `level`, in float32 at least."""
+    """The student's x₀ for noise of standard deviation `size` at `level`; float32 at least."""
 
     def sample(roles: Roles, batch: Batch, draw: Draw) -> Tensor:
         require(

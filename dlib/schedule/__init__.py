@@ -1,4 +1,4 @@
-"""Floor 1: noise schedules. Every chapter's `alpha`, `sigma`, `lam` come from here."""
+"""Noise schedules. Every chapter's `alpha`, `sigma`, `lam` come from here."""
 
 from dlib.schedule.base import CLEAN, NoiseLevel, NoiseSchedule
 from dlib.schedule.continuous import cosine, edm, flow, sub_vp, ve, vp

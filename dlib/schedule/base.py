@@ -1,4 +1,4 @@
-"""Floor 1: what a noise schedule is.
+"""What a noise schedule is.
 
 The forward marginal is x_t = α_t x₀ + σ_t ε with t = 0 data and t = 1 noise; λ = log(α/σ) is
 half the log-SNR and falls as t grows. A schedule is three functions, t ↦ (α, σ), their time
@@ -16,12 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dlib._util import per_sample, require
+from dlib._util import require, spread
 
 
 class NoiseLevel(NamedTuple):
-    """One point of a schedule. The fields are Python floats (sampling) or tensors (B, 1, …)
-    (training).
+    """One point of a schedule. The fields are Python floats (sampling) or tensors (training):
+    (B, 1, …), or (B, F, 1, …) with a time for each frame of a video.
 
     Formulas are plain arithmetic on these fields, so the same step serves a sampler and a
     loss.
@@ -44,8 +44,9 @@ class NoiseSchedule:
     """x_t = α_t x₀ + σ_t ε for t ∈ [t_min, 1].
 
     coefficients: t ↦ (α, σ); derivatives: t ↦ (dα/dt, dσ/dt); time: λ ↦ t; each on tensors of
-    any shape. Build one with `vp`, `sub_vp`, `ve`, `cosine`, `flow`, `edm` or `discrete`, or
-    hand in functions of your own.
+    any shape. ladder: how many trained indices a `discrete` schedule has, index n at t =
+    (n+1)/ladder; None for a formula. Build one with `vp`, `sub_vp`, `ve`, `cosine`, `flow`,
+    `edm` or `discrete`, or hand in functions of your own.
 
     >>> from dlib.schedule import vp
     >>> schedule = vp()
@@ -59,15 +60,31 @@ class NoiseSchedule:
     derivatives: Callable[[Tensor], tuple[Tensor, Tensor]]
     time: Callable[[Tensor], Tensor]
     t_min: float = 0.0
+    ladder: int | None = None
 
-    def at(self, t: float | Tensor, like: Tensor | None = None) -> NoiseLevel:
-        """The level at time `t`: floats for a float; for a tensor (B,), tensors shaped to
-        broadcast against `like`.
+    def at(
+        self, t: float | Tensor, like: Tensor | None = None, per: str = "sample"
+    ) -> NoiseLevel:
+        """The level at time `t`: floats for a float, tensors for a tensor.
+
+        like: x (B, *shape), against which the tensors are to broadcast. t is then one time a
+        sample, (B,), and the level's fields are (B, 1, …). For a video x (B, F, *shape) with
+        one time a frame, t (B, F), say per="frame": the fields are (B, F, 1, …). ValueError
+        for other shapes: no axis of t is guessed.
+
+        >>> from dlib.schedule import flow
+        >>> video, t = torch.zeros(2, 5, 3, 8, 8), torch.rand(2, 5)
+        >>> flow().at(t, like=video, per="frame").sigma.shape
+        torch.Size([2, 5, 1, 1, 1])
         """
         self._check_time(t)
+        require(
+            per == "sample" or (isinstance(t, Tensor) and like is not None),
+            f"at: per = {per!r} is about a tensor of times for x: at(t, like=x, per='frame')",
+        )
         if not isinstance(t, Tensor):
             return _floats(self._level(torch.tensor(float(t), dtype=torch.float64)))
-        return self._level(t if like is None else per_sample(t, like))
+        return self._level(t if like is None else spread(t, like, per))
 
     def at_lam(self, lam: float | Tensor) -> NoiseLevel:
         """The level whose half-log-SNR is `lam` (float or tensor)."""
@@ -91,7 +108,7 @@ class NoiseSchedule:
         return self.derivatives(t) if isinstance(t, Tensor) else _float_rates(self, float(t))
 
     def drift(self, t: float | Tensor) -> float | Tensor:
-        """f/x of the forward SDE dx = f dt + g dw: α̇/α, in 1/time (Song et al. 2021, table
+        """f/x of the forward SDE dx = f dt + g dw: α̇/α, in 1/time (Song et al. 2021b, table
         1). Infinite where α = 0.
         """
         return self.rates(t)[0] / self._positive_alpha(t)

@@ -1,4 +1,4 @@
-"""Floor 1: the schedules that are formulas: variance preserving, cosine, flow, sub-VP, and two
+"""The schedules that are formulas: variance preserving, cosine, flow, sub-VP, and two
 variance exploding ones.
 """
 
@@ -13,7 +13,7 @@ from dlib.schedule.base import NoiseSchedule
 
 
 def vp(beta_0: float = 0.1, beta_1: float = 20.0) -> NoiseSchedule:
-    """Variance preserving, α² + σ² = 1, with β(t) linear from β₀ to β₁ (Song et al. 2021, eq.
+    """Variance preserving, α² + σ² = 1, with β(t) linear from β₀ to β₁ (Song et al. 2021b, eq.
     32).
     """
 
@@ -68,8 +68,8 @@ def flow() -> NoiseSchedule:
 
 
 def sub_vp(beta_0: float = 0.1, beta_1: float = 20.0) -> NoiseSchedule:
-    """Sub-variance preserving: α as in `vp`, σ = 1 − α², never above `vp`'s (Song et al. 2021,
-    eq. 29).
+    """Sub-variance preserving: α as in `vp`, σ = 1 − α², never above `vp`'s (Song et al.
+    2021b, eq. 29).
     """
     same = vp(beta_0, beta_1)
 
@@ -93,7 +93,7 @@ def sub_vp(beta_0: float = 0.1, beta_1: float = 20.0) -> NoiseSchedule:
 
 def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> NoiseSchedule:
     """Variance exploding, α = 1, with log σ linear in t: geometric noise levels (Song et al.
-    2021, eq. 30, whose −σ_min² is dropped).
+    2021b, eq. 30, whose −σ_min² is dropped).
     """
     low, width = math.log(sigma_min), math.log(sigma_max / sigma_min)
 

@@ -1,4 +1,4 @@
-"""Floor 1: the schedule that is a table: what a network was trained on, such as Stable
+"""The schedule that is a table: what a network was trained on, such as Stable
 Diffusion's thousand levels.
 """
 
@@ -59,7 +59,7 @@ def discrete(alphas_cumprod: Tensor) -> NoiseSchedule:
         i = (torch.searchsorted(-lam, -value.detach().contiguous()) - 1).clamp(0, n - 2)
         return (i + (value - lam[i]) / (lam[i + 1] - lam[i]) + 1) / n
 
-    return NoiseSchedule("discrete", coefficients, derivatives, time, t_min=1 / n)
+    return NoiseSchedule("discrete", coefficients, derivatives, time, t_min=1 / n, ladder=n)
 
 
 def scaled_linear(beta_0: float = 0.00085, beta_1: float = 0.012, n: int = 1000) -> Tensor:

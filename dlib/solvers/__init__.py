@@ -1,9 +1,9 @@
-"""Floor 3: solvers. A new one is one file with one decorated function, and one line in
+"""Solvers. A new one is one file with one decorated function, and one line in
 `SOLVERS`.
 """
 
 from dlib.solvers.base import Solver, solver
-from dlib.solvers.consistency import consistency, lcm, tcd, tcd_default, travel
+from dlib.solvers.consistency_sampling import consistency, lcm, tcd, tcd_default, travel
 from dlib.solvers.driver import State, sample, walk
 from dlib.solvers.first_order import (
     Transition,
@@ -15,9 +15,9 @@ from dlib.solvers.first_order import (
     reverse_sde,
     transition,
 )
-from dlib.solvers.langevin import annealed_langevin, langevin
+from dlib.solvers.langevin_dynamics import annealed_langevin, langevin
 from dlib.solvers.multistep import dpm_solver_pp_2m, dpm_solver_pp_3m, dpm_solver_pp_3m_released
-from dlib.solvers.phi import expand_eps, expand_x0, phi
+from dlib.solvers.exponential import expand_eps, expand_x0, phi
 from dlib.solvers.polynomial import (
     sde_dpm_solver_pp,
     sde_dpm_solver_pp_2m,
@@ -27,7 +27,7 @@ from dlib.solvers.polynomial import (
     unipc_2,
     unipc_3,
 )
-from dlib.solvers.reference import reference
+from dlib.solvers.reference_solution import reference
 from dlib.solvers.singlestep import dpm_solver_2, dpm_solver_3, dpm_solver_pp_2s, heun, heun_churn
 
 dpm_solver_1 = ddim

@@ -1,4 +1,4 @@
-"""Floor 3: what a solver is."""
+"""What a solver is."""
 
 from __future__ import annotations
 

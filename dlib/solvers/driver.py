@@ -1,4 +1,4 @@
-"""Floor 3: the loop that composes a solver's steps."""
+"""The loop that composes a solver's steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser, parameters
-from dlib.schedule import NoiseLevel
+from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers.base import Solver
 from dlib.solvers.first_order import ddim
 
@@ -43,7 +43,14 @@ def walk(
     return _walk(model, x, levels, solver, cond, draw)
 
 
-def _walk(model, x, levels, solver, cond, draw) -> Iterator[State]:
+def _walk(
+    model: Denoiser,
+    x: Tensor,
+    levels: Sequence[NoiseLevel],
+    solver: Solver,
+    cond: Any,
+    draw: Draw | None,
+) -> Iterator[State]:
     memory, steps = None, len(levels) - 1
     yield State(0, steps, levels[0], x)
     for step, a, b in zip(range(1, steps + 1), levels, levels[1:]):
@@ -76,15 +83,15 @@ def sample(
 ) -> Tensor:
     """Carry x from levels[0] (noise) to levels[-1] (data) and return it.
 
-    x: (B, *shape) at levels[0]; levels: `schedule.levels(grid(...))`; cond: batch first;
+    x: (B, *shape) at levels[0]; levels: `levels(schedule, n)`; cond: batch first;
     draw: needed by noisy solvers; each: called with every `State`, e.g. for a progress bar.
     Gradients flow through. Raises ValueError for bad input and FloatingPointError, naming the
     step, when x stops being finite.
 
-    >>> from dlib import exact, grid, sample, vp, Draw, Mixture
+    >>> from dlib import exact, levels, sample, vp, Draw, Mixture
     >>> schedule, one = vp(), Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1))
-    >>> x = Draw(0).normal(torch.empty(3, 2, dtype=torch.float64))
-    >>> sample(exact(one, schedule), x, schedule.levels(grid(schedule, 10))).shape
+    >>> x = Draw(0).normal((3, 2), torch.float64)
+    >>> sample(exact(one, schedule), x, levels(schedule, 10)).shape
     torch.Size([3, 2])
     """
     replay = draw.copy() if draw is not None else None
@@ -136,56 +143,8 @@ def check(
     model: Denoiser, x: Tensor, levels: list[NoiseLevel], solver: Solver, draw: Draw | None
 ) -> None:
     """Raise ValueError, saying what to type, if these cannot make a run."""
-    require(
-        all(isinstance(level, NoiseLevel) for level in levels),
-        f"sample: levels holds {type(levels[0] if levels else None).__name__}s: "
-        "use schedule.levels(grid) to turn a grid of times into noise levels",
-    )
-    require(
-        hasattr(solver, "memoryless"),
-        f"sample: {_name(solver)} is not a solver: pass a function like dlib.solvers.ddim, one "
-        "of dlib.SOLVERS by name, e.g. SOLVERS['ddim'], or decorate your step with "
-        "@solver(order=…)",
-    )
-    require(
-        len(levels) >= 2,
-        f"sample: {len(levels)} noise level(s) make no step: pass "
-        "schedule.levels(grid(schedule, n)) with n ≥ 1",
-    )
-    require(
-        all(isinstance(level.lam, float) for level in levels),
-        "sample: levels must hold floats, one level for the whole batch: use "
-        "schedule.levels(grid)",
-    )
-    for i, (a, b) in enumerate(zip(levels, levels[1:])):
-        if not b.lam > a.lam:  # also NaN
-            raise ValueError(
-                f"sample: levels must go from noise to data, but level {i + 1} (t = {b.t:g}) "
-                "is not cleaner "
-                f"than level {i} (t = {a.t:g}): reverse the grid, e.g. grid.flip(0)"
-            )
-    home = (
-        model.schedule.at(levels[0].t).lam
-        if levels[0].t >= model.schedule.t_min
-        else levels[0].lam
-    )
-    require(
-        home == levels[0].lam or abs(home - levels[0].lam) < 1e-5,
-        f"sample: levels[0] has λ = {levels[0].lam:g}, but the model's "
-        f"schedule ({model.schedule.name}) has λ = {home:g} at that t: make the levels with "
-        "model.schedule.levels(grid)",
-    )
-    require(
-        not solver.noisy or draw is not None,
-        f"sample: {_name(solver)} adds noise: pass draw=Draw(seed)",
-    )
-    steps = len(levels) - 1
-    require(
-        solver.history < steps,
-        f"sample: {_name(solver)} reaches order {solver.order} by looking back over "
-        f"{solver.history} step(s), "
-        f"but there are only {steps} in all: use n ≥ {solver.history + 1} steps, or ddim",
-    )
+    _check_levels(levels, model.schedule)
+    _check_solver(solver, len(levels) - 1, draw)
     require(
         x.is_floating_point(),
         f"sample: x has dtype {x.dtype}, wanted a floating dtype: x.float()",
@@ -201,3 +160,54 @@ def check(
             f"sample: x is {x.dtype}, the network's weights are {weight.dtype}: "
             f"x.to({weight.dtype}) or net.to({x.dtype})",
         )
+
+
+def _check_levels(levels: list[NoiseLevel], schedule: NoiseSchedule) -> None:
+    """Two or more levels of floats, from noise to data, on the model's schedule."""
+    require(
+        all(isinstance(level, NoiseLevel) for level in levels),
+        f"sample: levels holds {type(levels[0] if levels else None).__name__}s: "
+        "pass levels(schedule, n), or schedule.levels(times) for times of your own",
+    )
+    require(
+        len(levels) >= 2,
+        f"sample: {len(levels)} noise level(s) make no step: pass levels(schedule, n) with n ≥ 1",
+    )
+    require(
+        all(isinstance(level.lam, float) for level in levels),
+        "sample: levels must hold floats, one level for the whole batch: pass "
+        "levels(schedule, n)",
+    )
+    for i, (a, b) in enumerate(zip(levels, levels[1:])):
+        if not b.lam > a.lam:  # also NaN; a message for each level would take time
+            raise ValueError(
+                f"sample: levels must go from noise to data, but level {i + 1} (t = {b.t:g}) is "
+                f"not cleaner than level {i} (t = {a.t:g}): reverse the grid, e.g. grid.flip(0)"
+            )
+    first = levels[0]
+    home = schedule.at(first.t).lam if first.t >= schedule.t_min else first.lam
+    require(
+        home == first.lam or abs(home - first.lam) < 1e-5,
+        f"sample: levels[0] has λ = {first.lam:g}, but the model's schedule ({schedule.name}) "
+        f"has λ = {home:g} at that t: make the levels with levels(model.schedule, n)",
+    )
+
+
+def _check_solver(solver: Solver, steps: int, draw: Draw | None) -> None:
+    """A solver, with the noise and the number of steps that it needs."""
+    require(
+        hasattr(solver, "memoryless"),
+        f"sample: {_name(solver)} is not a solver: pass a function like dlib.solvers.ddim, one "
+        "of dlib.SOLVERS by name, e.g. SOLVERS['ddim'], or decorate your step with "
+        "@solver(order=…)",
+    )
+    require(
+        not solver.noisy or draw is not None,
+        f"sample: {_name(solver)} adds noise: pass draw=Draw(seed)",
+    )
+    require(
+        solver.history < steps,
+        f"sample: {_name(solver)} reaches order {solver.order} by looking back over "
+        f"{solver.history} step(s), but there are only {steps} in all: use n ≥ "
+        f"{solver.history + 1} steps, or ddim",
+    )

@@ -1,28 +1,38 @@
-"""Floor 3: one call, first order: Euler and Euler–Maruyama, DDIM and its stochastic family."""
+"""One call, first order: Euler and Euler–Maruyama, DDIM and its stochastic family."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from dlib._util import require
+from dlib.denoiser import Denoiser
+from dlib.schedule import NoiseLevel
 from dlib.solvers.base import Solver, solver
-from dlib.solvers.phi import expm1
+from dlib.solvers.exponential import expm1
 
 
 @solver(order=1)
-def euler(model, x, a, b, memory=None, noise=None, cond=None):
-    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline that
-    ignores the linear part.
+def euler(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
+    """Euler's rule for dx/dt on this schedule, x + (t_b − t_a)·velocity: the baseline, which
+    takes the linear part and the schedule's clock κ(t) as they are at the start of the step.
     """
     return x + (b.t - a.t) * model(x, a, cond).velocity, memory
 
 
 def euler_maruyama(eta: float) -> Solver:
     """Euler–Maruyama for dx = [f x − ½(1+η²) g² s] dt + η g dw, run from noise to data (Song
-    et al. 2021, eq. 6 and 13).
+    et al. 2021b, eq. 6 and 13).
 
     Every η ≥ 0 has the marginals of the forward SDE: 0 is `euler` on the PF-ODE, 1 the reverse
     SDE. The order is the weak one, that of distributions. Steps must be short against 1/g²;
@@ -34,7 +44,15 @@ def euler_maruyama(eta: float) -> Solver:
     )
 
     @solver(order=1, noisy=True)
-    def step(model, x, a, b, memory=None, noise=None, cond=None):
+    def step(
+        model: Denoiser,
+        x: Tensor,
+        a: NoiseLevel,
+        b: NoiseLevel,
+        memory: Any = None,
+        noise: Tensor | None = None,
+        cond: Any = None,
+    ) -> tuple[Tensor, Any]:
         f, g2, dt = model.schedule.drift(a.t), model.schedule.diffusion(a.t), b.t - a.t  # dt < 0
         drift = f * x - 0.5 * (1 + eta**2) * g2 * model(x, a, cond).score
         return x + dt * drift + eta * (-dt * g2) ** 0.5 * noise, memory
@@ -48,10 +66,20 @@ reverse_sde.__name__ = "euler_maruyama"
 
 
 @solver(order=1)
-def ddim(model, x, a, b, memory=None, noise=None, cond=None):
-    """DDIM, α_b x₀ + σ_b ε: change the level, keep the rest (Song et al. 2021, eq. 12, η = 0).
+def ddim(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
+    """DDIM, α_b x₀ + σ_b ε: change the level, keep the rest (Song et al. 2021a, eq. 12,
+    η = 0).
 
-    Exact when ε, or x₀, is constant along the path. Also DPM-Solver-1, and Euler in (x/α, σ/α).
+    Exact when ε, or x₀, is constant along the path. Also DPM-Solver-1, and Euler in (x/α,
+    σ/α).
     """
     return model(x, a, cond).mix(b.alpha, b.sigma), memory
 
@@ -65,11 +93,13 @@ class Transition(NamedTuple):
     std: float | Tensor
 
 
-def transition(model, x, a, b, eta=1.0, cond=None) -> Transition:
+def transition(
+    model: Denoiser, x: Tensor, a: NoiseLevel, b: NoiseLevel, eta: float = 1.0, cond: Any = None
+) -> Transition:
     """p(x_b | x_a) of the DDIM family: mean α_b x₀ + √(σ_b² − v) ε, variance v = η² σ_b² (1 −
     e^{−2h}).
 
-    η = 1 is DDPM's posterior q(x_b | x_a, x₀), η = 0 is DDIM (Song et al. 2021, eq. 12 and
+    η = 1 is DDPM's posterior q(x_b | x_a, x₀), η = 0 is DDIM (Song et al. 2021a, eq. 12 and
     16).
     """
     h = b.lam - a.lam
@@ -87,7 +117,15 @@ def ddim_eta(eta: float) -> Solver:
     )
 
     @solver(order=1, noisy=True)
-    def step(model, x, a, b, memory=None, noise=None, cond=None):
+    def step(
+        model: Denoiser,
+        x: Tensor,
+        a: NoiseLevel,
+        b: NoiseLevel,
+        memory: Any = None,
+        noise: Tensor | None = None,
+        cond: Any = None,
+    ) -> tuple[Tensor, Any]:
         mean, std = transition(model, x, a, b, eta, cond)
         return mean + std * noise, memory
 

@@ -1,15 +1,29 @@
-"""Floor 3: Adams–Bashforth-like solvers: one call a step, derivatives from the data
+"""Adams–Bashforth-like solvers: one call a step, derivatives from the data
 predictions of former steps.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
+
+from dlib.denoiser import Denoiser
+from dlib.schedule import NoiseLevel
 from dlib.solvers.base import solver
-from dlib.solvers.phi import expand_x0, expm1
+from dlib.solvers.exponential import expand_x0, expm1
 
 
 @solver(order=2, history=1)
-def dpm_solver_pp_2m(model, x, a, b, memory=None, noise=None, cond=None):
+def dpm_solver_pp_2m(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """DPM-Solver++(2M): x₀ extrapolated to the middle of the step (Lu et al. 2022b, alg. 2).
 
     memory: (λ, x₀) of the step before; the first step is DDIM.
@@ -24,7 +38,15 @@ def dpm_solver_pp_2m(model, x, a, b, memory=None, noise=None, cond=None):
 
 
 @solver(order=3, history=2)
-def dpm_solver_pp_3m(model, x, a, b, memory=None, noise=None, cond=None):
+def dpm_solver_pp_3m(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """DPM-Solver++(3M) at its true third order: slope and curvature of x₀(λ) by Newton's
     divided differences.
 
@@ -35,7 +57,15 @@ def dpm_solver_pp_3m(model, x, a, b, memory=None, noise=None, cond=None):
 
 
 @solver(order=2, history=2)
-def dpm_solver_pp_3m_released(model, x, a, b, memory=None, noise=None, cond=None):
+def dpm_solver_pp_3m_released(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """DPM-Solver++(3M) as its authors' repository, diffusers and k-diffusion ship it: second
     order, for comparison.
 
@@ -45,7 +75,15 @@ def dpm_solver_pp_3m_released(model, x, a, b, memory=None, noise=None, cond=None
     return _third_order(model, x, a, b, memory, cond, curvature=0.5)
 
 
-def _third_order(model, x, a, b, memory, cond, curvature):
+def _third_order(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any,
+    cond: Any,
+    curvature: float,
+) -> tuple[Tensor, Any]:
     """x₀(λ) as a parabola through three values; `curvature` scales its second derivative."""
     if not memory or len(memory) < 2:
         x_b, latest = dpm_solver_pp_2m(model, x, a, b, memory, cond=cond)

@@ -1,17 +1,19 @@
-"""Floor 3: solvers that integrate a polynomial through former data predictions exactly: UniPC,
+"""Solvers that integrate a polynomial through former data predictions exactly: UniPC,
 and SDE-DPM-Solver++ 2M and 3M.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from dlib._util import require
+from dlib.denoiser import Denoiser
 from dlib.schedule import NoiseLevel
 from dlib.solvers.base import Solver, solver
-from dlib.solvers.phi import expm1, phi
+from dlib.solvers.exponential import expm1, phi
 
 
 def through(x: Tensor, a: NoiseLevel, b: NoiseLevel, nodes: tuple, eta: float = 0.0) -> Tensor:
@@ -74,7 +76,15 @@ def unipc(p: int) -> Solver:
     require(p in (1, 2, 3), f"unipc: p = {p} nodes, wanted 1, 2 or 3")
 
     @solver(order=p + 1, history=p)
-    def step(model, x, a, b, memory=None, noise=None, cond=None):
+    def step(
+        model: Denoiser,
+        x: Tensor,
+        a: NoiseLevel,
+        b: NoiseLevel,
+        memory: Any = None,
+        noise: Tensor | None = None,
+        cond: Any = None,
+    ) -> tuple[Tensor, Any]:
         latest, nodes = (a.lam, model(x, a, cond).x0), ()
         if memory:
             x_s, s, nodes = memory
@@ -103,7 +113,15 @@ def sde_dpm_solver_pp(p: int, eta: float = 1.0) -> Solver:
     )
 
     @solver(order=min(p, 2), history=p - 1, noisy=True)
-    def step(model, x, a, b, memory=None, noise=None, cond=None):
+    def step(
+        model: Denoiser,
+        x: Tensor,
+        a: NoiseLevel,
+        b: NoiseLevel,
+        memory: Any = None,
+        noise: Tensor | None = None,
+        cond: Any = None,
+    ) -> tuple[Tensor, Any]:
         nodes = ((a.lam, model(x, a, cond).x0), *(memory or ()))[:p]
         std = b.sigma * (-expm1(-2 * eta * (b.lam - a.lam))) ** 0.5
         return through(x, a, b, nodes, eta) + std * noise, nodes if p > 1 else memory

@@ -1,17 +1,30 @@
-"""Floor 3: Runge–Kutta-like solvers: several calls inside a step, no memory between steps."""
+"""Runge–Kutta-like solvers: several calls inside a step, no memory between steps."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
+
+from torch import Tensor
 
 from dlib._util import require
+from dlib.denoiser import Denoiser
+from dlib.schedule import NoiseLevel
 from dlib.solvers.base import Solver, solver
+from dlib.solvers.exponential import expand_eps, expand_x0
 from dlib.solvers.first_order import ddim
-from dlib.solvers.phi import expand_eps, expand_x0
 
 
 @solver(order=2, calls=2)
-def heun(model, x, a, b, memory=None, noise=None, cond=None):
+def heun(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """Heun's rule for dy/dκ = ε with y = x/α, κ = σ/α (Karras et al. 2022, alg. 1)."""
     first, r = model(x, a, cond), b.alpha / a.alpha
     second = model(first.mix(b.alpha, b.sigma), b, cond)
@@ -35,7 +48,15 @@ def heun_churn(
     gamma = min(s_churn / steps, 2**0.5 - 1)
 
     @solver(order=1, calls=2, noisy=True)
-    def step(model, x, a, b, memory=None, noise=None, cond=None):
+    def step(
+        model: Denoiser,
+        x: Tensor,
+        a: NoiseLevel,
+        b: NoiseLevel,
+        memory: Any = None,
+        noise: Tensor | None = None,
+        cond: Any = None,
+    ) -> tuple[Tensor, Any]:
         kappa = a.sigma / a.alpha
         if gamma and s_min <= kappa <= s_max:
             lam = a.lam - math.log1p(gamma)
@@ -58,7 +79,15 @@ def heun_churn(
 
 
 @solver(order=2, calls=2)
-def dpm_solver_2(model, x, a, b, memory=None, noise=None, cond=None):
+def dpm_solver_2(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """DPM-Solver-2: ε taken at the midpoint in λ (Lu et al. 2022a, alg. 1, r₁ = ½)."""
     mid = model.schedule.at_lam(0.5 * (a.lam + b.lam))
     u, _ = ddim(model, x, a, mid, cond=cond)
@@ -66,7 +95,15 @@ def dpm_solver_2(model, x, a, b, memory=None, noise=None, cond=None):
 
 
 @solver(order=2, calls=2)
-def dpm_solver_pp_2s(model, x, a, b, memory=None, noise=None, cond=None):
+def dpm_solver_pp_2s(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """DPM-Solver++(2S): the midpoint rule in the data form (Lu et al. 2022b, alg. 1)."""
     mid = model.schedule.at_lam(0.5 * (a.lam + b.lam))
     u, _ = ddim(model, x, a, mid, cond=cond)
@@ -74,8 +111,16 @@ def dpm_solver_pp_2s(model, x, a, b, memory=None, noise=None, cond=None):
 
 
 @solver(order=3, calls=3)
-def dpm_solver_3(model, x, a, b, memory=None, noise=None, cond=None):
-    """DPM-Solver-3: slope of ε from nodes at ⅓ and ⅔ in λ (Lu et al. 2022a, alg. 2; r₂ = ⅔)."""
+def dpm_solver_3(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
+    """DPM-Solver-3: ε's slope from nodes at ⅓ and ⅔ in λ (Lu et al. 2022a, alg. 2; r₂ = ⅔)."""
     h = b.lam - a.lam
     third, two_thirds = (model.schedule.at_lam(a.lam + r * h) for r in (1 / 3, 2 / 3))
     first = model(x, a, cond)

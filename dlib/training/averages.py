@@ -13,8 +13,8 @@ from dlib._util import require
 
 @torch.no_grad()
 def average(mean: Sequence[Tensor], live: Sequence[Tensor], decay: float, count: int) -> None:
-    """Move `mean` towards `live` in place, by one step of an exponential moving average that was
-    made `count` times before.
+    """Move `mean` towards `live` in place, by one step of an exponential moving average that
+    was made `count` times before.
 
     The decay is min(decay, (1 + count)/(10 + count)), so that the first weights are forgotten
     quickly.
@@ -23,8 +23,8 @@ def average(mean: Sequence[Tensor], live: Sequence[Tensor], decay: float, count:
 
 
 class Ema:
-    """Exponential moving average of a network's weights, in `ema.net`, by `average`; buffers are
-    copied.
+    """Exponential moving average of a network's weights, in `ema.net`, by `average`; buffers
+    are copied.
 
     What moves are the weights that want a gradient, at the start; frozen ones are shared with
     the live network. So the average of a twin holds its adapters alone.

@@ -78,8 +78,8 @@ def _constant(net: nn.Module) -> Callable:
 
 
 class Roles(dict):
-    """What the losses see, by role. A role that nobody plays is an error that says so; what was
-    asked for is remembered in `read`.
+    """What the losses see, by role. A role that nobody plays is an error that says so; what
+    was asked for is remembered in `read`.
     """
 
     def __init__(self, *given: Any, **named: Any):

@@ -1,4 +1,4 @@
-"""One trainer: a recipe's steps, in a notebook and, with the engine's own hooks, on many GPUs."""
+"""One trainer for a recipe: in a notebook, and with the engine's hooks on many GPUs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Trained:
 class Trainer:
     """A recipe's steps on a cast. Whoever trains on many processes overrides the hooks.
 
-    A step: `before` for every micro-batch, without gradient; `pool` once; then every phase that
-    is due, `epochs` times over: the gradients of all micro-batches, part by part, then one step
-    of the optimiser of each of its roles, and the averages of what has moved. A checkpoint
-    belongs between steps: memos are never saved.
+    A step: `before` for every micro-batch, without gradient; `pool` once; then every phase
+    that is due, `epochs` times over: the gradients of all micro-batches, part by part, then
+    one step of the optimiser of each of its roles, and the averages of what has moved. A
+    checkpoint belongs between steps: memos are never saved.
     """
 
     def __init__(self, recipe: Recipe, cast: Cast, trained: Mapping[str, Trained]):
@@ -58,7 +58,7 @@ class Trainer:
         return rows, slice(0, len(rows))
 
     def check(self, value: Tensor, phase: Phase, step: int) -> None:
-        """Raise FloatingPointError for a loss that is not finite, before any weight changes."""
+        """Raise FloatingPointError for a loss that is not finite: no weight has changed."""
         if not torch.isfinite(value):
             raise FloatingPointError(
                 f"perform: the loss of {phase.name!r} is {value.item()} at step {step}: lower "
@@ -95,7 +95,7 @@ class Trainer:
         return {name: torch.stack(values).mean() for name, values in metrics.items()}
 
     def _fits(self, batch: Batch) -> None:
-        """Raise ValueError unless a batch holds what the recipe reads, and nothing it drops."""
+        """Raise ValueError unless a batch holds what the recipe reads, and no more."""
         reads = self.recipe.reads
         require(
             reads != "pairs" or batch.noise is not None,
@@ -137,8 +137,8 @@ class Trainer:
         return {name: torch.stack(values).mean() for name, values in found.items()}
 
     def _parts(self, phase: Phase, batch: Batch, draw: Draw, last: bool) -> Iterator[Loss]:
-        """A phase's loss on a micro-batch, or its parts one after another. Gradients are summed
-        over processes in the last backward pass of all.
+        """A phase's loss on a micro-batch, or its parts one after another. Gradients are
+        summed over processes in the last backward pass of all.
         """
         self._synchronise(phase, last)
         with self.computing():
@@ -215,7 +215,8 @@ def train(
     `lr` to zero along a cosine; returns the history.
 
     loss: (batch, draw) ↦ Loss, which knows the network; data: step ↦ Batch; seed: of the
-    loss's own draws. What a chapter needs beyond that, averages, several networks, `perform` has.
+    loss's own draws. What a chapter needs beyond that, averages, several networks, `perform`
+    has.
     """
     optim = torch.optim.Adam(net.parameters(), lr)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)

@@ -1,2 +1,3 @@
-"""What a run will need, counted on the meta device. Touches the run's
-settings and cast; starts nothing."""
+"""What a run will need, counted on the meta device: it starts nothing. Touches the settings and
+the cast of `run`, the draws of `data`, `families` and `launch`.
+"""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dlib import Recipe
-from full_scale.cost.blueprint import Blueprint, blueprint, cast_of
+from full_scale.cost.blueprint import blueprint, cast_of
 from full_scale.cost.counting import Cost, backward, cost
 from full_scale.data.draws import step_draws
+from full_scale.families.base import Blueprint
 from full_scale.run.cast import Company, blocks
 from full_scale.run.settings import Settings
 

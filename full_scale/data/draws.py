@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -28,11 +28,15 @@ class Draws(Draw):
     def __init__(self, draws: Iterable[Draw], together: Draw | None = None):
         self.draws, self.together = list(draws), together
 
-    def normal(self, like: Tensor) -> Tensor:
-        """Standard normal with the shape, dtype and device of `like`, whose first axis runs
-        over the pictures.
+    def normal(self, like: Tensor | Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """Standard normal like a tensor or of a shape, as `Draw.normal`; the first axis runs over
+        the pictures.
         """
-        return torch.stack([draw.normal(row) for draw, row in zip(self.draws, like, strict=True)])
+        if isinstance(like, Tensor):
+            rows = [draw.normal(row, dtype) for draw, row in zip(self._rows(len(like)), like)]
+        else:
+            rows = [draw.normal(like[1:], dtype) for draw in self._rows(like[0])]
+        return torch.stack(rows)
 
     def uniform(self, n: int) -> Tensor:
         """(n,) uniform on [0, 1), float32, on the CPU; n must be the number of rows."""

@@ -5,6 +5,7 @@ family's encoders on batches.
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,7 +108,9 @@ def encoded(family: Family, found: list[Found], size: int, dtype: str) -> dict[s
     """One batch's arrays: the conditions by name and, where there are pictures, the latents;
     floats as `dtype`.
     """
-    arrays = dict(family.encode_texts([each.caption for each in found]))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        # the report names the captions that are cut
+        arrays = dict(family.encode_texts([each.caption for each in found]))
     if found[0].picture is not None:
         arrays["latent"] = family.encode_pictures([each.picture for each in found], size)
 

@@ -5,7 +5,8 @@ on (seed, step) alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from full_scale.families.base import Family
 
 SAME = 0.1
-"""Largest relative distance between the ∅ of the data and the model's: half precision gives up
-to about 0.01, other weights about 1.
+"""Largest relative distance between an embedding of the data and the model's: half precision
+gives up to about 0.01, other weights about 1.
 """
 
 
@@ -114,6 +115,16 @@ class Rows:
 
     def check(self, family: Family, batch: int) -> None:
         """Raise ValueError unless these data suit a model, a global batch, and what is read."""
+        made = {
+            "pictures": "a source with pictures",
+            "pairs": "rows that keep the seed of their noise",
+            "preferences": "two pictures a row",
+        }
+        require(
+            self.reads in self.holds,
+            f"data {self.folder} hold {' and '.join(sorted(self.holds))} alone, and this method "
+            f"trains on {self.reads}: prepare {made.get(self.reads)}",
+        )
         theirs, ours = self.info["family"], family.identity
         require(
             theirs["family"] == ours["family"],
@@ -132,31 +143,34 @@ class Rows:
             f"data {self.folder} were prepared with another model family ({'; '.join(other)}). "
             f"{self._again()}",
         )
-        far = {
-            name: _distance(value.cpu(), self.null[name]) for name, value in family.null().items()
-        }
-        require(
-            all(distance < SAME for distance in far.values()),
-            f"data {self.folder} were prepared with another text encoder of the "
-            "same shape: its embedding of the empty text is at a relative distance of "
-            f"{max(far.values()):.2g}; rounding stays below {SAME}. "
-            f"{self._again()}",
-        )
-        made = {
-            "pictures": "a source with pictures",
-            "pairs": "them with --pairs",
-            "preferences": "two pictures a row",
-        }
-        require(
-            self.reads in self.holds,
-            f"data {self.folder} hold {' and '.join(sorted(self.holds))} alone, and this method "
-            f"trains on {self.reads}: prepare {made.get(self.reads)}",
-        )
+        for what, ours, theirs in self._samples(family):
+            far = max(_distance(value.cpu(), theirs[name]) for name, value in ours.items())
+            require(
+                far < SAME,
+                f"data {self.folder} were prepared with another text encoder of the same shape: "
+                f"its embedding of {what} is at a relative distance of {far:.2g}; rounding stays "
+                f"below {SAME}. {self._again()}",
+            )
         require(
             len(self) >= batch,
             f"data {self.folder} have {len(self)} rows, fewer than one global batch of {batch}: "
             f"pass --batch {len(self)} or less, or prepare more rows",
         )
+
+    def _samples(self, family: Family) -> Iterator[tuple[str, Mapping, Mapping]]:
+        """What was embedded, as the family embeds it now, and as these data hold it: the empty
+        text, which for some families is zeros whatever the encoder, and the first caption.
+        """
+        yield "the empty text", family.null(), self.null
+        if len(self):
+            (caption,) = self.captions([0])
+            with warnings.catch_warnings(action="ignore", category=UserWarning):
+                ours = family.null(caption)
+            yield (
+                f"the caption {caption[:60]!r}",
+                ours,
+                {name: rows[0] for name, rows in self[[0]].cond.items()},
+            )
 
     def _again(self) -> str:
         return f"Prepare them anew with the weights that you train: {_how(f'{self.folder}-2')}"

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from dlib import Denoiser
 from dlib._util import require
+from full_scale.families.base import OWN, Family
 from full_scale.sources.pictures import fitted, pixels
 from toy_data import shapes
-from toy_data.shape_captions import LENGTH, NULL_TOKENS, tokens
+from toy_data.shape_captions import LENGTH, tokens
 
 FILE = "shapes_model.safetensors"
 
@@ -37,7 +38,7 @@ class TokensCall(nn.Module):
 
 
 @dataclass(frozen=True)
-class Shapes:
+class Shapes(Family):
     """16×16 pictures of captioned shapes: x0 is the picture itself, the condition its
     caption's words.
     """
@@ -45,21 +46,31 @@ class Shapes:
     model: Denoiser
     licence: str | None = "MIT"
 
+    name: ClassVar[str] = "shapes"
+    x0_is: ClassVar[str] = "the pictures themselves, in [-1, 1]"
+    tiny_is: ClassVar[str] = "the book's teacher of the family shapes"
+    weights_are: ClassVar[str] = "FOLDER (what full_scale.export wrote for this family)"
+    lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out")
+
     @classmethod
-    def open(cls, weights: str | None, device: torch.device, dtype: torch.dtype) -> Shapes:
-        """From a folder that `save` wrote; None is the teacher that the book ships."""
-        if weights is None:
-            model = shapes.shapes_teacher()
-        else:
-            path = Path(weights).expanduser() / FILE
-            require(
-                path.is_file(),
-                f"--weights {weights}: no {FILE} there; name a folder that full_scale.export "
-                "wrote for this family, or use --tiny "
-                "for the teacher that comes with the book",
-            )
-            model = shapes.new_teacher()
-            model.net.load_state_dict(load_file(path))
+    def open(cls, weights: str, device: torch.device, dtype: torch.dtype) -> Shapes:
+        """From a folder that `save` wrote; the network stays in float32."""
+        path = Path(weights).expanduser() / FILE
+        require(
+            path.is_file(),
+            f"--weights {weights}: no {FILE} there; name a folder that full_scale.export "
+            "wrote for this family, or use --tiny "
+            "for the teacher that comes with the book",
+        )
+        model = shapes.new_teacher()
+        model.net.load_state_dict(load_file(path))
+        model.net.to(device)
+        return cls(model)
+
+    @classmethod
+    def tiny(cls, device: torch.device, dtype: torch.dtype) -> Shapes:
+        """The teacher that the book ships, in float32."""
+        model = shapes.shapes_teacher()
         model.net.to(device)
         return cls(model)
 
@@ -75,34 +86,42 @@ class Shapes:
     def identity(self) -> dict[str, Any]:
         return {"family": "shapes", "side": shapes.SIDE, "words": LENGTH}
 
-    def shape(self, size: int) -> tuple[int, ...]:
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.net.parameters()).device
+
+    def shape(self, height: int, width: int | None = None) -> tuple[int, ...]:
         """(3, 16, 16): the network has one size."""
+        width = height if width is None else width
         require(
-            size == shapes.SIDE,
-            f"--size {size}: this family's pictures have {shapes.SIDE} pixels a side",
+            height == width == shapes.SIDE,
+            f"pictures of {height} × {width} pixels (height × width): this family's have "
+            f"{shapes.SIDE} pixels a side",
         )
         return 3, shapes.SIDE, shapes.SIDE
 
     def encode_pictures(self, pictures: Sequence[Image.Image], size: int) -> Tensor:
         """(N, 3, 16, 16) in [−1, 1]."""
-        return pixels([fitted(picture, size) for picture in pictures])
+        return pixels([fitted(picture, size) for picture in pictures]).to(self.device)
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """{"text": (N, L) int64}. Raises ValueError for a word outside the grammar; the empty
         text is the null caption.
         """
-        return {"text": tokens(texts)}
-
-    def null(self, text: str = "") -> dict[str, Tensor]:
-        return {"text": NULL_TOKENS if not text else tokens([text])[0]}
+        return {"text": tokens(texts).to(self.device)}
 
     def truncated(self, text: str) -> bool:
         """Never: a caption of the grammar fits."""
         return False
 
-    def decode(self, latent: Tensor) -> Image.Image:
-        """A picture (3, 16, 16), eightfold enlarged: pixels are meant to be seen."""
-        small = Image.fromarray(shapes.to_uint8(latent[None].float().cpu())[0])
+    def pixels(self, x0: Tensor) -> Tensor:
+        """x0 itself."""
+        return x0
+
+    def decode(self, x0: Tensor) -> Image.Image:
+        """A picture, eightfold enlarged: pixels are meant to be seen."""
+        small = super().decode(x0)
         return small.resize((8 * shapes.SIDE, 8 * shapes.SIDE), Image.Resampling.NEAREST)
 
     def denoiser(self, net: nn.Module | None = None) -> Denoiser:
@@ -114,17 +133,18 @@ class Shapes:
             model.clock,
         )
 
-    def stages(self, call: nn.Module) -> list[nn.Module]:
+    @staticmethod
+    def stages(call: nn.Module) -> list[nn.Module]:
         """The transformer's blocks."""
         return list(call.net.blocks)
 
-    def told_omega(self, call: nn.Module) -> nn.Module:
-        raise ValueError(
-            "family shapes: its network has no input for ω: use --method lcm, or --family sd"
-        )
-
-    def save(self, net: nn.Module, folder: Path) -> None:
-        """The weights as one safetensors file, and what they are."""
+    def save(
+        self, net: nn.Module, folder: Path, scheduler: tuple[str, Mapping[str, Any]] = OWN
+    ) -> None:
+        """The weights as one safetensors file, and what they are. A scheduler has no place
+        there.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{FILE}.part"
         save_file(
             {name: value.detach().contiguous().cpu() for name, value in net.state_dict().items()},

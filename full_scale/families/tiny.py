@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import AutoencoderKL, StableDiffusionPipeline
+    from transformers import CLIPTextConfig, CLIPTokenizer
 
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -43,7 +44,7 @@ def tiny_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
         networks = _networks()
     return StableDiffusionPipeline(
         **networks,
-        tokenizer=_tokenizer(),
+        tokenizer=tokenizer(),
         scheduler=DDIMScheduler(**SCHEDULER, prediction_type=prediction_type),
         safety_checker=None,
         feature_extractor=None,
@@ -52,8 +53,8 @@ def tiny_pipeline(prediction_type: str = "epsilon") -> StableDiffusionPipeline:
 
 
 def _networks() -> dict[str, torch.nn.Module]:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextModel
 
     unet = UNet2DConditionModel(
         sample_size=16,
@@ -65,30 +66,47 @@ def _networks() -> dict[str, torch.nn.Module]:
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )
-    vae = AutoencoderKL(
+    decoder = vae()
+    text = CLIPTextModel(text_config(32))
+    return {"unet": unet.eval(), "vae": decoder.eval(), "text_encoder": text.eval()}
+
+
+def vae(**more: float) -> AutoencoderKL:
+    """A VAE of 8 pixels a latent, as those of Stable Diffusion; `more` goes into its
+    configuration.
+    """
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
         block_out_channels=(8, 8, 16, 16),
         norm_num_groups=8,
         latent_channels=4,
         sample_size=128,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
+        **more,
     )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(_vocabulary()),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=16,
-            bos_token_id=_vocabulary()["<|startoftext|>"],
-            eos_token_id=_vocabulary()["<|endoftext|>"],
-        )
-    )
-    return {"unet": unet.eval(), "vae": vae.eval(), "text_encoder": text.eval()}
 
 
-def _vocabulary() -> dict[str, int]:
+def text_config(width: int, **more: Any) -> CLIPTextConfig:
+    """Of a text encoder with two layers that reads what `tokenizer` writes."""
+    from transformers import CLIPTextConfig
+
+    words = vocabulary()
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=16,
+        bos_token_id=words["<|startoftext|>"],
+        eos_token_id=words["<|endoftext|>"],
+        **more,
+    )
+
+
+def vocabulary() -> dict[str, int]:
     """CLIP's 256 byte symbols, each also with an end-of-word mark, one merged word, and the
     two special tokens.
     """
@@ -104,10 +122,11 @@ def _vocabulary() -> dict[str, int]:
     return {word: index for index, word in enumerate(words)}
 
 
-def _tokenizer():
+def tokenizer(**more: str) -> CLIPTokenizer:
+    """CLIP's, of 16 tokens; `more` are special tokens other than its own."""
     from transformers import CLIPTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "vocab.json").write_text(json.dumps(_vocabulary()))
+        Path(folder, "vocab.json").write_text(json.dumps(vocabulary()))
         Path(folder, "merges.txt").write_text("#version: 0.2\nc a\nca t</w>\n")
-        return CLIPTokenizer.from_pretrained(folder, model_max_length=16)
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=16, **more)

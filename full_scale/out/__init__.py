@@ -1,1 +1,3 @@
-"""What leaves the house: folders of pictures, model cards, LoRA files, scores. Opens no run."""
+"""What leaves the house: folders of pictures, model cards, LoRA files, scores; it opens no run.
+Touches `families`, for their names and kinds, and `sources`.
+"""

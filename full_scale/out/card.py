@@ -6,12 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from full_scale.families import named
 from full_scale.out.lora_files import DIFFUSERS, KOHYA
-
-if TYPE_CHECKING:
-    from diffusers import SchedulerMixin
 
 TRAILING = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
 """Start at the last trained index and end at σ = 0, as `full_scale.sample` does with `--grid
@@ -35,16 +33,6 @@ def choice(sampler: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return "DDIMScheduler", TRAILING
 
 
-def scheduler(sampler: Mapping[str, Any], own: SchedulerMixin) -> SchedulerMixin:
-    """diffusers' scheduler for a method's student, on the noise levels of `own`, the scheduler
-    of its weights.
-    """
-    import diffusers
-
-    name, more = choice(sampler)
-    return getattr(diffusers, name).from_config(own.config, **more) if name else own
-
-
 def edges(sampler: Mapping[str, Any]) -> list[int]:
     """The indices, of 1000, at which a phased student starts its jumps: the last trained one,
     then each edge but the clean one.
@@ -55,14 +43,12 @@ def edges(sampler: Mapping[str, Any]) -> list[int]:
 def text(about: Mapping[str, Any], lora: bool) -> str:
     """README.md. about: what `full_scale.export` writes into settings.json."""
     s, licence = about["settings"], about["licence"]
-    stock = s["family"] == "sd"
-    base = s["weights"] or (
-        "random tiny weights" if stock else f"the book's teacher of the family {s['family']}"
-    )
+    family = named(s["family"])
+    base = s["weights"] or family.tiny_is
     hub = bool(s["weights"]) and not Path(s["weights"]).expanduser().exists()
     front = {
         "license": licence,
-        "library_name": "diffusers" if stock else None,
+        "library_name": "diffusers" if family.pipeline else None,
         "pipeline_tag": "text-to-image",
         "base_model": base if hub else None,
         "tags": "[lora]" if lora else None,
@@ -75,7 +61,7 @@ def text(about: Mapping[str, Any], lora: bool) -> str:
 
 The {about["what"]} after {about["step"]} steps of `{s["method"]}` on {base}.
 
-{_files(s) if lora else _pipeline(s) if stock else _network(s)}
+{_files(s) if lora else _pipeline(s) if family.pipeline else _network(s)}
 ## Settings
 
 | setting | value |
@@ -93,37 +79,38 @@ def _files(s: Mapping[str, Any]) -> str:
     name, more = choice(s["sampler"])
     extra = "".join(f", {key}={value!r}" for key, value in more.items())
     swap = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{extra})\n" if name else ""
-    weights = s["weights"] or "WEIGHTS"
+    pipeline, weights = named(s["family"]).pipeline, s["weights"] or "WEIGHTS"
     return f"""- `{DIFFUSERS}` for diffusers: `alpha / rank` is inside the factors, so the
   scale is 1.
 - `{KOHYA}` for ComfyUI and other readers of kohya's names (put it into `models/loras`):
   `alpha` is stated layer by layer.
 
-Both are float32 and hold the same update of the U-Net; strength 1 is what was trained.
+Both are float32 and hold the same update of the network; strength 1 is what was trained.
 {_jumps(s)}
 ```python
-from diffusers import {name + ", " if name else ""}StableDiffusionPipeline
+from diffusers import {name + ", " if name else ""}{pipeline}
 
-pipe = StableDiffusionPipeline.from_pretrained("{weights}")
+pipe = {pipeline}.from_pretrained("{weights}")
 pipe.load_lora_weights(FOLDER, weight_name="{DIFFUSERS}")
 {swap}{_call(s)}
 ```
 
-    python -m full_scale.sample --weights {weights} --lora FOLDER/{DIFFUSERS} {_flags(s)}
+    python -m full_scale.sample {_model(s, weights)} --lora FOLDER/{DIFFUSERS} {_flags(s)}
 """
 
 
 def _pipeline(s: Mapping[str, Any]) -> str:
+    pipeline = named(s["family"]).pipeline
     return f"""A folder in diffusers' format, float32, with the scheduler that suits it.
 {_jumps(s)}
 ```python
-from diffusers import StableDiffusionPipeline
+from diffusers import {pipeline}
 
-pipe = StableDiffusionPipeline.from_pretrained(FOLDER)
+pipe = {pipeline}.from_pretrained(FOLDER)
 {_call(s)}
 ```
 
-    python -m full_scale.sample --weights FOLDER {_flags(s)}
+    python -m full_scale.sample {_model(s, "FOLDER")} {_flags(s)}
 """
 
 
@@ -145,7 +132,7 @@ def _network(s: Mapping[str, Any]) -> str:
     return f"""The weights of a network of this book, float32, which diffusers does not know:
 `full_scale.families.open_family("{s["family"]}", FOLDER, device).denoiser()` opens it.
 
-    python -m full_scale.sample --family {s["family"]} --weights FOLDER {_flags(s)}
+    python -m full_scale.sample {_model(s, "FOLDER")} {_flags(s)}
 """
 
 
@@ -158,6 +145,10 @@ def _call(s: Mapping[str, Any]) -> str:
         f'picture = pipe("{s["prompts"][0]}", {steps}, '
         f"guidance_scale={1 + sampler['omega']:g}).images[0]"
     )
+
+
+def _model(s: Mapping[str, Any], weights: str) -> str:
+    return f"--family {s['family']} --weights {weights}"
 
 
 def _flags(s: Mapping[str, Any]) -> str:

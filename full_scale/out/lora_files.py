@@ -20,56 +20,56 @@ from dlib._util import require
 DIFFUSERS, KOHYA = "pytorch_lora_weights.safetensors", "comfyui_lora.safetensors"
 """File names: the first is the one that diffusers looks for in a folder."""
 
-Pairs = Mapping[str, tuple[Tensor, Tensor]]
+Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 
-def pairs(adapters: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """(A, B) by the name of the U-Net's layer, from `<layer>.lora_A` and `<layer>.lora_B` as
-    `dlib.lora.adapters` names them.
+def factors(adapters: Mapping[str, Tensor], prefix: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """(A, B) by the name of the network's layer, from `<prefix>.<layer>.lora_A` and `….lora_B`
+    as `dlib.lora.adapters` names them. prefix: a family's `lora_prefix`.
 
     >>> a, b = torch.zeros(2, 4, 3, 3), torch.zeros(8, 2, 1, 1)
-    >>> pairs({"unet.conv_in.lora_A": a, "unet.conv_in.lora_B": b}).keys()
+    >>> factors({"unet.conv_in.lora_A": a, "unet.conv_in.lora_B": b}, "unet").keys()
     dict_keys(['conv_in'])
     """
     names = [name.removesuffix(".lora_A") for name in adapters if name.endswith(".lora_A")]
-    odd = [name for name in names if not name.startswith("unet.")]
+    odd = [name for name in names if not name.startswith(f"{prefix}.")]
     require(
         not odd,
-        f"LoRA files are defined for diffusers' U-Nets; this network has a layer {odd[:1]}: "
-        "export all weights instead",
+        f"LoRA files name layers of {prefix!r}; this network has a layer {odd[:1]}: export all "
+        "weights instead",
     )
     return {
-        name.removeprefix("unet."): (adapters[f"{name}.lora_A"], adapters[f"{name}.lora_B"])
+        name.removeprefix(f"{prefix}."): (adapters[f"{name}.lora_A"], adapters[f"{name}.lora_B"])
         for name in names
     }
 
 
-def diffusers_keys(layers: Pairs, scale: float) -> dict[str, Tensor]:
-    """`unet.<layer>.lora_A.weight` (r, in) and `….lora_B.weight` (out, r), the latter times
+def diffusers_keys(layers: Factors, scale: float, prefix: str) -> dict[str, Tensor]:
+    """`<prefix>.<layer>.lora_A.weight` (r, in) and `….lora_B.weight` (out, r), the latter times
     `scale` = α/r.
 
     >>> layers = {"mid_block.proj": (torch.ones(1, 2), torch.ones(2, 1))}
-    >>> sorted(diffusers_keys(layers, scale=0.5))
+    >>> sorted(diffusers_keys(layers, 0.5, "unet"))
     ['unet.mid_block.proj.lora_A.weight', 'unet.mid_block.proj.lora_B.weight']
     """
     return {
-        f"unet.{name}.lora_{side}.weight": value
+        f"{prefix}.{name}.lora_{side}.weight": value
         for name, (a, b) in layers.items()
         for side, value in (("A", a), ("B", b * scale))
     }
 
 
-def kohya_keys(layers: Pairs, alpha: float) -> dict[str, Tensor]:
-    """`lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the layer's dots
+def kohya_keys(layers: Factors, alpha: float, prefix: str) -> dict[str, Tensor]:
+    """`lora_<prefix>_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the layer's dots
     become underscores.
 
     >>> layers = {"mid_block.to_out.0": (torch.ones(1, 2), torch.ones(2, 1))}
-    >>> sorted(kohya_keys(layers, alpha=1.0))[0]
+    >>> sorted(kohya_keys(layers, 1.0, "unet"))[0]
     'lora_unet_mid_block_to_out_0.alpha'
     """
     found = {}
     for name, (a, b) in layers.items():
-        key = f"lora_unet_{name.replace('.', '_')}"
+        key = f"lora_{prefix}_{name.replace('.', '_')}"
         found |= {
             f"{key}.lora_down.weight": a,
             f"{key}.lora_up.weight": b,
@@ -78,16 +78,18 @@ def kohya_keys(layers: Pairs, alpha: float) -> dict[str, Tensor]:
     return found
 
 
-def save(adapters: Mapping[str, Tensor], rank: int, alpha: float, folder: Path) -> None:
-    """Both files, into `folder`."""
-    layers = pairs(adapters)
-    _save(diffusers_keys(layers, alpha / rank), folder / DIFFUSERS, {})
+def save(
+    adapters: Mapping[str, Tensor], rank: int, alpha: float, prefix: str, folder: Path
+) -> None:
+    """Both files, into `folder`. prefix: a family's `lora_prefix`."""
+    layers = factors(adapters, prefix)
+    _save(diffusers_keys(layers, alpha / rank, prefix), folder / DIFFUSERS, {})
     facts = {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(alpha),
     }
-    _save(kohya_keys(layers, alpha), folder / KOHYA, facts)
+    _save(kohya_keys(layers, alpha, prefix), folder / KOHYA, facts)
 
 
 def _save(values: Mapping[str, Tensor], path: Path, facts: dict[str, str]) -> None:

@@ -1,1 +1,3 @@
-"""A training run: settings, cast, engine, checkpoints. Touches data and families; no command."""
+"""A training run: settings, cast, engine, checkpoints. Touches `data`, `families` and
+`launch`.
+"""

@@ -145,6 +145,10 @@ def build(
         ema=s.ema,
         wrap=wrap,
     )
+    if s.recompute:  # heads send gradients through their backbone, trained or not
+        through = [recipe.parts[role].of for role in recipe.play("heads")]
+        for role in {*recipe.play("copy"), *through}:
+            _recompute(inner[role])
     modules = {role: made.roles.get(role).net for role in recipe.trained}
     trained = {role: _trained(inner[role], modules[role], role, s) for role in recipe.trained}
     return Company(made.roles, made.means, trained)
@@ -159,12 +163,15 @@ def _full(family: Family, recipe: Recipe, role: str, core: nn.Module, alone: boo
     return net.float().requires_grad_(True)
 
 
+def _recompute(net: nn.Module) -> None:
+    """Gradient checkpointing, as diffusers' networks know it."""
+    for part in net.modules():
+        if hasattr(part, "enable_gradient_checkpointing"):
+            part.enable_gradient_checkpointing()
+            return
+
+
 def _trained(inner: nn.Module, module: nn.Module, role: str, s: Settings) -> Spread:
-    if s.recompute:
-        for part in inner.modules():
-            if hasattr(part, "enable_gradient_checkpointing"):
-                part.enable_gradient_checkpointing()
-                break
     own = role_of(s, role)
     optim = torch.optim.AdamW(
         [p for p in inner.parameters() if p.requires_grad],

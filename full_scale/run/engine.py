@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dlib import Batch, Phase, Recipe
 from dlib._util import require
+from dlib.lora import adapters
 from dlib.losses import drop
 from dlib.training import Trainer
 from dlib.training.performing import Micro
@@ -218,10 +219,9 @@ class Engine:
 
     def _log(self, logs: list, metrics: dict[str, Tensor], bar: tqdm) -> None:
         teacher = self.cast.roles.get("teacher")
-        if teacher is not None:
-            metrics["moved"], metrics["size"] = moved(
-                self.cast.trained["student"].inner, teacher.net
-            )
+        student = self.cast.trained["student"].inner
+        if teacher is not None or adapters(student):  # adapters say themselves how far they are
+            metrics["moved"], metrics["size"] = moved(student, teacher and teacher.net)
         values = processes.average(metrics, self.world)
         if "moved" in values:
             values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5

@@ -170,7 +170,7 @@ class Alarms:
 
 
 @torch.no_grad()
-def moved(student: nn.Module, teacher: nn.Module) -> tuple[Tensor, Tensor]:
+def moved(student: nn.Module, teacher: nn.Module | None) -> tuple[Tensor, Tensor]:
     """(‖θ − θ₀‖², ‖θ₀‖²) on this process: of a twin its adapters' products, of a full student
     all that it trains.
     """

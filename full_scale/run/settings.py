@@ -19,6 +19,7 @@ import tyro
 
 from dlib import NoiseSchedule, discrete, recipes, scaled_linear
 from dlib._util import require
+from full_scale.families import named
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -51,8 +52,8 @@ class Settings:
     """0 trains all weights; r > 0 trains adapters of rank r on a frozen base."""
     lora_alpha: float = 64.0
     """The adapters' product is scaled by alpha / rank."""
-    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    """Which modules get adapters: the ends of their names."""
+    lora_targets: tuple[str, ...] = ()
+    """Which modules get adapters: the ends of their names; the family's own unless given."""
     lr: float = 1e-5
     """Learning rate of the student, and of every role whose table does not say otherwise."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -124,7 +125,9 @@ def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> 
         f"or --method, one of {', '.join(known)}",
     )
     kind = with_hyper(method)
-    return tyro.cli(kind, args=arguments, default=_filled(kind, table, "key"), prog=prog)
+    s = tyro.cli(kind, args=arguments, default=_filled(kind, table, "key"), prog=prog)
+    targets = s.lora_targets or named(s.family).lora_targets
+    return dataclasses.replace(s, lora_targets=targets)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def latents(
     for i in range(0, len(seeds), batch):
         draws = Draws(Draw(seed) for seed in seeds[i : i + batch])
         part = {name: rows[i : i + batch] for name, rows in cond.items()}
-        x = draws.normal(torch.empty(len(draws.draws), *shape, device=part["text"].device))
+        device = next(iter(part.values())).device
+        x = draws.normal(torch.empty(len(draws.draws), *shape, device=device))
         parts.append(find(model, x, levels, solver, part, draws, each))
     return torch.cat(parts)

@@ -8,19 +8,16 @@ import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
 from dlib import SOLVERS
 from dlib._util import require
 from dlib.grids import SPACINGS
+from full_scale.families import named
 from full_scale.out.folder import check_free
 from full_scale.sampling.spread import check_parallel
-from full_scale.families.weights import SD15
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -30,15 +27,13 @@ class Config:
     prompt: tuple[str, ...]
     """One or more prompts, each in quotes."""
     weights: str | None = None
-    """A folder in diffusers' format or a hub id; SD 1.x (ε) or SD 2.1 (v)."""
+    """A folder of the family's weights, or their hub id."""
     tiny: bool = False
-    """A random tiny pipeline instead of weights: offline, in seconds, its pictures are noise.
-    Of shapes: the book's teacher.
+    """A tiny model instead of weights: offline, in seconds. Most are random, so that their
+    pictures are noise; that of shapes is the book's teacher.
     """
     family: str = "sd"
-    """The kind of model: a name of full_scale.families.base. shapes has one size and takes no
-    --lora.
-    """
+    """The kind of model: a name of full_scale.families.FAMILIES."""
     lora: Path | None = None
     """A LoRA file to put on the weights: what `full_scale.export` wrote, or another one that
     diffusers reads.
@@ -86,7 +81,7 @@ class Config:
     width: int | None = None
     """Pixels; the network's own size unless given."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """The U-Net's and text encoder's dtype; auto is bfloat16 on a GPU, else float32. Latents
+    """The network's and text encoders' dtype; auto is bfloat16 on a GPU, else float32. Latents
     and VAE are float32.
     """
     device: str = "auto"
@@ -98,7 +93,7 @@ class Config:
 def check(config: Config) -> None:
     """Raise ValueError for what can be wrong before any weights are read."""
     require(len(config.prompt) > 0, '--prompt is empty: type --prompt "a lighthouse at dusk"')
-    check_model(config.weights, config.tiny)
+    check_model(config.family, config.weights, config.tiny)
     for flag, name, known in (
         ("solver", config.solver, SOLVERS),
         ("grid", config.grid, SPACINGS),
@@ -126,13 +121,15 @@ def check(config: Config) -> None:
         check_free(config.out)
 
 
-def check_model(weights: str | None, tiny: bool) -> None:
-    """Raise ValueError unless exactly one of --weights and --tiny is given."""
+def check_model(family: str, weights: str | None, tiny: bool) -> None:
+    """Raise ValueError unless there is such a family, and exactly one of --weights and --tiny
+    is given.
+    """
+    wanted = named(family).weights_are
     require(
         bool(weights) != tiny,
         f"{'both --weights and --tiny' if tiny else 'neither --weights nor --tiny'} given: "
-        "pass exactly one of them: "
-        f"--weights FOLDER_OR_HUB_ID (e.g. {SD15}) or --tiny",
+        f"pass exactly one of them: --weights {wanted} or --tiny",
     )
 
 
@@ -161,17 +158,3 @@ def place(config: Config) -> tuple[torch.device, torch.dtype]:
     )
     auto = "bfloat16" if device.type == "cuda" else "float32"
     return device, getattr(torch, auto if config.dtype == "auto" else config.dtype)
-
-
-def latent_shape(pipe: StableDiffusionPipeline, config: Config) -> tuple[int, int, int]:
-    """(channels, rows, columns) of one latent for the size that was asked for."""
-    factor, own = pipe.vae_scale_factor, pipe.unet.config.sample_size
-    rows, columns = (
-        own if pixels is None else pixels / factor for pixels in (config.height, config.width)
-    )
-    require(
-        all(side >= 1 and side == int(side) for side in (rows, columns)),
-        f"--height {config.height} --width {config.width}: "
-        f"wanted positive multiples of {factor}; this network's own size is {own * factor}",
-    )
-    return pipe.unet.config.in_channels, int(rows), int(columns)

@@ -19,8 +19,6 @@ from full_scale.launch.processes import World
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from full_scale.sampling.request import Config
-
 PARALLEL = {"picard": picard, "anderson": anderson, "parareal": parareal}
 
 
@@ -48,25 +46,31 @@ def check_parallel(
 
 
 def finder(
-    config: Config, world: World | None, bar: tqdm, costs: list[dict[str, int]]
+    name: str,
+    tol: float,
+    window: int | None,
+    chunk: int | None,
+    world: World | None,
+    bar: tqdm,
+    costs: list[dict[str, int]],
 ) -> Callable[..., Tensor]:
-    """What `latents` calls for each batch; its cost is appended to `costs`, its progress shown
-    in `bar`.
+    """What `latents` calls for each batch: the sampler `name`, asked as `check_parallel` has
+    checked. Its cost is appended to `costs`, its progress shown in `bar`.
     """
-    own = {} if config.parallel == "parareal" else {"window": config.window}
+    own = {} if name == "parareal" else {"window": window}
 
     def find(model, x, levels, solver, cond, draws, each) -> Tensor:
         before = bar.n
 
         def show(done: int, _: float) -> None:
-            if config.parallel == "parareal":
+            if name == "parareal":
                 bar.set_postfix(iteration=done)
             else:
                 bar.update(before + done - bar.n)
 
-        shared = spread(model, len(x), world, config.chunk)
-        found = PARALLEL[config.parallel](
-            shared, x, levels, solver, tol=config.tol, cond=cond, draw=draws, each=show, **own
+        shared = spread(model, len(x), world, chunk)
+        found = PARALLEL[name](
+            shared, x, levels, solver, tol=tol, cond=cond, draw=draws, each=show, **own
         )
         bar.update(before + len(levels) - 1 - bar.n)
         costs.append({"sweeps": found.sweeps, "depth": found.depth, "work": found.work})

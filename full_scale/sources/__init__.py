@@ -1,2 +1,1 @@
-"""Where pictures and captions come from: folders, tables, tars. Touches files
-alone: no model, no torch process."""
+"""Where pictures and captions come from: folders, tables, tars. Touches no other room."""

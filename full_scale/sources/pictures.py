@@ -73,3 +73,13 @@ def pixels(pictures: list[Image.Image]) -> Tensor:
         / 127.5
         - 1
     )
+
+
+def picture(values: Tensor) -> Image.Image:
+    """(3, h, w) with black −1 and white 1 as an 8-bit RGB picture; what lies outside is clipped.
+
+    >>> picture(pixels([Image.new("RGB", (1, 1), (0, 7, 255))])[0]).getpixel((0, 0))
+    (0, 7, 255)
+    """
+    values = ((values.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())

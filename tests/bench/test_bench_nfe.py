@@ -9,7 +9,7 @@ import torch
 
 import dlib
 from bench import nfe, nfe_peers
-from bench.nfe import Curve, Problem, Sampler
+from bench.nfe_curves import Curve, Problem, Sampler
 from dlib.metrics import rms
 
 

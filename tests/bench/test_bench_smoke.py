@@ -1,11 +1,14 @@
-"""Each timing benchmark at a tiny size: it runs, compares like with like, and the ratios hold.
-No absolute time is asserted.
+"""Each timing benchmark at a tiny size: it runs and compares like with like. No time is
+asserted, and no ratio of times: what is asserted of the work is a count of operators, which
+every machine agrees on (`test_bench_report.py` reads the ratios that are published).
 """
 
 import nbformat
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from nbclient.exceptions import CellExecutionError
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import dlib
 from bench import chapters, ema, gpu_loop, imports, loss_overhead, parallel, step_overhead
@@ -48,7 +51,7 @@ def test_times_report_minimum_median_and_interquartile_range():
 
 
 def test_step_overhead_competitors_do_the_same_work():
-    start = dlib.Draw(0).normal(torch.empty(1, 4, 8, 8))
+    start = dlib.Draw(0).normal((1, 4, 8, 8))
     rounds = step_overhead.rounds(start, lambda x, t: torch.tanh(0.7 * x + t / 1000))
     for method in ("DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)", "UniPC-2"):
         ours, theirs = rounds[step_overhead.PAIRS[method]]()(), rounds[f"diffusers {method}"]()()
@@ -68,29 +71,56 @@ def test_noise_that_is_given_is_the_noise_of_every_step_and_only_there():
     assert scheduling_lcm.randn_tensor is before
 
 
-def test_a_dlib_step_is_no_slower_than_diffusers():
-    report = step_overhead.run(repeats=8)
-    ratios = {row[0]: row[-1] for row in report.rows}
-    assert len(ratios) == 15
-    for method in (
-        "DDIM",
-        "DPM-Solver++ 2M",
-        "DPM-Solver++ 3M (as released)",
-        "UniPC-2",
-        step_overhead.GIVEN,
-    ):
-        assert ratios[f"diffusers {method}"] > 1.2, method
+class Operators(TorchDispatchMode):
+    """Counts the operators that torch is asked for: work that is the same on every machine."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.count += 1
+        return operator(*args, **(kwargs or {}))
+
+    @classmethod
+    def of(cls, work) -> int:
+        with cls() as mode:
+            mode.count = 0
+            work()
+        return mode.count
 
 
-def test_ema_counts_sd15_tensors_and_beats_the_default_peer():
-    report = ema.run(repeats=3, updates=2)
-    assert "686 tensors with 8.6 M" in report.note
-    assert {row[0]: row[-1] for row in report.rows}["diffusers EMAModel"] > 1.2
+@pytest.mark.parametrize(
+    "method",
+    ["DDIM", "DPM-Solver++ 2M", "DPM-Solver++ 3M (as released)", "UniPC-2", step_overhead.GIVEN],
+)
+def test_a_dlib_step_asks_less_of_torch_than_diffusers(method):
+    start = torch.zeros(1, 4, 8, 8)
+    rounds = step_overhead.rounds(start, lambda x, t: start)
+    ours, theirs = (
+        rounds[name]() for name in (step_overhead.PAIRS[method], f"diffusers {method}")
+    )
+    assert Operators.of(ours) < Operators.of(theirs) / 3
+
+
+def test_step_overhead_has_a_row_for_each_competitor():
+    report = step_overhead.run(repeats=1)
+    assert len(report.rows) == 15 and all(row[1] > 0 and row[-1] > 0 for row in report.rows)
+
+
+def test_ema_touches_sd15_tensors_in_one_call_where_the_peer_s_default_takes_three_each():
+    net = ema.small_unet()
+    weights = list(net.parameters())
+    assert len(weights) == 686
+    assert Operators.of(dlib.Ema(net, decay=0.999).update) == 1
+    assert Operators.of(lambda: EMAModel(weights, decay=0.999).step(weights)) >= 3 * 686
+    report = ema.run(repeats=1, updates=1)
+    assert [row[0].split("(")[0] for row in report.rows] == [
+        "dlib.Ema",
+        *2 * ["diffusers EMAModel"],
+    ]
+    assert "686 tensors with 8.6 M" in " ".join(report.note.split())
 
 
 def test_loss_overhead_competitors_make_the_same_calls(tiny_unet):
     """Calls, samples and gradients: a guided teacher on 2B, a target and a student on B each."""
-    from full_scale.families.sd import UNetCall
+    from full_scale.families.unet import UNetCall
 
     model = dlib.Denoiser(
         UNetCall(tiny_unet),
@@ -122,10 +152,11 @@ def test_parallel_samplers_find_the_sequential_sample_in_fewer_rounds():
         assert sampler in ("sequential", "parareal") or depth < n
 
 
-def test_importing_dlib_adds_little_to_torch(monkeypatch):
+def test_imports_are_timed_in_fresh_interpreters(monkeypatch):
     monkeypatch.setattr(imports, "CASES", {"import dlib": imports.CASES["import dlib"]})
-    seconds = {row[0]: row[1] for row in imports.run(repeats=2).rows}
-    assert seconds["import dlib"] < 0.2 * seconds["import torch"]
+    rows = imports.run(repeats=1).rows
+    assert [row[0] for row in rows] == ["import torch", "import dlib"]
+    assert all(row[1] > 0 for row in rows)
 
 
 def notebook(folder, name, *cells):

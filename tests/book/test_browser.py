@@ -1,9 +1,10 @@
-"""The site in a real browser: formulas, references, search, schemes, narrow screens, and not
-one request to elsewhere.
+"""The site in a real browser: formulas, references, search, schemes, narrow screens, paper, and
+not one request to elsewhere.
 """
 
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from tinybook import STEM
@@ -12,6 +13,9 @@ from book.site import server
 
 PAGE = f"chapters/{STEM}.html"
 WORD = "extrapolate"
+LAYOUT = (Path(__file__).parent / "layout.js").read_text(encoding="utf-8")
+WIDE, NARROW = ("screen", 1440), ("screen", 360)
+PAPER = ("print", 670)  # A4 between the style sheet's margins
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +87,17 @@ def settle(page) -> None:
     page.wait_for_load_state("load")
     page.wait_for_function(
         "document.querySelectorAll('.arithmatex').length === "
-        "document.querySelectorAll('.arithmatex > mjx-container').length"
+        "document.querySelectorAll('.arithmatex > mjx-container').length && "
+        "[...document.querySelectorAll('div.arithmatex > mjx-container')]"
+        ".every(formula => formula.style.getPropertyValue('--ems'))"
     )
+
+
+def layout(page, media, width):
+    """What cannot be seen of the open page; on a narrow screen, boxes may scroll sideways."""
+    page.emulate_media(media=media)
+    page.set_viewport_size({"width": width, "height": 800})
+    return page.evaluate(LAYOUT, (media, width) == NARROW)
 
 
 def pages(folder):
@@ -126,20 +139,49 @@ def test_the_scheme_follows_the_system_and_the_toggle(open_page):
     light.wait_for_function(f"{background} === '{night}'")
 
 
-def test_no_page_scrolls_sideways_and_every_picture_has_words(open_page, served):
-    page = open_page("index.html")
+def test_on_every_page_nothing_is_cut_or_covered_and_every_picture_has_words(open_page, served):
+    page, wrong = open_page("index.html"), []
     for path in pages(served[0]):
+        page.emulate_media(media="screen")
         page.goto(served[1] + path)
         settle(page)
-        for width in (1000, 360):
-            page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, (
-                f"{path} at {width} px"
-            )
-        assert (
-            page.evaluate("[...document.images].filter(image => !image.alt.trim()).length") == 0
-        ), path
-        assert page.locator("h1").count() == 1, path
+        for view in (WIDE, NARROW, PAPER):
+            wrong += [f"{path}, {view}: {what}" for what in layout(page, *view)]
+        if page.evaluate("[...document.images].filter(image => !image.alt.trim()).length"):
+            wrong.append(f"{path}: a picture without words")
+        if page.locator("h1").count() != 1:
+            wrong.append(f"{path}: {page.locator('h1').count()} headings of the first rank")
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def test_what_is_cut_or_covered_is_found(open_page):
+    page = open_page(PAGE)
+    for says, view, style in SPOILT:
+        page.evaluate(
+            "css => document.head.append(Object.assign(document.createElement('style'), "
+            "{ id: 'spoilt', textContent: css }))",
+            style,
+        )
+        found = layout(page, *view)
+        assert any(what.startswith(says) for what in found), (style, found)
+        page.evaluate("document.getElementById('spoilt').remove()")
+    assert all(layout(page, *view) == [] for view in (WIDE, NARROW, PAPER))
+
+
+def test_paper_shows_what_is_folded_and_is_white(open_page):
+    page = open_page(PAGE, scheme="dark")
+    page.emulate_media(media="print")
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('article details')].map(details => [details.open, "
+            "[...details.children].every(child => child.checkVisibility())])"
+        )
+        == [[False, True]] * page.locator("article details").count()
+    )
+    assert page.locator("article details").count() >= 2
+    assert (
+        page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    )
 
 
 def test_wide_equations_scroll_in_their_own_box_by_keyboard(open_page):
@@ -188,6 +230,29 @@ def test_the_home_page_experiment_runs(open_page):
     )
     page.wait_for_function(ink)
 
+
+# What layout.js must say of a page that is spoilt by a line of style.
+SPOILT = [
+    ("must be scrolled", WIDE, ".cell code { font-size: 1rem !important }"),
+    (
+        "must be scrolled",
+        PAPER,
+        ".cell code { white-space: pre !important; overflow: auto !important; width: 9rem }",
+    ),
+    ("cut", NARROW, ".highlight code { overflow: hidden !important }"),
+    (
+        "cut",
+        PAPER,
+        ".cell { width: 9rem; overflow: hidden } .cell code { white-space: pre !important }",
+    ),
+    ("lies over a list", WIDE, ".cell { margin-left: -9rem !important }"),
+    ("the page is", NARROW, "article p { white-space: nowrap }"),
+    ("leaves the page", PAPER, ".equation > div > mjx-container { font-size: 3em !important }"),
+    ("under the copy button", WIDE, ".md-code__nav { right: 12rem !important }"),
+    ("lies over the block before", WIDE, "article > figure { margin-top: -4rem !important }"),
+    ("has no number", WIDE, "svg[data-labels] { display: none }"),
+    ("its number lies on it", WIDE, "svg[data-labels] { transform: translateX(-35%) }"),
+]
 
 # What is written in the article's paragraphs, lists and tables, without their code.
 PROSE = """

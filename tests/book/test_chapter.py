@@ -22,6 +22,25 @@ def test_ids_follow_the_order_and_conversion_repeats_itself(tiny):
     assert [cell.id for cell in tiny.chapters[0].cells] == [f"ch08-{i:03d}" for i in range(1, 8)]
 
 
+def test_a_folded_cell_is_collapsed_in_jupyterlab(tiny):
+    cells = to_notebook(tiny, tiny.chapters[0]).cells
+    folded = {"tags": ["fold"], "jupyter": {"source_hidden": True}}
+    assert [dict(cell.metadata) for cell in cells] == [{}, folded, {}, {}, {}, folded, {}]
+
+
+def test_a_notebook_says_in_its_first_cell_how_to_run_it(tiny):
+    first = to_notebook(tiny, tiny.chapters[0]).cells[0].source
+    assert first.startswith("# 8 · Tiny solvers\n\n*2 minutes · 1 GB of memory")
+    told = first.split("\n\n")[2]
+    for words in ("`make lab`", "No module named 'book'", "`pip install -e .`"):
+        assert words in told
+    assignment = Book(ROOT).assignment("08")
+    told = to_notebook(Book(ROOT), assignment).cells[0].source.split("\n\n")[2]
+    assert "make lab" not in told and "`make setup`" in told and "`pip install -e .`" in told
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "\nlab: " in makefile and "\nsetup: " in makefile
+
+
 def test_the_header_is_read(tiny):
     chapter = tiny.chapters[0]
     assert (chapter.number, chapter.title, chapter.minutes, chapter.needs) == (
@@ -42,6 +61,12 @@ def test_the_header_is_read(tiny):
         ("#     name: python3\n", "#     name: julia\n", "kernelspec named python3"),
         ("#     minutes: 2\n", "#     minutes: [2\n", "not a Jupytext percent file"),
         ("# # 8 · Tiny solvers\n", "# Tiny solvers\n", "start with the chapter's heading"),
+        ('# %% tags=["fold"]\nimport', '# %% tags=["hide"]\nimport', "ch08-002 (import math)"),
+        (
+            "# %% [markdown]\n# ## 8.1",
+            '# %% [markdown] tags=["fold"]\n# ## 8.1',
+            "'fold', for code",
+        ),
     ],
 )
 def test_a_bad_header_is_named(tiny, old, new, says):
@@ -75,7 +100,7 @@ def test_an_unknown_chapter_lists_the_known(tiny):
 
 def test_the_outline_has_every_chapter_once_in_order():
     stems = [planned.stem for _, chapters in Book(ROOT).outline for planned in chapters]
-    assert [int(stem[:2]) for stem in stems] == list(range(1, 33))
+    assert [int(stem[:2]) for stem in stems] == list(range(1, 34))
 
 
 def test_the_bibliography_is_complete_and_its_labels_differ():

@@ -2,8 +2,10 @@
 they do not.
 """
 
+import re
+
 import pytest
-from tinybook import STEM, edit
+from tinybook import ROOT, STEM, edit
 
 from book.convert import notebook_cells, site_cells
 from book.errors import BookError
@@ -130,3 +132,16 @@ def test_every_complaint_is_made_at_once(tiny):
         )
         == 2
     )
+
+
+@pytest.mark.parametrize("room", ["dlib", "full_scale", "toy_data", "bench"])
+def test_a_docstring_gives_the_letter_that_the_bibliography_prints(room):
+    """Two works of the same authors and year: "Song et al. 2021" would be either of them."""
+    labels = [entry.label.replace(",", "") for entry in Book(ROOT).entries.values()]
+    twice = {re.escape(label[:-1]) for label in labels if label[-1] in "abc"}
+    assert re.escape("Song et al. 2021") in twice
+    files = [*(ROOT / room).rglob("*.py"), *(ROOT / room).rglob("*.toml")]
+    for file in files:
+        text = " ".join(file.read_text(encoding="utf-8").split())
+        cited = re.findall(rf"(?:{'|'.join(twice)})\w?", text)
+        assert set(cited) <= set(labels), file.name

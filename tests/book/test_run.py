@@ -35,7 +35,7 @@ def test_the_notebook_has_no_noise(pressed):
     node = nbformat.reads(text, 4)
     assert node.cells[6].outputs[0].data == {
         "text/plain": "✓ C08.1  Euler converges at order $1$ on $\\dot x = -x$  [between 0.9 "
-        "and 1.1]"
+        "and 1.1]  ▸ measured 1.0"
     }
     assert node.cells[2].outputs[0].data == {"text/plain": "[64, 128]"}
 

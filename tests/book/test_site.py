@@ -67,15 +67,9 @@ def test_the_chapter_s_page(tiny_site):
         'alt="The error falls along a line of slope &quot;minus one&quot;."' in text
         and 'loading="lazy"' in text
     )
-    # in the cell and under the figure; JupyterLab's own caption is left out
+    # in the folded cell and under the figure; JupyterLab's own caption is left out
     assert text.count("Error against steps") == 2
-    for absent in (
-        "secret_of_the_hidden_cell",
-        "NBVAL_CHECK_OUTPUT",
-        "quadrangular</",
-        "show(euler)",
-        "From <code>",
-    ):
+    for absent in ("NBVAL_CHECK_OUTPUT", "quadrangular</", "show(euler)", "From <code>"):
         assert absent not in re.sub("</?span[^>]*>", "", text), absent
     assert (tiny_site / f"chapters/{STEM}.ipynb").exists() and (
         tiny_site / f"chapters/{STEM}/fig-1.png"
@@ -84,6 +78,22 @@ def test_the_chapter_s_page(tiny_site):
         r"<details>\s*<summary>The algebra.*<strong>one</strong>.*</details>", text, re.DOTALL
     )
     assert re.search(r"<ul>\s*<li>expand", text)
+
+
+def test_a_folded_cell_has_a_title_and_keeps_what_it_puts_out_in_sight(tiny_site):
+    text = (tiny_site / PAGE).read_text(encoding="utf-8")
+    folds = re.findall(
+        r'<details class="fold">\s*<summary>(.*?)</summary>(.*?)</details>(.{,9})',
+        text,
+        re.DOTALL,
+    )
+    assert [title for title, _, _ in folds] == [
+        "Imports and set-up",
+        "The error, drawn over the steps",
+    ]
+    assert "behind_the_fold" in folds[0][1] and "loglog" in folds[1][1]
+    assert "drawn over the steps" not in folds[1][1] and "<img" not in folds[1][1]
+    assert folds[1][2].strip().startswith("<figure")
 
 
 def test_the_generated_pages(tiny_site):
@@ -98,7 +108,7 @@ def test_the_generated_pages(tiny_site):
     home = (tiny_site / "index.html").read_text(encoding="utf-8")
     assert (
         "<b>1</b> claims executed" in home
-        and "<b>1 of 32</b> chapters written" in home
+        and "<b>1 of 33</b> chapters written" in home
         and f"chapters/{STEM}/fig-1.png" in home
     )
     # seven parts without a chapter, three chapters beside this one
@@ -146,7 +156,7 @@ def test_a_stale_chapter_stops_the_build(pressed):
 def test_a_book_without_chapters_builds(tiny):
     (tiny.root / "chapters" / f"{STEM}.py").unlink()
     build(Book(tiny.root), tiny.root / "site")
-    assert "<b>0 of 32</b>" in (tiny.root / "site/index.html").read_text(encoding="utf-8")
+    assert "<b>0 of 33</b>" in (tiny.root / "site/index.html").read_text(encoding="utf-8")
     assert "nothing is claimed" in (tiny.root / "site/ledger.html").read_text(encoding="utf-8")
 
 

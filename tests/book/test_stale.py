@@ -49,7 +49,7 @@ def test_edited_text(pressed):
 
 
 def test_changed_tag(pressed):
-    edit(pressed.root / SOURCE, '# %% tags=["hide"]', "# %%")
+    edit(pressed.root / SOURCE, '# %% tags=["fold"]\nimport math', "# %%\nimport math")
     assert "cell ch08-002" in complaint(pressed)
 
 

@@ -24,11 +24,36 @@ def displayed(monkeypatch):
     return shown
 
 
-def test_a_claim_prints_its_bound_and_not_its_value(displayed):
+def test_a_claim_s_line_ends_with_its_value(displayed):
     claim("C08.2", "order 2", 1.98765, between=(1.85, 2.15))
     ((data, facts),) = displayed
-    assert data == {"text/plain": "✓ C08.2  order 2  [between 1.85 and 2.15]"}
+    assert data == {"text/plain": "✓ C08.2  order 2  [between 1.85 and 2.15]  ▸ measured 2.0"}
     assert facts["measured"] == 1.98765 and facts["bound"] == "between 1.85 and 2.15"
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "said"),
+    [
+        (1.94e-13, {"below": 1e-12}, "1.9e-13"),
+        (521.8, {"above": 10}, "520"),
+        (-11.47, {"below": 0}, "-11"),
+        (0.1, {"below": 1}, "0.10"),
+        (10.186, {"above": 10}, "10.2"),  # not "10", which is not above 10
+        (0.15625, {"between": (0.156, 0.157)}, "0.156"),
+        (0.0, {"below": 1}, "0"),
+        (torch.tensor(3), {"between": (1, 4)}, "3"),
+        (True, {"above": 0}, "1"),
+    ],
+)
+def test_a_value_has_two_digits_or_as_many_as_its_bound_needs(value, bound, said, displayed):
+    claim("C08.1", "some", value, **bound)
+    assert displayed[0][0]["text/plain"].endswith(f"]  {verbs.MARK}{said}")
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0])
+def test_a_value_that_its_bound_says_already_is_not_said_again(value, displayed):
+    claim("C08.1", "is one", value, between=(1, 1))
+    assert displayed[0][0] == {"text/plain": "✓ C08.1  is one  [exactly 1]"}
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ EULER = "dlib/solvers/tiny.py"
 
 
 def lay_out(root: Path) -> Book:
-    """The tiny book at `root`: its own chapters and library, the real book's pages, settings
-    and theme.
+    """The tiny book at `root`: its own chapters and library, the real book's pages, floors,
+    settings and theme.
     """
     shutil.copytree(Path(__file__).parent / "tiny", root, dirs_exist_ok=True)
-    shutil.copy(ROOT / "mkdocs.yml", root)
+    for name in ("mkdocs.yml", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / name, root)
     (root / "book").symlink_to(ROOT / "book")
     return Book(root)
 

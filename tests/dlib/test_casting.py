@@ -262,7 +262,7 @@ def test_a_batch_must_hold_what_the_recipe_reads():
 def test_the_sampler_is_sample_on_its_own_levels():
     from dlib import CLEAN, sample, solvers
 
-    model, x = exact(line(), vp()), Draw(0).normal(torch.empty(5, 1, dtype=torch.float64))
+    model, x = exact(line(), vp()), Draw(0).normal((5, 1), torch.float64)
     ours = Sampler("dpm_solver_pp_2m", "lam", 6)
     levels = ours.levels(model.schedule)
     assert levels[-1] is CLEAN and len(levels) == 7

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from truth import F64, gaussian, levels, normals
+from truth import F64, gaussian, normals
 
-from dlib import Draw, edm, exact, sample, vp
+from dlib import Draw, edm, exact, levels, sample, vp
 from dlib.solvers import heun, heun_churn
 
 MODEL, X = exact(gaussian(0.5), edm()), 80 * normals(4, 2)

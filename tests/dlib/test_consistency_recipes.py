@@ -2,7 +2,6 @@
 network learns from one.
 """
 
-import importlib
 import inspect
 
 import pytest
@@ -12,6 +11,7 @@ from truth import fit, SCHEDULES, appendix_a, mutant, normals
 from dlib import (
     CLEAN,
     NULL,
+    SOLVERS,
     Batch,
     Denoiser,
     Draw,
@@ -21,20 +21,21 @@ from dlib import (
     edm,
     edm_boundary,
     exact,
+    flow,
     grid,
     lcm_scalings,
+    levels,
     sample,
     vp,
 )
 from dlib.grids import pcm_edges
-from dlib.losses import consistency, huber, squared, with_omega
+from dlib.losses import consistency, consistency_losses, huber, squared, with_omega
 from dlib.metrics import sliced_w2
 from dlib.nets import MLP
 from dlib.recipes import consistency_distillation, lcm, lcm_with_omega, pcm, pcm_adversarial
 from dlib.solvers import consistency as consistency_sampler
-from dlib.solvers import heun
+from dlib.solvers import ddim, heun
 
-LOSS = importlib.import_module("dlib.losses.consistency")
 SD, X0, LABELS, EMPTY = (
     SCHEDULES["discrete"],
     normals(8, 2),
@@ -61,6 +62,54 @@ def by_hand(schedule, scalings=None, **arguments):
     model = roles(schedule)
     f = model["student"] if scalings is None else boundary(model["student"], scalings)
     return consistency(f, model["teacher"], f, BATCH, Draw(0), **arguments).value.item()
+
+
+def straight(seed=0):
+    """A small velocity network on straight paths, and its roles with an exact teacher."""
+    torch.manual_seed(seed)
+    student = Denoiser(MLP(2, classes=3).double(), flow(), "velocity")
+    return {"student": student, "teacher": exact(appendix_a(), flow()), "target": student}
+
+
+@pytest.mark.parametrize("make", [lcm, pcm, lcm_with_omega], ids=lambda make: make.__name__)
+def test_latent_recipes_run_on_straight_paths(make):
+    """One step of training from t = 1, where α = 0, and four steps of sampling as the recipe
+    says.
+    """
+    cast = straight()
+    student = cast["student"]
+    if make is lcm_with_omega:
+        plain = student.net
+        told = lambda x, t, c: plain(x, t, c["cond"]) + 0 * c["omega"][:, None]
+        cast |= {role: Denoiser(told, flow(), "velocity") for role in ("student", "target")}
+    loss = (
+        make(flow(), EMPTY).phases[0].loss(cast, Batch(normals(64, 2), LABELS.repeat(8)), Draw(0))
+    )
+    loss.value.backward()
+    grads = [p.grad for p in student.net.parameters()]
+    assert loss.value.item() > 0 and all(grad.isfinite().all() for grad in grads)
+    assert sum(grad.abs().sum() for grad in grads) > 0
+    end = grid(flow(), 50, "sd_trailing")[-1].item()
+    if make is pcm:
+        model, walk, way = student, levels(flow(), 4, "pcm"), ddim
+    else:
+        model, way = boundary(student, lcm_scalings(flow(), end)), SOLVERS["lcm"]
+        walk = levels(flow(), 4, "lcm", end="clean")
+    with torch.no_grad():
+        assert sample(model, X0, walk, way, LABELS, Draw(1)).isfinite().all()
+
+
+def test_as_many_phases_as_steps_ask_a_student_on_straight_paths_for_the_teacher_s_own_step():
+    """Then the teacher is a perfect student: the loss is 0. With fewer phases it is not."""
+    cast = dict.fromkeys(("student", "teacher", "target"), exact(appendix_a(), flow()))
+    found = {
+        phases: pcm(flow(), EMPTY, phases=phases, omega=(0, 0))
+        .phases[0]
+        .loss(cast, Batch(normals(64, 2), LABELS.repeat(8)), Draw(0))
+        .value.item()
+        for phases in (50, 4)
+    }
+    assert found[50] < 1e-12 < 1e-4 < found[4]
 
 
 def test_consistency_distillation_is_cd():
@@ -300,7 +349,9 @@ def test_a_small_network_learns_to_jump():
 
 def test_a_target_at_the_wrong_level_teaches_nothing(monkeypatch):
     monkeypatch.setattr(
-        LOSS, "ends", mutant(LOSS.ends, "target(there, end, told)", "target(there, start, told)")
+        consistency_losses,
+        "ends",
+        mutant(consistency_losses.ends, "target(there, end, told)", "target(there, start, told)"),
     )
     student, teacher = one_step_distance()
     assert student > 0.5 * teacher

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from truth import F64, SCHEDULES, gaussian, levels, mutant, normals, per_row
+from truth import F64, SCHEDULES, gaussian, mutant, normals, per_row
 
 from dlib import (
     CLEAN,
@@ -19,6 +19,7 @@ from dlib import (
     flow,
     grid,
     lcm_scalings,
+    levels,
     sample,
     vp,
 )
@@ -107,11 +108,31 @@ def test_a_perfect_consistency_model_keeps_every_marginal(n):
     """
     schedule, c = edm(), 0.5
     model = perfect(schedule, c, schedule.at(0.0))
-    walk = schedule.levels(grid(schedule, n, "karras"))
+    walk = levels(schedule, n, "karras")
     assert all(
         have == pytest.approx(want, rel=1e-12)
         for have, want in variances(consistency, model, walk, c)
     )
+
+
+@pytest.mark.parametrize("way", [lcm, tcd(1.0)], ids=["lcm", "tcd(1)"])
+@pytest.mark.parametrize("n", [1, 4, 50])
+def test_on_straight_paths_latent_consistency_keeps_every_marginal(way, n):
+    """Velocity of the perfect jump x₀ = c x/√V, which has an answer at α = 0 too; the walk starts
+    there, and ends at σ = 0.
+    """
+    schedule, c = flow(), 0.7
+
+    def net(x, t, cond):
+        level = schedule.at(t, like=x)
+        return (x - c * x / (level.alpha**2 * c**2 + level.sigma**2) ** 0.5) / level.sigma
+
+    walk = levels(schedule, n, "lcm", end="clean")
+    found = [*variances(way, Denoiser(net, schedule, "velocity"), walk[:-1], c)]
+    assert all(have == pytest.approx(want, rel=1e-12) for have, want in found)
+    x = normals(5, 1)
+    end = sample(Denoiser(net, schedule, "velocity"), x, walk, way, draw=Draw(0))
+    assert walk[0].alpha == 0 and (n > 1 or (end - c * x).abs().max() < 1e-12)
 
 
 def test_forgetting_kappa_min_is_caught():

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from truth import F64, SCHEDULES, appendix_a, levels, mutant, normals
+from truth import F64, SCHEDULES, appendix_a, mutant, normals
 
 from dlib import (
     NULL,
@@ -14,14 +14,15 @@ from dlib import (
     conversion,
     cosine,
     counted,
-    prediction,
     edm,
     exact,
     flow,
     frozen,
     guided,
+    levels,
     parareal,
     picard,
+    prediction,
     sample,
     solvers,
     thresholded,

@@ -225,7 +225,7 @@ BAD = {
         lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(
             torch.ones(3, 2), vp().at(torch.ones(2), like=torch.ones(2, 2))
         ),
-        "2 noise levels for x of batch 3",
+        r"2 noise levels of shape \(2, 1\) for x \(3, 2\): draw one t a sample",
     ),
     "cond": (
         lambda: Denoiser(lambda x, t, c: x, vp(), "eps")(

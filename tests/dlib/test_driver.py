@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from truth import F64, appendix_a, levels, normals
+from truth import F64, appendix_a, normals
 
 from dlib import (
     CLEAN,
@@ -17,6 +17,7 @@ from dlib import (
     frozen,
     grid,
     guided,
+    levels,
     sample,
     vp,
     walk,
@@ -71,7 +72,7 @@ def test_a_last_level_without_noise_is_a_denoising():
     assert torch.equal(
         sample(MODEL, X, [*FIVE, CLEAN], dpm_solver_pp_2m), MODEL(before, FIVE[-1]).x0
     )
-    whole = flow().levels(grid(flow(), 4, "time", t_max=1.0, t_min=0.0))
+    whole = levels(flow(), 4, "time", t_min=0.0)
     assert sample(exact(appendix_a(), flow()), X, whole, dpm_solver_pp_2m).isfinite().all()
 
 
@@ -182,9 +183,12 @@ BAD = {
         lambda: sample(
             MODEL, X, [vp().at(torch.full((4,), t), like=X) for t in (0.9, 0.5)], ddim
         ),
-        r"levels must hold floats.*use schedule.levels\(grid\)",
+        r"levels must hold floats.*pass levels\(schedule, n\)",
     ),
-    "a grid": (lambda: sample(MODEL, X, grid(vp(), 5), ddim), r"use schedule.levels\(grid\)"),
+    "a grid": (
+        lambda: sample(MODEL, X, grid(vp(), 5), ddim),
+        r"pass levels\(schedule, n\), or schedule.levels\(times\)",
+    ),
     "a name": (lambda: sample(MODEL, X, FIVE, "ddim"), "SOLVERS"),
     "undecorated": (
         lambda: sample(MODEL, X, FIVE, lambda model, x, a, b, memory, noise, cond: (x, memory)),

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from truth import F64, SCHEDULES, appendix_a, gaussian, levels, line, mutant, normals
+from truth import F64, SCHEDULES, appendix_a, gaussian, line, mutant, normals
 
-from dlib import Denoiser, Draw, exact, langevin, sample, vp
+from dlib import Denoiser, Draw, exact, langevin, levels, sample, vp
 from dlib.metrics import order
 from dlib.solvers import euler, euler_maruyama, first_order
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from truth import F64, SCHEDULES
 
-from dlib import cosine, discrete, edm, flow, grid, scaled_linear, vp
+from dlib import CLEAN, cosine, discrete, edm, flow, grid, levels, scaled_linear, vp
 from dlib.grids import SPACINGS, pcm_edges
 
 SD = SCHEDULES["discrete"]
@@ -67,6 +67,29 @@ def test_karras_reproduces_diffusers_indices():
 )
 def test_index_grids(spacing, n, indices):
     assert (grid(SD, n, spacing) * 1000 - 1).round(decimals=9).tolist() == indices
+
+
+@pytest.mark.parametrize("spacing, n", [("sd_trailing", 50), ("sd_leading", 7), ("lcm", 4)])
+@pytest.mark.parametrize("schedule", [flow(), vp(), edm()], ids=["flow", "vp", "edm"])
+def test_a_formula_is_counted_in_a_thousand_indices(schedule, spacing, n):
+    assert schedule.ladder is None and SD.ladder == 1000
+    times = grid(schedule, n, spacing)
+    assert torch.equal(times, grid(SD, n, spacing))
+    assert torch.equal(pcm_edges(times, 3), pcm_edges(grid(SD, n, spacing), 3))
+
+
+def test_index_grids_count_the_ladder_that_there_is():
+    ladder = discrete(scaled_linear(n=250))
+    assert ladder.ladder == 250
+    assert (grid(ladder, 5, "sd_trailing") * 250 - 1).round().tolist() == [
+        249,
+        199,
+        149,
+        99,
+        49,
+        0,
+    ]
+    assert (grid(ladder, 5, "lcm") * 250 - 1).round().tolist() == [249, 199, 149, 99, 49, 0]
 
 
 @pytest.mark.parametrize("spacing", list(SPACINGS))
@@ -132,9 +155,20 @@ def test_default_clean_end():
     assert grid(edm(), 3)[-1] == 0.0 and grid(SD, 3)[-1] == 1e-3  # a clean end with σ > 0 is kept
 
 
+@pytest.mark.parametrize("spacing, ends", [("lam", {}), ("time", {"t_max": 0.9, "t_min": 0.1})])
+def test_levels_are_those_of_the_grid(spacing, ends):
+    whole = levels(vp(), 6, spacing, **ends)
+    assert whole == vp().levels(grid(vp(), 6, spacing, **ends))
+    clean = levels(vp(), 6, spacing, end="clean", **ends)
+    assert clean == [*whole[:-1], CLEAN] and clean[-1] is CLEAN, (
+        "as many steps, the last to σ = 0"
+    )
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (lambda: levels(vp(), 4, end="zero"), "end = 'zero', wanted 'grid' .* or 'clean'"),
         (lambda: grid(vp(), 0), "n = 0 steps, wanted a whole number"),
         (lambda: grid(vp(), -3), "wanted a whole number"),
         (lambda: grid(vp(), 2.5), "n = 2.5 steps"),
@@ -142,9 +176,9 @@ def test_default_clean_end():
         (lambda: grid(vp(), 4, t_max=0.1, t_min=0.2), "is not above t_min"),
         (lambda: grid(flow(), 4), "α = 0.*use spacing='time' or t_max=0.999"),
         (lambda: grid(cosine(), 4, "karras"), "α = 0"),
-        (lambda: grid(vp(), 4, t_min=0.0), "σ = 0.*append CLEAN"),
-        (lambda: grid(vp(), 4, "sd_trailing"), "need a discrete schedule, not vp"),
-        (lambda: grid(vp(), 4, "lcm"), "need a discrete schedule, not vp"),
+        (lambda: grid(vp(), 4, t_min=0.0), "σ = 0.*end='clean'"),
+        (lambda: grid(flow(), 4, "lcm", t_max=0.9), "lcm has fixed ends"),
+        (lambda: grid(flow(), 1000, "sd_leading"), "1000 steps do not fit on a ladder of 1000"),
         (lambda: grid(SD, 51, "pcm"), "51 phases of a grid with 50 steps"),
         (
             lambda: grid(SD, 51, "lcm"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from truth import levels, line, normals
+from truth import line, normals
 
 from dlib import (
     NULL,
@@ -14,6 +14,7 @@ from dlib import (
     flow,
     frozen,
     guided,
+    levels,
     rescaled,
     sample,
     thresholded,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from truth import F64, gaussian, mutant, normals
 
-from dlib import CLEAN, Draw, Mixture, annealed_langevin, exact, grid, langevin, ve, vp
+from dlib import CLEAN, Draw, Mixture, annealed_langevin, exact, langevin, levels, ve, vp
 
 C, SIGMA, N = 0.8, 0.6, 100_000
 V = C**2 + SIGMA**2  # data N(0, c²) smoothed by κ = σ: variance 1
@@ -107,7 +107,7 @@ def test_annealing_recovers_the_weights_and_plain_langevin_does_not():
     0.6 %; bound 5 %.
     """
     schedule = ve(0.1, 20)
-    model, walk = exact(FAR, schedule), schedule.levels(grid(schedule, 24))
+    model, walk = exact(FAR, schedule), levels(schedule, 24)
     start = 20 * normals(4000, 2)
     x = annealed_langevin(model, start, walk, step=2e-3, n=20, draw=Draw(0))
     assert (x[:, 0] < 0).double().mean().item() == pytest.approx(0.8, abs=0.05)
@@ -120,7 +120,7 @@ def test_annealed_variance_in_closed_form(schedule):
     """Data N(0, c²): the variance recursion level by level, x carried over as x/α; 100 000
     chains, bound 2.2 %.
     """
-    walk, start = schedule.levels(grid(schedule, 4, t_min=0.3)), 1.7
+    walk, start = levels(schedule, 4, t_min=0.3), 1.7
     model = exact(Mixture(torch.ones(1), torch.zeros(1, 1), torch.full((1,), C)), schedule)
     wanted, step = start**2, 0.2 * walk[-1].sigma ** 2
     for before, level in zip([walk[0], *walk], walk):
@@ -151,7 +151,7 @@ def test_ncsnv2s_ladder_keeps_13_percent_too_much_variance():
     once, a, fixed = rung(0.062, gamma**2)
     law = fixed * (1 - a) / (1 - a * gamma**2)
     assert once == pytest.approx(1.055, abs=1e-3) and law == pytest.approx(1.128, abs=5e-4)
-    walk, model = schedule.levels(grid(schedule, 231)), exact(gaussian(1e-5, 1), schedule)
+    walk, model = levels(schedule, 231), exact(gaussian(1e-5, 1), schedule)
     x = annealed_langevin(model, 50 * normals(40_000, 1), walk, 0.062 * 0.01**2, 5, Draw(0))
     assert x.var().item() / 0.01**2 == pytest.approx(law, rel=0.035)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from truth import F64, SCHEDULES, appendix_a, gaussian, levels, line, mutant, normals
+from truth import F64, SCHEDULES, appendix_a, gaussian, line, mutant, normals
 
 from dlib import (
     Denoiser,
@@ -13,6 +13,7 @@ from dlib import (
     bound,
     decoder_nats,
     exact,
+    levels,
     log_likelihood,
     normal_log_prob,
     step_kl,

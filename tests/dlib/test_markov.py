@@ -7,9 +7,9 @@ from functools import cache
 
 import pytest
 import torch
-from truth import F64, levels, line
+from truth import F64, line
 
-from dlib import CLEAN, Draw, bound, discrete, exact, step_kl, transition
+from dlib import CLEAN, Draw, bound, discrete, exact, levels, step_kl, transition
 
 LADDER = discrete(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=F64), 0))  # DDPM's own
 MODEL, DX = exact(line(), LADDER), 0.008

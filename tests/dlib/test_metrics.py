@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from truth import F64, gaussian, levels, mutant, normals
+from truth import F64, gaussian, mutant, normals
 
-from dlib import SOLVERS, Denoiser, Draw, exact, metrics, sample, vp
+from dlib import SOLVERS, Denoiser, Draw, exact, levels, metrics, sample, vp
 from dlib.metrics import (
     frechet,
     kolmogorov,

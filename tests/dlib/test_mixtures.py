@@ -132,17 +132,17 @@ def test_class_probabilities_sum_to_one_and_are_those_of_the_draws():
 
 
 @pytest.mark.parametrize("omega", [-1.0, 0.0, 1.0, 6.5])
-def test_tilted_samples_have_the_tilt_s_moments(omega):
-    """Mean, second moments and doubt against quadrature of `log_tilted`; 5 standard errors,
+def test_samples_of_the_guidance_tilt_have_its_moments(omega):
+    """Mean, second moments and doubt against quadrature of `log_guidance_tilt`; 5 standard errors,
     false alarms below 1e-5.
     """
     mixture, level, n = labelled(), vp().at(0.1), 20000
     axis = torch.linspace(-4, 4, 161, dtype=F64)
     mesh = torch.cartesian_prod(axis, axis)
-    mass = mixture.log_tilted(
+    mass = mixture.log_guidance_tilt(
         mesh, level, torch.ones(len(mesh), dtype=torch.int64), omega
     ).softmax(0)
-    x = mixture.tilted_sample(n, level, 1, omega, Draw(0))
+    x = mixture.guidance_tilt_sample(n, level, 1, omega, Draw(0))
     assert x.shape == (n, 2) and x.dtype == F64
     doubt = lambda x: 1 - mixture.class_prob(x, level, torch.ones(len(x), dtype=torch.int64))
     for value in (
@@ -165,17 +165,19 @@ def test_tilted_samples_have_the_tilt_s_moments(omega):
         ("draw.uniform(n) <", "draw.uniform(n) >"),
     ],
 )
-def test_a_slip_in_the_tilt_is_caught(monkeypatch, old, new):
-    monkeypatch.setattr(Mixture, "tilted_sample", mutant(Mixture.tilted_sample, old, new))
+def test_a_slip_in_the_guidance_tilt_is_caught(monkeypatch, old, new):
+    monkeypatch.setattr(
+        Mixture, "guidance_tilt_sample", mutant(Mixture.guidance_tilt_sample, old, new)
+    )
     with pytest.raises(AssertionError):
-        test_tilted_samples_have_the_tilt_s_moments(1.0)
+        test_samples_of_the_guidance_tilt_have_its_moments(1.0)
 
 
-def test_a_tilt_that_cannot_be_drawn_is_refused():
+def test_a_guidance_tilt_that_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="wanted omega ≥ −1"):
-        labelled().tilted_sample(3, vp().at(0.1), 1, -1.5, Draw(0))
+        labelled().guidance_tilt_sample(3, vp().at(0.1), 1, -1.5, Draw(0))
     with pytest.raises(ValueError, match="label 7 is none of"):
-        labelled().tilted_sample(3, vp().at(0.1), 7, 1.0, Draw(0))
+        labelled().guidance_tilt_sample(3, vp().at(0.1), 7, 1.0, Draw(0))
 
 
 @pytest.mark.parametrize("t", [0.15, 0.5])

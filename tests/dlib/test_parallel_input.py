@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from truth import appendix_a, levels, normals
+from truth import appendix_a, normals
 
-from dlib import SOLVERS, Denoiser, Draw, anderson, exact, parareal, picard, vp
+from dlib import SOLVERS, Denoiser, Draw, anderson, exact, levels, parareal, picard, vp
 from dlib.parallel import sweeps
 from dlib.solvers import ancestral, ddim, dpm_solver_pp_2m
 

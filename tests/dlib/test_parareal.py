@@ -2,19 +2,15 @@
 Gaussian data, and what it becomes at its limits.
 """
 
-import importlib
-
 import pytest
 import torch
-from truth import F64, gaussian, gmm5, levels, mutant, normals
+from truth import F64, gaussian, gmm5, mutant, normals
 
-from dlib import exact, parareal, sample, vp
-from dlib.parallel import iterations, sweeps
+from dlib import exact, levels, parareal, sample, vp
+from dlib.parallel import iterations, parareal_iteration, sweeps
 from dlib.solvers import ddim, solver
 
 MODEL, X = exact(gmm5(), vp()), normals(6, 2)
-# the package's attribute of that name is the function
-MODULE = importlib.import_module("dlib.parallel.parareal")
 EVERY_SHAPE = pytest.mark.parametrize(
     "steps, blocks", [(100, 10), (96, 8), (36, 6), (100, 5), (100, 20)]
 )
@@ -99,9 +95,9 @@ def test_a_wrong_sign_of_the_bracket_costs_iterations_and_no_bit(monkeypatch):
     walk = levels(vp(), 100, t_min=0.01)
     right = parareal(MODEL, X, walk, tol=1e-2)
     monkeypatch.setattr(
-        MODULE._Pipeline,
+        parareal_iteration._Pipeline,
         "_next",
-        mutant(MODULE._Pipeline._next, "fine[p - 1, i] + (", "fine[p - 1, i] - ("),
+        mutant(parareal_iteration._Pipeline._next, "fine[p - 1, i] + (", "fine[p - 1, i] - ("),
     )
     wrong = parareal(MODEL, X, walk, tol=1e-2)
     assert wrong.sweeps == 10 > right.sweeps and torch.equal(wrong.x, sample(MODEL, X, walk))

@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from truth import SCHEDULES, appendix_a, exact_flow, levels, normals
+from truth import SCHEDULES, appendix_a, exact_flow, normals
 
 from dlib import (
     CLEAN,
@@ -18,6 +18,7 @@ from dlib import (
     exact,
     flow,
     grid,
+    levels,
     metrics,
     reference,
     sample,
@@ -322,6 +323,14 @@ def test_the_sign_is_all_that_is_wrong_with_diffusers_third_order_sde():
         y, memory = as_released(model, y, a, b, memory, noise)
         right, ours = SOLVERS["sde_dpm_solver_pp_3m"](model, right, a, b, ours, noise)
     assert gap(x.double(), y) <= 1e-4 < 1e-2 < gap(x.double(), right)
+
+
+def test_straight_paths_count_indices_as_stable_diffusion_3_does():
+    """Index n at σ = t = (n + 1)/1000: what `grid` reads a schedule as that is a formula."""
+    times = torch.cat([grid(flow(), 500, "sd_trailing"), grid(flow(), 333, "sd_leading")])
+    trained = diffusers.FlowMatchEulerDiscreteScheduler().sigmas.double()
+    nearest = (times[:, None] - trained).abs().min(1).values
+    assert nearest.max() < 1e-7 and (trained[0], len(trained)) == (1.0, 1000)
 
 
 @pytest.mark.parametrize("shift", [1, 3])

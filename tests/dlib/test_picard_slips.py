@@ -4,9 +4,9 @@ that stays, a solver without memory.
 
 import pytest
 import torch
-from truth import appendix_a, levels, normals
+from truth import appendix_a, normals
 
-from dlib import Draw, exact, picard, vp, walk
+from dlib import Draw, exact, levels, picard, vp, walk
 from dlib.metrics import rms
 from dlib.solvers import ancestral, ddim, dpm_solver_pp_2m, solver
 

@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from truth import F64, MIXTURES, appendix_a, errors, exact_flow, gaussian, levels, mutant, normals
+from truth import F64, MIXTURES, appendix_a, errors, exact_flow, gaussian, mutant, normals
 
-from dlib import SOLVERS, Denoiser, Draw, discrete, exact, sample, scaled_linear, vp
+from dlib import SOLVERS, Denoiser, Draw, discrete, exact, levels, sample, scaled_linear, vp
 from dlib.metrics import order, variance
 from dlib.solvers import ancestral, expand_x0, phi, polynomial, sde_dpm_solver_pp, solver, unipc
 from dlib.solvers.polynomial import through

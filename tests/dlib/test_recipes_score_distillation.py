@@ -174,14 +174,14 @@ def test_diff_instruct_is_the_released_step():
         2.5 * draw.normal(LIKE), schedule.at_lam(-math.log(2.5)), LABELS
     ).x0.detach()
     torch.testing.assert_close(batch.memo["sample"], x)
-    sigma = torch.exp(-1.2 + 1.2 * draw.normal(torch.empty(8)))[:, None]
+    sigma = torch.exp(-1.2 + 1.2 * draw.normal((8,)))[:, None]
     level = schedule.at_lam(-sigma.log())
     noisy = x + sigma * draw.normal(x)
     gap = roles["fake"](noisy, level, LABELS).x0 - roles["teacher"](noisy, level, LABELS).x0
     assert loss.metrics["gradient"].item() == pytest.approx(
         gap.norm(dim=1).mean().item(), rel=1e-4
     )
-    sigma = torch.exp(-1.2 + 1.2 * draw.normal(torch.empty(8)))[:, None]
+    sigma = torch.exp(-1.2 + 1.2 * draw.normal((8,)))[:, None]
     answer = roles["fake"](x + sigma * draw.normal(x), schedule.at_lam(-sigma.log()), LABELS).x0
     want = ((sigma**2 + 0.25) / (0.5 * sigma) ** 2 * (answer - x).square()).mean().item()
     assert recipe.phases[1].loss(roles, batch, ours).value.item() == pytest.approx(want, rel=1e-4)
@@ -334,7 +334,7 @@ def students(recipe, steps):
     )
     with torch.no_grad():
         return generate(
-            roles["student"], Draw(99).normal(torch.empty(4000, 1)), cosine().levels([1.0])
+            roles["student"], Draw(99).normal((4000, 1)), cosine().levels([1.0])
         ), history
 
 

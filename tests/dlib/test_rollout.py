@@ -6,7 +6,7 @@ import pytest
 import torch
 from truth import F64, gaussian, normals
 
-from dlib import CLEAN, Denoiser, Draw, cosine, counted, exact, flow, generate, grid, sample, vp
+from dlib import CLEAN, Denoiser, Draw, cosine, counted, exact, flow, generate, levels, sample, vp
 from dlib.nets import MLP
 from dlib.rollout import composed
 from dlib.solvers import heun
@@ -107,14 +107,14 @@ def test_the_composed_student_of_a_fine_walk_is_the_flow_map():
     times find their level.
     """
     c, schedule = 0.7, vp()
-    levels = schedule.levels(grid(schedule, 200))
+    walk = levels(schedule, 200)
     spread = lambda level: (level.alpha**2 * c**2 + level.sigma**2) ** 0.5
-    f = composed(exact(gaussian(c), schedule), levels, heun)
+    f = composed(exact(gaussian(c), schedule), walk, heun)
     for place in (0, 77, 199):
-        x, level = normals(5, 2).float(), levels[place]
+        x, level = normals(5, 2).float(), walk[place]
         assert torch.allclose(
             f(x, level).x0,
-            x * spread(levels[-1]) / spread(level) / levels[-1].alpha,
+            x * spread(walk[-1]) / spread(level) / walk[-1].alpha,
             rtol=3e-4,
             atol=0,
         )

@@ -234,7 +234,7 @@ def test_levels_wants_one_axis():
 
 
 def test_sub_vp_and_ve_are_the_papers():
-    """Song et al. 2021, eq. 29 and 30: g² = β(1 − e^{−2B}) for sub-VP, κ_t² · 2
+    """Song et al. 2021b, eq. 29 and 30: g² = β(1 − e^{−2B}) for sub-VP, κ_t² · 2
     log(κ_max/κ_min) for VE.
     """
     for t in (0.05, 0.4, 0.9):

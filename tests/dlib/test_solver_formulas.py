@@ -51,7 +51,7 @@ def inside(schedule, s, t, r):
 
 @EVERY
 def test_ddim_in_its_three_forms(schedule):
-    """ε frozen, x₀ frozen, and the level changed: one step (Song et al. 2021, eq. 12)."""
+    """ε frozen, x₀ frozen, and the level changed: one step (Song et al. 2021a, eq. 12)."""
     model, (*_, s, t) = problem(schedule)
     h, said = t.lam - s.lam, model(X, s)
     for form in (

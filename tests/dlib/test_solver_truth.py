@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from truth import F64, SCHEDULES, gaussian, levels, normals, per_row
+from truth import F64, SCHEDULES, gaussian, normals, per_row
 
-from dlib import CLEAN, SOLVERS, Denoiser, Draw, exact, sample, transition, vp
+from dlib import CLEAN, SOLVERS, Denoiser, Draw, exact, levels, sample, transition, vp
 from dlib.solvers import (
     ancestral,
     ddim,

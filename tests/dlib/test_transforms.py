@@ -35,11 +35,11 @@ def test_guided_combines_every_face(predicts, omega):
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
 @pytest.mark.parametrize("omega", [0.0, 2.0])
-def test_guided_score_is_the_gradient_of_the_tilted_density(name, omega):
+def test_guided_score_is_the_gradient_of_the_guidance_tilt(name, omega):
     schedule, mixture = SCHEDULES[name], labelled()
     level, label = schedule.at(0.5), torch.tensor([0, 1, 1, 0])
     x = normals(4, 2).requires_grad_()
-    (score,) = torch.autograd.grad(mixture.log_tilted(x, level, label, omega).sum(), x)
+    (score,) = torch.autograd.grad(mixture.log_guidance_tilt(x, level, label, omega).sum(), x)
     prediction = guided(exact(mixture, schedule), omega, torch.tensor(NULL))(
         x.detach(), level, label
     )

@@ -19,12 +19,11 @@ from dlib import (
     Roles,
     perform,
     NoiseLevel,
-    NoiseSchedule,
     cosine,
     discrete,
     edm,
     flow,
-    grid,
+    levels,
     metrics,
     reference,
     sample,
@@ -77,13 +76,6 @@ MIXTURES = {"gmm5": gmm5, "appendix_a": appendix_a}
 def normals(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal in float64, from a generator of its own."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
-
-def levels(
-    schedule: NoiseSchedule, n: int, spacing: str = "lam", **ends: float
-) -> list[NoiseLevel]:
-    """The levels of a grid with n steps."""
-    return schedule.levels(grid(schedule, n, spacing, **ends))
 
 
 def per_row(level: NoiseLevel, like: Tensor) -> NoiseLevel:

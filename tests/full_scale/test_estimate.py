@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlib import Phase, Recipe, recipes
+from dlib import Part, Phase, Recipe, recipes
 from dlib.losses import Loss
 from full_scale.cost.quote import report
 from full_scale import estimate, train
@@ -251,7 +251,7 @@ def test_phases_add_up(monkeypatch):
 
         return Recipe(
             (Phase("student", student), Phase("fake", fake, every=2)),
-            ("student", "teacher", "fake"),
+            {"student": Part("copy"), "teacher": Part("teacher"), "fake": Part("copy")},
         )
 
     monkeypatch.setitem(recipes.METHODS, "two", method)
@@ -284,7 +284,7 @@ def test_gradients_are_not_counted_as_activations(monkeypatch):
                     ),
                 ),
             ),
-            ("student",),
+            {"student": Part("copy")},
         )
 
     monkeypatch.setitem(recipes.METHODS, "sum", method)

@@ -27,12 +27,13 @@ from full_scale.out import card
 from full_scale.run import checkpoint
 from full_scale import families
 from full_scale.out import lora_files
-from full_scale.families import sd
+from full_scale.families import unet
 from full_scale.launch import processes
 from full_scale.sampling.request import Config
 from full_scale.export import Export
 from full_scale.run.cast import build
-from full_scale.run.settings import as_table, read, recipe_of
+from full_scale.run.settings import as_table, read, recipe_from, recipe_of
+from full_scale.train import open_engine
 from full_scale.families.tiny import tiny_pipeline
 from full_scale.families.weights import add_lora
 
@@ -63,6 +64,11 @@ def one():
     """A single process's world."""
     yield processes.start("cpu")
     processes.stop()
+
+
+def facts(method: str) -> dict:
+    """How a method's student is sampled."""
+    return recipe_from({"method": method, "hyper": {}}).sampler.facts
 
 
 def settings(out: Path, *more: str):
@@ -181,7 +187,7 @@ def test_pipeline_reloads_bit_equal_and_is_the_average(full):
         torch.equal(found[name], want[name]) for name in want
     )
     assert not torch.equal(found["conv_in.weight"], live["conv_in.weight"])
-    assert torch.equal(raw(sd.UNetCall(pipe.unet.eval())), raw(cast.averages["ema"].net))
+    assert torch.equal(raw(unet.UNetCall(pipe.unet.eval())), raw(cast.averages["ema"].net))
     said = json.loads((out / "settings.json").read_text())
     assert (
         said["step"] == 7
@@ -208,12 +214,12 @@ def test_lora_reads_back_through_peft_like_our_twin(lora):
     values, and far from the base's.
     """
     _, cast, out = lora
-    want, base = raw(cast.output.net), raw(cast.roles["teacher"].net)
+    want, base = raw(cast.output.net), raw(unet.UNetCall(tiny_pipeline().unet))
     assert (want - base).abs().max() > 0.1
     for name in (lora_files.DIFFUSERS, lora_files.KOHYA):
         pipe = tiny_pipeline()
         pipe.load_lora_weights(out, weight_name=name)
-        assert (raw(sd.UNetCall(pipe.unet)) - want).abs().max() < 1e-6 * want.abs().max(), name
+        assert (raw(unet.UNetCall(pipe.unet)) - want).abs().max() < 1e-6 * want.abs().max(), name
 
 
 def test_comfyui_keys_name_every_adapted_layer(lora):
@@ -350,14 +356,16 @@ def test_a_student_who_is_told_omega(one, tmp_path, monkeypatch):
         np.asarray(Image.open(sampling.run(c) / "000.png")).astype(int)
         for c in (config, replace(config, omega=2.0))
     )
-    pipe.scheduler = card.scheduler("swiftbrush", pipe.scheduler)
+    pipe.scheduler = families.StableDiffusion(pipe).scheduler(*card.choice(facts("swiftbrush")))
     x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     theirs = np.asarray(
         pipe("a cat", latents=x, num_inference_steps=1, guidance_scale=8.0).images[0]
     ).astype(int)
     assert np.abs(ours - theirs).max() <= 1 and np.abs(other - ours).max() > 2
+    assert families.open_family("sd", str(out), torch.device("cpu")).told
+    again = read(["finetune", "--weights", str(out), "--data", "nowhere"])
     with pytest.raises(ValueError, match="distilled student that takes ω"):
-        families.open_family("sd", str(out), torch.device("cpu")).denoiser()
+        open_engine(again, one)
 
 
 def test_a_chosen_step_and_a_chosen_folder(full, tmp_path):
@@ -412,14 +420,16 @@ def test_a_damaged_checkpoint_names_itself(one, tmp_path):
 
 def test_scheduler_of_each_method_keeps_the_weights_noise_levels(v_pipe):
     want = v_pipe.scheduler.alphas_cumprod
-    lcm, one, pcm = (
-        card.scheduler(method, v_pipe.scheduler) for method in ("lcm", "swiftbrush", "pcm")
+    family = families.StableDiffusion(v_pipe)
+    lcm, one, pcm, own = (
+        family.scheduler(*card.choice(facts(method)))
+        for method in ("lcm", "swiftbrush", "pcm", "finetune")
     )
     assert (
         type(lcm) is LCMScheduler
         and type(one) is DDIMScheduler
         and type(pcm) is TCDScheduler
-        and card.scheduler("finetune", v_pipe.scheduler) is v_pipe.scheduler
+        and own is v_pipe.scheduler
     )
     for found in (lcm, one, pcm):
         assert (
@@ -445,14 +455,7 @@ def test_card_states_licence_base_and_use(lora):
         and "| lora_rank | `3` |" in silent
     )
     about |= {"licence": "creativeml-openrail-m"}
-    about["settings"] |= {
-        "weights": "someone/model",
-        "method": "lcm",
-        "sampler": "lcm",
-        "sampler_grid": "lcm",
-        "sampler_steps": 4,
-        "sampler_omega": 0.0,
-    }
+    about["settings"] |= {"weights": "someone/model", "method": "lcm", "sampler": facts("lcm")}
     said = card.text(about, lora=True)
     assert (
         said.startswith("---\nlicense: creativeml-openrail-m\n")

@@ -1,7 +1,10 @@
-"""Model families and pictures: what encodes, saves and loads, and what is refused."""
+"""Model families and pictures: what every family answers, what encodes, saves and loads, and
+what is refused.
+"""
 
 from __future__ import annotations
 
+import copy
 import doctest
 import importlib
 import json
@@ -13,31 +16,175 @@ import pytest
 import torch
 from PIL import Image
 
-from full_scale import families
+from dlib import Draw, guided
+from dlib.losses import drop
+from dlib.lora import adapters, twin
+from full_scale.families import FAMILIES, StableDiffusion, introduced, named, open_family
+from full_scale.families.heads import judge
 from full_scale.sources import pictures
 
+CPU = torch.device("cpu")
+TEXTS = ["a red circle", "a blue square"]
 
-@pytest.mark.parametrize("name", ["pictures", "folders", "encoding", "rows", "families"])
+
+@pytest.mark.parametrize(
+    "name", ["sources.pictures", "sources.folders", "data.encoding", "data.rows", "families"]
+)
 def test_examples(name):
     assert doctest.testmod(importlib.import_module(f"full_scale.{name}")).failed == 0
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def any_family(request):
+    """Every registered family, tiny."""
+    return open_family(request.param, None, CPU)
+
+
+def two_x0(family) -> torch.Tensor:
+    return 0.5 * Draw(0).normal((2, *family.shape(family.size)))
+
+
+def said(family, model=None, cond=None) -> torch.Tensor:
+    """What a family's network answers at one fixed input."""
+    model = family.denoiser() if model is None else model
+    with torch.no_grad():
+        cond = family.encode_texts(TEXTS) if cond is None else cond
+        return model(two_x0(family), model.schedule.at(0.7), cond).raw
+
+
+class TestEveryFamily:
+    """What preparing data, training, sampling and exporting rely on, family by family."""
+
+    def test_names_itself_and_what_its_data_must_agree_with(self, any_family):
+        name = any_family.name
+        assert FAMILIES[name] is type(any_family) and any_family.identity["family"] == name
+        assert json.loads(json.dumps(any_family.identity)) == any_family.identity
+        assert any_family.tiny_is in introduced(any_family, None)
+        assert any_family.x0_is and any_family.weights_are and not any_family.told
+
+    def test_pictures_become_x0_of_the_shape_it_states(self, any_family):
+        size = any_family.size
+        drawn = [Image.new("RGB", (size, size), colour) for colour in ("red", "blue")]
+        x0 = any_family.encode_pictures([*drawn, drawn[0].resize((2 * size, size))], size)
+        assert x0.shape == (3, *any_family.shape(size)) and x0.dtype == torch.float32
+        assert torch.equal(x0[0], x0[2]) and not torch.equal(x0[0], x0[1])
+        with pytest.raises(ValueError, match=f"{size + 1} × {size + 1} pixels"):
+            any_family.shape(size + 1)
+        with pytest.raises(ValueError, match=f"{size} × {size + 1} pixels"):
+            any_family.shape(size, size + 1)
+
+    def test_the_empty_condition_stands_in_for_any_row(self, any_family):
+        """By name, shape and dtype: guidance and dropout put it there."""
+        cond, null = any_family.encode_texts(TEXTS), any_family.null()
+        assert cond.keys() == null.keys() and all(len(value) == 2 for value in cond.values())
+        gone = drop(cond, null, 1.0, Draw(0))
+        for name, value in null.items():
+            assert (value.shape, value.dtype) == (cond[name].shape[1:], cond[name].dtype)
+            assert torch.equal(gone[name], value.expand_as(cond[name]))
+        for name, value in any_family.null(TEXTS[0]).items():
+            torch.testing.assert_close(value, cond[name][0], rtol=1e-5, atol=1e-5)
+        assert not any_family.truncated(TEXTS[0])
+
+    def test_its_denoiser_hears_every_condition_and_guidance_uses_it(self, any_family):
+        model, cond = any_family.denoiser(), any_family.encode_texts(TEXTS)
+        plain, shape = said(any_family), (2, *any_family.shape(any_family.size))
+        assert plain.shape == shape and torch.isfinite(plain).all()
+        for name, empty in any_family.null().items():
+            other = cond | {name: empty.expand_as(cond[name])}
+            assert (said(any_family, cond=other) - plain).abs().max() > 1e-4 * plain.std(), name
+        null = {name: empty.expand_as(cond[name]) for name, empty in any_family.null().items()}
+        empty = said(any_family, cond=null)
+        want = empty + 3.0 * (plain - empty)
+        found = said(any_family, guided(model, 2.0, any_family.null()))
+        assert (found - want).abs().max() < 1e-4 * plain.std()
+
+    def test_pixels_have_a_gradient_and_are_what_decode_shows(self, any_family):
+        x0, size = two_x0(any_family).requires_grad_(), any_family.size
+        found, alone = any_family.pixels(x0), any_family.pixels(x0[1:]).detach()
+        assert found.shape == (2, 3, size, size)
+        torch.testing.assert_close(found[1:].detach(), alone, rtol=1e-4, atol=1e-4)
+        found[0].square().mean().backward()
+        assert torch.isfinite(x0.grad).all() and x0.grad[0].abs().max() > 0
+        assert not x0.grad[1].any()
+        parts = vars(any_family).values()
+        modules = [m for part in parts for m in getattr(part, "components", {}).values()]
+        assert not [
+            p
+            for module in [*modules, any_family.net]
+            if isinstance(module, torch.nn.Module)
+            for p in module.parameters()
+            if p.grad is not None
+        ]
+        shown = any_family.decode(x0.detach()[1]).resize((size, size), Image.NEAREST)
+        want = np.asarray(pictures.picture(alone[0]))
+        assert np.array_equal(np.asarray(shown), want)
+        assert want.std() > 5
+
+    def test_saved_with_another_network_it_opens_with_that(self, any_family, tmp_path):
+        other = copy.deepcopy(any_family.net)
+        with torch.no_grad():
+            next(other.parameters()).add_(0.25)
+        any_family.save(other, tmp_path / "mine")
+        again = open_family(any_family.name, str(tmp_path / "mine"), CPU)
+        want = said(any_family, any_family.denoiser(other))
+        assert torch.equal(said(again), want) and not torch.equal(said(any_family), want)
+        assert again.identity == any_family.identity
+        assert all(torch.equal(again.null()[name], v) for name, v in any_family.null().items())
+
+    def test_its_blueprint_has_its_shapes(self, any_family):
+        plan, count = (
+            named(any_family.name).blueprint(None),
+            lambda net: sum(p.numel() for p in net.parameters()),
+        )
+        assert plan.shape(any_family.size) == any_family.shape(any_family.size)
+        assert {name: value.shape for name, value in plan.null().items()} == {
+            name: value.shape for name, value in any_family.null().items()
+        }
+        assert count(plan.base.net) == count(any_family.net) and plan.base.net(
+            plan.batch(2).x0, torch.empty(2, device="meta"), plan.batch(2).cond
+        ).shape == (2, *plan.sides)
+
+    def test_its_network_can_be_adapted_judged_and_told_or_says_why_not(self, any_family):
+        call = any_family.denoiser().net
+        prefix = any_family.lora_prefix
+        student = twin(call, 2, targets=any_family.lora_targets)
+        assert prefix is None or all(name.startswith(f"{prefix}.") for name in adapters(student))
+        assert (prefix is None) == (any_family.pipeline is None)
+        x, time, cond = (
+            two_x0(any_family),
+            torch.full((2,), 500.0),
+            any_family.encode_texts(TEXTS),
+        )
+        with torch.no_grad():
+            opinions = judge(any_family.denoiser(), any_family, CPU)(x, time, cond)
+        assert len(opinions) == 2 and len(any_family.stages(call)) > 1
+        try:
+            told = any_family.told_omega(call)
+        except ValueError as error:
+            assert f"family {any_family.name}" in str(error)
+        else:
+            with torch.no_grad():
+                deaf = told(x, time, cond | {"omega": torch.tensor([0.0, 7.0])})
+                assert torch.equal(deaf, call(x, time, cond))
+            assert any_family.denoiser().net.unet is not told.unet
+
+
 class TestFamilies:
     def test_opens_weights_and_tiny_and_saves_what_loads(self, folder, v_pipe, tmp_path):
-        family = families.open_family("sd", str(folder), torch.device("cpu"))
+        family = open_family("sd", str(folder), CPU)
         assert (
             family.licence == "creativeml-openrail-m"
             and family.size == 128
             and family.shape(64) == (4, 8, 8)
         )
         assert (
-            family.identity == families.StableDiffusion(v_pipe).identity
+            family.identity == StableDiffusion(v_pipe).identity
             and json.loads(json.dumps(family.identity)) == family.identity
         )
         with torch.no_grad():
             family.net.conv_in.bias += 1
         family.save(family.net, tmp_path / "mine")
-        again = families.open_family("sd", str(tmp_path / "mine"), torch.device("cpu"))
+        again = open_family("sd", str(tmp_path / "mine"), CPU)
         assert (
             torch.equal(again.net.conv_in.bias, v_pipe.unet.conv_in.bias + 1)
             and again.denoiser().predicts == "v"
@@ -72,7 +219,7 @@ class TestFamilies:
         path = Path(shutil.copytree(folder, tmp_path / "w" / "x" / "y"))
         spoil(path)
         with pytest.raises(ValueError, match=match):
-            families.open_family("sd", str(path), torch.device("cpu"))
+            open_family("sd", str(path), CPU)
 
     def test_unknown_prediction_type(self, folder, tmp_path):
         path = Path(shutil.copytree(folder, tmp_path / "w"))
@@ -83,11 +230,11 @@ class TestFamilies:
         with pytest.raises(
             ValueError, match="prediction_type 'sample'.*epsilon and v_prediction"
         ):
-            families.open_family("sd", str(path), torch.device("cpu")).denoiser()
+            open_family("sd", str(path), CPU).denoiser()
 
     def test_unknown_name(self):
-        with pytest.raises(ValueError, match="--family sdxl: no such family; there are sd"):
-            families.open_family("sdxl", None, torch.device("cpu"))
+        with pytest.raises(ValueError, match="--family sd4: no such family; there are sd, "):
+            open_family("sd4", None, CPU)
 
 
 class TestPictures:

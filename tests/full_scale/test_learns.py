@@ -5,7 +5,7 @@ export → open → sample → score.
 import pytest
 import torch
 
-from dlib import CLEAN, SOLVERS, Draw, frozen, grid, sample
+from dlib import SOLVERS, Draw, frozen, levels, sample
 from full_scale import export, prepare
 from full_scale.families import open_family
 from full_scale.run.settings import read
@@ -58,14 +58,9 @@ def student(tmp_path_factory):
 def test_four_steps_of_the_student_beat_four_of_its_guided_teacher(student):
     codes, model = asked(), frozen(student.denoiser())
     cond = student.encode_texts([say(tuple(code)) for code in codes.tolist()])
-    levels = [*model.schedule.levels(grid(model.schedule, 4, "lcm"))[:-1], CLEAN]
+    walk = levels(model.schedule, 4, "lcm", end="clean")
     x = sample(
-        model,
-        Draw(0).normal(torch.empty(len(codes), 3, 16, 16)),
-        levels,
-        SOLVERS["lcm"],
-        cond,
-        Draw(1),
+        model, Draw(0).normal((len(codes), 3, 16, 16)), walk, SOLVERS["lcm"], cond, Draw(1)
     )
     ours, theirs = scores(x, codes), scores(draw_shapes(shapes_teacher(), codes, OMEGA, 4), codes)
     # four guided calls of DDIM are eight evaluations; the student has guidance built in and needs

@@ -50,8 +50,8 @@ def test_latents_and_texts_are_what_the_models_say(whole, eps_pipe):
     ).input_ids
     with torch.no_grad():
         text = eps_pipe.text_encoder(ids).last_hidden_state
-    assert (batch.cond["text"] - text).abs().max() < 1e-5
-    assert torch.equal(rows.null["text"], sd.encode(eps_pipe, [""])["text"][0])
+    assert (batch.cond["text"] - text).abs().max() < 1e-5 * text.abs().max()
+    assert torch.equal(rows.null["text"], sd.StableDiffusion(eps_pipe).encode([""])["text"][0])
     assert rows.captions([3, 0]) == ["a blue square", "a cat"] and rows.table[:][
         "key"
     ].to_pylist() == list("abcde")
@@ -81,7 +81,7 @@ def test_every_source_gives_the_same_rows(make, whole, tmp_path, monkeypatch):
         by_caption(whole[1]),
     )
     assert got.keys() == want.keys() and all(
-        (got[text] - want[text]).abs().max() < 1e-5 for text in want
+        (got[text] - want[text]).abs().max() < 1e-5 * want[text].abs().max() for text in want
     )
     assert json.loads((tmp_path / "out" / "report.json").read_text())["bad"] == 0
 
@@ -317,7 +317,9 @@ def test_half_precision_is_asked_for_and_overflow_is_a_bad_row(
     whole, tmp_path, family, monkeypatch
 ):
     out = data.prepared(whole[0], tmp_path / "half", store="float16")
-    assert (Rows(out)[range(5)].x0 - Rows(whole[1])[range(5)].x0).abs().max() < 2e-3
+    x0 = Rows(whole[1])[range(5)].x0
+    # float16 rounds to 11 bits
+    assert 0 < (Rows(out)[range(5)].x0 - x0).abs().max() < 1e-3 * x0.abs().max()
     assert (
         Rows(out)[[0]].x0.dtype == torch.float32
         and "float16" in (out / "shard-00000" / "dataset_info.json").read_text()

@@ -41,14 +41,14 @@ def typed(monkeypatch, capsys, *words) -> str:
         (["--source", "bad.parquet", "--tiny"], "bad.parquet: not readable as parquet"),
         (
             ["--source", "p", "--tiny", "--size", "63"],
-            "--size 63: wanted a multiple of 8; this network's own size is 128",
+            "wanted positive multiples of 8; this network's own size is 128",
         ),
         (["--source", "p", "--tiny", "--size", "0"], "--size 0"),
         (["--source", "p", "--tiny", "--batch", "0"], "--batch 0: wanted at least 1"),
         (["--source", "p", "--tiny", "--shard", "0"], "--shard 0"),
         (
-            ["--source", "p", "--tiny", "--family", "sdxl"],
-            "--family sdxl: no such family; there are sd",
+            ["--source", "p", "--tiny", "--family", "sd4"],
+            "--family sd4: no such family; there are sd, ",
         ),
         (["--source", "p", "--tiny", "--device", "gpu"], "--device gpu"),
         (

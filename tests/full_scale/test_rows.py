@@ -164,7 +164,7 @@ def test_drop_refuses_what_does_not_match(cond, null, match):
 class TestCheck:
     def test_good_data_pass(self, folder, texts, family):
         Rows(folder).check(family, 5)
-        Rows(texts).check(family, 4, pictures=False)
+        Rows(texts, "texts").check(family, 4)
 
     def test_the_same_model_in_bfloat16_passes(self, folder):
         pipe = tiny_pipeline()
@@ -200,6 +200,21 @@ class TestCheck:
         with pytest.raises(ValueError, match="another text encoder of the same shape"):
             Rows(folder).check(families.StableDiffusion(pipe), 1)
 
+    def test_they_are_found_where_the_empty_text_is_zeros_whatever_the_encoder(self, folder):
+        class Zeros(families.StableDiffusion):
+            def null(self, text=""):
+                found = super().null(text)
+                return found if text else {"text": torch.zeros_like(found["text"])}
+
+        rows, pipe = Rows(folder), tiny_pipeline()
+        rows.null = Zeros(pipe).null()
+        rows.check(Zeros(pipe), 1)
+        torch.manual_seed(1)
+        for parameter in pipe.text_encoder.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        with pytest.raises(ValueError, match="its embedding of the caption 'a cat' is at"):
+            rows.check(Zeros(pipe), 1)
+
     def test_fewer_rows_than_a_global_batch(self, folder, family):
         with pytest.raises(
             ValueError,
@@ -209,8 +224,8 @@ class TestCheck:
             Rows(folder).check(family, 6)
 
     def test_texts_alone_do_not_serve_a_method_with_pictures(self, texts, family):
-        with pytest.raises(ValueError, match="hold texts alone"):
-            Rows(texts).check(family, 1)
+        with pytest.raises(ValueError, match="hold texts alone, .* trains on pictures"):
+            Rows(texts, "pictures").check(family, 1)
 
 
 class TestBroken:

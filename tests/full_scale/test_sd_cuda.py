@@ -19,9 +19,9 @@ def parts(device: str, dtype: torch.dtype):
     pipe.unet.to(dtype)
     model, cond = (
         sd.denoiser(pipe.unet, pipe.scheduler.config),
-        sd.encode(pipe, ["a cat", "a bowl"]),
+        sd.StableDiffusion(pipe).encode(["a cat", "a bowl"]),
     )
-    null = {name: rows[0] for name, rows in sd.encode(pipe, [""]).items()}
+    null = sd.StableDiffusion(pipe).null()
     return guided(model, 2.0, null), cond, stops(model.schedule, 6, "karras", "clean")
 
 
@@ -49,7 +49,7 @@ def test_gpu_agrees_with_cpu(solver):
 @torch.no_grad()
 def test_no_host_synchronisation_inside_a_step(solver):
     model, cond, levels = parts("cuda", torch.bfloat16)
-    x = Draws([Draw(0), Draw(1)]).normal(torch.empty(2, 4, 16, 16, device="cuda"))
+    x = Draws([Draw(0), Draw(1)]).normal((2, 4, 16, 16)).cuda()
     # warm-up: libraries load and choose kernels
     for _ in walk(model, x, levels, SOLVERS[solver], cond):
         pass

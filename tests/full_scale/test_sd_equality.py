@@ -17,10 +17,12 @@ from diffusers import (
     TCDScheduler,
 )
 
-from dlib import CLEAN, SOLVERS, Draw, converted, flow, grid, guided, sample
+import dlib
+from dlib import CLEAN, SOLVERS, Draw, converted, discrete, flow, guided, sample, scaled_linear
+from dlib.recipes import pcm
+from full_scale.data.draws import Draws
 from full_scale.families import sd
 from full_scale.out.card import edges
-from full_scale.data.draws import Draws
 from full_scale.sampling.latents import latents, stops
 
 OMEGA, SEEDS, PROMPTS, TOLERANCE = 6.5, (3, 11), ["a cat", "a bowl of lemons"], 1e-4
@@ -28,7 +30,7 @@ SHAPE = (4, 8, 8)
 
 
 def start() -> torch.Tensor:
-    return Draws(Draw(seed) for seed in SEEDS).normal(torch.empty(2, *SHAPE))
+    return Draws(Draw(seed) for seed in SEEDS).normal((2, *SHAPE))
 
 
 def theirs(pipe, scheduler, steps: int, x: torch.Tensor | None = None, **more) -> torch.Tensor:
@@ -50,7 +52,7 @@ def theirs(pipe, scheduler, steps: int, x: torch.Tensor | None = None, **more) -
 
 
 def model_of(pipe):
-    null = {name: rows[0] for name, rows in sd.encode(pipe, [""]).items()}
+    null = sd.StableDiffusion(pipe).null()
     return guided(sd.denoiser(pipe.unet, pipe.scheduler.config), OMEGA, null)
 
 
@@ -62,7 +64,7 @@ def ours(pipe, solver: str, steps: int, spacing: str, end: str) -> torch.Tensor:
         SHAPE,
         stops(model.schedule, steps, spacing, end),
         SOLVERS[solver],
-        sd.encode(pipe, PROMPTS),
+        sd.StableDiffusion(pipe).encode(PROMPTS),
         SEEDS,
         batch=2,
     )
@@ -107,7 +109,7 @@ def test_as_a_velocity_model_on_straight_paths_euler_draws_ddims_pictures(pipe):
     """Euler's step for flow matching is DDIM (chapter 5): the same κ, the same latents up to
     the scale α of the last level.
     """
-    model, cond = model_of(pipe), sd.encode(pipe, PROMPTS)
+    model, cond = model_of(pipe), sd.StableDiffusion(pipe).encode(PROMPTS)
     ladder = stops(model.schedule, 10, "lam", "grid")
     straight = [flow().at_lam(level.lam) for level in ladder]
     by_ddim = sample(model, start(), ladder, SOLVERS["ddim"], cond)
@@ -158,7 +160,7 @@ def test_sigma_space_schedulers_start_a_little_low(pipe, scheduler, solver):
 
     With our start shrunk by κα = σ = 0.9977 the latents agree; without it they differ.
     """
-    model, cond = model_of(pipe), sd.encode(pipe, PROMPTS)
+    model, cond = model_of(pipe), sd.StableDiffusion(pipe).encode(PROMPTS)
     levels = stops(model.schedule, 10, "sd_trailing", "clean")
     peer = theirs(
         pipe,
@@ -181,8 +183,8 @@ def test_lambda_grids_differ_only_by_the_rounding_of_time(pipe, spacing, flag):
 
     With our clock rounded the latents agree, so nothing else differs.
     """
-    model, cond = model_of(pipe), sd.encode(pipe, PROMPTS)
-    levels = [*model.schedule.levels(grid(model.schedule, 9, spacing)), CLEAN]
+    model, cond = model_of(pipe), sd.StableDiffusion(pipe).encode(PROMPTS)
+    levels = [*dlib.levels(model.schedule, 9, spacing), CLEAN]
     peer = theirs(pipe, multistep(pipe, 2, "zero", **{flag: True}), 10, start())
     rounding = replace(model, clock=lambda t: float(round(model.clock(t))))
     with torch.no_grad():
@@ -220,10 +222,8 @@ def test_a_stock_scheduler_jumps_from_edge_to_edge(pipe):
     """What the model card of a phased student says: TCDScheduler at η = 0, given the edges, is
     our DDIM on the grid `pcm`; trailing DDIM is not.
     """
-    given = {
-        "timesteps": edges({"hyper": {"phases": 4, "steps": 50, "spacing": "sd_trailing"}}),
-        "eta": 0.0,
-    }
+    phased = pcm(discrete(scaled_linear()), None, phases=4, steps=50, spacing="sd_trailing")
+    given = {"timesteps": edges(phased.sampler.facts), "eta": 0.0}
     assert given["timesteps"] == [999, 739, 499, 239]
     exact, near = (
         theirs(pipe, scheduler, 4, start(), **more)

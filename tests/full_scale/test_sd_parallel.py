@@ -51,8 +51,11 @@ def test_the_functions_are_the_books():
 def sequential(pipe):
     """Latents of SMALL's prompts by `sample`, and what made them."""
     model = sd.denoiser(pipe.unet, pipe.scheduler.config)
-    null = {name: rows[0] for name, rows in sd.encode(pipe, [""]).items()}
-    model, cond = dlib.guided(model, 6.5, null), sd.encode(pipe, ["a cat", "a bowl"])
+    null = sd.StableDiffusion(pipe).null()
+    model, cond = (
+        dlib.guided(model, 6.5, null),
+        sd.StableDiffusion(pipe).encode(["a cat", "a bowl"]),
+    )
     levels = stops(model.schedule, 9, "sd_trailing", "clean")
     with torch.no_grad():
         return (

@@ -18,7 +18,7 @@ from PIL import Image
 import dlib
 import full_scale.sample as command
 from full_scale.out import folder as output
-from full_scale.families import sd, weights
+from full_scale.families import sd, unet
 from full_scale.sampling.latents import latents, stops
 from full_scale.sampling.request import Config, check
 from full_scale.families.tiny import tiny_pipeline
@@ -116,7 +116,7 @@ def test_the_functions_are_the_books():
     """The very objects of dlib, not copies: this is what the book promises."""
     for name in ("sample", "guided", "counted", "SOLVERS", "Denoiser"):
         assert getattr(command, name) is getattr(dlib, name)
-    assert sd.discrete is dlib.discrete
+    assert unet.discrete is dlib.discrete
 
 
 @pytest.mark.parametrize("solver", ["dpm_solver_pp_2m", "ancestral"])
@@ -126,7 +126,7 @@ def test_batched_equals_one_by_one(pipe, solver):
     """
     model = sd.denoiser(pipe.unet, pipe.scheduler.config)
     cond, levels = (
-        sd.encode(pipe, ["a cat", "a dog", "a bowl"]),
+        sd.StableDiffusion(pipe).encode(["a cat", "a dog", "a bowl"]),
         stops(model.schedule, 4, "karras", "clean"),
     )
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_batched_equals_one_by_one(pipe, solver):
 
 
 def test_stops_keep_the_grid_and_change_only_its_end(eps_pipe):
-    schedule = sd.trained_schedule(eps_pipe.scheduler.config)
+    schedule = unet.trained_schedule(eps_pipe.scheduler.config)
     grid, clean = (stops(schedule, 4, "sd_trailing", end) for end in ("grid", "clean"))
     assert [round(1000 * level.t - 1) for level in grid] == [999, 749, 499, 249, 0]
     assert clean[:-1] == grid[:-1] and clean[-1] is dlib.CLEAN
@@ -195,8 +195,12 @@ def test_progress_counts_steps_of_all_batches(monkeypatch):
         ({"batch": 0}, "--batch 0"),
         ({"omega": -1.0}, "--omega -1: wanted a finite ω ≥ 0.*g − 1"),
         ({"omega": float("nan")}, "--omega nan"),
-        ({"height": 60}, "wanted positive multiples of 8; this network's own size is 128"),
-        ({"width": 0}, "wanted positive multiples of 8"),
+        (
+            {"height": 60},
+            "--height 60 --width 64: .*60 × 64 pixels.*wanted positive multiples of 8; this network's own size is 128",
+        ),
+        ({"width": 0}, "64 × 0 pixels.*wanted positive multiples of 8"),
+        ({"family": "sd4"}, "--family sd4: no such family; there are sd, "),
         ({"device": "gpu"}, "--device gpu.*type auto, cpu or cuda"),
         ({"solver": "dpm_solver_pp_3m"}, "order 3.*use n ≥ 3"),
         ({"grid": "sd_trailing", "steps": 1000}, "a ladder of 1000"),
@@ -229,7 +233,7 @@ def test_a_network_that_breaks_names_the_step_and_leaves_nothing_behind(monkeypa
         torch.nn.init.constant_(pipe.unet.conv_out.bias, float("nan"))
         return pipe
 
-    monkeypatch.setattr(weights, "tiny_pipeline", poisoned)
+    monkeypatch.setattr(sd, "tiny_pipeline", poisoned)
     monkeypatch.setattr(
         sys, "argv", ["sample", "--tiny", "--prompt", "a", "--solver", "ddim", "--steps", "2"]
     )

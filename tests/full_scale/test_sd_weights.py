@@ -13,8 +13,10 @@ import torch
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
-from full_scale.families import weights
+from full_scale.families import StableDiffusion, weights
+from full_scale.families.sd import SD15
 
+SD = StableDiffusion.kind
 CPU = torch.device("cpu")
 COMMAND = "hf download {} --local-dir weights/"
 
@@ -27,12 +29,12 @@ def broken(folder, tmp_path) -> Path:
 
 def refused(given, match: str) -> str:
     with pytest.raises(ValueError, match=match) as caught:
-        weights.load(str(given), CPU, torch.float32)
+        weights.load(SD, str(given), CPU, torch.float32)
     return str(caught.value)
 
 
 def test_folder_loads_with_its_licence_and_dtypes(folder, v_pipe):
-    pipe, licence = weights.load(str(folder), CPU, torch.bfloat16)
+    pipe, licence = weights.load(SD, str(folder), CPU, torch.bfloat16)
     assert licence == "creativeml-openrail-m"
     assert (pipe.unet.dtype, pipe.text_encoder.dtype, pipe.vae.dtype) == (
         torch.bfloat16,
@@ -79,7 +81,7 @@ def test_tensor_names_of_the_released_files_load(flagging, tmp_path):
     assert "decoder.mid_block.attentions.0.query.weight" in load_file(
         tmp_path / "vae" / "diffusion_pytorch_model.safetensors"
     )
-    pipe, _ = weights.load(str(tmp_path), CPU, torch.float32)
+    pipe, _ = weights.load(SD, str(tmp_path), CPU, torch.float32)
     for part in ("text_encoder", "safety_checker", "vae"):
         want, got = (getattr(each, part).state_dict() for each in (flagging, pipe))
         assert want.keys() == got.keys() and all(
@@ -104,7 +106,7 @@ def test_licence_is_read_from_the_front_matter_only(tmp_path, card, want):
 
 def test_missing_folder_says_what_to_download(tmp_path):
     said = refused(tmp_path / "nowhere" / "sd15", "no such folder here, and not a hub id")
-    assert COMMAND.format(weights.SD15) in said and "5.5 GB" in said and "--tiny" in said
+    assert COMMAND.format(SD15) in said and "5.5 GB" in said and "--tiny" in said
 
 
 def test_the_download_command_is_understood_and_takes_what_loading_needs():
@@ -115,14 +117,11 @@ def test_the_download_command_is_understood_and_takes_what_loading_needs():
     from huggingface_hub.cli.hf import app
     from huggingface_hub.utils import filter_repo_objects
 
-    words = shlex.split(weights.how_to_download(weights.SD15).splitlines()[0])
+    words = shlex.split(SD.how_to_download().splitlines()[0])
     assert words[:2] == ["hf", "download"]
     name, download, rest = app.resolve_command(click.Context(app), words[1:])
     given = download.make_context(name, rest).params
-    assert (
-        given["repo_id"] == weights.SD15
-        and str(given["local_dir"]) == "weights/stable-diffusion-v1-5"
-    )
+    assert given["repo_id"] == SD15 and str(given["local_dir"]) == "weights/stable-diffusion-v1-5"
     good = [
         "README.md",
         "model_index.json",

@@ -160,7 +160,7 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
     from full_scale import train
 
     asked = []
-    monkeypatch.setattr(train, "open_start", lambda *given: None)
+    monkeypatch.setattr(train, "open_start", lambda *given: SimpleNamespace(told=False))
     monkeypatch.setattr(
         train,
         "Rows",
@@ -171,7 +171,8 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
     monkeypatch.setattr(train, "Engine", lambda *given: None)
     for method in ("swiftbrush", "finetune"):
         train.open_engine(
-            read([method, "--tiny", "--data", "d"]), SimpleNamespace(device=torch.device("cpu"))
+            read([method, "--tiny", "--data", "d"]),
+            SimpleNamespace(device=torch.device("cpu"), leads=False),
         )
     assert asked == ["texts", "pictures"]
 

@@ -171,7 +171,7 @@ def test_swiftbrush_on_the_unet_of_either_kind(pipe):
     output bit-identical.
     """
     teacher = sd.denoiser(pipe.unet, pipe.scheduler.config)
-    text = sd.encode(pipe, ["a cat", "a bowl", ""])["text"]
+    text = sd.StableDiffusion(pipe).encode(["a cat", "a bowl", ""])["text"]
     roles = {"teacher": teacher} | {
         role: replace(teacher, net=twin(teacher.net, RANK, ALPHA, QV))
         for role in ("student", "fake")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dlib import NULL, Draw, bound, decoder_nats, grid, metrics, reference, sample, solvers
+from dlib import NULL, Draw, bound, decoder_nats, levels, metrics, reference, sample, solvers
 from toy_data import weights
 from toy_data.digit_scores import (
     digits_floor,
@@ -152,7 +152,7 @@ def test_ddpm_s_bound_codes_held_out_digits_in_fewer_nats_than_each_pixel_s_hist
     (train, _), (pictures, labels) = digits_split()
     pictures, greys = pictures.double(), torch.linspace(-1, 1, 17, dtype=torch.float64)
     end = teacher.schedule.at_lam(-math.log(0.06))  # κ₁: about half a grey's step
-    rungs = teacher.schedule.levels(grid(teacher.schedule, 200, t_min=end.t))
+    rungs = levels(teacher.schedule, 200, t_min=end.t)
     terms = bound(teacher, pictures, rungs, Draw(7), labels)
     last = decoder_nats(pictures, rungs[-1], greys, Draw(8)).mean()
     a_pixel = (terms.prior + terms.steps.sum() + last) / 64
@@ -166,16 +166,12 @@ def test_towards_the_network_s_own_ode_2m_converges_at_order_two():
     """A trained network is smooth enough for the orders to hold: float64, typical picture, 160
     to 640 steps, ± 0.15 as on mixtures.
     """
-    own, digit, x = (
-        digits_teacher(),
-        torch.arange(10),
-        Draw(3).normal(torch.empty(10, 1, 8, 8)).double(),
-    )
+    own, digit, x = (digits_teacher(), torch.arange(10), Draw(3).normal((10, 1, 8, 8)).double())
     own.net.double()
-    levels = lambda n: own.schedule.levels(grid(own.schedule, n, t_min=1e-2))
-    truth = reference(own, x, *levels(1), cond=digit)
+    path = lambda n: levels(own.schedule, n, t_min=1e-2)
+    truth = reference(own, x, *path(1), cond=digit)
     errors = {
-        n: metrics.typical(sample(own, x, levels(n), solvers.dpm_solver_pp_2m, digit), truth)
+        n: metrics.typical(sample(own, x, path(n), solvers.dpm_solver_pp_2m, digit), truth)
         for n in (160, 320, 640)
     }
     assert metrics.order(errors) == pytest.approx(2, abs=0.15)

@@ -41,9 +41,7 @@ def test_one_gaussian_with_gmm5_s_mean_and_covariance_has_43_of_100_samples_in_m
         mixture.weights @ mixture.stds**2
     ) * torch.eye(2, dtype=torch.float64)
     cloud = (
-        mean
-        + Draw(1).normal(torch.empty(100_000, 2, dtype=torch.float64))
-        @ torch.linalg.cholesky(covariance).T
+        mean + Draw(1).normal((100_000, 2), torch.float64) @ torch.linalg.cholesky(covariance).T
     )
     lost, kept = (
         mixture.shares(cloud).sum().item(),

@@ -5,7 +5,7 @@ distilling.
 import pytest
 import torch
 
-from dlib import Draw, grid, sample
+from dlib import Draw, levels, sample
 from toy_data import weights
 from toy_data.shape_captions import NULL_TOKENS, parse
 from toy_data.shape_reader import read, shows
@@ -76,14 +76,11 @@ def test_every_setting_is_stated(stated):
 
 
 def test_the_empty_caption_draws_real_things_of_every_kind(teacher):
-    levels = teacher.schedule.levels(grid(teacher.schedule, 20, "sd_trailing"))
+    walk = levels(teacher.schedule, 20, "sd_trailing")
     with torch.no_grad():
         found = read(
             sample(
-                teacher,
-                Draw(0).normal(torch.empty(128, 3, 16, 16)),
-                levels,
-                cond=NULL_TOKENS.expand(128, -1),
+                teacher, Draw(0).normal((128, 3, 16, 16)), walk, cond=NULL_TOKENS.expand(128, -1)
             )
         )
     kinds = torch.cat([found.code[:, 2:4], found.code[found.code[:, 0] > 0, 5:7]])

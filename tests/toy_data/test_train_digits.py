@@ -2,12 +2,11 @@
 a broken average.
 """
 
-import sys
-
 import pytest
 import torch
 
 import dlib
+from dlib.losses import diffusion
 from toy_data import train_digits
 from toy_data.digit_scores import denoising_loss
 from toy_data.digits import digits_split, new_teacher
@@ -19,14 +18,12 @@ STEPS = 150
 # scores 28.9.
 LOW, HIGH = 22.0, 26.0
 
-LOSS = sys.modules["dlib.losses.denoising"]
-
 
 def trained_loss():
     with pytest.MonkeyPatch.context() as sane:
         teacher = train_digits.train_teacher(STEPS, seed=1)
         # judged by the true loss, whatever it was trained on
-        sane.setattr(LOSS, "parts", dlib.prediction.parts)
+        sane.setattr(diffusion, "parts", dlib.prediction.parts)
         return denoising_loss(teacher, digits_split()[1], noises=4)
 
 
@@ -52,7 +49,7 @@ def wrong_face(face, level, schedule):
 
 @pytest.mark.parametrize("parts", [flipped_noise, flipped_target, wrong_face])
 def test_a_broken_target_misses_the_range(parts, monkeypatch):
-    monkeypatch.setattr(LOSS, "parts", parts)
+    monkeypatch.setattr(diffusion, "parts", parts)
     assert not LOW < trained_loss() < HIGH
 
 

@@ -1,4 +1,4 @@
-// Loads MathJax (copied beside this file when the site is built) on pages that have formulas, and makes wide boxes reachable.
+// Loads MathJax (copied beside this file when the site is built) on pages that have formulas; fits wide equations and makes wide boxes reachable.
 (() => {
   const here = new URL(".", document.currentScript.src);
 
@@ -31,6 +31,19 @@
     }
   };
 
+  // Tells the style sheet how many ems a displayed equation wants, its number included: MathJax counts in ex, and also where nothing is shown yet.
+  const measure = () => {
+    const probe = document.createElement("span");
+    probe.style.cssText = "position: absolute; width: 100ex; font-size: 100px";
+    document.querySelector("article").append(probe);
+    const ex = probe.getBoundingClientRect().width / 1e4;
+    probe.remove();
+    for (const formula of document.querySelectorAll("div.arithmatex > mjx-container")) {
+      const width = formula.style.minWidth || formula.querySelector("svg").getAttribute("width");
+      formula.style.setProperty("--ems", (parseFloat(width) * ex).toFixed(3));
+    }
+  };
+
   // Boxes that scroll sideways can be reached and scrolled with the keyboard.
   const reachable = () => {
     for (const box of document.querySelectorAll("div.arithmatex, .md-typeset__scrollwrap, .highlight code")) {
@@ -43,7 +56,7 @@
     keepTogether();
     const script = document.createElement("script");
     script.src = new URL("mathjax/startup.js", here).href;
-    script.onload = () => window.MathJax.startup.promise.then(reachable);
+    script.onload = () => window.MathJax.startup.promise.then(measure).then(reachable);
     document.head.append(script);
   });
 })();

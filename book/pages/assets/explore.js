@@ -108,7 +108,10 @@
       this.samples(pen, data, run, round, wide < 560 ? plane(side, 0, side) : plane(side, side, 0), ink);
       const settled = [...run.at.keys()].findIndex((j) => bytes[round * run.at.length + j] > 0);
       const worst = Math.max(...bytes.slice(round * run.at.length, (round + 1) * run.at.length));
-      return `after ${round} rounds: ${settled < 0 ? "every point is exact" : `${settled} points exact`}, largest error ${worst ? `about 1e${Math.round(worst / 15 - 16)}` : 0}`;
+      const near = `within 1e-${data.digits} of the sequential path`;
+      return settled < 0
+        ? `after ${round} rounds: every point ${near}`
+        : `after ${round} rounds: ${settled} points ${near}, largest error about 1e${Math.round(worst / data.decade - data.digits)}`;
     },
     samples(pen, data, run, round, at, ink) {
       const [n, count] = [run.at.length, data.samples];

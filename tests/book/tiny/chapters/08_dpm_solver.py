@@ -45,11 +45,11 @@
 #
 # </details>
 
-# %% tags=["hide"]
+# %% tags=["fold"]
 import math
 import sys
 
-secret_of_the_hidden_cell = 1
+behind_the_fold = 1
 
 # %%
 import matplotlib.pyplot as plt
@@ -74,7 +74,8 @@ show(euler)
 #
 # See the [notation](../book/pages/notation.md), the [module](../dlib/solvers/tiny.py) and [this chapter](08_dpm_solver.ipynb).
 
-# %%
+# %% tags=["fold"]
+# The error, drawn over the steps
 fig, ax = plt.subplots(figsize=(7, 3.6))
 ax.loglog(list(errors), list(errors.values()), "o-")
 figure(fig, 'The error falls along a line of slope "minus one".', caption="Error against steps: slope $-1$.")

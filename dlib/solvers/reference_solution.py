@@ -1,4 +1,4 @@
-"""Floor 3: the truth that solvers are measured against."""
+"""The truth that solvers are measured against."""
 
 from __future__ import annotations
 

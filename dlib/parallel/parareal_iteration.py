@@ -1,4 +1,4 @@
-"""Floor 4: parareal: coarse steps guess where every block begins, fine steps in all blocks at
+"""Parareal: coarse steps guess where every block begins, fine steps in all blocks at
 once correct the guess.
 """
 
@@ -45,13 +45,13 @@ def parareal(
     without noise. fine: may be noisy; its noise is that of `sample`. each: called with
     (iteration, change of the end). residuals: (iterations, K + 1).
 
-    >>> from dlib import Draw, exact, grid, parareal, sample, vp
+    >>> from dlib import Draw, exact, levels, parareal, sample, vp
     >>> from dlib.mixtures import Mixture
     >>> two = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.3))
-    >>> model, levels = exact(two, vp()), vp().levels(grid(vp(), 100))
-    >>> x = Draw(0).normal(torch.empty(4, 1, dtype=torch.float64))
-    >>> found = parareal(model, x, levels)
-    >>> off = (found.x - sample(model, x, levels)).abs().max()
+    >>> model, walk = exact(two, vp()), levels(vp(), 100)
+    >>> x = Draw(0).normal((4, 1), torch.float64)
+    >>> found = parareal(model, x, walk)
+    >>> off = (found.x - sample(model, x, walk)).abs().max()
     >>> bool(off < 1e-4), found.depth < 100 < found.work
     (True, True)
     """

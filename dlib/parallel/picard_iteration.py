@@ -1,4 +1,4 @@
-"""Floor 4: Picard iteration: guess the whole trajectory, then let every step correct it at
+"""Picard iteration: guess the whole trajectory, then let every step correct it at
 once.
 """
 
@@ -43,13 +43,13 @@ def picard(
     all) after each sweep. Raises ValueError for a solver with memory, and FloatingPointError
     naming sweep and step.
 
-    >>> from dlib import Draw, exact, grid, picard, sample, vp
+    >>> from dlib import Draw, exact, levels, picard, sample, vp
     >>> from dlib.mixtures import Mixture
     >>> two = Mixture(torch.ones(2) / 2, torch.tensor([[-1.0], [1.0]]), torch.full((2,), 0.3))
-    >>> model, levels = exact(two, vp()), vp().levels(grid(vp(), 30))
-    >>> x = Draw(0).normal(torch.empty(4, 1, dtype=torch.float64))
-    >>> found = picard(model, x, levels, tol=0)
-    >>> bool((found.x == sample(model, x, levels)).all()), found.depth <= 30
+    >>> model, walk = exact(two, vp()), levels(vp(), 30)
+    >>> x = Draw(0).normal((4, 1), torch.float64)
+    >>> found = picard(model, x, walk, tol=0)
+    >>> bool((found.x == sample(model, x, walk)).all()), found.depth <= 30
     (True, True)
     """
     return _last(

@@ -1,4 +1,4 @@
-"""Floor 3: samplers of consistency models: jump to the clean end, add noise again, jump again.
+"""Samplers of consistency models: jump to the clean end, add noise again, jump again.
 
 All three are noisy. A network that was distilled into a consistency model is wrapped in its
 `boundary` first. Phased consistency models need no solver of their own: they are sampled by
@@ -7,12 +7,15 @@ All three are noisy. A network that was distilled into a consistency model is wr
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from dlib._util import require
+from dlib.denoiser import Denoiser
 from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers.base import Solver, solver
-from dlib.solvers.phi import expm1
+from dlib.solvers.exponential import expm1
 
 
 def travel(x: Tensor, a: NoiseLevel, b: NoiseLevel, noise: Tensor) -> Tensor:
@@ -35,23 +38,38 @@ def travel(x: Tensor, a: NoiseLevel, b: NoiseLevel, noise: Tensor) -> Tensor:
 
 
 @solver(order=1, noisy=True)
-def lcm(model, x, a, b, memory=None, noise=None, cond=None):
+def lcm(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """Latent consistency sampling, α_b x₀ + σ_b z: the clean prediction with all noise new
-    (Luo et al. 2023, alg. 3).
+    (Luo et al. 2023a, alg. 3).
 
-    The last step must not add noise: end the levels with `CLEAN`,
-    `[*schedule.levels(grid(schedule, 4, "lcm"))[:-1], CLEAN]`.
+    The last step must not add noise: `levels(schedule, 4, "lcm", end="clean")`.
     """
     return model(x, a, cond).mix(b.alpha, 0.0) + b.sigma * noise, memory
 
 
 @solver(order=1, noisy=True)
-def consistency(model, x, a, b, memory=None, noise=None, cond=None):
+def consistency(
+    model: Denoiser,
+    x: Tensor,
+    a: NoiseLevel,
+    b: NoiseLevel,
+    memory: Any = None,
+    noise: Tensor | None = None,
+    cond: Any = None,
+) -> tuple[Tensor, Any]:
     """Multistep consistency sampling: f(x) lies at κ_min, and b is α_b (f + √(κ_b² − κ_min²)
     z) (Song et al. 2023, alg. 1).
 
-    κ_min is that of the schedule's clean end. End the levels with `CLEAN`, where the step is f
-    alone.
+    κ_min is that of the schedule's clean end. End at `CLEAN`, where the step is f alone:
+    `levels(schedule, n, end="clean")`.
     """
     end = model.schedule.at(model.schedule.t_min)
     f = model(x, a, cond).mix(end.alpha, 0.0)
@@ -63,8 +81,8 @@ def tcd(gamma: float = 0.3) -> Solver:
     al. 2024, alg. 4).
 
     s lies at (1−γ) of b's time above the clean end; on a trained ladder at the index ⌊(1−γ)n⌋.
-    γ = 0 is DDIM, γ = 1 jumps to the clean end each time. Ends at the grid's last level, not
-    at `CLEAN`: index 0 adds no noise.
+    γ = 0 is DDIM, γ = 1 jumps to the clean end each time. On a ladder end at the grid's last
+    level, index 0, which adds no noise; on a schedule that is a formula end at `CLEAN`.
 
     >>> tcd(0.5).noisy, tcd(0.5).__name__
     (True, 'tcd(0.5)')
@@ -75,7 +93,15 @@ def tcd(gamma: float = 0.3) -> Solver:
     )
 
     @solver(order=1, noisy=True)
-    def step(model, x, a, b, memory=None, noise=None, cond=None):
+    def step(
+        model: Denoiser,
+        x: Tensor,
+        a: NoiseLevel,
+        b: NoiseLevel,
+        memory: Any = None,
+        noise: Tensor | None = None,
+        cond: Any = None,
+    ) -> tuple[Tensor, Any]:
         s = _below(model.schedule, b.t, gamma) if gamma else b
         return travel(model(x, a, cond).mix(s.alpha, s.sigma), s, b, noise), memory
 
@@ -88,9 +114,9 @@ def _below(schedule: NoiseSchedule, t: float | Tensor, gamma: float) -> NoiseLev
     below it.
     """
     t = t - gamma * (t - schedule.t_min)
-    if schedule.name == "discrete":
-        place = t / schedule.t_min - 1 + 1e-3  # float32 times are up to this far off an index
-        t = ((place.floor() if isinstance(place, Tensor) else place // 1) + 1) * schedule.t_min
+    if schedule.ladder:
+        place = t * schedule.ladder - 1 + 1e-3  # float32 times are up to this far off an index
+        t = ((place.floor() if isinstance(place, Tensor) else place // 1) + 1) / schedule.ladder
     return schedule.at(t)
 
 

@@ -1,16 +1,20 @@
-"""Floor 7: the timetable of a pipelined sampler."""
+"""The timetable of a pipelined sampler."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dlib._util import require
 from dlib.plot.grammar import CYCLE, in_paper_style
 from dlib.plot.grammar import axes as make_axes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @in_paper_style
-def pipeline(calls: Sequence[Sequence[tuple[int, int]]]):
+def pipeline(calls: Sequence[Sequence[tuple[int, int]]]) -> Figure:
     """Which blocks make a fine step in which network call: a bar for each solve, its number
     the iteration that it serves.
 

@@ -1,4 +1,4 @@
-"""Floor 5: the one loss that score matching, DDPM, v-prediction and flow matching share."""
+"""The one loss that score matching, DDPM, v-prediction and flow matching share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from dlib.schedule import NoiseSchedule
 @dataclass(frozen=True)
 class Batch:
     """x0 (B, *shape); cond: None, a tensor or a mapping of tensors, batch first; noise: fixed
-    ε for given pairs, else drawn; other: of a preference, the worse picture (x0 is the better).
+    ε for given pairs, else drawn; other: of a preference, the worse picture (x0 is the
+    better).
 
     memo: what one phase of a step hands to the next, by name: the student's samples, on which
     the fake score then trains.
@@ -42,6 +43,7 @@ class Loss(NamedTuple):
 
 
 Times = Callable[[Draw, int], Tensor]
+"""(draws, n) ↦ the times of n samples, (n,), or (n, F) for `frame_times`; on the CPU."""
 
 
 def uniform_times(t_min: float = 1e-3, t_max: float = 1.0) -> Times:
@@ -53,11 +55,22 @@ def uniform_times(t_min: float = 1e-3, t_max: float = 1.0) -> Times:
     return lambda draw, n: t_min + (t_max - t_min) * draw.uniform(n)
 
 
+def frame_times(times: Times, frames: int) -> Times:
+    """A time for each frame by itself, (n, F): for `denoising(…, per="frame")` (diffusion
+    forcing, Chen et al. 2024). Draws: those of `times`, frame after frame.
+
+    >>> frame_times(uniform_times(), 16)(Draw(0), 4).shape
+    torch.Size([4, 16])
+    """
+    require(frames >= 1, f"frame_times: {frames} frames, wanted at least 1")
+    return lambda draw, n: torch.stack([times(draw, n) for _ in range(frames)], 1)
+
+
 def lognormal_times(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.2) -> Times:
     """Times at which log(σ/α) is normal (Karras et al. 2022, table 1), one a sample; outside
     the schedule, its nearer end.
     """
-    return lambda draw, n: schedule.at_lam(-(mean + std * draw.normal(torch.empty(n)))).t
+    return lambda draw, n: schedule.at_lam(-(mean + std * draw.normal((n,)))).t
 
 
 def drop(cond: Any, null: Any, p: float, draw: Draw) -> Any:
@@ -83,7 +96,9 @@ def drop(cond: Any, null: Any, p: float, draw: Draw) -> Any:
     )
 
 
-def denoising(model: Denoiser, batch: Batch, draw: Draw, weight: Weight, times: Times) -> Loss:
+def denoising(
+    model: Denoiser, batch: Batch, draw: Draw, weight: Weight, times: Times, per: str = "sample"
+) -> Loss:
     """E w(t) ‖face − face_θ(α x₀ + σ ε, t)‖², summed over the sample's values, averaged over
     the batch.
 
@@ -91,8 +106,9 @@ def denoising(model: Denoiser, batch: Batch, draw: Draw, weight: Weight, times: 
     matching, v-prediction or flow matching (Vincent 2011; Ho et al. 2020, eq. 14; Lipman et
     al. 2023), for a network that predicts any face. The error is taken on the network's own
     output and exchanged for the weight's face, so a weight on the face that the network
-    predicts divides by nothing. Draws: the times, then the noise (unless the batch brings its
-    own).
+    predicts divides by nothing. per: `frame` for x0 (B, F, *shape) whose frames have times of
+    their own, drawn by `frame_times`. Draws: the times, then the noise (unless the batch
+    brings its own).
     """
     x0 = batch.x0
     require(
@@ -102,7 +118,7 @@ def denoising(model: Denoiser, batch: Batch, draw: Draw, weight: Weight, times: 
         f"{tuple(x0.shape)}: one ε for each x0",
     )
     t = times(draw, len(x0)).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
-    level = model.schedule.at(t, like=x0)
+    level = model.schedule.at(t, like=x0, per=per)
     noise = draw.normal(x0) if batch.noise is None else batch.noise
     prediction = model(level.alpha * x0 + level.sigma * noise, level, batch.cond)
     a, b = parts(model.predicts, level, model.schedule)

@@ -1,4 +1,4 @@
-"""Floor 3: the boundary of a consistency model: at the clean end it returns its input,
+"""The boundary of a consistency model: at the clean end it returns its input,
 whatever the network says.
 
 A consistency function f maps every point of a trajectory to its clean end, so on the end
@@ -50,7 +50,8 @@ def boundary(model: Denoiser, skip_out: SkipOut) -> Denoiser:
 
     >>> import torch
     >>> from dlib.schedule import edm
-    >>> f = boundary(Denoiser(lambda x, t, cond: torch.sin(x), edm(), "x0"), edm_boundary(edm()))
+    >>> model = Denoiser(lambda x, t, cond: torch.sin(x), edm(), "x0")
+    >>> f = boundary(model, edm_boundary(edm()))
     >>> x = torch.ones(3, 2)
     >>> bool((f(x, edm().at(0.0)).x0 == x).all()), bool((f(x, edm().at(1.0)).x0 == x).all())
     (True, False)
@@ -98,9 +99,9 @@ def lcm_scalings(
     given).
 
     c_skip = σ_d²/(τ²+σ_d²) and c_out = τ/√(τ²+σ_d²) with τ = 10 × the index above the end,
-    1000 indices to t = 1 (Luo et al. 2023, as released: without the factor σ_d of consistency
-    distillation). At the first trained index, 19, c_skip is 7e-6: a switch, which is on at the
-    end alone.
+    1000 indices to t = 1 on every schedule (Luo et al. 2023a, as released: without the factor
+    σ_d of consistency distillation). At the first trained index, 19, c_skip is 7e-6: a switch,
+    which is on at the end alone.
 
     >>> from dlib.schedule import discrete, scaled_linear
     >>> ladder = discrete(scaled_linear())

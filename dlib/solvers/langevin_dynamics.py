@@ -1,4 +1,4 @@
-"""Floor 3: Langevin dynamics: samples from a score alone."""
+"""Langevin dynamics: samples from a score alone."""
 
 from __future__ import annotations
 
@@ -84,19 +84,19 @@ def annealed_langevin(
     called with (level, x) after each level. What is returned still has the last level's noise:
     `model(x, levels[-1]).x0` removes it. Draws: one normal like x a step.
 
-    >>> from dlib import Mixture, exact, grid, ve
+    >>> from dlib import Mixture, exact, levels, ve
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), ve(0.1, 10))
-    >>> levels = ve(0.1, 10).levels(grid(ve(0.1, 10), 9))
-    >>> x = 10 * Draw(0).normal(torch.empty(5, 2))
-    >>> annealed_langevin(model, x, levels, step=1e-3, n=10, draw=Draw(1)).shape
+    >>> down = levels(ve(0.1, 10), 9)
+    >>> x = 10 * Draw(0).normal((5, 2))
+    >>> annealed_langevin(model, x, down, step=1e-3, n=10, draw=Draw(1)).shape
     torch.Size([5, 2])
     """
     levels = list(levels)
     require(
         len(levels) >= 1
         and all(isinstance(level.t, float) and level.sigma > 0 for level in levels),
-        "annealed_langevin: levels must be one or more noise levels of floats with σ > 0: use "
-        "schedule.levels(grid)",
+        "annealed_langevin: levels must be one or more noise levels of floats with σ > 0: pass "
+        "levels(schedule, n)",
     )
     require(
         all(b.lam > a.lam for a, b in zip(levels, levels[1:])),

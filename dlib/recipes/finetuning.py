@@ -1,4 +1,4 @@
-"""Floor 6: ordinary diffusion training."""
+"""Ordinary diffusion training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 3: the exact integrals behind every exponential integrator, and the two Taylor
+"""The exact integrals behind every exponential integrator, and the two Taylor
 expansions made of them.
 """
 
@@ -72,7 +72,8 @@ def expand_eps(x: Tensor, a: NoiseLevel, b: NoiseLevel, *eps: Tensor) -> Tensor:
 def expand_x0(x: Tensor, a: NoiseLevel, b: NoiseLevel, *x0: Tensor) -> Tensor:
     """From a to b with x₀(λ) as its Taylor polynomial at a (Lu et al. 2022b, section 4).
 
-    (σ_b/σ_a) x + α_b Σ_k h^{k+1} ϕ_{k+1}(−h) x₀^{(k)}; x0: x₀, then its derivatives in λ, at a.
+    (σ_b/σ_a) x + α_b Σ_k h^{k+1} ϕ_{k+1}(−h) x₀^{(k)}; x0: x₀, then its derivatives in λ, at
+    a.
     """
     h = b.lam - a.lam
     # h ϕ₁(−h) = 1 − e^{−h}, finite also from α = 0, where h = ∞

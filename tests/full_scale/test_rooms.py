@@ -1,0 +1,92 @@
+"""The rooms of full_scale: each imports from floors below its own, and touches exactly the
+rooms that its first lines name.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+
+from tests.import_graph import COMMANDS, ROOT, imported, sources
+
+TABLE = re.compile(
+    r"^\| floor \| rooms of full_scale \|\n\|---\|---\|\n((?:\| \d+ \| .+ \|\n)+)", re.M
+)
+
+
+def floors() -> dict[str, int]:
+    """Room ↦ floor, from CONTRIBUTING.md; the commands are one room."""
+    (rows,) = TABLE.findall((ROOT / "CONTRIBUTING.md").read_text())
+    return {
+        name: int(floor)
+        for floor, names in re.findall(r"^\| (\d+) \| (.+) \|$", rows, re.M)
+        for name in re.findall(r"`(\w+)/?`", names)
+    }
+
+
+def room(module: str) -> str | None:
+    """'full_scale.data.rows' → 'data'; a command is its own; the package itself is none."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "full_scale" and len(parts) > 1 else None
+
+
+def touched(known: dict[str, str]) -> dict[str, set[str]]:
+    """Room ↦ the other rooms that it imports."""
+    found: dict[str, set[str]] = {}
+    for name, text in known.items():
+        if own := room(name):
+            theirs = {room(each) for each in imported(text, known)} - {own, None}
+            found[own] = found.get(own, set()) | theirs
+    return found
+
+
+def stated(docstring: str) -> set[str]:
+    """The rooms that a docstring's sentence "Touches …." names."""
+    (sentence,) = re.findall(r"Touches\s([^.]+)\.", docstring)
+    return set(re.findall(r"`(\w+)`", sentence))
+
+
+def wrong(known: dict[str, str]) -> list[str]:
+    """What contradicts the floors."""
+    level = floors()
+    return [
+        f"{own} (floor {level[own]}) imports {other} (floor {level[other]})"
+        for own, others in touched(known).items()
+        for other in others
+        if level[other] >= level[own]
+    ]
+
+
+def test_every_room_has_a_floor_and_imports_from_below():
+    assert set(floors()) == {room(name) for name in sources()} - {None}
+    assert {
+        f"full_scale.{name}" for name in floors() if floors()[name] == max(floors().values())
+    } == (COMMANDS)
+    assert wrong(sources()) == []
+
+
+def test_a_room_above_is_seen():
+    text = "from full_scale.run.settings import Settings\n"
+    assert wrong(sources() | {"full_scale.data.rows": text}) == [
+        "data (floor 3) imports run (floor 4)"
+    ]
+
+
+@pytest.mark.parametrize("name", [f for f in floors() if f"full_scale.{f}" not in COMMANDS])
+def test_a_room_touches_what_its_first_lines_say(name):
+    docstring = ast.get_docstring(ast.parse(sources()[f"full_scale.{name}"]))
+    assert stated(docstring) == touched(sources())[name]
+
+
+def test_the_toys_know_nothing_of_it():
+    """Nor do dlib and the press: full_scale is above them, and bench above it."""
+    below = [name for name in sources() if name.split(".")[0] in ("dlib", "toy_data", "book")]
+    known = sources()
+    assert not [
+        (name, each)
+        for name in below
+        for each in imported(known[name], known)
+        if "full_scale" in each
+    ]

@@ -1,0 +1,73 @@
+"""Which module of the repository imports which, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("dlib", "toy_data", "book", "full_scale", "bench")
+COMMANDS = {
+    f"full_scale.{path.stem}"
+    for path in (ROOT / "full_scale").glob("*.py")
+    if path.stem != "__init__"
+}
+"""What is typed after `python -m`."""
+
+
+@cache
+def sources() -> dict[str, str]:
+    """The text of every module by its dotted name."""
+    found = {}
+    for path in sorted(path for top in PACKAGES for path in (ROOT / top).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    return found
+
+
+@cache
+def statements(text: str) -> list[tuple[str, str]]:
+    """(module, name) of every import in a source, at any depth of its functions; name is "" for
+    `import module`. `if TYPE_CHECKING:` is left out, since nothing there happens.
+    """
+
+    def visit(node: ast.AST) -> Iterator[tuple[str, str]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING":
+                continue
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, "") for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                yield from ((child.module, alias.name) for alias in child.names)
+            elif not isinstance(child, ast.expr):
+                yield from visit(child)
+
+    return list(visit(ast.parse(text)))
+
+
+def imported(text: str, known: Mapping[str, str]) -> set[str]:
+    """The modules among `known` that a source imports; `from package import name` may name a
+    module.
+    """
+    return {
+        f"{module}.{name}" if f"{module}.{name}" in known else module
+        for module, name in statements(text)
+    } & set(known)
+
+
+def graph(known: Mapping[str, str]) -> dict[str, set[str]]:
+    """Module ↦ the modules whose code runs because it imports them: those it names, and the
+    packages around those that are not around itself.
+    """
+
+    def around(name: str) -> set[str]:
+        parts = name.split(".")
+        return {".".join(parts[:k]) for k in range(1, len(parts) + 1)} & set(known)
+
+    found = {}
+    for name, text in known.items():
+        named = imported(text, known) - {name}
+        found[name] = named | {each for other in named for each in around(other) - around(name)}
+    return found
