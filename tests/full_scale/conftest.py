@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -15,6 +16,8 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVis
 
 from full_scale import prepare
 from full_scale import families
+from full_scale.data import shards
+from full_scale.data.rows import Rows
 from full_scale.launch import processes
 from full_scale.run.settings import read
 from full_scale.families.tiny import SCHEDULER, tiny_pipeline
@@ -129,6 +132,26 @@ def shapes_data(tmp_path_factory):
         )
     )
     return root / "prepared"
+
+
+@pytest.fixture(scope="session")
+def more(shapes_data, tmp_path_factory):
+    """Prepared data with a worse picture and a seed a row: the same rows, turned around."""
+    out = tmp_path_factory.mktemp("more") / "data"
+    out.mkdir()
+    table = Rows(shapes_data).table.with_format("numpy")[:]
+    columns = {
+        name: list(v) if v.dtype.kind in "OU" else np.stack(v) for name, v in table.items()
+    }
+    columns |= {
+        "other": columns["latent"][::-1].copy(),
+        "seed": np.arange(len(Rows(shapes_data))),
+    }
+    record = {**shards.records(shapes_data)[0]}
+    shards.write(out, 0, columns, record)
+    for name in ("null.safetensors", "info.json"):
+        (out / name).write_bytes((shapes_data / name).read_bytes())
+    return out
 
 
 SD15 = {  # unet/config.json as published

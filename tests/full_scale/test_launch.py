@@ -1,19 +1,23 @@
-"""The launch scripts: one process, two torchrun agents, and SLURM's environment, each really
-started.
+"""The launch scripts: two torchrun agents, a torchrun that starts again, and SLURM's
+environment, each really started.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from forked import free_port
 
 from full_scale.launch import processes
+from full_scale.run.checkpoint import complete, described
+from full_scale.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "full_scale" / "launch"
@@ -44,12 +48,6 @@ RUN = [
     "--show-every",
     "0",
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def started(script: str, words: list[str], folder: Path, **environment: str) -> subprocess.Popen:
@@ -84,11 +82,23 @@ def test_scripts_parse_and_say_what_they_need(name):
     ) and os.access(LAUNCH / name, os.X_OK)
 
 
+def test_one_gpu_is_python_alone(tmp_path):
+    """`python -m full_scale.train` with the words as they are, wherever it is started."""
+    (tmp_path / "python").write_text(
+        '#!/usr/bin/env bash\necho "$PYTHONPATH"; printf "%s\\n" "$@"'
+    )
+    (tmp_path / "python").chmod(0o755)
+    words = ["lcm", "--out", "a folder"]
+    said = ended(started("one_gpu.sh", words, tmp_path, PYTHON=str(tmp_path / "python")))
+    path, *given = said.splitlines()
+    assert path.split(":")[0] == str(ROOT) and given == ["-m", "full_scale.train", *words]
+
+
 def test_one_process_is_two_agents(data, tmp_path):
     """One process of four rows; two torchrun agents on loopback, one process each, of two
     rows: the same losses.
     """
-    ended(started("one_gpu.sh", [*RUN, "--data", str(data), "--out", "one"], tmp_path))
+    main([*RUN, "--data", str(data), "--out", str(tmp_path / "one")])
     assert (tmp_path / "one" / "done").exists()
     where = {"NODES": "2", "GPUS": "1", "HEAD": f"localhost:{free_port()}", "RESTARTS": "0"}
     agents = [
@@ -108,6 +118,46 @@ def test_one_process_is_two_agents(data, tmp_path):
             one[key] == pytest.approx(two[key], rel=2e-5, abs=1e-7) for key in one
         )
     assert len(losses(tmp_path / "one")) == 2
+
+
+def workers(process: subprocess.Popen) -> set[int]:
+    """The processes that torchrun started, each in a session of its own."""
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+    return {int(pid) for pid in found.stdout.split()}
+
+
+def wait(process: subprocess.Popen, until) -> None:
+    """Until something holds of a run that goes on."""
+    deadline = time.monotonic() + 400
+    while not until():
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < deadline, "too slow"
+        time.sleep(0.02)
+
+
+def test_a_rank_that_dies_is_started_again_and_then_ends_the_run(data, tmp_path):
+    """torchrun goes on from the last checkpoint, as often as RESTARTS says. Then the run ends,
+    its last checkpoint survives, and the same command goes on.
+    """
+    words, out = [*RUN, "--save-every", "2", "--data", str(data), "--out"], tmp_path / "run"
+    process = started(
+        "one_node.sh", [*words, "run", "--steps", "400"], tmp_path, GPUS="2", RESTARTS="1"
+    )
+    lines = lambda: len(losses(out)) if (out / "log.jsonl").exists() else 0
+    wait(process, lambda: lines() > 3 and complete(out))
+    first = workers(process)
+    os.kill(max(first), signal.SIGKILL)
+    wait(process, lambda: len(workers(process) - first) == 2)
+    (out / "log.jsonl").rename(out / "before.jsonl")  # so that what comes is of the new workers
+    wait(process, lambda: lines() > 3)
+    os.kill(max(workers(process)), signal.SIGKILL)
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode != 0 and "SIGKILL" in said
+    went_on, last = losses(out)[0]["step"], described(complete(out)[-1])["step"]
+    assert 2 <= went_on < last < 400 and not (out / "done").exists()
+    main([*words, str(out), "--steps", str(last + 1)])
+    assert [line["step"] for line in losses(out)] == list(range(went_on, last + 1))
+    assert (out / "done").exists()
 
 
 def test_several_nodes_asks_for_what_it_lacks(tmp_path):

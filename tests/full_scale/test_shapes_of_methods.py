@@ -4,18 +4,14 @@ and go on after a stop with the numbers that they would have had.
 
 import json
 import math
-import os
-import socket
 from pathlib import Path
 
+import forked
 import methods
-import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from dlib import Draw
-from full_scale.data import shards
 from full_scale.data.rows import Rows
 from full_scale.launch import processes
 from full_scale.run.settings import read
@@ -30,27 +26,15 @@ def of(method, data, out, *flags):
     return read([*words.split(), "--drop", "0", *flags])
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def _join(rank, size, port):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return processes.start("cpu")
-
-
 def _whole(tensor):
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def _steps(rank, size, port, s, steps, out):
+def _steps(s, steps, out):
     """Some steps of a run; for each phase which roles hold gradients after it, and everything
     logged; at the end the weights.
     """
-    world = _join(rank, size, port)
+    world = processes.start("cpu")
     engine = open_engine(s, world)
     held, logged, phase_of = [], [], engine.trainer._run
 
@@ -75,36 +59,14 @@ def _steps(rank, size, port, s, steps, out):
         role: torch.cat([_whole(p.detach()).flatten() for p in net.weights.values()])
         for role, net in engine.cast.trained.items()
     }
-    torch.save({"held": held, "logged": logged, "weights": weights}, f"{out}-{rank}.pt")
+    torch.save({"held": held, "logged": logged, "weights": weights}, f"{out}-{world.rank}.pt")
     processes.stop()
 
 
 def together(s, steps, out, size):
-    """What `_steps` found, by rank. Forked: a new Python would cost ten seconds a process."""
-    mp.start_processes(
-        _steps, (size, free_port(), s, steps, out), nprocs=size, start_method="fork"
-    )
+    """What `_steps` found, by rank."""
+    forked.start(size, out.with_suffix(".said"), _steps, s, steps, out).finished()
     return [torch.load(f"{out}-{rank}.pt") for rank in range(size)]
-
-
-@pytest.fixture(scope="module")
-def more(shapes_data, tmp_path_factory):
-    """Prepared data with a worse picture and a seed a row: the same rows, turned around."""
-    out = tmp_path_factory.mktemp("more") / "data"
-    out.mkdir()
-    table = Rows(shapes_data).table.with_format("numpy")[:]
-    columns = {
-        name: list(v) if v.dtype.kind in "OU" else np.stack(v) for name, v in table.items()
-    }
-    columns |= {
-        "other": columns["latent"][::-1].copy(),
-        "seed": np.arange(len(Rows(shapes_data))),
-    }
-    record = {**shards.records(shapes_data)[0]}
-    shards.write(out, 0, columns, record)
-    for name in ("null.safetensors", "info.json"):
-        (out / name).write_bytes((shapes_data / name).read_bytes())
-    return out
 
 
 TWO = {

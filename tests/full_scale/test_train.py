@@ -1,16 +1,16 @@
-"""The launch scripts on two processes: every recipe is killed in its middle, goes on with the
-numbers of an unbroken run, and is exported into what stock programs read."""
+"""Every recipe's whole way: a run that is killed in its middle goes on with the numbers of an
+unbroken one, and is exported into what stock programs read. One recipe of each shape does so
+on two processes, the others in one.
+"""
 
 import json
-import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import forked
+import methods
 import numpy as np
 import pytest
 import torch
@@ -20,144 +20,120 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import full_scale.sample as sampling
+from dlib import recipes
 from full_scale import export
-from full_scale.out import lora_files
-from full_scale.sampling.request import Config
+from full_scale.families import open_family
 from full_scale.families.tiny import tiny_pipeline
+from full_scale.launch import processes
+from full_scale.out import lora_files
+from full_scale.run.checkpoint import complete
+from full_scale.run.settings import RECIPES, read
+from full_scale.sampling.request import Config
+from full_scale.train import main, open_engine
 
-ROOT = Path(__file__).resolve().parents[2]
-SHORT = [
-    "--tiny",
-    "--batch",
-    "4",
-    "--micro",
-    "1",
-    "--steps",
-    "6",
-    "--warmup",
-    "0",
-    "--log-every",
-    "1",
-    "--save-every",
-    "2",
-    "--show-every",
-    "0",
-]
-SHOW = ["--show-every", "6", "--prompts", "a cat"]
-QUIET = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "PYTHONPATH": str(ROOT),
-    "PYTHON": sys.executable,
+methods.register()
+SHAPES = ["--family", "shapes", "--tiny"]
+SHAPE_OF = {  # one recipe of each shape, on two processes
+    "one network, fsdp": ["finetune", "--tiny", "--parallel", "fsdp", "--ema", "0.9"],
+    "student with average, fsdp": ["lcm", "--tiny", "--parallel", "fsdp"],
+    "adapters, ddp": ["lcm_lora", "--tiny", "--ema", "0.9"],
+    "twins, ddp": ["swiftbrush", "--tiny"],
+    "heads, ddp": ["pcm_adversarial", "--tiny"],
+    "pairs, fsdp": ["--method", "reflow", *SHAPES, "--parallel", "fsdp", "--ema", "0.9"],
+    "rollouts, ddp": ["--method", "ddpo", *SHAPES],
 }
-RECIPES = {
-    "finetune-fsdp": ["finetune", "--parallel", "fsdp", "--ema", "0.9"],
-    "lcm-fsdp": ["lcm", "--parallel", "fsdp"],
-    "lcm_lora-ddp": ["lcm_lora", "--ema", "0.9"],
-    "pcm_lora-ddp": ["pcm_lora"],
-    "pcm_adversarial-ddp": ["pcm_adversarial"],
-    "swiftbrush-ddp": ["swiftbrush"],
+OTHERS = {  # in one process
+    "pcm_lora": ["pcm_lora", "--tiny"],
+    "lcm_shapes": ["lcm_shapes"],
+    **{
+        name: ["--method", name, *SHAPES]
+        for name in ("consistency_distillation", "sds", "diff_instruct")
+    },
 }
-
-
-def start(flags, data, out, processes=2, restarts=0) -> subprocess.Popen:
-    """A training run, as the launch scripts start it."""
-    script = ROOT / "full_scale" / "launch" / ("one_node.sh" if processes > 1 else "one_gpu.sh")
-    command = [
-        "bash",
-        script,
-        flags[0],
-        *SHORT,
-        "--device",
-        "cpu",
-        "--data",
-        str(data),
-        "--out",
-        str(out),
-        *flags[1:],
-    ]
-    env = {**QUIET, "GPUS": str(processes), "RESTARTS": str(restarts)}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def finished(process: subprocess.Popen) -> str:
-    """What a run printed, once it has ended well."""
-    said, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, said[-3000:]
-    return said
+STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), "pcm_lora"]
+PROMPT = ["--prompts", "a red circle"]
+FOUR = ["--micro", "2", "--steps", "4", "--save-every", "1", "--show-every", "4", *PROMPT]
+TWO = ["--micro", "4", "--save-every", "1", "--show-every", "2", *PROMPT]
 
 
 def losses(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def workers(process: subprocess.Popen) -> list[int]:
-    """The processes that torchrun started, each in a session of its own."""
-    return [
-        int(pid)
-        for pid in subprocess.run(
-            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
-        ).stdout.split()
-    ]
-
-
-def wait_for_step(out: Path, step: int, process: subprocess.Popen) -> None:
-    """Until the log has the line of this step."""
-    deadline = time.monotonic() + 400
-    while not (
-        (out / "log.jsonl").exists() and len((out / "log.jsonl").read_text().splitlines()) > step
-    ):
-        assert process.poll() is None and time.monotonic() < deadline, (
-            process.communicate()[0][-3000:] if process.poll() is not None else "too slow"
-        )
-        time.sleep(0.02)
+@pytest.fixture(scope="module")
+def with_data(data, more):
+    """A recipe's words with the data of its family."""
+    of = lambda words: more if "shapes" in " ".join(words) else data
+    return lambda words: [*words, "--data", str(of(words))]
 
 
 @pytest.fixture(scope="module")
-def unbroken(data, tmp_path_factory):
+def unbroken(with_data, tmp_path_factory):
     """The folder of each recipe's run from start to end."""
     root, found = tmp_path_factory.mktemp("unbroken"), {}
 
     def run(name):
         if name not in found:
-            finished(start([*RECIPES[name], *SHOW], data, root / name))
             found[name] = root / name
+            if name in OTHERS:
+                in_one_process([*with_data(OTHERS[name]), *TWO], root / name, 2)
+            else:
+                forked.training([*with_data(SHAPE_OF[name]), *FOUR], root / name).finished()
         return found[name]
 
     return run
 
 
 @pytest.fixture(scope="module")
-def resumed(data, tmp_path_factory):
-    """The folder of each recipe's run that was killed in its middle and started again."""
+def resumed(with_data, tmp_path_factory):
+    """The folder of each recipe's run that was killed in its middle, while it wrote its second
+    checkpoint, or stopped after a step; and started again.
+    """
     root, found = tmp_path_factory.mktemp("resumed"), {}
 
     def run(name):
-        if name not in found:
-            process = start([*RECIPES[name], *SHOW], data, root / name)
-            wait_for_step(root / name, 3, process)
-            for pid in [*workers(process), process.pid]:
-                os.kill(pid, signal.SIGKILL)
-            process.communicate()
-            assert not (root / name / "done").exists()
-            assert "6/6" in finished(start([*RECIPES[name], *SHOW], data, root / name))
-            found[name] = root / name
+        if name in OTHERS and name not in found:
+            for steps in (1, 2):
+                in_one_process([*with_data(OTHERS[name]), *TWO], root / name, steps)
+        elif name not in found:
+            words = [*with_data(SHAPE_OF[name]), *FOUR]
+            kill = forked.Fall(2, signal.SIGKILL)
+            assert forked.training(words, root / name, fall=kill).ended() == [-9, -9]
+            assert complete(root / name) and not (root / name / "done").exists()
+            (root / name).with_suffix(".said").unlink()
+            said = forked.training(words, root / name).finished()
+            assert "4/4" in said and " 0/4" not in said
+        found[name] = root / name
         return found[name]
 
     return run
 
 
-@pytest.mark.parametrize("name", RECIPES)
+def in_one_process(words: list[str], out: Path, steps: int) -> None:
+    recipe = [] if words[0].startswith("-") else words[:1]
+    more = [*forked.SHORT.split(), "--out", str(out), "--steps", str(steps)]
+    main([*recipe, *more, *words[len(recipe) :]])
+
+
+def test_no_recipe_is_left_out():
+    words = [*SHAPE_OF.values(), *OTHERS.values()]
+    files = {path.stem for path in RECIPES.glob("*.toml")}
+    assert files == {one[0] for one in words if not one[0].startswith("-")}
+    ours = {name for name, f in recipes.METHODS.items() if f.__module__.startswith("dlib.")}
+    assert ours <= {read(one).method for one in words}
+
+
+@pytest.mark.parametrize("name", [*SHAPE_OF, *OTHERS])
 def test_kill_and_resume_is_bitwise_the_unbroken_run(name, unbroken, resumed):
     """Losses and the grid of pictures, which all processes sample together."""
-    run, whole, grid = resumed(name), unbroken(name), Path("pictures", "samples-00000006.png")
-    assert losses(run) == losses(whole) and len(losses(run)) == 6
-    assert (run / grid).read_bytes() == (whole / grid).read_bytes() and Image.open(
-        run / grid
-    ).size == (128, 128)
+    run, whole, steps = resumed(name), unbroken(name), 4 if name in SHAPE_OF else 2
+    grid = Path("pictures", f"samples-{steps:08d}.png")
+    assert losses(run) == losses(whole) and len(losses(run)) == steps
+    assert (run / grid).read_bytes() == (whole / grid).read_bytes()
+    if name in STOCK:
+        assert Image.open(run / grid).size == (128, 128)
+    a, b = (export.student(export.chosen(out, None))[1] for out in (run, whole))
+    assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
     assert (run / "done").exists() and not list(run.glob("*.part"))
 
 
@@ -171,7 +147,7 @@ def picture_of(code: str) -> tuple:
     return np.asarray(names["picture"]).astype(int), names["pipe"]
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", STOCK)
 def test_what_was_killed_is_exported_and_stock_programs_read_it(
     name, resumed, tmp_path, monkeypatch
 ):
@@ -191,9 +167,9 @@ def test_what_was_killed_is_exported_and_stock_programs_read_it(
     ours = np.asarray(Image.open(made / "grid.png")).astype(int)
     assert ours.shape == (128, 128, 3) and ours.std() > 5
     # finetune keeps its weights' own scheduler
-    assert name.startswith("finetune") or np.abs(ours - theirs).max() <= 2
+    assert name.startswith("one network") or np.abs(ours - theirs).max() <= 2
     found, own = export.student(step)[1], dict(pipe.unet.named_parameters())
-    if "lora" in name or "pcm" in name:
+    if name in ("adapters, ddp", "heads, ddp", "pcm_lora"):
         keys = {key.split(".")[0] for key in load_file(out / lora_files.KOHYA)}
         assert keys == {
             f"lora_unet_{layer.removesuffix('.base_layer.weight').replace('.', '_')}"
@@ -211,12 +187,37 @@ def test_what_was_killed_is_exported_and_stock_programs_read_it(
     assert pipe("a cat", num_inference_steps=4, guidance_scale=1.0).images[0].size == (128, 128)
 
 
-def test_two_processes_are_one_with_twice_the_micro_batches(unbroken, data, tmp_path):
-    finished(start(RECIPES["lcm_lora-ddp"], data, tmp_path / "one", processes=1))
-    for one, two in zip(losses(tmp_path / "one"), losses(unbroken("lcm_lora-ddp")), strict=True):
+@pytest.mark.parametrize("name", [name for name in {**SHAPE_OF, **OTHERS} if name not in STOCK])
+def test_a_student_of_the_shapes_is_exported_and_opened_again(name, resumed, tmp_path):
+    out = export.run(export.Export(resumed(name), to=tmp_path / "export"))
+    opened = open_family("shapes", str(out), torch.device("cpu")).denoiser().net
+    own, found = (
+        dict(opened.named_parameters()),
+        export.student(export.chosen(resumed(name), None))[1],
+    )
+    assert len(own) == len(found) and all(torch.equal(own[key], found[key]) for key in found)
+
+
+def test_two_processes_are_one_with_twice_the_micro_batches(unbroken, with_data, tmp_path):
+    in_one_process([*with_data(SHAPE_OF["adapters, ddp"]), *FOUR[:2]], tmp_path / "one", 4)
+    pairs = zip(losses(tmp_path / "one"), losses(unbroken("adapters, ddp")), strict=True)
+    for one, two in pairs:
         assert one.keys() == two.keys() and all(
             one[key] == pytest.approx(two[key], rel=2e-5, abs=1e-7) for key in one
         )
+
+
+def save_gradient(out: Path, flags: list[str]) -> None:
+    """The gradient of a run's first step, as every process has it after summing."""
+    world = processes.start("cpu")
+    engine = open_engine(read([*flags, "--out", str(out)]), world)
+    net = engine.cast.trained["student"]
+    net.optim.step = lambda: None  # keep the gradient that the step would have used
+    engine.advance()
+    whole = lambda grad: (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).flatten()
+    gradient = torch.cat([whole(p.grad) for p in net.weights.values()])
+    torch.save(gradient, f"{out}-{world.rank}.pt")
+    processes.stop()
 
 
 @pytest.mark.parametrize(
@@ -229,48 +230,14 @@ def test_two_processes_have_the_gradient_of_one(recipe, parallel, micro, data, t
     The Huber distance of `lcm`, whose slope turns within 1e-3, magnifies the rounding of
     kernels for 8 rows to 3e-5: hence its 4.
     """
-    flags = [
-        recipe,
-        "--tiny",
-        "--data",
-        str(data),
-        "--batch",
-        "8",
-        "--clip",
-        "0",
-        "--show-every",
-        "0",
-    ]
+    flags = [recipe, "--tiny", "--data", str(data), "--batch", "8", "--clip", "0"]
     found = {}
-    for name, processes, more in (
+    for name, size, more in (
         ("one", 1, ["--micro", micro]),
         ("two", 2, ["--micro", "4", "--parallel", parallel]),
     ):
-        launch = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            str(processes),
-        ]
-        command = [
-            sys.executable,
-            *launch,
-            str(ROOT / "tests" / "full_scale" / "gradients.py"),
-            str(tmp_path / name),
-            *flags,
-            *more,
-        ]
-        finished(
-            subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=QUIET,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
+        out = tmp_path / name
+        forked.start(size, tmp_path / "said", save_gradient, out, [*flags, *more]).finished()
         found[name] = torch.load(tmp_path / f"{name}-0.pt", weights_only=True)
     assert (
         found["one"].norm() > 0
@@ -278,64 +245,42 @@ def test_two_processes_have_the_gradient_of_one(recipe, parallel, micro, data, t
     )
 
 
-def test_fsdp_is_ddp(unbroken, data, tmp_path):
-    finished(start(["lcm"], data, tmp_path / "ddp"))
-    for ddp, fsdp in zip(losses(tmp_path / "ddp"), losses(unbroken("lcm-fsdp")), strict=True):
+def test_fsdp_is_ddp(unbroken, with_data, tmp_path):
+    fsdp_run, ddp_run = unbroken("student with average, fsdp"), tmp_path / "ddp"
+    forked.training(
+        [*with_data(["lcm", "--tiny"]), *FOUR, "--show-every", "0"], ddp_run
+    ).finished()
+    for ddp, fsdp in zip(losses(ddp_run), losses(fsdp_run), strict=True):
         assert all(ddp[key] == pytest.approx(fsdp[key], rel=1e-4, abs=1e-7) for key in ddp)
     (what, whole), (_, sharded) = (
-        export.student(export.chosen(out, None))
-        for out in (tmp_path / "ddp", unbroken("lcm-fsdp"))
+        export.student(export.chosen(out, None)) for out in (ddp_run, fsdp_run)
     )
-    # six steps of at most 8e-6
+    # four steps of at most 8e-6
     assert what == "averaged student" and all(
-        (whole[key] - sharded[key]).abs().max() < 2e-5 for key in whole
+        (whole[key] - sharded[key]).abs().max() < 1.4e-5 for key in whole
     )
 
 
 @pytest.mark.parametrize(
-    ("ending", "processes"),
-    [(signal.SIGTERM, 1), (signal.SIGUSR1, 2)],
-    ids=["SIGTERM", "SIGUSR1"],
+    ("ending", "size"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 2)], ids=["SIGTERM", "SIGUSR1"]
 )
-def test_a_signal_saves_and_the_same_command_goes_on(ending, processes, data, tmp_path):
+def test_a_signal_saves_and_the_same_command_goes_on(ending, size, with_data, tmp_path):
     """One process alone; one worker of two, whose flag the other must see."""
-    flags = ["finetune", "--ema", "0", "--save-every", "100", "--steps", "60"]
-    process = start(flags, data, tmp_path / "run", processes)
-    wait_for_step(tmp_path / "run", 1, process)
-    os.kill(max(workers(process)) if processes > 1 else process.pid, ending)
-    said = finished(process)
+    words = with_data(["finetune", "--tiny", "--ema", "0", "--micro", "1", "--show-every", "0"])
+    fall = forked.Fall(2, ending, ranks=(size - 1,))
+    said = forked.training(
+        [*words, "--save-every", "100", "--steps", "60"], tmp_path / "run", size, fall
+    ).finished()
     assert (
         len(re.findall(f"({ending.name}|another process was asked to stop): saved at step", said))
         == 1
     )
     (saved,) = (tmp_path / "run").glob("step-*")
     lines = len(losses(tmp_path / "run"))
-    assert (
-        int(saved.name.removeprefix("step-")) == lines < 60
-        and not (tmp_path / "run" / "done").exists()
-    )
-    finished(start([*flags[:-1], str(lines + 1)], data, tmp_path / "run", processes=1))
+    assert int(saved.name.removeprefix("step-")) == lines == 3
+    assert not (tmp_path / "run" / "done").exists()
+    in_one_process(words, tmp_path / "run", lines + 1)
     assert [line["step"] for line in losses(tmp_path / "run")] == list(range(lines + 1))
-
-
-def test_a_rank_that_dies_ends_the_run_and_the_last_checkpoint_survives(data, tmp_path):
-    """Without restarts; then with one, where torchrun itself goes on from that checkpoint."""
-    flags = ["finetune", "--ema", "0", "--steps"]
-    process = start([*flags, "200"], data, tmp_path / "run")
-    wait_for_step(tmp_path / "run", 4, process)
-    os.kill(max(workers(process)), signal.SIGKILL)
-    said, _ = process.communicate(timeout=400)
-    assert process.returncode != 0 and "SIGKILL" in said
-    last = max(
-        int(path.name.removeprefix("step-")) for path in (tmp_path / "run").glob("step-????????")
-    )
-    process = start([*flags, str(last + 12)], data, tmp_path / "run", restarts=1)
-    wait_for_step(tmp_path / "run", last + 3, process)
-    os.kill(max(workers(process)), signal.SIGKILL)
-    finished(process)
-    assert [line["step"] for line in losses(tmp_path / "run")] == list(range(last + 12)) and (
-        tmp_path / "run" / "done"
-    ).exists()
 
 
 @pytest.mark.parametrize(
@@ -344,10 +289,13 @@ def test_a_rank_that_dies_ends_the_run_and_the_last_checkpoint_survives(data, tm
         (["lcm_lora", "--hyper.omga", "1"], "--hyper.omega"),
         (["lcmm"], "no recipe file lcmm; there are finetune, lcm"),
         (["finetune", "--weights", "nowhere", "--no-tiny"], "no such folder here"),
-        (["finetune", "--batch", "64"], "40 rows, fewer than one global batch of 64"),
+        (["finetune", "--tiny", "--batch", "64"], "40 rows, fewer than one global batch of 64"),
     ],
 )
-def test_what_a_reader_can_put_right_is_one_message(flags, says, data, tmp_path):
-    process = start(flags, data, tmp_path / "run", processes=1)
-    said, _ = process.communicate(timeout=400)
-    assert process.returncode != 0 and says in " ".join(said.split()) and "Traceback" not in said
+def test_what_a_reader_can_put_right_is_one_message(flags, says, data, tmp_path, capsys):
+    """What would be a traceback is an exception here."""
+    with pytest.raises(SystemExit) as end:
+        main([*flags, "--device", "cpu", "--data", str(data), "--out", str(tmp_path / "run")])
+    said = capsys.readouterr()
+    assert end.value.code not in (0, None)
+    assert says in " ".join(f"{end.value.code} {said.out} {said.err}".split())

@@ -1,0 +1,92 @@
+"""A world of processes without a new Python, which costs ten seconds each: children of the test
+itself, which has imported everything. Where torchrun is what is tested, see `test_launch.py`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from full_scale import train
+from full_scale.run.engine import Engine
+
+SHORT = "--batch 4 --warmup 0 --log-every 1 --device cpu"
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+class Fall(NamedTuple):
+    """A signal that some ranks get at the beginning of a step."""
+
+    step: int
+    signal: int
+    ranks: tuple[int, ...] = (0, 1)
+
+
+class Started(NamedTuple):
+    """Processes at work, and the file that holds what they print."""
+
+    processes: list
+    said: Path
+
+    def ended(self) -> list[int]:
+        """The exit status of each, −9 for one that was killed."""
+        for one in self.processes:
+            one.join(400)
+        return [one.exitcode for one in self.processes]
+
+    def finished(self) -> str:
+        """What they printed, once all have ended well."""
+        status, said = self.ended(), self.said.read_text()
+        assert not any(status), said[-3000:]
+        return said
+
+
+def start(size: int, said: Path, work: Callable, *given) -> Started:
+    """`work(*given)` in a world of `size` processes, which `processes.start` will join."""
+    fork, port = multiprocessing.get_context("fork"), free_port()
+    whole = [
+        fork.Process(target=_join, args=(rank, size, port, said, work, given))
+        for rank in range(size)
+    ]
+    for one in whole:
+        one.start()
+    return Started(whole, said)
+
+
+def _join(rank, size, port, said, work, given) -> None:
+    with said.open("a", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        work(*given)
+
+
+def training(words: list[str], out: Path, size: int = 2, fall: Fall | None = None) -> Started:
+    """`full_scale.train` of these words after SHORT, into `out`."""
+    recipe = [] if words[0].startswith("-") else words[:1]
+    words = [*recipe, *SHORT.split(), "--out", str(out), *words[len(recipe) :]]
+    return start(size, out.with_suffix(".said"), _train, words, fall)
+
+
+def _train(words: list[str], fall: Fall | None) -> None:
+    advance = Engine.advance
+
+    def falling(engine):
+        if fall and engine.step == fall.step and engine.world.rank in fall.ranks:
+            os.kill(os.getpid(), fall.signal)
+        return advance(engine)
+
+    Engine.advance = falling  # of this child alone
+    train.main(words)

@@ -1,0 +1,192 @@
+"""What a change touches, in five minutes: `make quick`.
+
+    python tests/quick.py               what differs from main, committed or not
+    python tests/quick.py --since v1    what differs from another commit
+    python tests/quick.py --list        only say what would run
+
+Always: ruff, the floors of imports, the frozen list of mutants, and whether the notebooks are
+those of their sources. Then, nearest first: changed tests, tests named after a changed module,
+doctests, tests that import what a changed module defines, notebooks of changed chapters.
+When the time is over, what is left is skipped, and named. Only `make test` runs everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+from import_graph import statements
+
+ROOT = Path(__file__).resolve().parents[1]
+ALWAYS = ["tests/test_layering.py", "tests/test_mutants.py"]
+ROOMS = ("dlib", "full_scale", "book", "toy_data", "bench")
+PATH = f"{ROOT}:{ROOT / 'tests'}"
+SECONDS = 300
+STOP = "QUICK_STOPS_AT"
+"""The moment, in seconds since 1970, after which tests are skipped."""
+
+
+def changed(since: str | None, root: Path = ROOT) -> list[str]:
+    """Files that differ from `since` (by default from where main was left), and new ones."""
+
+    def git(*words: str) -> list[str]:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"make quick: git {' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout.splitlines()
+
+    known = git("for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/remotes")
+    trunk = next((name for name in ("main", "origin/main") if name in known), "HEAD")
+    (base,) = git("merge-base", "HEAD", since or trunk)
+    there = git("diff", "--name-only", "--relative", base)
+    return sorted({*there, *git("ls-files", "--others", "--exclude-standard")})
+
+
+def choose(files: Iterable[str], root: Path = ROOT) -> list[str]:
+    """Tests for pytest, nearest first, that changed files of the repository call for."""
+    files = sorted(files)
+    tests = {
+        path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted((root / "tests").rglob("test_*.py"))
+    }
+    own, named, examples, about, notebooks = [], [], [], [], []
+    for file in files:
+        path, room = Path(file), file.split("/")[0]
+        if file in tests:
+            own.append(file)
+        elif room == "tests" and path.suffix == ".py":  # a helper: who imports it, or all here
+            users = [t for t, text in tests.items() if word(path.stem).search(text)]
+            here = [t for t in tests if Path(t).parent == path.parent]
+            about += here if path.stem == "conftest" else users
+        elif room == "chapters":
+            # the press's fences; an assignment's solution is judged with its class
+            own += ["tests/book/test_density.py", "tests/book/test_references.py"]
+            notebooks.append(path.with_suffix(".ipynb").as_posix())
+        elif room in ROOMS and path.suffix == ".py":
+            if room == "dlib":
+                examples.append(f"tests/test_doctests.py::test_examples[{dotted(path)}]")
+            mine, others = of_module(path, root, tests)
+            named += mine
+            about += sorted(others, key=lambda test: (f"tests/{room}/" not in test, test))
+        elif room in ROOMS:  # a recipe, a script, a style sheet
+            about += [t for t, text in tests.items() if path.stem in text and room in t]
+    wanted = dict.fromkeys([*ALWAYS, *own, *named, *examples, *about, *notebooks])
+    return [test for test in wanted if (root / test.split("::")[0]).is_file()]
+
+
+def of_module(path: Path, root: Path, tests: dict[str, str]) -> tuple[list[str], list[str]]:
+    """(tests named after a module, tests that import it or a public name that it defines)."""
+    stem = (path.parent.name if path.stem == "__init__" else path.stem).lstrip("_")
+    mine = [t for t in tests if f"/{path.parts[0]}/" in t and stem in Path(t).stem]
+    module, names = dotted(path), set()
+    if (root / path).is_file():
+        body = ast.parse((root / path).read_text(encoding="utf-8")).body
+        names = {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+
+    def uses(text: str) -> bool:
+        return any(
+            module in (source, f"{source}.{name}")
+            or (name in names and module.startswith(f"{source}."))  # by way of a package
+            for source, name in statements(text)
+        )
+
+    return mine, [t for t, text in tests.items() if t not in mine and uses(text)]
+
+
+def word(name: str) -> re.Pattern[str]:
+    return re.compile(rf"\b{re.escape(name)}\b")
+
+
+def dotted(path: Path) -> str:
+    """dlib/solvers/ddim.py ↦ dlib.solvers.ddim; a package's __init__.py is the package."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """This file is also pytest's plugin: no test begins once the time is over."""
+    if time.time() > float(os.environ.get(STOP, "inf")):
+        pytest.skip("the time is over")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    late = [
+        r for r in terminalreporter.stats.get("skipped", ()) if "time is over" in str(r.longrepr)
+    ]
+    for file, count in sorted(Counter(r.nodeid.split("::")[0] for r in late).items()):
+        terminalreporter.write_line(f"LEFT OUT, the time was over: {count} of {file}")
+
+
+def stale() -> list[str]:
+    """What is wrong with notebooks that are not what their sources would give."""
+    from book.errors import BookError
+    from book.library import Book
+    from book.stale import read_notebook
+
+    book, found = Book(ROOT), []
+    for chapter in [*book.chapters, *book.assignments]:
+        try:
+            read_notebook(book, chapter)
+        except BookError as error:
+            found.append(str(error))
+    return found
+
+
+def main() -> int:
+    began = time.time()
+    parser = argparse.ArgumentParser(description="Run what a change touches, in five minutes.")
+    parser.add_argument("--since", help="a commit; by default where main was left")
+    parser.add_argument("--list", action="store_true", help="only say what would run")
+    asked = parser.parse_args()
+    files = changed(asked.since)
+    tests = choose(files)
+    print(f"{len(files)} changed files, {len(tests)} files of tests for them:", *tests)
+    if asked.list:
+        return 0
+    python, env = sys.executable, {**os.environ, STOP: str(began + SECONDS), "PYTHONPATH": PATH}
+    jobs = [
+        [python, "-m", "ruff", "format", "--check", "."],
+        [python, "-m", "ruff", "check", "."],
+    ]
+    units = [test for test in tests if not test.endswith(".ipynb")]
+    books = [test for test in tests if test.endswith(".ipynb")]
+    common = [
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+        "--durations=10",
+        "-p",
+        "quick",
+    ]
+    jobs.append([python, "-m", "pytest", *common, *units])
+    if books:
+        jobs.append([python, "-m", "pytest", "--nbval-lax", *common, *books])
+    # all of them run, whatever the first says
+    failed = [
+        " ".join(job[1:4]) for job in jobs if subprocess.run(job, cwd=ROOT, env=env).returncode
+    ]
+    out_of_date = stale()
+    print(*out_of_date, sep="\n")
+    failed += ["stale notebooks"] if out_of_date else []
+    print(
+        f"{time.time() - began:.0f} s;", f"FAILED: {', '.join(failed)}" if failed else "all well"
+    )
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    raise SystemExit(main())

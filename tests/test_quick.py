@@ -1,0 +1,85 @@
+"""What `make quick` chooses for a change, and that it stops in time and says what it left."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent))
+import quick
+
+CASES = {  # changed file: (what comes first after what always runs, what comes later)
+    "dlib/rollout.py": (
+        "tests/dlib/test_rollout.py",
+        "tests/test_doctests.py::test_examples[dlib.rollout]",
+    ),
+    "dlib/solvers/driver.py": ("tests/dlib/test_driver.py", "tests/dlib/test_solver_truth.py"),
+    "dlib/recipes/__init__.py": (
+        "tests/dlib/test_consistency_recipes.py",
+        "tests/full_scale/test_engine.py",
+    ),
+    "full_scale/run/engine.py": (
+        "tests/full_scale/test_engine.py",
+        "tests/full_scale/test_train.py",
+    ),
+    "full_scale/recipes/lcm.toml": (None, "tests/full_scale/test_settings.py"),
+    "toy_data/digits.py": ("tests/toy_data/test_digits.py", "tests/toy_data/test_students.py"),
+    "book/grading/sandbox.py": ("tests/book/test_course_sandbox.py", None),
+    "chapters/08_dpm_solver.py": ("tests/book/test_density.py", "chapters/08_dpm_solver.ipynb"),
+    "tests/dlib/truth.py": (None, "tests/dlib/test_phi.py"),
+    "tests/book/conftest.py": (None, "tests/book/test_site.py"),
+    "tests/dlib/test_phi.py": ("tests/dlib/test_phi.py", None),
+    "README.md": (None, None),
+}
+
+
+@pytest.mark.parametrize("file", CASES)
+def test_a_change_calls_for_its_own_tests_first(file):
+    first, later = CASES[file]
+    chosen = quick.choose([file])
+    assert chosen[: len(quick.ALWAYS)] == quick.ALWAYS
+    found = chosen[len(quick.ALWAYS) :]
+    assert first is None or found[0] == first
+    assert later is None or later in found
+    assert file != "README.md" or not found
+    every = sum(1 for _ in (quick.ROOT / "tests").rglob("test_*.py"))
+    assert len(chosen) < every / 2, "a change of one file is no reason to run everything"
+
+
+def test_what_does_not_exist_any_more_is_not_asked_for():
+    assert quick.choose(["tests/dlib/test_gone.py", "chapters/99_gone.py"])[-1].startswith(
+        "tests/"
+    )
+
+
+def test_changed_files_are_those_of_commits_of_the_work_tree_and_new_ones(tmp_path):
+    def git(*words):
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *name, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-b", "main")
+    for name in ("kept", "committed", "edited"):
+        (tmp_path / name).write_text("1")
+    git("add", ".")
+    git("commit", "-m", "one")
+    git("checkout", "-b", "work")
+    (tmp_path / "committed").write_text("2")
+    git("commit", "-am", "two")
+    (tmp_path / "edited").write_text("2")
+    (tmp_path / "new").write_text("1")
+    assert quick.changed(None, tmp_path) == ["committed", "edited", "new"]
+    assert quick.changed("HEAD", tmp_path) == ["edited", "new"]
+
+
+@pytest.mark.parametrize(("at", "says"), [("0", "2 of "), ("inf", "2 passed")])
+def test_when_the_time_is_over_the_rest_is_left_out_and_named(tmp_path, at, says):
+    (tmp_path / "test_some.py").write_text("def test_a(): pass\ndef test_b(): pass\n")
+    words = ["-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "quick", "test_some.py"]
+    env = os.environ | {quick.STOP: at, "PYTHONPATH": str(quick.ROOT / "tests")}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert says in done.stdout and ("LEFT OUT" in done.stdout) == (at == "0")
