@@ -26,7 +26,7 @@ endif
 $(foreach setting,$(SETTINGS_$(PROFILE)),$(eval export $(setting)))
 
 .NOTPARALLEL:
-.PHONY: help book test lint test-unit test-notebooks lab run bench full-scale-tiny setup constraints clean
+.PHONY: help book test quick lint test-unit test-notebooks lab run bench full-scale-tiny setup constraints clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 18
@@ -36,6 +36,9 @@ book: $(VENV)/.docs  ## build the site from the committed notebooks and serve it
 
 test: $(VENV)/.all  ## install everything, run everything; PROFILE=mkl, plain or avx2 rounds as other processors do
 	@$(MAKE) --no-print-directory --keep-going lint test-unit test-notebooks
+
+quick: $(VENV)/.all  ## run what your change touches, in five minutes
+	$(PY) tests/quick.py $(QUICK)
 
 lint: $(VENV)/.all
 	$(PY) -m ruff format --check .
