@@ -33,6 +33,7 @@ from full_scale.data.encoding import ahead, examine, one_shard
 from full_scale.families import Family, introduced, open_family
 from full_scale.sources.folders import Source
 from full_scale.sources.choose import open_source
+from full_scale.sources.tables import Columns
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ class Config:
     """A dataset's column of images, where its types do not tell."""
     caption_column: str | None = None
     """A dataset's column of captions, where it is not called text, caption or prompt."""
+    other_column: str | None = None
+    """Of preferences: the column of the worse pictures; the image column has the better ones."""
+    seed_column: str | None = None
+    """Of pairs: the column of the seeds whose noise the pictures were made from."""
     device: str = "auto"
     """auto is cuda where there is one, else cpu."""
 
@@ -112,8 +117,11 @@ def make_shards(family: Family, source: Source, config: Config, size: int) -> No
         if any(record["kept"] for record in done)
         else set()
     )
+    more = bool(config.other_column), bool(config.seed_column)
     rows = ahead(
-        lambda row: examine(row, size, source.pictures), source.rows(first), 4 * config.batch
+        lambda row: examine(row, size, source.pictures, *more),
+        source.rows(first),
+        4 * config.batch,
     )
     with tqdm(total=source.count, initial=first, unit="row", desc="prepare") as bar:
         for number in itertools.count(len(done)):
@@ -171,7 +179,10 @@ def run(config: Config) -> str:
     """Prepare what `config` asks for, and return the closing line."""
     check(config)
     device, dtype = place(config)
-    source = open_source(config.source, config.image_column, config.caption_column)
+    columns = Columns(
+        config.image_column, config.caption_column, config.other_column, config.seed_column
+    )
+    source = open_source(config.source, columns)
     family = open_family(config.family, config.weights, device, dtype)
     print(introduced(family, config.weights))
     size, shape = sized(family, config.size)
@@ -186,6 +197,8 @@ def run(config: Config) -> str:
         "batch": config.batch,
         "shard": config.shard,
         "numbers": config.numbers,
+        "other": config.other_column,
+        "seed": config.seed_column,
     }
     config.out.mkdir(parents=True, exist_ok=True)
     with shards.locked(config.out), shards.disk(config.out, "the plan or the report"):

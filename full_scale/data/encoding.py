@@ -38,9 +38,12 @@ class Found(NamedTuple):
     picture: Image.Image | None = None
     small: bool = False
     fault: tuple[str, str] | None = None
+    other: Image.Image | None = None
 
 
-def examine(row: Row, size: int, pictures: bool) -> Found:
+def examine(
+    row: Row, size: int, pictures: bool, other: bool = False, seed: bool = False
+) -> Found:
     """Read a row's caption and picture, or say what is wrong with it; runs in threads."""
     if row.fault:
         return Found(row, fault=("broken source", row.fault))
@@ -63,7 +66,17 @@ def examine(row: Row, size: int, pictures: bool) -> Found:
         picture = decoded(row.picture)
     except ValueError as error:
         return Found(row, fault=("picture does not decode", str(error)))
-    return Found(row, caption, fitted(picture, size), min(picture.size) < size)
+    if seed and not isinstance(row.seed, int):
+        return Found(row, fault=("no seed", repr(row.seed)[:80]))
+    found = Found(row, caption, fitted(picture, size), min(picture.size) < size)
+    if not other:
+        return found
+    if row.other is None:
+        return Found(row, fault=("no worse picture", ""))
+    try:
+        return found._replace(other=fitted(decoded(row.other), size))
+    except ValueError as error:
+        return Found(row, fault=("worse picture does not decode", str(error)))
 
 
 def _text(caption: str | bytes | Path | None) -> Any:
@@ -113,6 +126,10 @@ def encoded(family: Family, found: list[Found], size: int, dtype: str) -> dict[s
         arrays = dict(family.encode_texts([each.caption for each in found]))
     if found[0].picture is not None:
         arrays["latent"] = family.encode_pictures([each.picture for each in found], size)
+    if found[0].other is not None:
+        arrays["other"] = family.encode_pictures([each.other for each in found], size)
+    if found[0].row.seed is not None:
+        arrays["seed"] = torch.tensor([each.row.seed for each in found])
 
     def stored(values: Tensor) -> np.ndarray:
         return (
@@ -148,7 +165,7 @@ def one_shard(
             for i in range(len(found))
         ]
         parts.append({name: values[finite] for name, values in arrays.items()})
-        kept += [one._replace(picture=None) for one, ok in zip(found, finite) if ok]
+        kept += [one._replace(picture=None, other=None) for one, ok in zip(found, finite) if ok]
         lost = [one.row for one, ok in zip(found, finite) if not ok]
         bad += [(row.key, row.where, "not finite", f"after encoding, in {dtype}") for row in lost]
         seen.difference_update(row.key for row in lost)

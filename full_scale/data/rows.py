@@ -117,8 +117,8 @@ class Rows:
         """Raise ValueError unless these data suit a model, a global batch, and what is read."""
         made = {
             "pictures": "a source with pictures",
-            "pairs": "rows that keep the seed of their noise",
-            "preferences": "two pictures a row",
+            "pairs": "a table with --seed-column, the seeds of the noise",
+            "preferences": "a table with --other-column, the worse pictures",
         }
         require(
             self.reads in self.holds,

@@ -22,13 +22,11 @@ HOW = """A source is one of
     a text file with a prompt a line: texts only, for training without pictures"""
 
 
-def open_source(
-    names: Sequence[str], image: str | None = None, caption: str | None = None
-) -> Source:
+def open_source(names: Sequence[str], columns: tables.Columns = tables.Columns()) -> Source:
     """The source that `names` stand for; several names only of tars or of parquet files.
 
-    image, caption: columns of a dataset, where types and names do not tell. Raises ValueError
-    with what a source can be.
+    columns: those of a dataset, where types and names do not tell. Raises ValueError with
+    what a source can be.
     """
     given = f"--source {' '.join(names)}"
     require(len(names) > 0, f"--source is missing. {HOW}")
@@ -46,15 +44,19 @@ def open_source(
     if kinds == {".tar"}:
         source = tars(paths)
     elif kinds == {".parquet"}:
-        source = tables.from_table(
-            tables.parquet(paths), f"{len(paths)} parquet files", image, caption
-        )
+        source = tables.from_table(tables.parquet(paths), f"{len(paths)} parquet files", columns)
     else:
         require(
             len(names) == len(paths) == 1,
             f"{given}: several at once can only be .tar or .parquet files. {HOW}",
         )
-        source = _single(names[0], paths[0], image, caption)
+        source = _single(names[0], paths[0], columns)
+    named = [word for word in (columns.other, columns.seed) if word]
+    require(
+        not named or source.columns,
+        f"{given}: {source.what} has no columns, and --other-column or --seed-column name "
+        f"{' and '.join(named)}: they are for parquet files and datasets",
+    )
     require(source.count != 0, f"{given}: {source.what}, so nothing to prepare. {HOW}")
     return source
 
@@ -88,9 +90,9 @@ def _is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
 
 
-def _single(name: str, path: Path, image: str | None, caption: str | None) -> Source:
+def _single(name: str, path: Path, columns: tables.Columns) -> Source:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return tables.from_table(tables.saved(path), "saved dataset", image, caption)
+        return tables.from_table(tables.saved(path), "saved dataset", columns)
     if path.is_dir():
         return folder(path)
     if path.is_file():
@@ -98,4 +100,4 @@ def _single(name: str, path: Path, image: str | None, caption: str | None) -> So
             path.suffix == ".txt", f"--source {name} is a {path.suffix or 'nameless'} file. {HOW}"
         )
         return prompts(path)
-    return tables.from_table(tables.from_hub(name), f"hub dataset {name}", image, caption)
+    return tables.from_table(tables.from_hub(name), f"hub dataset {name}", columns)

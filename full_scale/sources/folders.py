@@ -24,7 +24,8 @@ class Row(NamedTuple):
     bytes still to be read.
 
     where: how a person finds it. fault: what the source already knows to be wrong, for the
-    report.
+    report. other: of a preference, the worse picture. seed: of the noise that the picture was
+    made from.
     """
 
     key: str
@@ -32,6 +33,8 @@ class Row(NamedTuple):
     caption: str | bytes | Path | None
     picture: bytes | Path | None = None
     fault: str = ""
+    other: bytes | Path | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Source:
     pictures: bool
     count: int | None
     rows: Callable[[int], Iterator[Row]]
+    columns: bool = False
+    """Whether it is a table, whose columns can be named."""
 
 
 def stamped(parts: Iterable[Any]) -> str:
@@ -63,7 +68,7 @@ def stamped(parts: Iterable[Any]) -> str:
 
 def listed(what: str, rows: Sequence[Row], pictures: bool = True) -> Source:
     """A source of rows that are all known before anything is read."""
-    stamp = stamped(part for row in rows for part in row)
+    stamp = stamped(part for row in rows for part in row[:5])
     return Source(what, stamp, pictures, len(rows), lambda start: iter(rows[start:]))
 
 

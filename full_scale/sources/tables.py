@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlib._util import require
 from full_scale.sources.folders import CAPTIONS, Row, Source, stamped
@@ -68,19 +68,36 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
-def from_table(dataset: Dataset, what: str, image: str | None, caption: str | None) -> Source:
+class Columns(NamedTuple):
+    """Which columns of a table are what; None is found by type and name, or is not there."""
+
+    image: str | None = None
+    caption: str | None = None
+    other: str | None = None
+    seed: str | None = None
+
+
+def from_table(dataset: Dataset, what: str, columns: Columns = Columns()) -> Source:
     """A source of the dataset's image and caption columns, found by type and by name unless
     given; keys are row numbers.
 
     Without an image column it is a source of texts. A caption that is a list gives its first
-    entry.
+    entry. `other` and `seed` are read where they are named.
     """
     from datasets import Image
 
-    image, caption = _image_column(dataset, image), _caption_column(dataset, caption)
-    dataset = dataset.select_columns([caption] + [image] * bool(image))
-    if image:
-        dataset = dataset.cast_column(image, Image(decode=False))
+    for flag, name in (("--other-column", columns.other), ("--seed-column", columns.seed)):
+        _check_column(flag, name, dataset)
+    kept = dataset.remove_columns([name for name in [columns.other] if name])
+    image, caption = _image_column(kept, columns.image), _caption_column(kept, columns.caption)
+    require(
+        image is not None or not (columns.other or columns.seed),
+        "--other-column and --seed-column belong to pictures, and this source has none",
+    )
+    names = [name for name in (caption, image, columns.other, columns.seed) if name]
+    dataset = dataset.select_columns(names)
+    for name in (image, columns.other):
+        dataset = dataset.cast_column(name, Image(decode=False)) if name else dataset
     probe = dataset.select(range(0, len(dataset), 1 + len(dataset) // 64))[caption]
     stamp = stamped([len(dataset), dataset.column_names, *probe])
 
@@ -89,11 +106,17 @@ def from_table(dataset: Dataset, what: str, image: str | None, caption: str | No
             entry = dataset[n]
             text = entry[caption]
             text = text[0] if isinstance(text, list) and text else text
-            yield Row(f"{n:09d}", f"row {n}", text, _picture(entry[image]) if image else None)
+            yield Row(
+                f"{n:09d}",
+                f"row {n}",
+                text,
+                _picture(entry[image]) if image else None,
+                other=_picture(entry[columns.other]) if columns.other else None,
+                seed=entry[columns.seed] if columns.seed else None,
+            )
 
-    return Source(
-        f"{what} with {len(dataset)} rows", stamp, image is not None, len(dataset), rows
-    )
+    told = f"{what} with {len(dataset)} rows"
+    return Source(told, stamp, image is not None, len(dataset), rows, columns=True)
 
 
 def _picture(entry: dict[str, Any] | None) -> bytes | Path | None:

@@ -90,13 +90,13 @@ def test_columns_are_asked_for_when_types_do_not_tell(tmp_path):
     with pytest.raises(
         ValueError, match="2 columns of images: pass --image-column, one of image, mask"
     ):
-        tables.from_table(table, "", None, None)
-    assert tables.from_table(table, "", "image", None).pictures
+        tables.from_table(table, "")
+    assert tables.from_table(table, "", tables.Columns("image")).pictures
     for given in (("x", None), (None, "x")):
         with pytest.raises(
             ValueError, match="-column x: no such column; there are image, text, score"
         ):
-            tables.from_table(data.table(), "", *given)
+            tables.from_table(data.table(), "", tables.Columns(*given))
     with pytest.raises(
         ValueError, match="holds the splits a, b and no train: pass --source .*d/a"
     ):
