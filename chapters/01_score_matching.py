@@ -540,7 +540,7 @@ claim(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `exact(mixture, edm())(x, level).score` | `full_scale.families.sd.denoiser(unet, scheduler_config)(x, level, cond).score` |
+# | `exact(mixture, edm())(x, level).score` | `StableDiffusion(pipe).denoiser()(x, level, cond).score` |
 # | `denoising_score_matching` at one σ | `dlib.denoising` with `weights.eps` over all levels: `full_scale.train finetune` ([3.10](03_markov_view.ipynb)) |
 # | `implicit`, `sliced`, energies | not used at this scale |
 # | `langevin` on one level | replaced by the solvers of [chapter 8](08_dpm_solver.ipynb): |

@@ -22,7 +22,7 @@ CASES = {  # changed file: (what comes first after what always runs, what comes 
     ),
     "full_scale/run/engine.py": (
         "tests/full_scale/test_engine.py",
-        "tests/full_scale/test_train.py",
+        "tests/full_scale/test_guard.py",
     ),
     "full_scale/recipes/lcm.toml": (None, "tests/full_scale/test_settings.py"),
     "toy_data/digits.py": ("tests/toy_data/test_digits.py", "tests/toy_data/test_students.py"),

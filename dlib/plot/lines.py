@@ -98,9 +98,9 @@ def running_mean(values: Values, over: int = 20) -> tuple[Tensor, Tensor]:
     """(steps, means), a line for `curves`: what a loss curve shows once its noise is averaged
     away.
 
-    values: one number a training step, such as `perform(…)["student/loss"]`, n of them. The mean
-    at step k, counted from 1, is that of the last `over` steps, so the line begins at k = over
-    and has n − over + 1 points. Raises ValueError for fewer than `over` values.
+    values: one number a training step, such as `perform(…)["student/loss"]`, n of them. The
+    mean at step k, counted from 1, is that of the last `over` steps, so the line begins at k =
+    over and has n − over + 1 points. Raises ValueError for fewer than `over` values.
 
     >>> steps, means = running_mean([4.0, 2.0, 1.0, 1.0], over=2)
     >>> steps.tolist(), means.tolist()

@@ -52,7 +52,7 @@ def test_the_cut_of_a_batch_does_not_matter(settings, world, flags):
         assert (gradient - found[0]).norm() < 1e-6 * found[0].norm()
 
 
-def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, world):
+def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, world, bfloat16):
     """Gradient checkpointing repeats the same numbers. bfloat16 has 8 significant bits: a
     network of some ten layers stays within 5 %, and is not float32's.
     """

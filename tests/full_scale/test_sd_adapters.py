@@ -77,7 +77,7 @@ def test_denoiser_refuses_what_it_cannot_hold(eps_pipe, change, message):
         sd.denoiser(eps_pipe.unet, {**eps_pipe.scheduler.config, **change})
 
 
-def test_unet_call_runs_in_the_weights_dtype_and_answers_in_that_of_x():
+def test_unet_call_runs_in_the_weights_dtype_and_answers_in_that_of_x(bfloat16):
     """Time is not cast: bfloat16 has no 999, only 1000, and the network would see another
     level.
     """
