@@ -15,11 +15,14 @@ from full_scale.families.base import Blueprint
 from full_scale.launch.processes import World
 from full_scale.run.cast import Company, build
 from full_scale.run.settings import Settings, recipe_of
+from full_scale.run.student import root
 
 
 def blueprint(s: Settings) -> Blueprint:
-    """Of the settings' family and weights, with the shape of their data where these exist."""
-    plan = named(s.family).blueprint(None if s.tiny else s.weights)
+    """Of the settings' family and weights, or of what the run that they name began with, and
+    with the shape of the data where these exist.
+    """
+    plan = named(s.family).blueprint(root(None if s.tiny else s.weights))
     info = s.data / "info.json" if s.data else Path()
     return (
         replace(plan, sides=tuple(json.loads(info.read_text())["shape"]))

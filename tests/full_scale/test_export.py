@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 import full_scale.sample as sampling
 from dlib.lora import LowRank
 from full_scale import export
+from full_scale.cost.blueprint import blueprint
 from full_scale.out import card
 from full_scale.run import checkpoint
 from full_scale import families
@@ -199,6 +200,12 @@ def test_pipeline_reloads_bit_equal_and_is_the_average(full):
         type(pipe.scheduler) is DDIMScheduler
         and pipe.scheduler.config.timestep_spacing == "leading"
     )
+
+
+def test_an_estimate_takes_the_run_too(full):
+    plan = blueprint(read(["finetune", "--weights", str(full[0])]))
+    want = sum(p.numel() for p in full[1].trained["student"].inner.parameters())
+    assert sum(p.numel() for p in plan.base.net.parameters()) == want
 
 
 def test_sample_takes_the_exported_folder(full, monkeypatch, tmp_path):
