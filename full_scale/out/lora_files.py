@@ -45,8 +45,8 @@ def factors(adapters: Mapping[str, Tensor], prefix: str) -> dict[str, tuple[Tens
 
 
 def diffusers_keys(layers: Factors, scale: float, prefix: str) -> dict[str, Tensor]:
-    """`<prefix>.<layer>.lora_A.weight` (r, in) and `….lora_B.weight` (out, r), the latter times
-    `scale` = α/r.
+    """`<prefix>.<layer>.lora_A.weight` (r, in) and `….lora_B.weight` (out, r), the latter
+    times `scale` = α/r.
 
     >>> layers = {"mid_block.proj": (torch.ones(1, 2), torch.ones(2, 1))}
     >>> sorted(diffusers_keys(layers, 0.5, "unet"))
@@ -60,8 +60,8 @@ def diffusers_keys(layers: Factors, scale: float, prefix: str) -> dict[str, Tens
 
 
 def kohya_keys(layers: Factors, alpha: float, prefix: str) -> dict[str, Tensor]:
-    """`lora_<prefix>_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the layer's dots
-    become underscores.
+    """`lora_<prefix>_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the layer's
+    dots become underscores.
 
     >>> layers = {"mid_block.to_out.0": (torch.ones(1, 2), torch.ones(2, 1))}
     >>> sorted(kohya_keys(layers, 1.0, "unet"))[0]

@@ -76,7 +76,8 @@ def pixels(pictures: list[Image.Image]) -> Tensor:
 
 
 def picture(values: Tensor) -> Image.Image:
-    """(3, h, w) with black −1 and white 1 as an 8-bit RGB picture; what lies outside is clipped.
+    """(3, h, w) with black −1 and white 1 as an 8-bit RGB picture; what lies outside is
+    clipped.
 
     >>> picture(pixels([Image.new("RGB", (1, 1), (0, 7, 255))])[0]).getpixel((0, 0))
     (0, 7, 255)
