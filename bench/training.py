@@ -89,12 +89,12 @@ def _step(root: Path, processes: int) -> float:
 
 def _time_steps(data: str, out: str, batch: str, result: str) -> None:
     """What a process of `_step` does."""
-    from full_scale.launch import processes
+    from full_scale import launch
     from full_scale.run.settings import read
     from full_scale.train import open_engine
 
     torch.set_num_threads(1)
-    world = processes.start("cpu")
+    processes = launch.start("cpu")
     engine = open_engine(
         read(
             [
@@ -112,24 +112,24 @@ def _time_steps(data: str, out: str, batch: str, result: str) -> None:
                 "0",
             ]
         ),
-        world,
+        processes,
     )
     times = [_timed(engine.advance) for _ in range(2 + STEPS)]
-    if world.leads:
+    if processes.leads:
         Path(result).write_text(str(statistics.median(times[2:])))
-    processes.stop()
+    launch.stop()
 
 
 def _survive(root: Path, saves: int) -> tuple[float, float, float]:
     """Median seconds that a save holds training up, that it takes in all, and that a resume
     takes longer than a start.
     """
-    from full_scale.launch import processes
+    from full_scale import launch
     from full_scale.run.settings import read
     from full_scale.train import open_engine
 
     torch.set_num_threads(1)
-    world = processes.start("cpu")
+    processes = launch.start("cpu")
     try:
         s = read(
             [
@@ -145,8 +145,8 @@ def _survive(root: Path, saves: int) -> tuple[float, float, float]:
                 "8",
             ]
         )
-        fresh = statistics.median(_timed(lambda: open_engine(s, world)) for _ in range(saves))
-        engine, stalls, whole = open_engine(s, world), [], []
+        fresh = statistics.median(_timed(lambda: open_engine(s, processes)) for _ in range(saves))
+        engine, stalls, whole = open_engine(s, processes), [], []
         for _ in range(saves):
             engine.advance()
             start = time.perf_counter()
@@ -154,10 +154,10 @@ def _survive(root: Path, saves: int) -> tuple[float, float, float]:
             stalls.append(time.perf_counter() - start)
             engine.checkpoints.finish()
             whole.append(time.perf_counter() - start)
-        again = statistics.median(_timed(lambda: open_engine(s, world)) for _ in range(saves))
+        again = statistics.median(_timed(lambda: open_engine(s, processes)) for _ in range(saves))
         return statistics.median(stalls), statistics.median(whole), again - fresh
     finally:
-        processes.stop()
+        launch.stop()
 
 
 def _timed(work) -> float:

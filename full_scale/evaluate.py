@@ -26,7 +26,7 @@ import tyro
 from dlib._util import require
 from full_scale.out import judges
 from full_scale.out import folder as output
-from full_scale.sources.captioned import Pair, read_pairs
+from full_scale.sources.captioned import Captioned, read_captioned
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def run(config: Config) -> Path:
     """Score what `config` names, write the scores, and return the folder."""
     check(config)
     device = judges.device(config.device)
-    made, skipped = read_pairs(config.pictures, "--pictures")
-    real, skipped_real = read_pairs(config.real, "--real") if config.real else ([], [])
+    made, skipped = read_captioned(config.pictures, "--pictures")
+    real, skipped_real = read_captioned(config.real, "--real") if config.real else ([], [])
     scores: dict[str, Any] = {
         "pictures": len(made),
         "real": len(real) or None,
@@ -101,12 +101,12 @@ def run(config: Config) -> Path:
 
 
 def _side_by_side(
-    made: Sequence[Pair], real: Sequence[Pair], most: int = 64, side: int = 96
+    made: Sequence[Captioned], real: Sequence[Captioned], most: int = 64, side: int = 96
 ) -> list:
     """Up to `most` small pictures for the sheet: generated ones, then, in rows of their own,
     as many real ones.
     """
-    small = lambda pairs, n: [pair.picture.resize((side, side)) for pair in pairs[:n]]
+    small = lambda shown, n: [item.picture.resize((side, side)) for item in shown[:n]]
     return small(made, most) if not real else small(made, most // 2) + small(real, most // 2)
 
 

@@ -32,8 +32,8 @@ from tqdm import tqdm
 from dlib import SOLVERS, Denoiser, NoiseLevel, counted, guided, sample
 from dlib.solvers import Solver
 from full_scale.families import Family, introduced, open_family
-from full_scale.launch import processes
-from full_scale.launch.processes import World
+from full_scale import launch
+from full_scale.launch import Processes
 from full_scale.out import folder as output
 from full_scale.sampling.latents import latents, stops
 from full_scale.sampling.request import Config, check, place
@@ -51,18 +51,22 @@ def run(config: Config) -> Path | None:
     family = open_family(config.family, config.weights, device, dtype)
     if config.lora:
         family.add_lora(config.lora)
-    world = processes.start(config.device) if config.parallel and processes.launched() else None
+    processes = launch.start(config.device) if config.parallel and launch.launched() else None
     try:
-        return _run(config, family, device, laps, world)
+        return _run(config, family, device, laps, processes)
     finally:
-        if world:
-            processes.stop()
+        if processes:
+            launch.stop()
 
 
 def _run(
-    config: Config, family: Family, device: torch.device, laps: output.Laps, world: World | None
+    config: Config,
+    family: Family,
+    device: torch.device,
+    laps: output.Laps,
+    processes: Processes | None,
 ) -> Path | None:
-    leads, base = world is None or world.leads, counted(family.denoiser())
+    leads, base = processes is None or processes.leads, counted(family.denoiser())
     if leads:
         print(introduced(family, config.weights))
     shape = sized(family, config.height, config.width)
@@ -83,7 +87,9 @@ def _run(
         total=total, unit="step", desc=config.parallel or config.solver, disable=not leads
     ) as bar:
         find = (
-            finder(config.parallel, config.tol, config.window, config.chunk, world, bar, costs)
+            finder(
+                config.parallel, config.tol, config.window, config.chunk, processes, bar, costs
+            )
             if config.parallel
             else sample
         )
@@ -120,7 +126,7 @@ def _run(
             ],
             **facts(base, levels, solver),
             **(
-                {"parallel": costs, "processes": world.size if world else 1}
+                {"parallel": costs, "processes": processes.size if processes else 1}
                 if config.parallel
                 else {}
             ),

@@ -23,7 +23,7 @@ from PIL import Image
 from dlib import SOLVERS, guided
 from dlib._util import require
 from full_scale.families import introduced
-from full_scale.launch import processes
+from full_scale import launch
 from full_scale.run.engine import Engine, placed
 from full_scale.run.given import given_roles
 from full_scale.run.guard import check_target
@@ -32,7 +32,7 @@ from full_scale.data.rows import Rows
 from full_scale.sampling.latents import latents
 from full_scale.run.student import open_start
 from full_scale.run.settings import Settings, as_table, check, read, recipe_of
-from full_scale.launch.processes import World
+from full_scale.launch import Processes
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,31 +52,31 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def rehearse(settings: Settings) -> None:
-    """Print the estimate for the world that torchrun or srun started, once; no process group
+    """Print the estimate for the processes that torchrun or srun started, once; no process group
     is needed for it.
     """
     from full_scale.cost.quote import report
 
-    rank, size = processes.place()
+    rank, size = launch.place()
     if rank == 0:
         print(report(settings, size))
 
 
 def train(settings: Settings) -> Engine:
     """Run `settings` to the end, or until a signal."""
-    world = processes.start(settings.device)
+    processes = launch.start(settings.device)
     try:
-        check(settings, world.size)
-        engine = open_engine(settings, world)
-        if world.leads:
+        check(settings, processes.size)
+        engine = open_engine(settings, processes)
+        if processes.leads:
             facts = {
                 "settings": as_table(settings),
-                "world": world.size,
-                "device": str(world.device),
+                "processes": processes.size,
+                "device": str(processes.device),
                 "dtype": str(engine.dtype),
             }
             (settings.out / "settings.json").write_text(json.dumps(facts, indent=1) + "\n")
-        if engine.run(pictures) and world.leads:
+        if engine.run(pictures) and processes.leads:
             (settings.out / "done").write_text(f"{engine.step} steps\n")
             print(
                 f"{settings.method}: {engine.step} steps in {settings.out}; export them with "
@@ -84,38 +84,40 @@ def train(settings: Settings) -> Engine:
             )
         return engine
     finally:
-        processes.stop()
+        launch.stop()
 
 
-def open_engine(settings: Settings, world: World) -> Engine:
+def open_engine(settings: Settings, processes: Processes) -> Engine:
     """The run of these settings, resumed if its folder holds checkpoints."""
     dtype = (
         torch.bfloat16
         if settings.dtype == "bfloat16"
-        or (settings.dtype == "auto" and world.device.type == "cuda")
+        or (settings.dtype == "auto" and processes.device.type == "cuda")
         else torch.float32
     )
     weights = None if settings.tiny else settings.weights
-    family = open_start(settings.family, weights, world.device)
+    family = open_start(settings.family, weights, processes.device)
     require(
         not family.told,
         "these weights are a distilled student that takes ω as an input, not a diffusion model: "
         "train from the weights that it was distilled from",
     )
-    if world.leads:
+    if processes.leads:
         print(introduced(family, weights))
     rows = Rows(settings.data, recipe_of(settings, None, None).reads)
     rows.check(family, settings.batch)
     if rows.pictures:
-        check_target(family.denoiser(), placed(rows[range(min(settings.micro, 8))], world.device))
-    return Engine(settings, world, family, rows, dtype, given_roles(settings, family))
+        check_target(
+            family.denoiser(), placed(rows[range(min(settings.micro, 8))], processes.device)
+        )
+    return Engine(settings, processes, family, rows, dtype, given_roles(settings, family))
 
 
 @torch.no_grad()
 def pictures(engine: Engine) -> Image.Image:
     """A sheet of the settings' prompts, sampled from the student as it would be exported."""
     s, family, recipe, model = engine.s, engine.family, engine.recipe, engine.cast.output
-    sampler, device = recipe.sampler, engine.world.device
+    sampler, device = recipe.sampler, engine.processes.device
     model, guides = sampler.wrap(model), sampler.omega and not recipe.told
     model = guided(model, sampler.omega, engine.null) if guides else model
     cond = {name: rows.to(device) for name, rows in family.encode_texts(s.prompts).items()}

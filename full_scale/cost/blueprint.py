@@ -12,7 +12,7 @@ from dlib import Recipe
 from full_scale.cost.counting import META
 from full_scale.families import named
 from full_scale.families.base import Blueprint
-from full_scale.launch.processes import World
+from full_scale.launch import Processes
 from full_scale.run.cast import Company, build
 from full_scale.run.settings import Settings, recipe_of
 from full_scale.run.student import root
@@ -36,5 +36,5 @@ def cast_of(plan: Blueprint, s: Settings, dtype: torch.dtype) -> tuple[Recipe, C
     recipe = recipe_of(s, plan.base.schedule, plan.empty)
     with torch.random.fork_rng(devices=[]):
         return recipe, build(
-            plan, recipe, replace(s, parallel="ddp"), World(0, 1, META, None), dtype
+            plan, recipe, replace(s, parallel="ddp"), Processes(0, 1, META, None), dtype
         )

@@ -12,9 +12,9 @@ import torch.distributed as dist
 from dlib._util import require
 
 
-class World(NamedTuple):
-    """This process among all. `saving` is a group for checkpoints alone, so that they are
-    written while training goes on.
+class Processes(NamedTuple):
+    """The processes of a run, seen from this one. `saving` is a group for checkpoints alone, so
+    that they are written while training goes on.
     """
 
     rank: int
@@ -33,7 +33,7 @@ def launched() -> bool:
     return "RANK" in os.environ or int(os.environ.get("SLURM_NTASKS", 1)) > 1
 
 
-def start(device: str = "auto") -> World:
+def start(device: str = "auto") -> Processes:
     """Join the processes. gloo on CPUs, NCCL on GPUs; a single process needs no launcher."""
     _from_slurm()
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -66,7 +66,7 @@ def start(device: str = "auto") -> World:
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     saving = dist.new_group(backend="gloo")
-    return World(
+    return Processes(
         dist.get_rank(),
         dist.get_world_size(),
         torch.device(kind, local) if kind == "cuda" else torch.device(kind),
@@ -114,33 +114,33 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def agree(flag: bool, world: World) -> bool:
+def agree(flag: bool, processes: Processes) -> bool:
     """Whether any process raised the flag: a decision that all take alike."""
-    if world.size == 1:
+    if processes.size == 1:
         return flag
     votes = torch.tensor([int(flag)])
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes.item())
 
 
-def gathered(rows: torch.Tensor, world: World) -> tuple[torch.Tensor, slice]:
+def gathered(rows: torch.Tensor, processes: Processes) -> tuple[torch.Tensor, slice]:
     """(the rows of all processes in the order of the global batch, which of them are this one's).
     All must have as many.
     """
-    mine = slice(world.rank * len(rows), (world.rank + 1) * len(rows))
-    if world.size == 1:
+    mine = slice(processes.rank * len(rows), (processes.rank + 1) * len(rows))
+    if processes.size == 1:
         return rows, mine
-    parts = [torch.empty_like(rows) for _ in range(world.size)]
+    parts = [torch.empty_like(rows) for _ in range(processes.size)]
     dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts), mine
 
 
-def average(metrics: dict[str, torch.Tensor], world: World) -> dict[str, float]:
+def average(metrics: dict[str, torch.Tensor], processes: Processes) -> dict[str, float]:
     """The mean over processes of each named number, in one message."""
     if not metrics:
         return {}
     values = torch.stack([value.detach().float().cpu().reshape(()) for value in metrics.values()])
-    if world.size > 1:
+    if processes.size > 1:
         dist.all_reduce(values)
-        values /= world.size
+        values /= processes.size
     return dict(zip(metrics, values.tolist()))

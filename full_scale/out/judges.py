@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from dlib import metrics
 from dlib._util import require
-from full_scale.sources.captioned import Pair
+from full_scale.sources.captioned import Captioned
 from full_scale.sources.pictures import fitted, pixels
 from toy_data import shape_captions, shape_reader, shape_scores
 from toy_data.shapes import SIDE
@@ -53,7 +53,7 @@ def check_folder(flag: str, name: str) -> None:
     )
 
 
-def toy(made: Sequence[Pair], real: Sequence[Pair]) -> dict[str, Any]:
+def toy(made: Sequence[Captioned], real: Sequence[Captioned]) -> dict[str, Any]:
     """Scores that need no weights: of captioned shapes, how many show what was asked; of any
     pictures, a crude distance to real ones.
     """
@@ -72,7 +72,11 @@ def toy(made: Sequence[Pair], real: Sequence[Pair]) -> dict[str, Any]:
 
 
 def frechet(
-    folder: str, made: Sequence[Pair], real: Sequence[Pair], batch: int, on: torch.device
+    folder: str,
+    made: Sequence[Captioned],
+    real: Sequence[Captioned],
+    batch: int,
+    on: torch.device,
 ) -> dict[str, Any]:
     """Fréchet distance between Gaussian fits of an image encoder's features (Heusel et al.
     2017; Stein et al. 2023 on which encoder).
@@ -86,7 +90,7 @@ def frechet(
         "distributions wants at least 2 of each, "
         "and thousands to mean anything",
     )
-    a, b = (features(folder, pairs, batch, on) for pairs in (made, real))
+    a, b = (features(folder, shown, batch, on) for shown in (made, real))
     return {
         "distance": metrics.frechet(a, b),
         **_floor(b),
@@ -106,7 +110,7 @@ def _floor(real: Tensor) -> dict[str, float | None]:
 
 
 @torch.no_grad()
-def features(folder: str, pairs: Sequence[Pair], batch: int, on: torch.device) -> Tensor:
+def features(folder: str, shown: Sequence[Captioned], batch: int, on: torch.device) -> Tensor:
     """(n, d): the encoder's pooled output, or an image-text model's image features, in
     float32.
     """
@@ -114,9 +118,9 @@ def features(folder: str, pairs: Sequence[Pair], batch: int, on: torch.device) -
 
     model = _opened(AutoModel, folder, on)
     prepare, found = _opened(AutoImageProcessor, folder), []
-    for part in _parts(pairs, batch, "encoder"):
+    for part in _parts(shown, batch, "encoder"):
         seen = prepare(
-            images=[pair.picture for pair in part], return_tensors="pt"
+            images=[item.picture for item in part], return_tensors="pt"
         ).pixel_values.to(on)
         found.append((_image_features(model, seen)).float().cpu())
     return torch.cat(found)
@@ -133,14 +137,14 @@ def _image_features(model: Any, seen: Tensor) -> Tensor:
 
 @torch.no_grad()
 def clip_score(
-    folder: str, pairs: Sequence[Pair], batch: int, on: torch.device
+    folder: str, shown: Sequence[Captioned], batch: int, on: torch.device
 ) -> dict[str, Any]:
     """100·max(cos(picture, caption), 0), mean and standard error (Hessel et al. 2021, with the
     weight 100 in common use).
     """
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-    without = [str(k) for k, pair in enumerate(pairs, 1) if not pair.caption]
+    without = [str(k) for k, item in enumerate(shown, 1) if not item.caption]
     require(
         not without,
         f"--clip: {len(without)} pictures have no caption (number {', '.join(without[:3])}): "
@@ -152,13 +156,13 @@ def clip_score(
         _opened(AutoTokenizer, folder),
     )
     scores = []
-    for part in _parts(pairs, batch, "clip"):
+    for part in _parts(shown, batch, "clip"):
         seen = prepare(
-            images=[pair.picture for pair in part], return_tensors="pt"
+            images=[item.picture for item in part], return_tensors="pt"
         ).pixel_values.to(on)
         length = model.config.text_config.max_position_embeddings
         words = tokenise(
-            [pair.caption for pair in part],
+            [item.caption for item in part],
             padding=True,
             truncation=True,
             max_length=length,
@@ -202,23 +206,23 @@ def _opened(kind: Any, folder: str, on: torch.device | None = None) -> Any:
         ) from error
 
 
-def _parts(pairs: Sequence[Pair], batch: int, what: str) -> tqdm:
+def _parts(shown: Sequence[Captioned], batch: int, what: str) -> tqdm:
     return tqdm(
-        [pairs[i : i + batch] for i in range(0, len(pairs), batch)], desc=what, unit="batch"
+        [shown[i : i + batch] for i in range(0, len(shown), batch)], desc=what, unit="batch"
     )
 
 
-def _codes(pairs: Sequence[Pair]) -> Tensor | None:
+def _codes(shown: Sequence[Captioned]) -> Tensor | None:
     """What the captions ask for, if all are of the captioned shapes' grammar and all pictures
     of their size.
     """
-    if any(pair.caption is None or pair.picture.size != (SIDE, SIDE) for pair in pairs):
+    if any(item.caption is None or item.picture.size != (SIDE, SIDE) for item in shown):
         return None
     try:
-        return torch.tensor([shape_captions.parse(pair.caption) for pair in pairs])
+        return torch.tensor([shape_captions.parse(item.caption) for item in shown])
     except ValueError:
         return None
 
 
-def _small(pairs: Sequence[Pair]) -> Tensor:
-    return pixels([fitted(pair.picture, SIDE) for pair in pairs])
+def _small(shown: Sequence[Captioned]) -> Tensor:
+    return pixels([fitted(item.picture, SIDE) for item in shown])

@@ -27,7 +27,7 @@ from dlib.lora import twin
 from dlib.training import Trained
 from full_scale.families import Family
 from full_scale.families.heads import judge
-from full_scale.launch.processes import World
+from full_scale.launch import Processes
 from full_scale.run.settings import Settings, role_of
 
 
@@ -109,7 +109,7 @@ def build(
     family: Family,
     recipe: Recipe,
     s: Settings,
-    world: World,
+    processes: Processes,
     dtype: torch.dtype,
     given: Mapping[str, Any] | None = None,
 ) -> Company:
@@ -118,7 +118,7 @@ def build(
     """
     base = family.denoiser()
     torch.manual_seed(s.seed)  # of new weights: adapters and heads
-    core = base.net.to(world.device)
+    core = base.net.to(processes.device)
     alone = set(recipe.play("copy", "teacher")) == {"student"} and not s.lora_rank
     whole = [role for role in recipe.play("copy") if not role_of(s, role).rank]
     nets = {role: _full(family, recipe, role, core, alone) for role in whole}
@@ -133,13 +133,13 @@ def build(
 
     def wrap(role: str, net: nn.Module) -> nn.Module:
         inner[role] = _shard(net.train() if role in recipe.trained else net, s, dtype)
-        return _replicate(inner[role], s, world) if role in recipe.trained else inner[role]
+        return _replicate(inner[role], s, processes) if role in recipe.trained else inner[role]
 
     made = cast(
         recipe,
         None if alone else replace(base, net=core),
         starts=starts,
-        heads=lambda on: judge(on, family, world.device),
+        heads=lambda on: judge(on, family, processes.device),
         given=given,
         decays={role: role_of(s, role).decay for role in recipe.play("mean")},
         ema=s.ema,
@@ -203,11 +203,11 @@ def blocks(net: nn.Module) -> list[nn.Module]:
     return [block for block in found if any(True for _ in block.parameters())]
 
 
-def _replicate(net: nn.Module, s: Settings, world: World) -> nn.Module:
+def _replicate(net: nn.Module, s: Settings, processes: Processes) -> nn.Module:
     """DDP around one network; alone, or under FSDP2, the network itself."""
-    if s.parallel == "fsdp" or world.size == 1:
+    if s.parallel == "fsdp" or processes.size == 1:
         return net
-    devices = [world.device.index] if world.device.type == "cuda" else None
+    devices = [processes.device.index] if processes.device.type == "cuda" else None
     return DistributedDataParallel(
         net, device_ids=devices, forward_sync_buffers=False, gradient_as_bucket_view=True
     )

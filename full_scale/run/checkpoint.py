@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
-from full_scale.launch.processes import World
+from full_scale.launch import Processes
 
 PREFIX, PART = "step-", ".part"
 
@@ -42,10 +42,10 @@ def described(path: Path) -> dict[str, Any]:
 class Checkpoints:
     """The checkpoints of one run, of which the last `keep` stay."""
 
-    def __init__(self, out: Path, keep: int, world: World):
-        self.out, self.keep, self.world = out, keep, world
+    def __init__(self, out: Path, keep: int, processes: Processes):
+        self.out, self.keep, self.processes = out, keep, processes
         self.pending: tuple[Future, Path] | None = None
-        if world.leads:
+        if processes.leads:
             out.mkdir(parents=True, exist_ok=True)
             for half in out.glob(f"{PREFIX}*{PART}"):
                 shutil.rmtree(half, ignore_errors=True)
@@ -59,13 +59,15 @@ class Checkpoints:
         """
         self.finish()
         part = self.out / f"{PREFIX}{step:08d}{PART}"
-        if self.world.leads:
+        if self.processes.leads:
             try:
                 part.mkdir(parents=True, exist_ok=True)
                 (part / "run.json").write_text(json.dumps({"step": step, **facts}, indent=1))
             except OSError as error:
                 raise self._failed(part, error) from error
-        future = dcp.async_save(dict(state), checkpoint_id=part, process_group=self.world.saving)
+        future = dcp.async_save(
+            dict(state), checkpoint_id=part, process_group=self.processes.saving
+        )
         self.pending = future, part
         if wait:
             self.finish()
@@ -87,7 +89,7 @@ class Checkpoints:
         # whatever the writer's threads met: a full disk, a lost file system
         except (Exception, CheckpointException) as error:
             raise self._failed(part, error) from error
-        if self.world.leads:
+        if self.processes.leads:
             os.replace(part, part.with_suffix(""))
             for old in complete(self.out)[: -self.keep]:
                 shutil.rmtree(old, ignore_errors=True)
@@ -106,7 +108,7 @@ class Checkpoints:
         """Fill the tensors of `state` in place from a checkpoint, however many processes wrote
         it.
         """
-        dcp.load(dict(state), checkpoint_id=path, process_group=self.world.saving)
+        dcp.load(dict(state), checkpoint_id=path, process_group=self.processes.saving)
 
 
 def _cause(error: BaseException) -> str:

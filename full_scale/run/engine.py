@@ -28,8 +28,8 @@ from dlib.training.performing import Micro
 from full_scale.data.draws import Draws, step_draws
 from full_scale.data.rows import Rows, indices
 from full_scale.families import Family
-from full_scale.launch import processes
-from full_scale.launch.processes import World
+from full_scale import launch
+from full_scale.launch import Processes
 from full_scale.run import checkpoint
 from full_scale.run.cast import Company, build
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved, refuse
@@ -59,16 +59,16 @@ BOUND_ROLE = ("rank", "alpha", "targets", "decay")
 class Distributed(Trainer):
     """The recipe's steps with autocast, many processes, clipped gradients and learning rates."""
 
-    def __init__(self, recipe: Recipe, cast: Company, s: Settings, world: World, dtype):
+    def __init__(self, recipe: Recipe, cast: Company, s: Settings, processes: Processes, dtype):
         super().__init__(recipe, cast, cast.trained)
-        self.s, self.world, self.dtype = s, world, dtype
+        self.s, self.processes, self.dtype = s, processes, dtype
 
     def computing(self) -> AbstractContextManager:
         on = self.dtype == torch.bfloat16
-        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=on)
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=on)
 
     def gathered(self, rows: Tensor) -> tuple[Tensor, slice]:
-        return processes.gathered(rows, self.world)
+        return launch.gathered(rows, self.processes)
 
     def check(self, value: Tensor, phase: Phase, step: int) -> None:
         """A loss that is not finite has a gradient that is not: seen in `update`, without
@@ -88,7 +88,7 @@ class Distributed(Trainer):
         net, own = self.trained[role], role_of(self.s, role)
         norm = gradient_norm(net.weights, own.clip)
         if not math.isfinite(norm):
-            refuse(step, role, micro[-1][0], self.s.out, self.world)
+            refuse(step, role, micro[-1][0], self.s.out, self.processes)
         for group in net.optim.param_groups:
             group["lr"] = learning_rate(self.s, role, step)
         net.optim.step()
@@ -101,19 +101,19 @@ class Engine:
     def __init__(
         self,
         s: Settings,
-        world: World,
+        processes: Processes,
         family: Family,
         rows: Rows,
         dtype: torch.dtype,
         given: Mapping[str, Any] | None = None,
     ):
-        self.s, self.world, self.rows, self.dtype = s, world, rows, dtype
+        self.s, self.processes, self.rows, self.dtype = s, processes, rows, dtype
         self.family = family
-        self.null = {name: value.to(world.device) for name, value in family.null().items()}
+        self.null = {name: value.to(processes.device) for name, value in family.null().items()}
         self.recipe = recipe_of(s, family.denoiser().schedule, self.null)
-        self.cast = build(family, self.recipe, s, world, dtype, given)
-        self.trainer = Distributed(self.recipe, self.cast, s, world, dtype)
-        self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, world), Alarms()
+        self.cast = build(family, self.recipe, s, processes, dtype, given)
+        self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype)
+        self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
         self.step = self.resume()
 
     def resume(self) -> int:
@@ -165,8 +165,8 @@ class Engine:
         s, group = self.s, self.recipe.group
         prompts = indices(s.seed, step, s.batch // group, len(self.rows))
         chosen = [row for row in prompts for _ in range(group)]
-        share = s.batch // self.world.size
-        places = range(self.world.rank * share, (self.world.rank + 1) * share)
+        share = s.batch // self.processes.size
+        places = range(self.processes.rank * share, (self.processes.rank + 1) * share)
         return [
             self._micro(step, [(place, chosen[place]) for place in places[k : k + s.micro]])
             for k in range(0, share, s.micro)
@@ -174,7 +174,7 @@ class Engine:
 
     def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
         draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
-        batch = placed(self.rows[[row for _, row in pairs]], self.world.device)
+        batch = placed(self.rows[[row for _, row in pairs]], self.processes.device)
         return replace(batch, cond=drop(batch.cond, self.null, self.s.drop, draw)), draw
 
     def advance(self) -> dict[str, Tensor]:
@@ -188,11 +188,15 @@ class Engine:
         pictures.
         """
         s, stop, start = self.s, Stop(), self.step
-        logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.world.leads else []
-        if self.world.leads:
+        logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.processes.leads else []
+        if self.processes.leads:
             self.alarms.remember(s.out / "log.jsonl")
         with tqdm(
-            total=s.steps, initial=start, unit="step", desc=s.method, disable=not self.world.leads
+            total=s.steps,
+            initial=start,
+            unit="step",
+            desc=s.method,
+            disable=not self.processes.leads,
         ) as bar:
             while self.step < s.steps:
                 metrics = self.advance()
@@ -204,7 +208,7 @@ class Engine:
                         log.picture(self.step, "samples", picture)
                 bar.update()
                 self.checkpoints.poll()
-                stopped = processes.agree(bool(stop.asked), self.world)
+                stopped = launch.agree(bool(stop.asked), self.processes)
                 if stopped or self.step % s.save_every == 0 or self.step == s.steps:
                     self.save(wait=stopped)
                 if stopped:
@@ -222,7 +226,7 @@ class Engine:
         student = self.cast.trained["student"].inner
         if teacher is not None or adapters(student):  # adapters say themselves how far they are
             metrics["moved"], metrics["size"] = moved(student, teacher and teacher.net)
-        values = processes.average(metrics, self.world)
+        values = launch.average(metrics, self.processes)
         if "moved" in values:
             values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5
         for log in logs:
@@ -234,7 +238,7 @@ class Engine:
         )
 
     def _say(self, bar: tqdm, text: str) -> None:
-        if self.world.leads:  # every process has the same to say
+        if self.processes.leads:  # every process has the same to say
             bar.write(text)
 
 

@@ -20,7 +20,7 @@ from dlib import Batch, Denoiser
 from dlib._util import tensors
 from dlib.lora import LowRank, adapters
 from full_scale.data.draws import step_draws
-from full_scale.launch.processes import World
+from full_scale.launch import Processes
 
 
 class Stop:
@@ -85,11 +85,11 @@ def check_target(model: Denoiser, batch: Batch) -> None:
         )
 
 
-def refuse(step: int, role: str, batch: Batch, out: Path, world: World) -> None:
+def refuse(step: int, role: str, batch: Batch, out: Path, processes: Processes) -> None:
     """Save the batch that gave a loss or gradient that is not finite, and raise
     FloatingPointError. No weight was changed.
     """
-    path = out / f"nonfinite-step-{step:08d}-{role}-rank-{world.rank}.safetensors"
+    path = out / f"nonfinite-step-{step:08d}-{role}-rank-{processes.rank}.safetensors"
     found = {
         "x0": batch.x0,
         **tensors(batch.cond),

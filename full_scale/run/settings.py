@@ -246,9 +246,9 @@ def _filled(kind: type, table: Mapping[str, Any], what: str) -> Any:
     return kind(**values)
 
 
-def check(s: Settings, world: int = 1) -> None:
-    """Raise ValueError for what can be wrong before weights or data are read; `world` is the
-    number of processes.
+def check(s: Settings, count: int = 1) -> None:
+    """Raise ValueError for what can be wrong before weights or data are read; count: the number
+    of processes.
     """
     require(
         s.data is not None,
@@ -268,10 +268,10 @@ def check(s: Settings, world: int = 1) -> None:
     for name, value in {"ema": s.ema, "drop": s.drop, **means}.items():
         require(0 <= value < 1, f"--{name} {value:g} is outside [0, 1)")
     require(
-        s.batch % (world * s.micro) == 0,
-        f"--batch {s.batch} is not a multiple of {world} process(es) × --micro {s.micro}: try "
+        s.batch % (count * s.micro) == 0,
+        f"--batch {s.batch} is not a multiple of {count} process(es) × --micro {s.micro}: try "
         "--batch "
-        f"{max(1, round(s.batch / (world * s.micro))) * world * s.micro}, or another --micro",
+        f"{max(1, round(s.batch / (count * s.micro))) * count * s.micro}, or another --micro",
     )
     recipe = recipe_of(s, None, None)
     twins = [role for role in recipe.play("copy") if role_of(s, role).rank]

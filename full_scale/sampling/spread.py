@@ -14,7 +14,7 @@ from torch import Tensor
 from dlib import SOLVERS, Denoiser, anderson, parareal, picard
 from dlib._util import require
 from dlib.denoiser import Net
-from full_scale.launch.processes import World
+from full_scale.launch import Processes
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -50,7 +50,7 @@ def finder(
     tol: float,
     window: int | None,
     chunk: int | None,
-    world: World | None,
+    processes: Processes | None,
     bar: tqdm,
     costs: list[dict[str, int]],
 ) -> Callable[..., Tensor]:
@@ -68,7 +68,7 @@ def finder(
             else:
                 bar.update(before + done - bar.n)
 
-        shared = spread(model, len(x), world, chunk)
+        shared = spread(model, len(x), processes, chunk)
         found = PARALLEL[name](
             shared, x, levels, solver, tol=tol, cond=cond, draw=draws, each=show, **own
         )
@@ -80,7 +80,7 @@ def finder(
 
 
 def spread(
-    model: Denoiser, batch: int, world: World | None = None, chunk: int | None = None
+    model: Denoiser, batch: int, processes: Processes | None = None, chunk: int | None = None
 ) -> Denoiser:
     """The same denoiser whose calls on k·`batch` rows are shared among processes, at most
     `chunk` times `batch` rows a network call.
@@ -95,7 +95,7 @@ def spread(
             points = len(x) // batch
             if points <= 1:
                 return net(x, time, cond)
-            mine = _share(points, world)
+            mine = _share(points, processes)
             raw = None
             for some in _cut(mine, chunk or points):
                 rows = slice(some.start * batch, some.stop * batch)
@@ -106,7 +106,7 @@ def spread(
                     else raw
                 )
                 raw[rows] = part
-            return _gathered(raw, x, world)
+            return _gathered(raw, x, processes)
 
         shared.inner = net
         return shared
@@ -114,11 +114,13 @@ def spread(
     return model.rewired(wire)
 
 
-def _share(points: int, world: World | None) -> range:
+def _share(points: int, processes: Processes | None) -> range:
     """This process's points: contiguous, as equal as can be."""
-    if world is None:
+    if processes is None:
         return range(points)
-    return range(points * world.rank // world.size, points * (world.rank + 1) // world.size)
+    return range(
+        points * processes.rank // processes.size, points * (processes.rank + 1) // processes.size
+    )
 
 
 def _cut(points: range, size: int) -> list[range]:
@@ -131,9 +133,9 @@ def _rows(cond: Any, rows: slice) -> Any:
     return cond if cond is None else cond[rows]
 
 
-def _gathered(raw: Tensor | None, x: Tensor, world: World | None) -> Tensor:
+def _gathered(raw: Tensor | None, x: Tensor, processes: Processes | None) -> Tensor:
     """All rows, from the processes that made them: a sum with zeros, which changes no number."""
-    if world is None or world.size == 1:
+    if processes is None or processes.size == 1:
         return raw
     raw = torch.zeros_like(x) if raw is None else raw.contiguous()
     dist.all_reduce(raw)

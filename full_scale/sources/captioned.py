@@ -15,14 +15,14 @@ from full_scale.sources.folders import folder
 from full_scale.sources.pictures import decoded
 
 
-class Pair(NamedTuple):
+class Captioned(NamedTuple):
     """A picture in RGB, and its caption if it has one."""
 
     picture: Image.Image
     caption: str | None
 
 
-def read_pairs(path: Path, flag: str) -> tuple[list[Pair], list[str]]:
+def read_captioned(path: Path, flag: str) -> tuple[list[Captioned], list[str]]:
     """The pictures of a folder in a fixed order, and the rows that could not be read, each in
     words.
 
@@ -39,19 +39,19 @@ def read_pairs(path: Path, flag: str) -> tuple[list[Pair], list[str]]:
         if settings.is_file()
         else [(row.where, row.picture, _text(row.caption)) for row in folder(path).rows(0)]
     )
-    pairs, bad = [], []
+    shown, bad = [], []
     for where, picture, caption in rows:
         try:
             require(picture is not None, "there is a caption but no picture")
-            pairs.append(Pair(decoded(picture), caption))
+            shown.append(Captioned(decoded(picture), caption))
         except ValueError as error:
             bad.append(f"{path / where}: {error}")
     require(
-        len(pairs) > 0,
+        len(shown) > 0,
         f"{flag} {path}: no picture in it could be read"
         + (f"; the first: {bad[0]}" if bad else ": it holds none"),
     )
-    return pairs, bad
+    return shown, bad
 
 
 def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str]]:

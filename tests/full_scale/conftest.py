@@ -18,7 +18,7 @@ from full_scale import prepare
 from full_scale import families
 from full_scale.data import shards
 from full_scale.data.rows import Rows
-from full_scale.launch import processes
+from full_scale import launch
 from full_scale.run.settings import read
 from full_scale.families.tiny import SCHEDULER, tiny_pipeline
 
@@ -203,11 +203,11 @@ def sd15(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def world():
-    """A single process's world."""
-    found = processes.start("cpu")
+def processes():
+    """This process, alone."""
+    found = launch.start("cpu")
     yield found
-    processes.stop()
+    launch.stop()
 
 
 @pytest.fixture

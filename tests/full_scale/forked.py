@@ -1,4 +1,4 @@
-"""A world of processes without a new Python, which costs ten seconds each: children of the test
+"""A processes of processes without a new Python, which costs ten seconds each: children of the test
 itself, which has imported everything. Where torchrun is what is tested, see `test_launch.py`.
 """
 
@@ -52,7 +52,7 @@ class Started(NamedTuple):
 
 
 def start(size: int, said: Path, work: Callable, *given) -> Started:
-    """`work(*given)` in a world of `size` processes, which `processes.start` will join."""
+    """`work(*given)` in a processes of `size` processes, which `processes.start` will join."""
     fork, port = multiprocessing.get_context("fork"), free_port()
     whole = [
         fork.Process(target=_join, args=(rank, size, port, said, work, given))
@@ -84,7 +84,7 @@ def _train(words: list[str], fall: Fall | None) -> None:
     advance = Engine.advance
 
     def falling(engine):
-        if fall and engine.step == fall.step and engine.world.rank in fall.ranks:
+        if fall and engine.step == fall.step and engine.processes.rank in fall.ranks:
             os.kill(os.getpid(), fall.signal)
         return advance(engine)
 

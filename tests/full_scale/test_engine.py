@@ -24,9 +24,9 @@ def losses(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def finish(s, world):
+def finish(s, processes):
     """Run to the end; the engine."""
-    engine = open_engine(s, world)
+    engine = open_engine(s, processes)
     engine.run(pictures)
     return engine
 
@@ -38,11 +38,11 @@ def weights(engine):
 
 
 @pytest.mark.parametrize("flags", [[], ["--lora-rank", "2"]], ids=["full", "lora"])
-def test_the_cut_of_a_batch_does_not_matter(settings, world, flags):
+def test_the_cut_of_a_batch_does_not_matter(settings, processes, flags):
     """One backward pass of 8 rows, two of 4, four of 2: the same gradient, to rounding."""
     found = []
     for micro in ("8", "4", "2"):
-        engine = open_engine(settings("--micro", micro, *flags, out=micro), world)
+        engine = open_engine(settings("--micro", micro, *flags, out=micro), processes)
         net = engine.cast.trained["student"]
         net.optim.step = lambda: None  # keep the gradient that the step would have used
         net.optim.zero_grad = lambda set_to_none=True: None
@@ -52,7 +52,7 @@ def test_the_cut_of_a_batch_does_not_matter(settings, world, flags):
         assert (gradient - found[0]).norm() < 1e-6 * found[0].norm()
 
 
-def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, world, bfloat16):
+def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, processes, bfloat16):
     """Gradient checkpointing repeats the same numbers. bfloat16 has 8 significant bits: a
     network of some ten layers stays within 5 %, and is not float32's.
     """
@@ -62,7 +62,7 @@ def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, world, bf
         "recompute": ["--recompute"],
         "bfloat16": ["--dtype", "bfloat16"],
     }.items():
-        engine = open_engine(settings("--micro", "8", "--clip", "0", *flags, out=name), world)
+        engine = open_engine(settings("--micro", "8", "--clip", "0", *flags, out=name), processes)
         engine.cast.trained["student"].optim.step = lambda: None
         engine.advance()
         assert all(
@@ -82,11 +82,11 @@ def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, world, bf
 @pytest.mark.parametrize(
     "flags", [["--ema", "0.9"], ["--lora-rank", "2", "--ema", "0.9"]], ids=["full", "lora"]
 )
-def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, world, flags):
+def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, processes, flags):
     whole, first = settings(*flags, out="whole"), settings(*flags, "--steps", "2", out="parts")
-    unbroken = finish(whole, world)
-    finish(first, world)
-    engine = open_engine(settings(*flags, out="parts"), world)
+    unbroken = finish(whole, processes)
+    finish(first, processes)
+    engine = open_engine(settings(*flags, out="parts"), processes)
     assert engine.step == 2
     engine.run(pictures)
     assert losses(whole.out) == losses(first.out)
@@ -97,8 +97,8 @@ def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, worl
     assert engine.cast.averages["ema"].count == 4
 
 
-def test_the_average_is_not_the_student_and_not_its_start(settings, world):
-    engine = finish(settings("--ema", "0.9", "--lora-rank", "2"), world)
+def test_the_average_is_not_the_student_and_not_its_start(settings, processes):
+    engine = finish(settings("--ema", "0.9", "--lora-rank", "2"), processes)
     mean, live = engine.cast.averages["ema"].weights, engine.cast.trained["student"].weights
     assert any((mean[name] != live[name]).any() for name in live) and all(
         mean[name].abs().max() > 0 for name in live
@@ -111,12 +111,12 @@ def test_the_average_is_not_the_student_and_not_its_start(settings, world):
     )
 
 
-def by_perform(s, world, family):
+def by_perform(s, processes, family):
     """(history, the trained weights by role) of the notebooks' `perform` on the engine's own
     batches and draws.
     """
-    fresh = open_engine(replace(s, out=s.out / "fresh"), world)
-    cast = build(family, fresh.recipe, s, world, torch.float32)
+    fresh = open_engine(replace(s, out=s.out / "fresh"), processes)
+    cast = build(family, fresh.recipe, s, processes, torch.float32)
     own = {role: net.weights for role, net in cast.trained.items()}
     optims = {
         role: torch.optim.AdamW(
@@ -139,7 +139,7 @@ def by_perform(s, world, family):
     ("name", "method"), [("sd", "finetune"), ("shapes", "lcm"), ("sd", "swiftbrush")]
 )
 def test_the_notebooks_trainer_gives_the_same_weights_bitwise(
-    settings, world, name, method, request
+    settings, processes, name, method, request
 ):
     """Denoising, and two networks with an optimiser each, on the tiny Stable Diffusion; LCM on
     the very network and pictures of the chapters.
@@ -152,8 +152,8 @@ def test_the_notebooks_trainer_gives_the_same_weights_bitwise(
     s = settings(
         "--method", method, "--micro", "8", "--clip", "0", "--drop", "0", *more, out=method
     )
-    engine = finish(s, world)
-    history, own = by_perform(s, world, open_family(name, None, torch.device("cpu")))
+    engine = finish(s, processes)
+    history, own = by_perform(s, processes, open_family(name, None, torch.device("cpu")))
     for role, net in engine.cast.trained.items():
         assert (
             history[f"{role}/loss"] == [line[f"{role}/loss"] for line in losses(s.out)]
@@ -162,25 +162,25 @@ def test_the_notebooks_trainer_gives_the_same_weights_bitwise(
         assert all((own[role][key] == value).all() for key, value in net.weights.items())
 
 
-def test_a_changed_setting_is_named_when_a_run_is_resumed(settings, world):
-    finish(settings("--steps", "2"), world)
+def test_a_changed_setting_is_named_when_a_run_is_resumed(settings, processes):
+    finish(settings("--steps", "2"), processes)
     with pytest.raises(ValueError, match="other settings: batch: 8 → 4.*use a new --out"):
-        open_engine(settings("--batch", "4"), world)
+        open_engine(settings("--batch", "4"), processes)
     with pytest.raises(ValueError, match="hyper: .*eps.* → .*'v'"):
-        open_engine(settings("--hyper.weight", "v"), world)
+        open_engine(settings("--hyper.weight", "v"), processes)
     with pytest.raises(
         ValueError,
         match="holds a run of finetune, not of swiftbrush: name the recipe that it was started "
         "with, or use a new --out$",
     ):
-        open_engine(settings("--method", "swiftbrush"), world)
+        open_engine(settings("--method", "swiftbrush"), processes)
     # speed and length may change
-    assert open_engine(settings("--lr", "1", "--micro", "2"), world).step == 2
+    assert open_engine(settings("--lr", "1", "--micro", "2"), processes).step == 2
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(settings, world):
+def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(settings, processes):
     s = settings()
-    engine = open_engine(s, world)
+    engine = open_engine(s, processes)
     engine.advance()
     engine.save(wait=True)
     before, batches = weights(engine), engine.micro_batches(1)
@@ -195,12 +195,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(setting
     assert (
         saved["x0"].isnan().all() and (saved["cond['text']"] == batches[-1][0].cond["text"]).all()
     )
-    assert open_engine(s, world).step == 1
+    assert open_engine(s, processes).step == 1
 
 
-def test_a_full_disk_costs_the_new_checkpoint_only(settings, world, monkeypatch):
+def test_a_full_disk_costs_the_new_checkpoint_only(settings, processes, monkeypatch):
     s = settings()
-    engine = open_engine(s, world)
+    engine = open_engine(s, processes)
     engine.advance()
     engine.save(wait=True)
 
@@ -223,9 +223,9 @@ def test_a_full_disk_costs_the_new_checkpoint_only(settings, world, monkeypatch)
     )
 
 
-def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(settings, world):
+def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(settings, processes):
     s = settings("--keep", "2")
-    engine = open_engine(s, world)
+    engine = open_engine(s, processes)
     for step in range(3):
         engine.advance()
         before = weights(engine)
@@ -234,28 +234,28 @@ def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(settings, worl
             for p in engine.cast.trained["student"].weights.values():
                 p.add_(1e-3)  # training goes on while the checkpoint is written
         engine.checkpoints.finish()
-        again = open_engine(s, world)
+        again = open_engine(s, processes)
         assert again.step == step + 1 and all(
             (value == before[name]).all() for name, value in weights(again).items()
         )
     assert [path.name for path in complete(s.out)] == ["step-00000002", "step-00000003"]
 
 
-def test_half_a_checkpoint_is_not_one(settings, world):
+def test_half_a_checkpoint_is_not_one(settings, processes):
     s = settings("--steps", "2")
-    finish(s, world)
+    finish(s, processes)
     half = s.out / "step-00000009.part"
     half.mkdir()
     (half / "run.json").write_text('{"step": 9}')
-    assert open_engine(s, world).step == 2 and not half.exists()
+    assert open_engine(s, processes).step == 2 and not half.exists()
 
 
-def test_a_torn_line_of_the_log_is_written_again(settings, world):
+def test_a_torn_line_of_the_log_is_written_again(settings, processes):
     s = settings("--steps", "2")
-    finish(s, world)
+    finish(s, processes)
     with (s.out / "log.jsonl").open("a") as file:
         file.write('{"step": 3, "stud')
-    finish(settings(), world)
+    finish(settings(), processes)
     assert [line["step"] for line in losses(s.out)] == [0, 1, 2, 3]
 
 

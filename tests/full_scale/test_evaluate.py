@@ -16,7 +16,7 @@ from dlib import metrics
 from full_scale import sample
 from full_scale.out import judges
 from full_scale.evaluate import Config
-from full_scale.sources.captioned import read_pairs
+from full_scale.sources.captioned import read_captioned
 from full_scale.families.tiny import tiny_pipeline
 from toy_data.shapes import write_folder
 
@@ -117,17 +117,17 @@ def test_clip_score_and_frechet_are_their_definitions(shapes, clip):
     )
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
-    model, pairs = CLIPModel.from_pretrained(clip), read_pairs(shapes / "0", "")[0]
+    model, shown = CLIPModel.from_pretrained(clip), read_captioned(shapes / "0", "")[0]
     tokenise, prepare = (
         AutoTokenizer.from_pretrained(clip),
         CLIPImageProcessor.from_pretrained(clip),
     )
     one = []
     with torch.no_grad():
-        for pair in pairs[:4]:
+        for item in shown[:4]:
             output = model(
-                **tokenise(pair.caption, truncation=True, max_length=16, return_tensors="pt"),
-                **prepare(pair.picture, return_tensors="pt"),
+                **tokenise(item.caption, truncation=True, max_length=16, return_tensors="pt"),
+                **prepare(item.picture, return_tensors="pt"),
             )
             one.append(
                 100 * max(output.logits_per_image.item() / model.logit_scale.exp().item(), 0)
@@ -135,7 +135,7 @@ def test_clip_score_and_frechet_are_their_definitions(shapes, clip):
     assert said["clip_score"]["each"][:4] == pytest.approx(one, abs=1e-3)
     assert said["clip_score"]["mean"] == pytest.approx(sum(said["clip_score"]["each"]) / 32)
     a, b = (
-        judges.features(str(clip), read_pairs(shapes / seed, "")[0], 7, torch.device("cpu"))
+        judges.features(str(clip), read_captioned(shapes / seed, "")[0], 7, torch.device("cpu"))
         for seed in "01"
     )
     assert a.shape == (32, 8) and said["frechet"]["distance"] == pytest.approx(
@@ -155,8 +155,8 @@ def test_what_sample_wrote_is_read_with_its_prompts():
             width=32,
         )
     )
-    pairs, bad = read_pairs(made, "--pictures")
-    assert [pair.caption for pair in pairs] == ["a red circle"] * 2 + ["a cat"] * 2 and not bad
+    shown, bad = read_captioned(made, "--pictures")
+    assert [item.caption for item in shown] == ["a red circle"] * 2 + ["a cat"] * 2 and not bad
     assert "shapes" not in scores(command.run(Config(pictures=made)))
 
 

@@ -29,7 +29,7 @@ from full_scale.run import checkpoint
 from full_scale import families
 from full_scale.out import lora_files
 from full_scale.families import unet
-from full_scale.launch import processes
+from full_scale import launch
 from full_scale.sampling.request import Config
 from full_scale.export import Export
 from full_scale.run.cast import build
@@ -62,9 +62,9 @@ EVERY = (
 
 @pytest.fixture(scope="module")
 def one():
-    """A single process's world."""
-    yield processes.start("cpu")
-    processes.stop()
+    """This process, alone."""
+    yield launch.start("cpu")
+    launch.stop()
 
 
 def facts(method: str) -> dict:
@@ -82,13 +82,17 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def cast_of(s, world):
+def cast_of(s, processes):
     """The cast of a run whose weights have left their start, by another amount in the average
     than in the student.
     """
     family = families.open_family("sd", None, torch.device("cpu"))
     cast = build(
-        family, recipe_of(s, family.denoiser().schedule, family.null()), s, world, torch.float32
+        family,
+        recipe_of(s, family.denoiser().schedule, family.null()),
+        s,
+        processes,
+        torch.float32,
     )
     torch.manual_seed(5)
     with torch.no_grad():
@@ -98,9 +102,9 @@ def cast_of(s, world):
     return cast
 
 
-def save(s, world, *steps: int):
-    cast = cast_of(s, world)
-    checkpoints = checkpoint.Checkpoints(s.out, 9, world)
+def save(s, processes, *steps: int):
+    cast = cast_of(s, processes)
+    checkpoints = checkpoint.Checkpoints(s.out, 9, processes)
     for step in steps:
         checkpoints.save(step, cast.state(), {"settings": as_table(s)}, wait=True)
     return cast
@@ -115,16 +119,20 @@ def _shards(rank: int, folder: Path, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    world = processes.start("cpu")
+    processes = launch.start("cpu")
     s = settings(folder / "run", "--ema", "0", "--parallel", "fsdp")
     family = families.open_family("sd", None, torch.device("cpu"))
     cast = build(
-        family, recipe_of(s, family.denoiser().schedule, family.null()), s, world, torch.float32
+        family,
+        recipe_of(s, family.denoiser().schedule, family.null()),
+        s,
+        processes,
+        torch.float32,
     )
-    checkpoint.Checkpoints(s.out, 1, world).save(
+    checkpoint.Checkpoints(s.out, 1, processes).save(
         1, cast.state(), {"settings": as_table(s)}, wait=True
     )
-    processes.stop()
+    launch.stop()
 
 
 def test_one_process_reads_what_two_sharded(tmp_path):

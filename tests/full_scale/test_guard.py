@@ -14,7 +14,7 @@ from full_scale.data.rows import Rows
 from full_scale.train import open_engine, pictures
 
 
-def test_clipping_scales_the_gradient_to_the_norm_that_was_asked(settings, world):
+def test_clipping_scales_the_gradient_to_the_norm_that_was_asked(settings, processes):
     net = torch.nn.Linear(3, 2)
     net(torch.ones(1, 3)).sum().backward()
     named = dict(net.named_parameters())
@@ -23,9 +23,9 @@ def test_clipping_scales_the_gradient_to_the_norm_that_was_asked(settings, world
     assert gradient_norm(named, 0.0) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_drift_is_the_relative_distance_to_the_teacher(settings, world):
+def test_drift_is_the_relative_distance_to_the_teacher(settings, processes):
     for flags in ([], ["--lora-rank", "3", "--lora-alpha", "6"]):
-        engine = open_engine(settings(*flags, out=f"drift{len(flags)}"), world)
+        engine = open_engine(settings(*flags, out=f"drift{len(flags)}"), processes)
         student = engine.cast.trained["student"].inner
         base = open_family("sd", None, torch.device("cpu")).net
         with torch.no_grad():
@@ -64,15 +64,15 @@ def test_alarms_compare_with_the_start_and_speak_once():
     )
 
 
-def test_an_alarm_is_said_once_and_a_resumed_run_keeps_its_own_start(settings, world, capsys):
+def test_an_alarm_is_said_once_and_a_resumed_run_keeps_its_own_start(settings, processes, capsys):
     """Twenty lines of the log are the start, also for the run that goes on; a run of its own
     would take its first steps for it.
     """
     flags = ["--lora-rank", "2", "--save-every", "30"]
-    engine = open_engine(settings(*flags, "--steps", "24"), world)
+    engine = open_engine(settings(*flags, "--steps", "24"), processes)
     engine.run(pictures)
     assert "ALARM" not in capsys.readouterr().out
-    engine = open_engine(settings(*flags, "--steps", "28"), world)
+    engine = open_engine(settings(*flags, "--steps", "28"), processes)
     with torch.no_grad():
         for weight in engine.cast.trained["student"].weights.values():
             weight.add_(1.0)  # what a crash of the learning rate would do

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from forked import free_port
 
-from full_scale.launch import processes
+from full_scale import launch
 from full_scale.run.checkpoint import complete, described
 from full_scale.train import main
 
@@ -110,7 +110,7 @@ def test_one_process_is_two_agents(data, tmp_path):
     for agent in agents:
         ended(agent)
     assert (
-        json.loads((tmp_path / "two" / "settings.json").read_text())["world"] == 2
+        json.loads((tmp_path / "two" / "settings.json").read_text())["processes"] == 2
         and (tmp_path / "two" / "done").exists()
     )
     for one, two in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True):
@@ -183,12 +183,12 @@ echo "scontrol $*" >> calls
 """
 RANKS = """
 import sys, torch, torch.distributed as dist
-from full_scale.launch import processes
-world = processes.start("cpu")
-total = torch.tensor([10.0 + world.rank])
+from full_scale import launch
+processes = launch.start("cpu")
+total = torch.tensor([10.0 + processes.rank])
 dist.all_reduce(total)
-open(f"rank-{world.rank}", "w").write(f"{world.size} {total.item()} {' '.join(sys.argv[1:])}")
-processes.stop()
+open(f"rank-{processes.rank}", "w").write(f"{processes.size} {total.item()} {' '.join(sys.argv[1:])}")
+launch.stop()
 """
 
 
@@ -240,7 +240,7 @@ def test_srun_without_an_address_says_what_to_export(monkeypatch):
         monkeypatch.setenv(name, "")  # so that it is as before afterwards
         monkeypatch.delenv(name)
     with pytest.raises(ValueError, match="srun without MASTER_ADDR: .*slurm.sh"):
-        processes.start("cpu")
+        launch.start("cpu")
 
 
 def test_a_restart_that_would_wait_for_ever_is_refused(monkeypatch):
@@ -253,7 +253,7 @@ def test_a_restart_that_would_wait_for_ever_is_refused(monkeypatch):
         ValueError,
         match="export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun --max_restarts",
     ):
-        processes.start("cpu")
+        launch.start("cpu")
 
 
 @pytest.mark.parametrize(

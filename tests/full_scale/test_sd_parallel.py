@@ -22,7 +22,7 @@ from full_scale.sampling.latents import latents, stops
 from full_scale.families import sd
 from full_scale.sampling.request import Config
 from full_scale.sampling.spread import PARALLEL, spread
-from full_scale.launch.processes import World
+from full_scale.launch import Processes
 
 SMALL = Config(
     prompt=("a cat", "a bowl"),
@@ -100,9 +100,9 @@ def test_without_tolerance_the_latents_are_the_sequential_ones(sequential, name,
         )
 
 
-@pytest.mark.parametrize("world", [None, World(0, 1, torch.device("cpu"), None)])
+@pytest.mark.parametrize("processes", [None, Processes(0, 1, torch.device("cpu"), None)])
 @pytest.mark.parametrize("chunk", [None, 1, 2, 5])
-def test_a_spread_network_answers_every_row(world, chunk):
+def test_a_spread_network_answers_every_row(processes, chunk):
     calls = []
 
     def net(x, time, cond):
@@ -111,7 +111,7 @@ def test_a_spread_network_answers_every_row(world, chunk):
 
     model = dlib.Denoiser(net, dlib.vp(), "eps")
     x, time, cond = torch.randn(12, 3), torch.rand(12), {"shift": torch.randn(12, 3)}
-    assert torch.equal(spread(model, 3, world, chunk).net(x, time, cond), net(x, time, cond))
+    assert torch.equal(spread(model, 3, processes, chunk).net(x, time, cond), net(x, time, cond))
     assert all(n == 12 if chunk is None else n <= 3 * chunk for n in calls[:-1])
 
 

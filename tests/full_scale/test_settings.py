@@ -66,7 +66,7 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "world", "says"),
+    ("flags", "count", "says"),
     [
         (["finetune", "--tiny"], 1, "--data is missing"),
         (
@@ -103,9 +103,9 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
         ([*OK, "--parallel", "fsdp", "--lora-rank", "4"], 1, "adapters .student.: a twin shares"),
     ],
 )
-def test_what_cannot_work_is_refused_before_the_work(flags, world, says):
+def test_what_cannot_work_is_refused_before_the_work(flags, count, says):
     with pytest.raises(ValueError, match=says):
-        check(read(flags), world)
+        check(read(flags), count)
 
 
 def test_an_unknown_weight_is_named():

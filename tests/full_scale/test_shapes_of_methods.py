@@ -13,7 +13,7 @@ import torch
 
 from dlib import Draw
 from full_scale.data.rows import Rows
-from full_scale.launch import processes
+from full_scale import launch
 from full_scale.run.settings import read
 from full_scale.train import open_engine, pictures
 
@@ -34,8 +34,8 @@ def _steps(s, steps, out):
     """Some steps of a run; for each phase which roles hold gradients after it, and everything
     logged; at the end the weights.
     """
-    world = processes.start("cpu")
-    engine = open_engine(s, world)
+    processes = launch.start("cpu")
+    engine = open_engine(s, processes)
     held, logged, phase_of = [], [], engine.trainer._run
 
     def run(phase, micro, step):
@@ -59,8 +59,8 @@ def _steps(s, steps, out):
         role: torch.cat([_whole(p.detach()).flatten() for p in net.weights.values()])
         for role, net in engine.cast.trained.items()
     }
-    torch.save({"held": held, "logged": logged, "weights": weights}, f"{out}-{world.rank}.pt")
-    processes.stop()
+    torch.save({"held": held, "logged": logged, "weights": weights}, f"{out}-{processes.rank}.pt")
+    launch.stop()
 
 
 def together(s, steps, out, size):
@@ -113,8 +113,8 @@ def test_dpo_starts_at_ln_2_and_is_no_longer_there(more, tmp_path):
     )
 
 
-def finish(s, world):
-    engine = open_engine(s, world)
+def finish(s, processes):
+    engine = open_engine(s, processes)
     engine.run(pictures)
     return engine
 
@@ -124,12 +124,14 @@ def lines(s):
 
 
 @pytest.mark.parametrize("method", ["dmd2", "ddpo", "dpo", "reflow", "halving"])
-def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(method, more, tmp_path, world):
+def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(
+    method, more, tmp_path, processes
+):
     """A checkpoint falls between steps: after the last inner epoch, before the next rollout."""
     whole, parts = (of(method, more, tmp_path / out, "--micro", "4") for out in ("a", "b"))
-    finish(replaced(whole, steps=4), world)
-    finish(replaced(parts, steps=2), world)
-    finish(replaced(parts, steps=4), world)
+    finish(replaced(whole, steps=4), processes)
+    finish(replaced(parts, steps=2), processes)
+    finish(replaced(parts, steps=4), processes)
     assert lines(whole) == lines(parts) and len(lines(whole)) == 4
 
 
@@ -139,32 +141,32 @@ def replaced(s, **more):
     return replace(s, **more)
 
 
-def test_the_noise_of_a_pair_reaches_the_loss(more, tmp_path, world):
+def test_the_noise_of_a_pair_reaches_the_loss(more, tmp_path, processes):
     """A row's noise is its seed's."""
-    engine = open_engine(of("reflow", more, tmp_path / "run"), world)
+    engine = open_engine(of("reflow", more, tmp_path / "run"), processes)
     batch, _ = engine.micro_batches(0)[0]
     rows = Rows(more, "pairs")
     place = next(i for i in range(len(rows)) if torch.equal(rows[[i]].x0[0], batch.x0[0]))
     assert torch.equal(batch.noise[0], Draw(place).normal(batch.x0[0]))
 
 
-def test_a_recipe_that_reads_what_is_not_there_is_told_so(shapes_data, tmp_path, world):
+def test_a_recipe_that_reads_what_is_not_there_is_told_so(shapes_data, tmp_path, processes):
     for method, what in (("dpo", "preferences"), ("reflow", "pairs")):
         with pytest.raises(ValueError, match=f"this method trains on {what}: prepare"):
-            open_engine(of(method, shapes_data, tmp_path / method), world)
+            open_engine(of(method, shapes_data, tmp_path / method), processes)
 
 
-def test_a_round_starts_at_the_student_of_the_last(more, tmp_path, world):
+def test_a_round_starts_at_the_student_of_the_last(more, tmp_path, processes):
     """--weights RUN: the next teacher is the last student, in two rounds and for adapters too."""
-    first = finish(replaced(of("halving", more, tmp_path / "one"), steps=2), world)
+    first = finish(replaced(of("halving", more, tmp_path / "one"), steps=2), processes)
     words = f"--method halving --family shapes --weights {tmp_path / 'one'} --data {more} {SHORT}"
     s = read([*words.split(), "--out", str(tmp_path / "two"), "--steps", "2"])
-    second = open_engine(s, world)
+    second = open_engine(s, processes)
     student = dict(first.cast.trained["student"].inner.named_parameters())
     teacher = dict(second.cast.roles["teacher"].net.named_parameters())
     assert all(torch.equal(teacher[name], student[name]) for name in student)
     second.run(pictures)
-    assert open_engine(s, world).step == 2
+    assert open_engine(s, processes).step == 2
     assert (tmp_path / "two" / "step-00000002" / "run.json").is_file() and Path(
         s.weights
     ).is_dir()

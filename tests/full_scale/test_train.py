@@ -24,7 +24,7 @@ from dlib import recipes
 from full_scale import export
 from full_scale.families import open_family
 from full_scale.families.tiny import tiny_pipeline
-from full_scale.launch import processes
+from full_scale import launch
 from full_scale.out import lora_files
 from full_scale.run.checkpoint import complete
 from full_scale.run.settings import RECIPES, read
@@ -209,15 +209,15 @@ def test_two_processes_are_one_with_twice_the_micro_batches(unbroken, with_data,
 
 def save_gradient(out: Path, flags: list[str]) -> None:
     """The gradient of a run's first step, as every process has it after summing."""
-    world = processes.start("cpu")
-    engine = open_engine(read([*flags, "--out", str(out)]), world)
+    processes = launch.start("cpu")
+    engine = open_engine(read([*flags, "--out", str(out)]), processes)
     net = engine.cast.trained["student"]
     net.optim.step = lambda: None  # keep the gradient that the step would have used
     engine.advance()
     whole = lambda grad: (grad.full_tensor() if hasattr(grad, "full_tensor") else grad).flatten()
     gradient = torch.cat([whole(p.grad) for p in net.weights.values()])
-    torch.save(gradient, f"{out}-{world.rank}.pt")
-    processes.stop()
+    torch.save(gradient, f"{out}-{processes.rank}.pt")
+    launch.stop()
 
 
 @pytest.mark.parametrize(
