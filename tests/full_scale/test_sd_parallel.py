@@ -5,12 +5,9 @@ or on two processes; bad requests.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -35,7 +32,6 @@ SMALL = Config(
     tol=0.0,
     chunk=1,
 )
-ROOT = Path(command.__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -117,53 +113,10 @@ def test_a_spread_network_answers_every_row(processes, chunk):
 
 @pytest.mark.parametrize("parallel", ["picard", "parareal"])
 def test_two_processes_share_the_steps_and_give_the_sequential_pictures(tmp_path, parallel):
-    """torchrun with gloo: pictures equal, the network's work halved, one process alone writes."""
+    """gloo: pictures equal, the network's work halved, one process alone writes."""
     alone = command.run(replace(SMALL, parallel=None, chunk=None, out=tmp_path / "alone"))
-    words = [
-        "--tiny",
-        "--prompt",
-        *SMALL.prompt,
-        "--solver",
-        "ddim",
-        "--grid",
-        "sd_trailing",
-        "--steps",
-        "9",
-        "--height",
-        "64",
-        "--width",
-        "64",
-        "--parallel",
-        parallel,
-        "--tol",
-        "0",
-        "--chunk",
-        "1",
-        "--out",
-        str(tmp_path / "both"),
-    ]
-    env = {
-        name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")
-    } | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc_per_node",
-            "2",
-            "-m",
-            "full_scale.sample",
-            *words,
-        ],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    both = replace(SMALL, parallel=parallel, out=tmp_path / "both")
+    forked.start(2, tmp_path / "said", command.run, both).finished()
     for name in ("000.png", "001.png"):
         assert np.array_equal(
             *(np.asarray(Image.open(folder / name)) for folder in (alone, tmp_path / "both"))
