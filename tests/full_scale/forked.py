@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import torch.utils.tensorboard  # noqa: F401  once, instead of in every child
+
 from full_scale import train
 from full_scale.run.engine import Engine
 
@@ -73,14 +75,26 @@ def _join(rank, size, port, said, work, given) -> None:
         work(*given)
 
 
-def training(words: list[str], out: Path, size: int = 2, fall: Fall | None = None) -> Started:
-    """`full_scale.train` of these words after SHORT, into `out`."""
+def training(*runs: tuple[list[str], Path], size: int = 2, fall: Fall | None = None) -> Started:
+    """`full_scale.train` of (words, folder of the run), one after the other in the same
+    processes: what FSDP2 finds out about a network it keeps for the second run.
+    """
+    ported = [(_words(*run), free_port()) for run in runs]
+    return start(size, runs[0][1].with_suffix(".said"), _train, ported, fall)
+
+
+def alone(words: list[str], out: Path, *more: str) -> None:
+    """The same in this process."""
+    train.main([*_words(words, out), *more])
+
+
+def _words(words: list[str], out: Path) -> list[str]:
+    """SHORT comes before what is asked, and the recipe before that."""
     recipe = [] if words[0].startswith("-") else words[:1]
-    words = [*recipe, *SHORT.split(), "--out", str(out), *words[len(recipe) :]]
-    return start(size, out.with_suffix(".said"), _train, words, fall)
+    return [*recipe, *SHORT.split(), "--out", str(out), *words[len(recipe) :]]
 
 
-def _train(words: list[str], fall: Fall | None) -> None:
+def _train(runs: list[tuple[list[str], int]], fall: Fall | None) -> None:
     advance = Engine.advance
 
     def falling(engine):
@@ -89,4 +103,6 @@ def _train(words: list[str], fall: Fall | None) -> None:
         return advance(engine)
 
     Engine.advance = falling  # of this child alone
-    train.main(words)
+    for words, port in runs:
+        os.environ["MASTER_PORT"] = str(port)
+        train.main(words)
