@@ -278,7 +278,8 @@ claim(
 # **Guidance with noise.** DDPM's sampler adds noise in each step. When the steps are short it follows the reverse SDE ([4.3](04_sde_pf_ode.ipynb), whose $f$ and $g$ these are), here with the guided score. Write $s_c$ and $s_\varnothing$ for the
 # two scores. The guided one is $s_c+\omega(s_c-s_\varnothing)$, and the SDE splits in two:
 #
-# $$dx=\underbrace{\big[f\,x-\tfrac12g^2s_c\big]\,dt}_{\text{the ODE of the class}}\;\underbrace{-\,\tfrac12g^2\big[s_c+2\omega\,(s_c-s_\varnothing)\big]\,dt+g\,d\bar w}_{\text{a Langevin step for the tilt at }2\omega}. \label{eq:g-pc}$$
+# $$\begin{aligned}dx={}&\underbrace{\big[f\,x-\tfrac12g^2s_c\big]\,dt}_{\text{the ODE of the class}}\\
+# &\underbrace{-\,\tfrac12g^2\big[s_c+2\omega\,(s_c-s_\varnothing)\big]\,dt+g\,d\bar w}_{\text{a Langevin step for the tilt at }2\omega}.\end{aligned} \label{eq:g-pc}$$
 #
 # The first part is a *predictor*: it carries the noised class one level down, without guidance. The second is a *corrector*: a Langevin step of size $\frac12g^2\lvert dt\rvert$ towards this level's tilt, with *twice* the weight. So **guidance with
 # noise is a predictor with a Langevin corrector** [@bradley2024cfg]. Here is one step, taken whole and in two parts:
