@@ -308,10 +308,15 @@ def recipe_of(s: Settings, schedule: NoiseSchedule | None, null: Any) -> recipes
     return recipes.METHODS[s.method](schedule, null, **dataclasses.asdict(s.hyper))
 
 
-def recipe_from(table: Mapping[str, Any]) -> recipes.Recipe:
-    """The recipe of a run that is read back: `as_table`'s values."""
+def recipe_from(
+    table: Mapping[str, Any], schedule: NoiseSchedule | None = None
+) -> recipes.Recipe:
+    """The recipe of a run that is read back: `as_table`'s values. Without a schedule it has
+    Stable Diffusion's.
+    """
     hyper = {k: tuple(v) if isinstance(v, list) else v for k, v in table["hyper"].items()}
-    return recipes.METHODS[table["method"]](discrete(scaled_linear()), None, **hyper)
+    schedule = schedule or discrete(scaled_linear())
+    return recipes.METHODS[table["method"]](schedule, None, **hyper)
 
 
 def learning_rate(s: Settings, role: str, step: int) -> float:
