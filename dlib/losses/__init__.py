@@ -25,6 +25,7 @@ from dlib.losses.consistency_losses import (
     squared,
     with_omega,
 )
+from dlib.losses.halving import knowledge, progressive
 from dlib.losses.score_distillation import fake_score, sds, vsd
 from dlib.losses import adversarial, score_distillation, score_matching, weights
 
@@ -42,9 +43,11 @@ __all__ = [
     "frame_times",
     "huber",
     "implicit",
+    "knowledge",
     "lognormal_times",
     "multistep_consistency",
     "optimal_coupling",
+    "progressive",
     "score_distillation",
     "score_matching",
     "sds",

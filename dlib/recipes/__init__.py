@@ -9,6 +9,7 @@ from dlib.recipes.consistency import (
     pcm_adversarial,
 )
 from dlib.recipes.finetuning import finetune
+from dlib.recipes.halving import knowledge, progressive
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 
 METHODS = {
@@ -18,6 +19,8 @@ METHODS = {
     "lcm_with_omega": lcm_with_omega,
     "pcm": pcm,
     "pcm_adversarial": pcm_adversarial,
+    "knowledge": knowledge,
+    "progressive": progressive,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
@@ -34,10 +37,12 @@ __all__ = [
     "consistency_distillation",
     "diff_instruct",
     "finetune",
+    "knowledge",
     "lcm",
     "lcm_with_omega",
     "pcm",
     "pcm_adversarial",
+    "progressive",
     "sds",
     "swiftbrush",
 ]

@@ -45,6 +45,8 @@ SHAPE_OF = {  # one recipe of each shape, on two processes
 OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
     "lcm_shapes": ["lcm_shapes"],
+    "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
+    "knowledge": ["--method", "knowledge", *SHAPES],
     **{
         name: ["--method", name, *SHAPES]
         for name in ("consistency_distillation", "sds", "diff_instruct")
