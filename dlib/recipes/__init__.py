@@ -10,6 +10,7 @@ from dlib.recipes.consistency import (
 )
 from dlib.recipes.finetuning import finetune
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
+from dlib.recipes.trajectory_consistency import tcd
 
 METHODS = {
     "finetune": finetune,
@@ -21,6 +22,7 @@ METHODS = {
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
+    "tcd": tcd,
 }
 """Every recipe by name: a function (schedule, null, *, hyper-parameters) ↦ Recipe."""
 
@@ -40,4 +42,5 @@ __all__ = [
     "pcm_adversarial",
     "sds",
     "swiftbrush",
+    "tcd",
 ]
