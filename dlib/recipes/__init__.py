@@ -9,6 +9,7 @@ from dlib.recipes.consistency import (
     pcm_adversarial,
 )
 from dlib.recipes.finetuning import finetune
+from dlib.recipes.phased_consistency import pcm_normalcfg
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 from dlib.recipes.trajectory_consistency import tcd
 
@@ -19,6 +20,7 @@ METHODS = {
     "lcm_with_omega": lcm_with_omega,
     "pcm": pcm,
     "pcm_adversarial": pcm_adversarial,
+    "pcm_normalcfg": pcm_normalcfg,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
@@ -40,6 +42,7 @@ __all__ = [
     "lcm_with_omega",
     "pcm",
     "pcm_adversarial",
+    "pcm_normalcfg",
     "sds",
     "swiftbrush",
     "tcd",

@@ -49,7 +49,7 @@ OTHERS = {  # in one process
     "lcm_shapes": ["lcm_shapes"],
     **{
         name: ["--method", name, *SHAPES]
-        for name in ("consistency_distillation", "sds", "diff_instruct")
+        for name in ("consistency_distillation", "pcm_normalcfg", "sds", "diff_instruct")
     },
 }
 IN_ONE = ["pcm_lora", "pcm", "tcd"]  # of the others, those that stock programs read
