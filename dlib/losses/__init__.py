@@ -27,6 +27,7 @@ from dlib.losses.consistency_losses import (
 )
 from dlib.losses.halving import knowledge, progressive
 from dlib.losses.score_distillation import fake_score, sds, vsd
+from dlib.losses.trajectory_consistency_losses import trajectory_consistency
 from dlib.losses import adversarial, score_distillation, score_matching, weights
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "sliced",
     "sliced_vr",
     "squared",
+    "trajectory_consistency",
     "uniform_times",
     "vsd",
     "weights",

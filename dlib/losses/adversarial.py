@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlib._util import Draw
 from dlib.denoiser import identity
-from dlib.losses.consistency_losses import levels_of, phase_of
+from dlib.losses.consistency_steps import levels_of, phase_of
 from dlib.losses.diffusion import Loss
 from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers import travel

@@ -10,7 +10,9 @@ from dlib.recipes.consistency import (
 )
 from dlib.recipes.finetuning import finetune
 from dlib.recipes.halving import knowledge, progressive
+from dlib.recipes.phased_consistency import pcm_normalcfg
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
+from dlib.recipes.trajectory_consistency import tcd
 
 METHODS = {
     "finetune": finetune,
@@ -21,9 +23,11 @@ METHODS = {
     "pcm_adversarial": pcm_adversarial,
     "knowledge": knowledge,
     "progressive": progressive,
+    "pcm_normalcfg": pcm_normalcfg,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
+    "tcd": tcd,
 }
 """Every recipe by name: a function (schedule, null, *, hyper-parameters) ↦ Recipe."""
 
@@ -43,6 +47,8 @@ __all__ = [
     "pcm",
     "pcm_adversarial",
     "progressive",
+    "pcm_normalcfg",
     "sds",
     "swiftbrush",
+    "tcd",
 ]

@@ -129,7 +129,7 @@ def _latent(
 ) -> Recipe:
     scalings = lcm_scalings(schedule, times[-1].item())
     path = dict(
-        times=times, skip=skip, solver=SOLVERS[solver], embed=embed, **_guidance(omega, null)
+        times=times, skip=skip, solver=SOLVERS[solver], embed=embed, **guidance(omega, null)
     )
 
     def loss(roles, batch, draw):
@@ -249,7 +249,7 @@ def _phased(schedule, null, phases, omega, steps, skip, spacing, solver) -> dict
         edges=pcm_edges(times, phases),
         skip=skip,
         solver=SOLVERS[solver],
-        **_guidance(omega, null),
+        **guidance(omega, null),
     )
 
 
@@ -259,6 +259,6 @@ def _jumps(path: dict[str, Any]) -> Sampler:
     return Sampler("ddim", "pcm", len(times) - 1, "grid", times=times)
 
 
-def _guidance(omega: Range, null: Any) -> dict[str, Any]:
+def guidance(omega: Range, null: Any) -> dict[str, Any]:
     """ω = 0 throughout is no guidance: the empty condition need not be evaluated."""
     return dict(omega=tuple(omega), null=null) if any(omega) else {}

@@ -14,6 +14,8 @@
 #             finetune            24 GB    A100 0.5 h    H100 0.2 h     9 GB with --parallel fsdp
 #             swiftbrush          26 GB    A100  11 h    H100 3.3 h     9 GB with --parallel fsdp
 #             lcm                 28 GB    A100  13 h    H100 4.0 h     7 GB with --parallel fsdp
+#             tcd                 29 GB    A100 1.7 h    H100 0.5 h     8 GB with --parallel fsdp
+#             pcm                 29 GB    A100 1.7 h    H100 0.5 h     8 GB with --parallel fsdp
 # Stop    kill -USR1 of any one worker saves at once and ends the run. kill -TERM of torchrun does too, but torchrun gives
 #         its workers 30 seconds: where a checkpoint takes longer, the one before it is the last.
 # Resume  the same command, also with another number of GPUs. RESTARTS=3 makes torchrun itself start again, from the last

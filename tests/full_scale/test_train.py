@@ -44,15 +44,18 @@ SHAPE_OF = {  # one recipe of each shape, on two processes
 }
 OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
+    "pcm": ["pcm", "--tiny"],
+    "tcd": ["tcd", "--tiny"],
     "lcm_shapes": ["lcm_shapes"],
     "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
     "knowledge": ["--method", "knowledge", *SHAPES],
     **{
         name: ["--method", name, *SHAPES]
-        for name in ("consistency_distillation", "sds", "diff_instruct")
+        for name in ("consistency_distillation", "pcm_normalcfg", "sds", "diff_instruct")
     },
 }
-STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), "pcm_lora"]
+IN_ONE = ["pcm_lora", "pcm", "tcd"]  # of the others, those that stock programs read
+STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), *IN_ONE]
 PROMPT = ["--prompts", "a red circle"]
 THREE = ["--micro", "2", "--steps", "3", "--save-every", "1", "--show-every", "3", *PROMPT]
 TWO = ["--micro", "4", "--save-every", "1", "--show-every", "2", *PROMPT]
