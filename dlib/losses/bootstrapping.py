@@ -1,10 +1,11 @@
-"""Consistency training: a student learns from its own answer one step nearer to the data.
+"""Consistency training: a student learns from its own answer one step nearer to the
+data.
 
-The lecture calls this bootstrapping: h(x_t) ← R + h⁻(x_r), where f = x_t/α_t − h is the student
-and the reward R = (κ_t − κ_r) ε̄ is one DDIM step. All that a method decides is whose x₀ the
-step is made with (and so ε̄): the batch's own, in consistency training (Song et al. 2023; Song &
-Dhariwal 2024; Geng et al. 2024), a teacher's, in consistency distillation, or the mean of many
-references, in stable consistency tuning (Wang et al. 2024).
+The lecture calls this bootstrapping: h(x_t) ← R + h⁻(x_r), where f = x_t/α_t − h is the
+student and the reward R = (κ_t − κ_r) ε̄ is one DDIM step. All that a method decides is whose
+x₀ the step is made with (and so ε̄): the batch's own, in consistency training (Song et al.
+2023; Song & Dhariwal 2024; Geng et al. 2024), a teacher's, in consistency distillation, or the
+mean of many references, in stable consistency tuning (Wang et al. 2024b).
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def consistency_training(
     >>> from dlib.losses import ladder_pairs
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), edm())
     >>> pairs = ladder_pairs(grid(edm(), 18, "karras"))
-    >>> loss = consistency_training(model, model, Batch(torch.ones(4, 2)), Draw(0), pairs=pairs)
-    >>> loss.value.shape
+    >>> batch = Batch(torch.ones(4, 2))
+    >>> consistency_training(model, model, batch, Draw(0), pairs=pairs).value.shape
     torch.Size([])
     """
     x0, schedule = batch.x0, student.schedule

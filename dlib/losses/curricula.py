@@ -122,8 +122,8 @@ def ct_points(step: int, steps: int, s_0: int = 2, s_1: int = 150) -> int:
 
 
 def ct_decay(points: int, s_0: int = 2, mu_0: float = 0.95) -> float:
-    """μ(k) = exp(s₀ ln μ₀ / N(k)), the decay of consistency training's target at N points (Song
-    et al. 2023, appendix C). The released code divides by N − 1.
+    """μ(k) = exp(s₀ ln μ₀ / N(k)), the decay of consistency training's target at N points
+    (Song et al. 2023, appendix C). The released code divides by N − 1.
 
     >>> ct_decay(2)
     0.95
@@ -134,8 +134,8 @@ def ct_decay(points: int, s_0: int = 2, mu_0: float = 0.95) -> float:
 
 
 def ict_points(step: int, steps: int, s_0: int = 10, s_1: int = 1280) -> int:
-    """N(k) of improved consistency training: min(s₀ 2^⌊k/K'⌋, s₁) + 1, with K' = ⌊K/(log₂⌊s₁/s₀⌋
-    + 1)⌋ (Song & Dhariwal 2024, eq. 11).
+    """N(k) of improved consistency training: min(s₀ 2^⌊k/K'⌋, s₁) + 1, with K' =
+    ⌊K/(log₂⌊s₁/s₀⌋ + 1)⌋ (Song & Dhariwal 2024, eq. 11).
 
     >>> [ict_points(k, 800) for k in (0, 99, 100, 400, 800)]
     [11, 11, 21, 161, 1281]
