@@ -1,6 +1,7 @@
 """A method as data: `perform` in the notebooks and the full-scale engine run one recipe."""
 
 from dlib.recipes.base import Part, Phase, Recipe, Roles, Sampler
+from dlib.recipes.bootstrapping import ct, ect
 from dlib.recipes.consistency import (
     consistency_distillation,
     lcm,
@@ -8,6 +9,7 @@ from dlib.recipes.consistency import (
     pcm,
     pcm_adversarial,
 )
+from dlib.recipes.continuous_time import scm
 from dlib.recipes.finetuning import finetune
 from dlib.recipes.halving import knowledge, progressive
 from dlib.recipes.phased_consistency import pcm_normalcfg
@@ -24,6 +26,9 @@ METHODS = {
     "knowledge": knowledge,
     "progressive": progressive,
     "pcm_normalcfg": pcm_normalcfg,
+    "ct": ct,
+    "ect": ect,
+    "scm": scm,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
@@ -39,7 +44,9 @@ __all__ = [
     "Roles",
     "Sampler",
     "consistency_distillation",
+    "ct",
     "diff_instruct",
+    "ect",
     "finetune",
     "knowledge",
     "lcm",
@@ -48,6 +55,7 @@ __all__ = [
     "pcm_adversarial",
     "progressive",
     "pcm_normalcfg",
+    "scm",
     "sds",
     "swiftbrush",
     "tcd",
