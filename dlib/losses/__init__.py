@@ -25,32 +25,50 @@ from dlib.losses.consistency_losses import (
     squared,
     with_omega,
 )
+from dlib.losses.curricula import ect_pairs, ladder_pairs
+from dlib.losses.bootstrapping import consistency_training, inverse_step, norm_huber, own, taught
 from dlib.losses.score_distillation import fake_score, sds, vsd
-from dlib.losses import adversarial, score_distillation, score_matching, weights
+from dlib.losses import (
+    adversarial,
+    bootstrapping,
+    curricula,
+    score_distillation,
+    score_matching,
+    weights,
+)
 
 __all__ = [
     "Batch",
     "Loss",
     "adversarial",
+    "bootstrapping",
     "consistency",
+    "consistency_training",
+    "curricula",
     "denoising",
     "denoising_score_matching",
     "drop",
+    "ect_pairs",
     "energy_score",
     "explicit",
     "fake_score",
     "frame_times",
     "huber",
     "implicit",
+    "inverse_step",
+    "ladder_pairs",
     "lognormal_times",
     "multistep_consistency",
+    "norm_huber",
     "optimal_coupling",
+    "own",
     "score_distillation",
     "score_matching",
     "sds",
     "sliced",
     "sliced_vr",
     "squared",
+    "taught",
     "uniform_times",
     "vsd",
     "weights",
