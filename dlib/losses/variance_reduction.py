@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dlib._util import require, tensors
+from dlib.denoiser import with_null
 from dlib.losses.diffusion import Batch
 from dlib.schedule import NoiseLevel
 
@@ -72,58 +73,54 @@ def variance_reduced_target(
     return Reduced((weights @ clean).view(x.shape).to(x.dtype), weights)
 
 
-def among_batch(x: Tensor, level: NoiseLevel, batch: Batch) -> Tensor:
-    """x̄₀ (B, *shape) from the rows of the batch that have the row's own condition: an
-    `estimate` for `consistency_training`.
+def reduced(x: Tensor, level: NoiseLevel, batch: Batch) -> Tensor:
+    """x̄₀ (B, *shape) from the references in the batch's memo: the `estimate` that makes
+    `consistency_training` stable consistency tuning.
 
-    With a condition of its own in every row, n = 1, it is the plain estimate, the batch's x0.
+    batch.memo: "references" (n, *shape) and "shared" (B, n), as `variance_reduced_target`
+    takes them.
     """
-    return variance_reduced_target(x, level, batch.x0, same_condition(batch.cond)).x0
+    memo = batch.memo
+    require(
+        {"references", "shared"} <= set(memo),
+        f"reduced: the batch's memo has {sorted(memo)}, wanted references and shared: let the "
+        "recipe sct fill it, or Batch(x0, cond, memo=dict(references=x0, shared=among(marks)))",
+    )
+    return variance_reduced_target(x, level, memo["references"], memo["shared"]).x0
 
 
-def same_condition(cond: Any, null: Any = None) -> Tensor | None:
-    """Which rows of a batch are draws of a row's condition, (B, B) bool; None, all of them,
-    where there are no conditions.
+def marks(cond: Any, null: Any = None) -> Tensor:
+    """(B,) int64, a mark for each row's condition: equal for equal conditions, bit for bit, and
+    different for two others but for one chance in 2⁶³. `null`, shaped like one sample's
+    condition, has the mark 0.
 
-    Those with the same condition, bit for bit; and, for a row whose condition is `null`
-    (shaped like one sample's condition), all: the empty condition stands for all the data.
-
-    >>> same_condition(torch.tensor([3, 5, 3])).int().tolist()
-    [[1, 0, 1], [0, 1, 0], [1, 0, 1]]
-    """
-    if cond is None:
-        return None
-    marks = fingerprint(cond)
-    return among(marks, marks, null)
-
-
-def among(own: Tensor, others: Tensor, null: Any = None) -> Tensor:
-    """`same_condition` of rows and references that are known by their fingerprints, (B,) and
-    (n,): (B, n).
-    """
-    same = own[:, None] == others
-    if null is None:
-        return same
-    alone = {name: value[None] for name, value in tensors(null).items()}
-    empty = fingerprint(alone if isinstance(null, Mapping) else null[None])
-    return same | (own == empty)[:, None]
-
-
-def fingerprint(cond: Any) -> Tensor:
-    """(B,) int64 by which conditions are compared without holding B × n of them: equal for
-    equal rows, bit for bit, and different for two others but for one chance in 2⁶³.
-
-    cond: a tensor or a mapping of tensors, batch first. A row's bits, as whole numbers, times
+    cond: a tensor or a mapping of tensors, batch first. Marks are compared where B × n
+    conditions would be too large to hold. A mark is the row's bits, as whole numbers, times
     fixed odd numbers, summed modulo 2⁶⁴: exact in any order, on any device.
+
+    >>> marks(torch.tensor([3, -1, 3]), null=torch.tensor(-1)).sign().abs().tolist()
+    [1, 0, 1]
     """
-    found = tensors(cond)
-    require(bool(found), "fingerprint: no tensors in the condition")
-    total = 0
-    for place, name in enumerate(sorted(found)):
-        bits = _bits(found[name].flatten(1) if found[name].ndim > 1 else found[name][:, None])
-        factors = _factors(bits.shape[1], place).to(bits.device, non_blocking=True)
-        total = total + (bits * factors).sum(1)
-    return total
+    found = _sums(cond)
+    if null is None:
+        return found
+    first = {k: v[:1] for k, v in cond.items()} if isinstance(cond, Mapping) else cond[:1]
+    empty = _sums(with_null(first, null))[1:]
+    return found.where(found != empty, 0)
+
+
+def among(own: Tensor, others: Tensor | None = None) -> Tensor:
+    """Which references are draws of a row's condition, by their `marks` (B,) and (n,): (B, n)
+    bool. Without others the rows are each other's references.
+
+    Those with the same mark; and all of them for the mark 0, because the empty condition
+    stands for all the data.
+
+    >>> among(torch.tensor([3, 5, 3, 0])).int().tolist()
+    [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]]
+    """
+    others = own if others is None else others
+    return (own[:, None] == others) | (own == 0)[:, None]
 
 
 class Bank(NamedTuple):
@@ -166,6 +163,18 @@ class Bank(NamedTuple):
         full = torch.arange(self.x0.shape[1], device=label.device) < self.count[:, None]
         mine = torch.nn.functional.one_hot(label, len(self.count)).bool()
         return (mine[:, :, None] & full).flatten(1)
+
+
+def _sums(cond: Any) -> Tensor:
+    """(B,) int64, of each row's bits."""
+    found = tensors(cond)
+    require(bool(found), f"marks: no tensors in the condition {type(cond).__name__}")
+    total = 0
+    for place, name in enumerate(sorted(found)):
+        bits = _bits(found[name].flatten(1) if found[name].ndim > 1 else found[name][:, None])
+        factors = _factors(bits.shape[1], place).to(bits.device, non_blocking=True)
+        total = total + (bits * factors).sum(1)
+    return total
 
 
 def _bits(values: Tensor) -> Tensor:

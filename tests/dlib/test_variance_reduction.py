@@ -8,14 +8,13 @@ import torch
 from truth import F64, appendix_a, mutant, normals
 
 from dlib import NoiseLevel, Batch, Draw, metrics, vp
-from dlib.losses.variance_reduction import (
-    Bank,
-    among,
-    among_batch,
-    fingerprint,
-    same_condition,
-    variance_reduced_target,
-)
+from dlib.losses.variance_reduction import Bank, among, marks, reduced, variance_reduced_target
+
+
+def with_memo(x0, cond):
+    """A batch whose rows are each other's references."""
+    return Batch(x0, cond, memo={"references": x0, "shared": among(marks(cond))})
+
 
 LEVEL = vp().at_lam(torch.tensor(0.75, dtype=F64).log().item())  # α = .6, σ = .8
 ATOMS = torch.tensor([[-1.0, 0.3], [0.4, -0.8], [1.3, 0.5]], dtype=F64)
@@ -183,18 +182,18 @@ def test_a_condition_restricts_the_references_and_removes_the_bias():
     label = torch.tensor([1, 0, 1, 1, 0])
     rows = ATOMS[torch.tensor([1, 0, 2, 1, 0])]
     x = LEVEL.alpha * rows + LEVEL.sigma * normals(5, 2)
-    restricted = variance_reduced_target(x, LEVEL, rows, same_condition(label))
+    restricted = variance_reduced_target(x, LEVEL, rows, among(marks(label)))
     apart = variance_reduced_target(x[label == 1], LEVEL, rows[label == 1])
     assert torch.allclose(restricted.x0[label == 1], apart.x0, rtol=0, atol=1e-12)
-    assert torch.equal(among_batch(x, LEVEL, Batch(rows, label)), restricted.x0)
+    assert torch.equal(reduced(x, LEVEL, with_memo(rows, label)), restricted.x0)
 
 
 def test_one_reference_is_the_plain_estimate_bit_for_bit():
     x0, level = normals(6, 3, 4, 4).float(), vp().at(0.3)
     x = level.alpha * x0 + level.sigma * normals(6, 3, 4, 4, seed=1).float()
-    found = among_batch(x, level, Batch(x0, torch.arange(6)))
+    found = reduced(x, level, with_memo(x0, torch.arange(6)))
     assert torch.equal(found, x0) and found.dtype == x0.dtype
-    assert torch.equal(among_batch(x[:1], level, Batch(x0[:1])), x0[:1])
+    assert torch.equal(variance_reduced_target(x[:1], level, x0[:1]).x0, x0[:1])
 
 
 def test_the_effective_size_is_one_near_the_data_and_n_in_the_noise():
@@ -230,26 +229,25 @@ def test_float32_and_autocast_lose_nothing_near_the_clean_end():
     assert off(mutant(variance_reduced_target, "noisy @ clean.T", half)) > 1e-3
 
 
-def test_fingerprints_are_equal_for_equal_rows_and_no_others():
+def test_marks_are_equal_for_equal_conditions_and_no_others():
     words = torch.tensor([[1, 4, 8], [4, 1, 8], [2, 2, 9], [1, 4, 8]])
     same = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]]).bool()
     for cond in (words, words.half(), words.float(), words.double(), words.bfloat16()):
-        assert torch.equal(same_condition(cond), same)
+        assert torch.equal(among(marks(cond)), same)
     one = {"text": normals(4, 2, 3).float(), "size": torch.tensor([7, 7, 7, 8])}
     swapped = {"size": one["size"], "text": one["text"]}
-    assert torch.equal(fingerprint(one), fingerprint(swapped))
+    assert torch.equal(marks(one), marks(swapped))
     two = {"text": one["text"][:1].expand(4, 2, 3), "size": one["size"]}
-    assert torch.equal(same_condition(two)[3], torch.tensor([0, 0, 0, 1]).bool())
-    assert same_condition(None) is None
+    assert torch.equal(among(marks(two))[3], torch.tensor([0, 0, 0, 1]).bool())
+    assert torch.equal(among(marks(words[:2]), marks(words)), same[:2])
 
 
 def test_the_empty_condition_stands_for_all_the_data():
-    label = torch.tensor([2, -1, 2])
-    shared = same_condition(label, null=torch.tensor(-1))
-    assert shared.int().tolist() == [[1, 0, 1], [1, 1, 1], [1, 0, 1]]
-    cond = {"text": torch.tensor([[1, 2], [0, 0], [1, 2]])}
-    marks = fingerprint(cond)
-    assert torch.equal(among(marks, marks, {"text": torch.zeros(2, dtype=torch.int64)}), shared)
+    every = [[1, 0, 1], [1, 1, 1], [1, 0, 1]]
+    assert among(marks(torch.tensor([2, -1, 2]), -1)).int().tolist() == every
+    cond = {"text": torch.tensor([[1.0, 2.0], [0.0, 0.5], [1.0, 2.0]]).bfloat16()}
+    null = {"text": torch.tensor([0.0, 0.5])}  # in another dtype than the data's
+    assert among(marks(cond, null)).int().tolist() == every
 
 
 def test_a_bank_keeps_the_last_of_each_class_and_is_a_value():
@@ -280,5 +278,9 @@ def test_a_bank_keeps_the_last_of_each_class_and_is_a_value():
 def test_bad_input(references, shared, says):
     with pytest.raises(ValueError, match=says):
         variance_reduced_target(normals(2, 2), LEVEL, references, shared)
+    with pytest.raises(ValueError, match="memo has .., wanted references and shared"):
+        reduced(normals(2, 2), LEVEL, Batch(normals(2, 2)))
+    with pytest.raises(ValueError, match="no tensors"):
+        marks(None)
     with pytest.raises(ValueError, match="at least 1 place"):
         Bank.empty(2, 0, normals(1, 2))
