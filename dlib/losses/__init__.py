@@ -28,12 +28,14 @@ from dlib.losses.consistency_losses import (
 from dlib.losses.curricula import ect_pairs, ladder_pairs
 from dlib.losses.bootstrapping import consistency_training, inverse_step, norm_huber, own, taught
 from dlib.losses.score_distillation import fake_score, sds, vsd
+from dlib.losses.variance_reduction import variance_reduced_target
 from dlib.losses import (
     adversarial,
     bootstrapping,
     curricula,
     score_distillation,
     score_matching,
+    variance_reduction,
     weights,
 )
 
@@ -70,6 +72,8 @@ __all__ = [
     "squared",
     "taught",
     "uniform_times",
+    "variance_reduced_target",
+    "variance_reduction",
     "vsd",
     "weights",
     "with_omega",

@@ -169,7 +169,7 @@ def _sums(cond: Any) -> Tensor:
     """(B,) int64, of each row's bits."""
     found = tensors(cond)
     require(bool(found), f"marks: no tensors in the condition {type(cond).__name__}")
-    total = 0
+    total = 1  # so that a condition of zeros has not the mark of the empty one
     for place, name in enumerate(sorted(found)):
         bits = _bits(found[name].flatten(1) if found[name].ndim > 1 else found[name][:, None])
         factors = _factors(bits.shape[1], place).to(bits.device, non_blocking=True)

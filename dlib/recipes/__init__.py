@@ -10,6 +10,7 @@ from dlib.recipes.consistency import (
 )
 from dlib.recipes.finetuning import finetune
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
+from dlib.recipes.stable_consistency import sct
 
 METHODS = {
     "finetune": finetune,
@@ -18,6 +19,7 @@ METHODS = {
     "lcm_with_omega": lcm_with_omega,
     "pcm": pcm,
     "pcm_adversarial": pcm_adversarial,
+    "sct": sct,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
@@ -38,6 +40,7 @@ __all__ = [
     "lcm_with_omega",
     "pcm",
     "pcm_adversarial",
+    "sct",
     "sds",
     "swiftbrush",
 ]

@@ -245,6 +245,7 @@ def test_marks_are_equal_for_equal_conditions_and_no_others():
 def test_the_empty_condition_stands_for_all_the_data():
     every = [[1, 0, 1], [1, 1, 1], [1, 0, 1]]
     assert among(marks(torch.tensor([2, -1, 2]), -1)).int().tolist() == every
+    assert among(marks(torch.tensor([0, -1, 0]), -1)).int().tolist() == every
     cond = {"text": torch.tensor([[1.0, 2.0], [0.0, 0.5], [1.0, 2.0]]).bfloat16()}
     null = {"text": torch.tensor([0.0, 0.5])}  # in another dtype than the data's
     assert among(marks(cond, null)).int().tolist() == every

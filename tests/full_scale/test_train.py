@@ -45,6 +45,7 @@ SHAPE_OF = {  # one recipe of each shape, on two processes
 OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
     "lcm_shapes": ["lcm_shapes"],
+    "sct": ["sct", *SHAPES],
     **{
         name: ["--method", name, *SHAPES]
         for name in ("consistency_distillation", "sds", "diff_instruct")
