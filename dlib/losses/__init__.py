@@ -27,11 +27,14 @@ from dlib.losses.consistency_losses import (
 )
 from dlib.losses.curricula import ect_pairs, ladder_pairs
 from dlib.losses.bootstrapping import consistency_training, inverse_step, norm_huber, own, taught
+from dlib.losses.continuous_time import by_norm, by_rms, continuous_consistency
+from dlib.losses.inductive import imm_triples, laplace, mmd2, moment_matching
 from dlib.losses.score_distillation import fake_score, sds, vsd
 from dlib.losses.variance_reduction import variance_reduced_target
 from dlib.losses import (
     adversarial,
     bootstrapping,
+    continuous_time,
     curricula,
     score_distillation,
     score_matching,
@@ -44,8 +47,12 @@ __all__ = [
     "Loss",
     "adversarial",
     "bootstrapping",
+    "by_norm",
+    "by_rms",
     "consistency",
     "consistency_training",
+    "continuous_consistency",
+    "continuous_time",
     "curricula",
     "denoising",
     "denoising_score_matching",
@@ -56,10 +63,14 @@ __all__ = [
     "fake_score",
     "frame_times",
     "huber",
+    "imm_triples",
     "implicit",
     "inverse_step",
     "ladder_pairs",
+    "laplace",
     "lognormal_times",
+    "mmd2",
+    "moment_matching",
     "multistep_consistency",
     "norm_huber",
     "optimal_coupling",

@@ -11,6 +11,7 @@ mean of many references, in stable consistency tuning (Wang et al. 2024b).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,42 +116,72 @@ def consistency_training(
     >>> consistency_training(model, model, batch, Draw(0), pairs=pairs).value.shape
     torch.Size([])
     """
-    x0, schedule = batch.x0, student.schedule
-    t, r = (time.double() for time in pairs(draw, len(x0)))
+    t, r = (time.double() for time in pairs(draw, len(batch.x0)))
     edge = None if edges is None else edge_below(t, edges)
     r = r if edge is None else torch.maximum(r, edge)
+    both = both_ends(student, target, batch, draw, t, r, edge, estimate)
+    each = distance(both.student, both.target)
+    weighted = weight(both.start, both.end).flatten() * each
+    return Loss(
+        weighted.mean(), {"loss": weighted.detach().mean(), "distance": each.detach().mean()}
+    )
+
+
+class Both(NamedTuple):
+    """Where the student sends x_t, with its gradient, and the target x_r, without: (B, *shape)
+    each; and the levels t and r.
+    """
+
+    student: Tensor
+    target: Tensor
+    start: NoiseLevel
+    end: NoiseLevel
+
+
+def both_ends(
+    student: Denoiser,
+    target: Denoiser,
+    batch: Batch,
+    draw: Draw,
+    t: Tensor,
+    r: Tensor,
+    edge: Tensor | None,
+    estimate: Estimate,
+    cond: Any = None,
+) -> Both:
+    """x_t and x_r, and where student and target send them: to the levels of the times `edge`,
+    or to the clean data. Draws: the noise (unless the batch brings its own).
+    """
+    x0, schedule = batch.x0, student.schedule
+    cond = batch.cond if cond is None else cond
     _check(batch, schedule, t, r)
     start, end = levels_at(schedule, t, x0), levels_at(schedule, r, x0)
     noise = draw.normal(x0) if batch.noise is None else batch.noise
     x = start.alpha * x0 + start.sigma * noise
     goal = CLEAN if edge is None else levels_at(schedule, edge, x0)
     with torch.no_grad():
-        there = stepped(x, start, end, estimate(x, start, batch), schedule)
+        there = estimated(x, start, batch, estimate, schedule).mix(end.alpha, end.sigma)
         # a network is not asked at σ = 0: such rows are asked at t, and their answer is not used
         noisy = end.sigma > 0
         asked = NoiseLevel(*(torch.where(noisy, *both) for both in zip(end, start, strict=True)))
-        said = jump(target(there, asked, batch.cond), goal)
+        said = jump(target(there, asked, cond), goal)
         aim = torch.where(noisy, said, there.to(said.dtype))
-    each = distance(jump(student(x, start, batch.cond), goal), aim)
-    weighted = weight(start, end).flatten() * each
-    return Loss(
-        weighted.mean(), {"loss": weighted.detach().mean(), "distance": each.detach().mean()}
-    )
+    return Both(jump(student(x, start, cond), goal), aim, start, end)
 
 
-def stepped(
-    x: Tensor, start: NoiseLevel, end: NoiseLevel, x0: Tensor, schedule: NoiseSchedule
-) -> Tensor:
-    """α_r x̄₀ + σ_r ε̄ with ε̄ = (x_t − α_t x̄₀)/σ_t: the DDIM step t → r for a given x̄₀,
-    (B, *shape). At a clean r it is x̄₀ itself.
+def estimated(
+    x: Tensor, level: NoiseLevel, batch: Batch, estimate: Estimate, schedule: NoiseSchedule
+) -> Prediction:
+    """The estimate's x̄₀ as a prediction at x_t, so that ε̄ = (x_t − α_t x̄₀)/σ_t and every
+    other face follow: `.mix(α_r, σ_r)` is the DDIM step t → r, `.velocity` the path's slope.
     """
+    x0 = estimate(x, level, batch)
     require(
         x0.shape == x.shape,
         f"consistency_training: the estimate has shape {tuple(x0.shape)}, x0 {tuple(x.shape)}: "
         "estimate(x_t, level, batch) returns one x̄₀ for each sample",
     )
-    said = Prediction(x, start, x0, Denoiser(_nobody, schedule, "x0"))
-    return said.mix(end.alpha, end.sigma)
+    return Prediction(x, level, x0, Denoiser(_nobody, schedule, "x0"))
 
 
 def levels_at(schedule: NoiseSchedule, t: Tensor, like: Tensor) -> NoiseLevel:

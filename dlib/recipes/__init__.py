@@ -1,6 +1,7 @@
 """A method as data: `perform` in the notebooks and the full-scale engine run one recipe."""
 
 from dlib.recipes.base import Part, Phase, Recipe, Roles, Sampler
+from dlib.recipes.bootstrapping import ct, ect
 from dlib.recipes.consistency import (
     consistency_distillation,
     lcm,
@@ -8,6 +9,7 @@ from dlib.recipes.consistency import (
     pcm,
     pcm_adversarial,
 )
+from dlib.recipes.continuous_time import scm
 from dlib.recipes.finetuning import finetune
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 from dlib.recipes.stable_consistency import sct
@@ -19,6 +21,9 @@ METHODS = {
     "lcm_with_omega": lcm_with_omega,
     "pcm": pcm,
     "pcm_adversarial": pcm_adversarial,
+    "ct": ct,
+    "ect": ect,
+    "scm": scm,
     "sct": sct,
     "sds": sds,
     "diff_instruct": diff_instruct,
@@ -34,12 +39,15 @@ __all__ = [
     "Roles",
     "Sampler",
     "consistency_distillation",
+    "ct",
     "diff_instruct",
+    "ect",
     "finetune",
     "lcm",
     "lcm_with_omega",
     "pcm",
     "pcm_adversarial",
+    "scm",
     "sct",
     "sds",
     "swiftbrush",

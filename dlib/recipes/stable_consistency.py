@@ -9,6 +9,7 @@ a step does not depend on how it is cut, and nothing but weights has to be saved
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from dlib._util import Draw, require
 from dlib.boundaries import boundary, lcm_scalings
 from dlib.grids import grid, pcm_edges
 from dlib.losses import Batch, consistency_training, inverse_step, norm_huber
-from dlib.losses.curricula import ect_pairs
+from dlib.losses.curricula import ect_pairs, smooth_stage
 from dlib.losses.variance_reduction import among, marks, reduced
 from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Roles, Sampler
 from dlib.schedule import NoiseSchedule
@@ -32,29 +33,31 @@ def sct(
     schedule: NoiseSchedule,
     null: Any = None,
     *,
-    stage: float = 3.0,
+    every: int = 25_000,
+    stages: float = 8.0,
     q: float = 2.0,
-    log_mean: float = -1.1,
-    log_std: float = 2.0,
+    k: float = 8.0,
+    b: float = 1.0,
+    mean: float = -1.1,
+    std: float = 2.0,
     huber_c: float = 0.0,
     phases: int = 1,
-    steps: int = 50,
-    spacing: str = "sd_trailing",
     eta: float = 1.0,
 ) -> Recipe:
-    """SCT: easy consistency tuning towards the self-normalised mean of the step's clean samples
-    (Wang et al. 2024b).
+    """SCT: `ect` towards the self-normalised mean of the step's clean samples, with a schedule
+    that moves at every step (Wang et al. 2024b).
 
     A row's references are the rows of the whole step that have its condition, itself among
-    them; those whose caption was dropped, `null`, have all. Where every caption occurs once,
-    a captioned row is trained by plain consistency training. stage: any real number; raise it
-    from run to run, as gently as you like (`smooth_stage`). log_mean, log_std: of ln κ_t.
-    huber_c: of the distance, a sample's norm if 0. phases: more than one trains a jump to the
-    clean edge of each, the edges being `pcm_edges` of `steps` grid steps.
+    them; those whose caption was dropped, `null`, have all. Where every caption occurs once, a
+    captioned row is trained by plain consistency training. every, stages: the stage is step /
+    every, a real number (`smooth_stage`), up to stages − 1. q, k, b, mean, std, huber_c: as
+    for `ect`.
 
-    Sample one phase with the solver `lcm`; several deterministically with `ddim`, through the
-    edges. eta: the jump to an edge goes on to η times its κ, where the next phase is past the
-    turn that its network cannot follow; 1 stops at the edge.
+    phases: more than one trains a jump to the clean edge of each, DDIM's from the student's
+    x₀; the edges are those of `pcm` on 50 steps. Sample one phase with the solver `lcm`;
+    several deterministically with `ddim` through the edges. eta: where the sampler jumps
+    instead of an edge, to η times its κ, past the turn that a network cannot follow at the
+    edge itself; 1 is the edge.
 
     >>> from dlib.schedule import edm
     >>> sct(edm()).trained, sct(edm()).sampler.solver
@@ -63,26 +66,26 @@ def sct(
     require(
         0 < eta <= 1, f"sct: eta = {eta:g}, wanted a share of an edge's κ, above 0, at most 1"
     )
-    require(phases >= 1, f"sct: phases = {phases}, wanted at least 1")
-    pairs = ect_pairs(schedule, stage=stage, q=q, mean=log_mean, std=log_std)
-    inner = pcm_edges(grid(schedule, steps, spacing), phases)[:-1].tolist()
-    wrap = partial(boundary, skip_out=lcm_scalings(schedule)) if phases == 1 else _bare
+    distance = norm_huber(huber_c)
+    inner = pcm_edges(grid(schedule, 50, "sd_trailing"), phases)[:-1].tolist()
+    edges = (*inner, -1.0) if inner else None
 
     def loss(roles, batch, draw):
+        stage = min(smooth_stage(batch.step, every), stages - 1)
         return consistency_training(
-            wrap(roles["student"]),
-            wrap(roles["target"]),
+            roles["student"],
+            roles["target"],
             batch,
             draw,
-            pairs=pairs,
+            pairs=ect_pairs(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std),
             estimate=reduced,
             weight=inverse_step,
-            distance=norm_huber(huber_c),
-            edges=(*inner, -1.0) if phases > 1 else None,
+            distance=distance,
+            edges=edges,
         )
 
-    shown = Sampler("lcm", "lcm", 4, wrap=wrap)
-    if phases > 1:
+    shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=lcm_scalings(schedule)))
+    if inner:
         times = (1.0, *(skipped(schedule, edge, eta) for edge in inner), schedule.t_min)
         shown = Sampler("ddim", "pcm", phases, "grid", times=times)
     phase = Phase("student", loss)
@@ -98,12 +101,8 @@ def skipped(schedule: NoiseSchedule, edge: float, eta: float) -> float:
     0.9
     """
     level = schedule.at(edge)
-    t = schedule.at_lam(level.lam - torch.tensor(eta, dtype=torch.float64).log().item()).t
+    t = schedule.at_lam(level.lam - math.log(eta)).t
     return round(t * schedule.ladder) / schedule.ladder if schedule.ladder else float(t)
-
-
-def _bare(model):
-    return model
 
 
 def _marked(null: Any, roles: Roles, batch: Batch, draw: Draw) -> dict[str, Tensor]:

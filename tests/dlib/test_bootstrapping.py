@@ -104,20 +104,21 @@ def test_the_fixed_point_is_a_n(points, share):
 @pytest.mark.parametrize(
     "old, new",
     [
-        ("stepped(x, start, end,", "stepped(x, end, start,"),
+        (".mix(end.alpha, end.sigma)", ".mix(end.alpha, start.sigma)"),
         ("target(there, asked", "target(x, asked"),
         ("draw.normal(x0) if batch.noise is None else batch.noise", "draw.normal(x0)"),
     ],
 )
-def test_slips_of_the_step_are_caught_by_the_fixed_point(old, new):
+def test_slips_of_the_step_are_caught_by_the_fixed_point(old, new, monkeypatch):
     """A step to the wrong side, none at all, or fresh noise has another fixed point."""
     c, times = 0.5, grid(edm(), 9, "karras")
     slopes, _ = slopes_of(times, c)
     t, r = times[4].item(), times[5].item()
-    broken = mutant(consistency_training, old, new)
-    for loss, still in ((consistency_training, True), (broken, False)):
-        found = gradient(loss, edm(), t, r, slopes[5], slopes[4], c)
-        assert (abs(found) < 1e-6) == still
+    for function in (bootstrapping.both_ends, mutant(bootstrapping.both_ends, old, new)):
+        right = function is bootstrapping.both_ends
+        monkeypatch.setattr(bootstrapping, "both_ends", function)
+        found = gradient(consistency_training, edm(), t, r, slopes[5], slopes[4], c)
+        assert (abs(found) < 1e-6) == right
 
 
 @EVERY
@@ -156,7 +157,8 @@ def test_the_own_sample_keeps_its_noise(schedule):
             bootstrapping.levels_at(schedule, torch.full((16,), s, dtype=F64), X0) for s in (t, r)
         )
         x = start.alpha * X0 + start.sigma * noise
-        there = bootstrapping.stepped(x, start, end, own(x, start, Batch(X0)), schedule)
+        there = bootstrapping.estimated(x, start, Batch(X0), own, schedule)
+        there = there.mix(end.alpha, end.sigma)
         scale = end.alpha.max() + end.sigma.max()
         assert (there - (end.alpha * X0 + end.sigma * noise)).abs().max() < 1e-10 * scale
 
@@ -204,7 +206,7 @@ def test_phases_end_at_their_edges():
     assert perfect.value.item() == pytest.approx(aim.item(), rel=1e-9)
 
 
-def test_only_the_student_s_call_has_a_gradient_and_there_are_two_calls():
+def test_only_the_student_s_call_has_a_gradient_and_there_are_two_calls(monkeypatch):
     weight = torch.ones(1, dtype=F64, requires_grad=True)
     net = lambda x, t, cond: weight * x
     student = counted(Denoiser(net, edm(), "x0"))
@@ -215,8 +217,9 @@ def test_only_the_student_s_call_has_a_gradient_and_there_are_two_calls():
     constant = Denoiser(lambda x, t, cond: x * 1.0, edm(), "x0")
     loss = consistency_training(student, constant, batch, Draw(0), pairs=pairs)
     assert torch.equal(torch.autograd.grad(loss.value, weight)[0], mine)
-    leaky = mutant(consistency_training, "with torch.no_grad():", "if True:")
-    loss = leaky(student, student, batch, Draw(0), pairs=pairs)
+    leaky = mutant(bootstrapping.both_ends, "with torch.no_grad():", "if True:")
+    monkeypatch.setattr(bootstrapping, "both_ends", leaky)
+    loss = consistency_training(student, student, batch, Draw(0), pairs=pairs)
     assert not torch.allclose(torch.autograd.grad(loss.value, weight)[0], mine)
 
 

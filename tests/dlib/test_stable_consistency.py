@@ -59,8 +59,8 @@ def test_a_step_does_not_depend_on_how_it_is_cut():
 def test_with_a_condition_of_its_own_in_each_row_it_is_consistency_training():
     """ECT's loss, bit for bit, and the same gradient."""
     label = torch.tensor([0, 1, 2])
-    batch, model = Batch(X0[:3]), exact(appendix_a(), SCHEDULE)
-    recipe = sct(SCHEDULE, -1, stage=1.5)
+    batch, model = Batch(X0[:3], step=150), exact(appendix_a(), SCHEDULE)
+    recipe = sct(SCHEDULE, -1, every=100)
 
     def value(label):
         one = replace(batch, cond=label, memo={})
@@ -68,11 +68,10 @@ def test_with_a_condition_of_its_own_in_each_row_it_is_consistency_training():
         return recipe.phases[0].loss({"student": model, "target": model}, one, Draw(1)).value
 
     whole = lambda rows: (rows, slice(0, len(rows)))
-    f = recipe.sampler.wrap(model)
     pairs = ect_pairs(SCHEDULE, stage=1.5)
     plain = consistency_training(
-        f,
-        f,
+        model,
+        model,
         replace(batch, cond=label),
         Draw(1),
         pairs=pairs,
@@ -125,9 +124,10 @@ def test_the_smooth_schedule_passes_through_the_stages_of_ect():
     [
         ({"eta": 0.0}, "above 0"),
         ({"eta": 1.5}, "at most 1"),
-        ({"phases": 0}, "at least 1"),
+        ({"phases": 0}, "wanted 1 … 50"),
         ({"phases": 99}, "50 steps"),
-        ({"stage": -1.0}, "from 0 on"),
+        ({"every": 0}, "a length ≥ 1"),
+        ({"stages": 0.5}, "from 0 on"),
         ({"huber_c": -1.0}, "at least 0"),
     ],
 )
