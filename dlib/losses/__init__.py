@@ -34,6 +34,7 @@ from dlib.losses.bootstrapping import consistency_training, inverse_step, norm_h
 from dlib.losses.continuous_time import by_norm, by_rms, continuous_consistency
 from dlib.losses.inductive import imm_triples, laplace, mmd2, moment_matching
 from dlib.losses.score_distillation import fake_score, sds, vsd
+from dlib.losses.variance_reduction import variance_reduced_target
 from dlib.losses import (
     adversarial,
     bootstrapping,
@@ -41,6 +42,7 @@ from dlib.losses import (
     curricula,
     score_distillation,
     score_matching,
+    variance_reduction,
     weights,
 )
 
@@ -88,6 +90,8 @@ __all__ = [
     "trajectory_consistency",
     "taught",
     "uniform_times",
+    "variance_reduced_target",
+    "variance_reduction",
     "vsd",
     "weights",
     "with_omega",

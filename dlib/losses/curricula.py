@@ -154,6 +154,18 @@ def ect_stage(step: int, every: int) -> int:
     return step // every
 
 
+def smooth_stage(step: int, every: int) -> float:
+    """a = k/every, a real number: the step shrinks by q within `every` steps as with
+    `ect_stage`, but a little at each step (after Wang et al. 2024b, who ask for a gradual
+    schedule; the formula is ours).
+
+    >>> smooth_stage(50, every=100)
+    0.5
+    """
+    ect_stage(step, every)  # names what is out of range
+    return step / every
+
+
 def _check_steps(verb: str, step: int, steps: int, s_0: int, s_1: int) -> None:
     require(
         0 <= step <= steps and steps >= 1,

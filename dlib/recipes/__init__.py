@@ -15,6 +15,7 @@ from dlib.recipes.halving import knowledge, progressive
 from dlib.recipes.phased_consistency import pcm_normalcfg
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 from dlib.recipes.trajectory_consistency import tcd
+from dlib.recipes.stable_consistency import sct
 
 METHODS = {
     "finetune": finetune,
@@ -29,6 +30,7 @@ METHODS = {
     "ct": ct,
     "ect": ect,
     "scm": scm,
+    "sct": sct,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
@@ -56,6 +58,7 @@ __all__ = [
     "progressive",
     "pcm_normalcfg",
     "scm",
+    "sct",
     "sds",
     "swiftbrush",
     "tcd",

@@ -49,6 +49,7 @@ OTHERS = {  # in one process
     "lcm_shapes": ["lcm_shapes"],
     "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
     "knowledge": ["--method", "knowledge", *SHAPES],
+    "sct": ["sct", *SHAPES],
     **{
         name: ["--method", name, *SHAPES]
         for name in ("consistency_distillation", "pcm_normalcfg", "sds", "diff_instruct")
