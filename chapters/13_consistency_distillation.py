@@ -40,7 +40,8 @@ from dlib import edm_boundary, exact, grid, guided, lcm_scalings, metrics, plot,
 from dlib import sample, scaled_linear, solvers, train, walk
 from dlib.losses import multistep_consistency, squared, weights
 from dlib.grids import pcm_edges
-from dlib.losses.consistency_losses import ends, jump
+from dlib.losses.consistency_losses import ends
+from dlib.losses.consistency_steps import jump
 from dlib.nets import MLP
 from dlib.rollout import composed
 from toy_data import digit_batches, digits_split, digits_teacher, distil, gaussian, gmm5

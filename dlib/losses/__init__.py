@@ -26,9 +26,7 @@ from dlib.losses.consistency_losses import (
     with_omega,
 )
 from dlib.losses.halving import knowledge, progressive
-from dlib.losses.score_distillation import fake_score, sds, vsd
 from dlib.losses.trajectory_consistency_losses import trajectory_consistency
-from dlib.losses import adversarial, score_distillation, score_matching, weights
 from dlib.losses.curricula import ect_pairs, ladder_pairs
 from dlib.losses.bootstrapping import consistency_training, inverse_step, norm_huber, own, taught
 from dlib.losses.continuous_time import by_norm, by_rms, continuous_consistency
@@ -69,8 +67,8 @@ __all__ = [
     "huber",
     "imm_triples",
     "implicit",
-    "knowledge",
     "inverse_step",
+    "knowledge",
     "ladder_pairs",
     "laplace",
     "lognormal_times",
@@ -79,16 +77,16 @@ __all__ = [
     "multistep_consistency",
     "norm_huber",
     "optimal_coupling",
-    "progressive",
     "own",
+    "progressive",
     "score_distillation",
     "score_matching",
     "sds",
     "sliced",
     "sliced_vr",
     "squared",
-    "trajectory_consistency",
     "taught",
+    "trajectory_consistency",
     "uniform_times",
     "variance_reduced_target",
     "variance_reduction",

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from dlib._util import Draw, per_sample, require, sent
 from dlib.denoiser import Denoiser
-from dlib.losses.consistency_losses import Distance, jump, squared
+from dlib.losses.consistency_losses import Distance, squared
+from dlib.losses.consistency_steps import jump
 from dlib.losses.curricula import Pairs
 from dlib.losses.diffusion import Batch, Loss
 from dlib.prediction import Prediction

@@ -49,15 +49,10 @@ OTHERS = {  # in one process
     "lcm_shapes": ["lcm_shapes"],
     "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
     "knowledge": ["--method", "knowledge", *SHAPES],
-    "sct": ["sct", *SHAPES],
+    **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
     **{
         name: ["--method", name, *SHAPES]
-        for name in ("consistency_distillation", "pcm_normalcfg", "sds", "diff_instruct")
-    "ect": ["ect", *SHAPES],
-    "scm": ["scm", *SHAPES],
-    **{
-        name: ["--method", name, *SHAPES]
-        for name in ("consistency_distillation", "ct", "sds", "diff_instruct")
+        for name in ("consistency_distillation", "ct", "pcm_normalcfg", "sds", "diff_instruct")
     },
 }
 IN_ONE = ["pcm_lora", "pcm", "tcd"]  # of the others, those that stock programs read
