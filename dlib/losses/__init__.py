@@ -25,6 +25,7 @@ from dlib.losses.consistency_losses import (
     squared,
     with_omega,
 )
+from dlib.losses.guiding import guided_distillation
 from dlib.losses.halving import knowledge, progressive
 from dlib.losses.score_distillation import fake_score, sds, vsd
 from dlib.losses import adversarial, score_distillation, score_matching, weights
@@ -41,6 +42,7 @@ __all__ = [
     "explicit",
     "fake_score",
     "frame_times",
+    "guided_distillation",
     "huber",
     "implicit",
     "knowledge",

@@ -9,6 +9,7 @@ from dlib.recipes.consistency import (
     pcm_adversarial,
 )
 from dlib.recipes.finetuning import finetune
+from dlib.recipes.guiding import guided
 from dlib.recipes.halving import knowledge, progressive
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 
@@ -19,6 +20,7 @@ METHODS = {
     "lcm_with_omega": lcm_with_omega,
     "pcm": pcm,
     "pcm_adversarial": pcm_adversarial,
+    "guided": guided,
     "knowledge": knowledge,
     "progressive": progressive,
     "sds": sds,
@@ -37,6 +39,7 @@ __all__ = [
     "consistency_distillation",
     "diff_instruct",
     "finetune",
+    "guided",
     "knowledge",
     "lcm",
     "lcm_with_omega",

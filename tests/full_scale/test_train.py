@@ -46,13 +46,18 @@ OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
     "lcm_shapes": ["lcm_shapes"],
     "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
+    "guided": ["guided", "--tiny"],
     "knowledge": ["--method", "knowledge", *SHAPES],
     **{
         name: ["--method", name, *SHAPES]
         for name in ("consistency_distillation", "sds", "diff_instruct")
     },
 }
-STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), "pcm_lora"]
+STOCK = [
+    *(name for name, words in SHAPE_OF.items() if "--family" not in words),
+    "pcm_lora",
+    "guided",
+]
 PROMPT = ["--prompts", "a red circle"]
 THREE = ["--micro", "2", "--steps", "3", "--save-every", "1", "--show-every", "3", *PROMPT]
 TWO = ["--micro", "4", "--save-every", "1", "--show-every", "2", *PROMPT]
