@@ -11,7 +11,9 @@
 #             lcm_lora             7 GB    A100 0.8 h    H100 0.3 h
 #             pcm_lora             9 GB    A100 1.3 h    H100 0.4 h
 #             pcm_adversarial     14 GB    A100 4.8 h    H100 1.5 h
+#             progressive         22 GB    A100  13 h    H100 4.0 h     8 GB with --parallel fsdp
 #             finetune            24 GB    A100 0.5 h    H100 0.2 h     9 GB with --parallel fsdp
+#             guided              25 GB    A100 1.9 h    H100 0.6 h     8 GB with --parallel fsdp
 #             swiftbrush          26 GB    A100  11 h    H100 3.3 h     9 GB with --parallel fsdp
 #             lcm                 28 GB    A100  13 h    H100 4.0 h     7 GB with --parallel fsdp
 # Stop    kill -USR1 of any one worker saves at once and ends the run. kill -TERM of torchrun does too, but torchrun gives
