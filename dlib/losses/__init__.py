@@ -25,6 +25,7 @@ from dlib.losses.consistency_losses import (
     squared,
     with_omega,
 )
+from dlib.losses.guiding import guided_distillation
 from dlib.losses.halving import knowledge, progressive
 from dlib.losses.trajectory_consistency_losses import trajectory_consistency
 from dlib.losses.curricula import ect_pairs, ladder_pairs
@@ -64,6 +65,7 @@ __all__ = [
     "explicit",
     "fake_score",
     "frame_times",
+    "guided_distillation",
     "huber",
     "imm_triples",
     "implicit",

@@ -11,6 +11,7 @@ from dlib.recipes.consistency import (
 )
 from dlib.recipes.continuous_time import scm
 from dlib.recipes.finetuning import finetune
+from dlib.recipes.guiding import guided
 from dlib.recipes.halving import knowledge, progressive
 from dlib.recipes.phased_consistency import pcm_normalcfg
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
@@ -24,6 +25,7 @@ METHODS = {
     "lcm_with_omega": lcm_with_omega,
     "pcm": pcm,
     "pcm_adversarial": pcm_adversarial,
+    "guided": guided,
     "knowledge": knowledge,
     "progressive": progressive,
     "pcm_normalcfg": pcm_normalcfg,
@@ -50,6 +52,7 @@ __all__ = [
     "diff_instruct",
     "ect",
     "finetune",
+    "guided",
     "knowledge",
     "lcm",
     "lcm_with_omega",

@@ -13,7 +13,9 @@
 #             pcm_adversarial     14 GB    A100 4.8 h    H100 1.5 h
 #             ect                 21 GB    A100 5.2 h    H100 1.6 h     6 GB with --parallel fsdp
 #             sct                 21 GB    A100 5.2 h    H100 1.6 h     6 GB with --parallel fsdp
+#             progressive         22 GB    A100  13 h    H100 4.0 h     8 GB with --parallel fsdp
 #             finetune            24 GB    A100 0.5 h    H100 0.2 h     9 GB with --parallel fsdp
+#             guided              25 GB    A100 1.9 h    H100 0.6 h     8 GB with --parallel fsdp
 #             swiftbrush          26 GB    A100  11 h    H100 3.3 h     9 GB with --parallel fsdp
 #             scm                 27 GB    A100 2.9 h    H100 0.9 h
 #             lcm                 28 GB    A100  13 h    H100 4.0 h     7 GB with --parallel fsdp

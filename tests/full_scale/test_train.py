@@ -48,6 +48,7 @@ OTHERS = {  # in one process
     "tcd": ["tcd", "--tiny"],
     "lcm_shapes": ["lcm_shapes"],
     "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
+    "guided": ["guided", "--tiny"],
     "knowledge": ["--method", "knowledge", *SHAPES],
     **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
     **{
@@ -57,6 +58,11 @@ OTHERS = {  # in one process
 }
 IN_ONE = ["pcm_lora", "pcm", "tcd"]  # of the others, those that stock programs read
 STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), *IN_ONE]
+STOCK = [
+    *(name for name, words in SHAPE_OF.items() if "--family" not in words),
+    "pcm_lora",
+    "guided",
+]
 PROMPT = ["--prompts", "a red circle"]
 THREE = ["--micro", "2", "--steps", "3", "--save-every", "1", "--show-every", "3", *PROMPT]
 TWO = ["--micro", "4", "--save-every", "1", "--show-every", "2", *PROMPT]
