@@ -63,4 +63,4 @@ def scm(
     scalings = lcm_scalings(schedule)  # 1 and 0 at all levels that are sampled: as diffusers does
     shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=scalings))
     parts = {"student": STUDENT, "teacher": TEACHER, "target": TARGET}
-    return Recipe((Phase("student", loss),), parts, shown)
+    return Recipe((Phase("student", loss),), parts, shown, slopes=("target",))
