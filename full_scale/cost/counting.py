@@ -82,7 +82,9 @@ class LikeAGpu(TorchFunctionMode):
     def low(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
             return value
-        if not isinstance(value, nn.Parameter):
+        if not isinstance(value, nn.Parameter) or (
+            value.requires_grad and not torch.is_grad_enabled()
+        ):  # a copy without a graph is of no use to a later pass that has one
             return value.to(self.dtype)
         if id(value) not in self.copies:
             self.copies[id(value)] = value.to(self.dtype)

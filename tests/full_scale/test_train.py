@@ -56,6 +56,11 @@ OTHERS = {  # in one process
     **{
         name: ["--method", name, *SHAPES]
         for name in ("consistency_distillation", "ct", "pcm_normalcfg", "sds", "diff_instruct")
+    "ect": ["ect", *SHAPES],
+    "scm": ["scm", *SHAPES],
+    **{
+        name: ["--method", name, *SHAPES]
+        for name in ("consistency_distillation", "ct", "sds", "diff_instruct")
     },
 }
 IN_ONE = ["pcm_lora", "pcm", "tcd"]  # of the others, those that stock programs read
