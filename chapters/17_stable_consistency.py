@@ -320,8 +320,9 @@ figure(
 # %% [markdown]
 # At low noise only near neighbours count, and there are few. The number that really count is the **effective number of
 # references**, $n_{\text{eff}}=1/\sum w_i^2$. Between two typical points of $d$ coordinates with standard deviation ½ the squared
-# distance is $d/2$. The exponent compares it with $2\kappa^2$, so the weights collapse to one where κ falls below about $\sqrt d/4$.
-# For a small colour picture with $d=3072$ that is κ = 14.
+# distance is $d/2$. So a stranger's weight is smaller than your own by the factor $e^{-d/4\kappa^2}$. With 64 strangers the weights
+# collapse to one when that is below 1/64, which is about $e^{-4}$, so where κ falls below $\sqrt d/4$. For a small colour picture
+# with $d=3072$ that is κ = 14.
 
 # %%
 # NBVAL_CHECK_OUTPUT

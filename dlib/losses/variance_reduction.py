@@ -90,8 +90,8 @@ def reduced(x: Tensor, level: NoiseLevel, batch: Batch) -> Tensor:
 
 
 def marks(cond: Any, null: Any = None) -> Tensor:
-    """(B,) int64, a mark for each row's condition: equal for equal conditions, bit for bit, and
-    different for two others but for one chance in 2⁶³. `null`, shaped like one sample's
+    """(B,) int64, a mark for each row's condition: equal for equal conditions, bit for bit,
+    and different for two others but for one chance in 2⁶³. `null`, shaped like one sample's
     condition, has the mark 0.
 
     cond: a tensor or a mapping of tensors, batch first. Marks are compared where B × n
