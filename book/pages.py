@@ -79,6 +79,7 @@ class Pages:
                     {"Notation": "notation.md"},
                     {"Claims ledger": "ledger.md"},
                     {"Benchmarks": "benchmarks.md"},
+                    {"Errata of the sources": "errata.md"},
                     {"Bibliography": "bibliography.md"},
                 ]
             },

@@ -15,6 +15,8 @@
 #             sct                 21 GB    A100 5.2 h    H100 1.6 h     6 GB with --parallel fsdp
 #             progressive         22 GB    A100  13 h    H100 4.0 h     8 GB with --parallel fsdp
 #             ect                 21 GB    A100 6.3 h    H100 2.0 h     6 GB with --parallel fsdp
+#             ect                 21 GB    A100 6.3 h    H100 2.0 h     6 GB with --parallel fsdp
+#             sct                 21 GB    A100 6.3 h    H100 2.0 h     6 GB with --parallel fsdp
 #             finetune            24 GB    A100 0.5 h    H100 0.2 h     9 GB with --parallel fsdp
 #             guided              25 GB    A100 1.9 h    H100 0.6 h     8 GB with --parallel fsdp
 #             swiftbrush          26 GB    A100  11 h    H100 3.3 h     9 GB with --parallel fsdp

@@ -58,6 +58,9 @@ OTHERS = {  # in one process
         for name in ("consistency_distillation", "ct", "pcm_normalcfg", "sds", "diff_instruct")
     "ect": ["ect", *SHAPES],
     "scm": ["scm", *SHAPES],
+    "ect": ["ect", *SHAPES],
+    "scm": ["scm", *SHAPES],
+    "sct": ["sct", *SHAPES],
     **{
         name: ["--method", name, *SHAPES]
         for name in ("consistency_distillation", "ct", "sds", "diff_instruct")
