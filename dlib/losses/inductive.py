@@ -55,7 +55,6 @@ def mmd2(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
 def imm_triples(
     schedule: NoiseSchedule, *, halvings: int = 12, t_max: float = 0.994, t_min: float = 1e-3
 ) -> Triples:
-    """t uniform on [t_min, t_max), s uniform below it, and r as far below t as κ = σ/α falls
     """t uniform on [t_min, t_max), s uniform below it, and r where κ = σ/α is lower than at t
     by a 2^halvings-th part of its range, but not below s.
 

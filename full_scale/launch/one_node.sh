@@ -11,10 +11,7 @@
 #             lcm_lora             7 GB    A100 0.8 h    H100 0.3 h
 #             pcm_lora             9 GB    A100 1.4 h    H100 0.4 h
 #             pcm_adversarial     14 GB    A100 4.8 h    H100 1.5 h
-#             ect                 21 GB    A100 5.2 h    H100 1.6 h     6 GB with --parallel fsdp
-#             sct                 21 GB    A100 5.2 h    H100 1.6 h     6 GB with --parallel fsdp
 #             progressive         22 GB    A100  13 h    H100 4.0 h     8 GB with --parallel fsdp
-#             ect                 21 GB    A100 6.3 h    H100 2.0 h     6 GB with --parallel fsdp
 #             ect                 21 GB    A100 6.3 h    H100 2.0 h     6 GB with --parallel fsdp
 #             sct                 21 GB    A100 6.3 h    H100 2.0 h     6 GB with --parallel fsdp
 #             finetune            24 GB    A100 0.5 h    H100 0.2 h     9 GB with --parallel fsdp

@@ -56,23 +56,10 @@ OTHERS = {  # in one process
     **{
         name: ["--method", name, *SHAPES]
         for name in ("consistency_distillation", "ct", "pcm_normalcfg", "sds", "diff_instruct")
-    "ect": ["ect", *SHAPES],
-    "scm": ["scm", *SHAPES],
-    "ect": ["ect", *SHAPES],
-    "scm": ["scm", *SHAPES],
-    "sct": ["sct", *SHAPES],
-    **{
-        name: ["--method", name, *SHAPES]
-        for name in ("consistency_distillation", "ct", "sds", "diff_instruct")
     },
 }
-IN_ONE = ["pcm_lora", "pcm", "tcd"]  # of the others, those that stock programs read
+IN_ONE = ["pcm_lora", "pcm", "tcd", "guided"]  # of the others, those that stock programs read
 STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), *IN_ONE]
-STOCK = [
-    *(name for name, words in SHAPE_OF.items() if "--family" not in words),
-    "pcm_lora",
-    "guided",
-]
 PROMPT = ["--prompts", "a red circle"]
 THREE = ["--micro", "2", "--steps", "3", "--save-every", "1", "--show-every", "3", *PROMPT]
 TWO = ["--micro", "4", "--save-every", "1", "--show-every", "2", *PROMPT]
