@@ -527,9 +527,9 @@ gap = abs(spread(table.detach().double(), 1) - spread(e, 1))
 claim("C14.21", "one call: the trained table's spread less the minimiser's", gap, below=0.05)
 
 # %% [markdown]
-# The best that this loss can find has samples too narrow by two fifths in one call, and too wide by a sixth in eight. The teacher was exact, and no training
+# The best that this loss can find has samples too narrow by more than two fifths in one call, and too wide by a sixth in eight. The teacher was exact, and no training
 # helps. A consistency model has no such floor, because its $s$ is fixed. Two cures are known. Tell the network $s$, which no released
-# U-Net takes; or fix $s$ to a few edges, and that is chapter 15.
+# U-Net takes; or fix $s$ to a few edges, and that is [chapter 15](15_phased_consistency.ipynb).
 #
 # ## 14.8 What should look wrong here: no boundary
 #
@@ -610,7 +610,7 @@ claim("C14.26", "captions shown by LCM less the untrained's", after - before, ab
 # 1. *(pencil)* From $x_a=1$ of 14.1 with ω = 2, the student says $f=0.4$ at $a$ and 0.5 at $b$. What is the Huber loss, and what is its slope in the student's
 #     answer? What would the squared loss have?
 # 2. *(code)* Write the old grid of diffusers #5815: with `skipping = 50 // S`, take every `skipping`-th start from the noisiest, and of those the first $S$. At which index
-#     does it stop for $S=26$? What does $\kappa$ there say about the picture? Check against 479.
+#     does it stop for $S=26$? What does $\kappa$ there say about the picture? Check against 499.
 # 3. *(code)* Train with ω drawn from (0, 4) and without telling it. Which single ω is the student nearest to? Check its error to the ends of ω = 0, 2 and 4.
 # 4. *(open)* Tell TCD's network where to stop: give `learner` a table with a row and a column. Does the floor of 14.7 disappear? How would you tell a U-Net?
 #

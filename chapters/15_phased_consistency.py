@@ -382,8 +382,8 @@ claim(
 )
 
 # %% [markdown]
-# Without dropped captions the student's empty branch is what the new network happened to say, and guidance amplifies that. Guidance outside doubles a student's errors as well as its
-# cost, since $(1+\omega)$ and ω multiply the errors of two jumps. So put ω inside if you know it, and outside if your users must choose.
+# Without dropped captions the student's empty branch is what the new network happened to say, and guidance amplifies that. Guidance outside doubles the cost, and here it
+# nearly doubled the error, since $(1+\omega)$ and ω multiply the errors of two jumps. So put ω inside if you know it, and outside if your users must choose.
 #
 # ## 15.7 Do you need the adversarial term?
 #

@@ -40,6 +40,10 @@ def consistency_distillation(
 ) -> Recipe:
     """CD: one phase, squared error, no guidance (Song et al. 2023, alg. 2).
 
+    The defaults are the paper's, and not the best ones on the book's mixtures: there 18 points
+    of `arctan` with `dpm_solver_3` and sigma_data 1 leave about half the error of `karras` and
+    `heun`, since the student inherits its teacher's step.
+
     null is not used. points: grid points from t_max to the clean end, N in the paper. Its
     moving average has decay 0.95. Sample `boundary(student, edm_boundary(schedule, t_end,
     sigma_data))`, t_end being the grid's last time, with the solver `stochastic_iterative` and
@@ -90,6 +94,10 @@ def lcm(
     once: 50 and 1 are the paper's skip of 20 indices. Sample `boundary(student,
     lcm_scalings(schedule, t_end))` with the solver `lcm` on the grid `lcm`, `CLEAN` as last
     level.
+
+    The defaults are the released script's, for a student that starts as the teacher. A network
+    that starts from nothing needs the moving average, with a decay of 0.95; on the book's
+    mixtures its error is four times larger without (chapter 14).
     """
     return _latent(
         schedule, null, omega, grid(schedule, steps, spacing), skip, solver, huber_c, embed=None
