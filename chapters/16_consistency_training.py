@@ -385,13 +385,13 @@ claim(
 # NBVAL_CHECK_OUTPUT
 show(trig_velocity, tangent)
 level = schedule.at(torch.full((64,), t, dtype=torch.float64), like=data)
-model, dt = exact(normal(0.5, 3), schedule), torch.ones(64, 1).double()
-dx = model(x_t, level).velocity
+model, dt = exact(normal(0.5, 3), schedule), torch.full((64, 1), 0.5).double()
+dx = model(x_t, level).velocity / 2  # along the path, at half its speed
 _, forward = tangent(model, x_t, level, dx, dt, read=lambda said: said.x0)
 
 
 def shifted(h):
-    later = schedule.at(torch.full((64,), t + h, dtype=torch.float64), like=data)
+    later = schedule.at(torch.full((64,), t + h / 2, dtype=torch.float64), like=data)
     return model(x_t + h * dx, later).x0
 
 
