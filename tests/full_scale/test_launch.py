@@ -157,7 +157,8 @@ def test_a_rank_that_dies_is_started_again_and_then_ends_the_run(shapes_data, tm
     os.kill(max(first), signal.SIGKILL)
     wait(process, lambda: len(workers(process) - first) == 2)
     (out / "log.jsonl").rename(out / "before.jsonl")  # so that what comes is of the new workers
-    wait(process, lambda: lines() > 3)
+    saved = lambda: described(complete(out)[-1])["step"]
+    wait(process, lambda: lines() > 3 and saved() > losses(out)[0]["step"])
     os.kill(max(workers(process)), signal.SIGKILL)
     said, _ = process.communicate(timeout=400)
     assert process.returncode != 0 and "SIGKILL" in said
