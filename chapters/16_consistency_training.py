@@ -99,7 +99,7 @@ figure(
 # | symbol | what it is | where you met it |
 # |---|---|---|
 # | $y=x/\alpha$, $\kappa=\sigma/\alpha$ | the sample and its noise in units of the data | chapter 7 |
-# | $f(x_t,t)$, $h$ | the consistency function, the clean end of a path; the drift $h=y_t-f$ that is left on the way there | chapter 13; new |
+# | $f(x_t,t)$, $h$ | the consistency function, the clean end of a path; the drift $h=y_t-f$ that is left on the way there (the lecture's letter: no step size $h$ occurs here) | chapter 13; new |
 # | $r<t$, $R$ | the cleaner time of a step; its *reward*, the part of the drift that the step removes | new |
 # | $\bar x_0$, $\bar\varepsilon$ | whose clean data the step is made with, and the noise that then is in $x_t$ | new |
 # | $a_n$ | slope of the best student at the $n$-th level of a ladder, on Gaussian data | new |
@@ -280,11 +280,11 @@ claim(
 #
 # - **CT** starts with 2 points and ends with 201 [@song2023consistency]: $N(k)=\lceil\sqrt{k/K\,((s_1+1)^2-s_0^2)+s_0^2}-1\rceil+1$.
 # - **iCT** [@song2024improved] doubles from 11 to 1281, weights a step by $1/(\kappa_t-\kappa_r)$, and lets the target be the student itself.
-# - **ECT** [@geng2024ect] has no ladder. It starts from a *diffusion model*, whose first target is $x_0$, and lets $r$ approach $t$, stage $a$ by stage:
+# - **ECT** [@geng2024ect] has no ladder. It starts from a *diffusion model*, whose first target is $x_0$, and lets $r$ approach $t$, stage $j$ by stage:
 #
-# $$\kappa_r=\max\Big(0,\ \kappa_t\big(1-q^{-(a+1)}\big(1+\tfrac{k}{1+e^{b\kappa_t}}\big)\big)\Big),\qquad q=2,\ k=8,\ b=1. \label{eq:ct-ect}$$
+# $$\kappa_r=\max\Big(0,\ \kappa_t\big(1-2^{-(j+1)}\big(1+\tfrac{8}{1+e^{\kappa_t}}\big)\big)\Big). \label{eq:ct-ect}$$
 #
-# At $\kappa_t=2$ and $a=0$: $1+8/(1+e^2)=1.954$, so $\kappa_r=2\,(1-.977)=.046$. Each stage halves the step.
+# At $\kappa_t=2$ and $j=0$: $1+8/(1+e^2)=1.954$, so $\kappa_r=2\,(1-.977)=.046$. Each stage halves the step.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -310,7 +310,7 @@ claim("C16.11", "κ_r from κ = 2 at stage 0", ect_end(two, 0), between=(0.0455,
 claim("C16.12", "κ_r from κ = 2 at stage 3", ect_end(two, 3), between=(1.7555, 1.7565))
 
 # %% [markdown]
-# Both authors also leave the square. They take the norm of a sample's error, or $\sqrt{\lVert\cdot\rVert^2+c^2}-c$. Its minimiser is
+# Both authors also leave the square. They take the norm of a sample's error, or $\sqrt{\lVert\cdot\rVert^2+\delta^2}-\delta$. Its minimiser is
 # not the mean of the targets but their *median*. If eight targets in ten are 0 and the others 1, the square answers .2 and the norm 0.
 # Sharper answers, with a bias that nobody has removed: know that you bought it.
 
@@ -385,13 +385,13 @@ claim(
 # NBVAL_CHECK_OUTPUT
 show(trig_velocity, tangent)
 level = schedule.at(torch.full((64,), t, dtype=torch.float64), like=data)
-model, dt = exact(normal(0.5, 3), schedule), torch.ones(64, 1).double()
-dx = model(x_t, level).velocity
+model, dt = exact(normal(0.5, 3), schedule), torch.full((64, 1), 0.5).double()
+dx = model(x_t, level).velocity / 2  # along the path, at half its speed
 _, forward = tangent(model, x_t, level, dx, dt, read=lambda said: said.x0)
 
 
 def shifted(h):
-    later = schedule.at(torch.full((64,), t + h, dtype=torch.float64), like=data)
+    later = schedule.at(torch.full((64,), t + h / 2, dtype=torch.float64), like=data)
     return model(x_t + h * dx, later).x0
 
 
@@ -598,7 +598,7 @@ claim("C16.29", "two noises: the same", two_noises(False), below=0.3)
 # | NaN at the first updates | network asked at σ = 0, or the norm at a tie | a clean $r$ takes $\bar x_0$ itself; `norm_huber` |
 # | sCM diverges | raw $g$, high-frequency time features, dropout | normalise $g$, slow time features, dropout off |
 # | sCM wrong although $g$ is small | still in the warm-up | wait until ρ is 1 |
-# | sharp, but rare things are missing | the norm's median | $c$ larger, or the square |
+# | sharp, but rare things are missing | the norm's median | `huber_c`, the δ above, larger; or the square |
 #
 # **What the real runs used.** Read in their code or README: CT trains 800 000 updates of batch 2048 at rate $10^{-4}$ [@song2023consistency].
 # ECT on CIFAR-10 tunes for 200 000 updates of batch 128 with RAdam at $10^{-4}$, dropout .2 and an average of .9999. It reports FID 3.86 in one
