@@ -1,12 +1,14 @@
 """A network's answer together with its derivative along a direction, in one forward pass.
 
-Forward-mode automatic differentiation carries a number's derivative beside the number. One
-direction costs about one more forward pass, whatever the number of values, and keeps no graph.
+Forward-mode automatic differentiation carries a number's derivative beside the number: one
+direction, whatever the number of values, and no graph is kept. PyTorch makes three products of
+each, for it multiplies the weights' derivative too, which is zero; so it costs three passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -68,7 +70,7 @@ def tangent(
     with (
         torch.no_grad(),
         sdpa_kernel(SDPBackend.MATH),
-        torch.autocast(x.device.type, enabled=False),
+        _full_precision(x.device.type),
         forward_ad.dual_level(),
     ):
         moving = NoiseLevel(*(_dual(field, s * dt) for field, s in zip(level, slopes)))
@@ -80,6 +82,12 @@ def tangent(
         "without a forward derivative stands between them",
     )
     return value, derivative
+
+
+def _full_precision(device: str) -> AbstractContextManager:
+    """Autocast off, on devices that have it."""
+    known = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if known else nullcontext()
 
 
 def _dual(value: Tensor, slope: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ def by_norm(c: float = 0.1) -> Normalise:
 
 
 def by_rms(c: float = 0.1) -> Normalise:
-    """g/(‖g‖/√D + c) for D values a sample: each value's size is 1. In units of `by_norm` its c
-    is √D as large, so a c that suits one dimension suits all.
+    """g/(‖g‖/√D + c) for D values a sample: each value's size is 1. In units of `by_norm` its
+    c is √D as large, so a c that suits one dimension suits all.
 
     >>> by_rms(1.0)(torch.ones(1, 100)).mean()
     tensor(0.5000)

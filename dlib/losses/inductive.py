@@ -36,7 +36,7 @@ def laplace(width: float = 1.0) -> Kernel:
 
 
 def minus_squared(distance: Tensor, values: int) -> Tensor:
-    """k = −‖a − b‖²: it sees means alone, and with groups of one it is consistency training."""
+    """k = −‖a − b‖²: it sees means alone. With groups of one it is consistency training."""
     return -distance.square()
 
 
@@ -55,8 +55,8 @@ def mmd2(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
 def imm_triples(
     schedule: NoiseSchedule, *, halvings: int = 12, t_max: float = 0.994, t_min: float = 1e-3
 ) -> Triples:
-    """t uniform on [t_min, t_max), s uniform below it, and r as far below t as κ = σ/α falls by
-    a 2^halvings-th part of its range, but not below s.
+    """t uniform on [t_min, t_max), s uniform below it, and r where κ = σ/α is lower than at t
+    by a 2^halvings-th part of its range, but not below s.
 
     As the paper describes it (Zhou et al. 2025); its training code is not public. Draws: t,
     then s.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from dlib._util import require
 from dlib.boundaries import boundary, lcm_scalings
 from dlib.denoiser import guided
 from dlib.losses import by_norm, by_rms, continuous_consistency, lognormal_times, taught
@@ -44,6 +45,10 @@ def scm(
     >>> scm(edm(), None).play("teacher")
     ('teacher',)
     """
+    require(
+        normalise in NORMALISE,
+        f"scm: no normalise {normalise!r}; there are {', '.join(sorted(NORMALISE))}",
+    )
     times, size = lognormal_times(schedule, mean, std), NORMALISE[normalise](c)
 
     def loss(roles, batch, draw):
@@ -63,4 +68,4 @@ def scm(
     scalings = lcm_scalings(schedule)  # 1 and 0 at all levels that are sampled: as diffusers does
     shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=scalings))
     parts = {"student": STUDENT, "teacher": TEACHER, "target": TARGET}
-    return Recipe((Phase("student", loss),), parts, shown)
+    return Recipe((Phase("student", loss),), parts, shown, slopes=("target",))

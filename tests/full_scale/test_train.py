@@ -45,10 +45,12 @@ SHAPE_OF = {  # one recipe of each shape, on two processes
 OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
     "lcm_shapes": ["lcm_shapes"],
+    "ect": ["ect", *SHAPES],
+    "scm": ["scm", *SHAPES],
     "sct": ["sct", *SHAPES],
     **{
         name: ["--method", name, *SHAPES]
-        for name in ("consistency_distillation", "sds", "diff_instruct")
+        for name in ("consistency_distillation", "ct", "sds", "diff_instruct")
     },
 }
 STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), "pcm_lora"]
