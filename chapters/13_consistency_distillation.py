@@ -41,7 +41,6 @@ from dlib import sample, scaled_linear, solvers, train, walk
 from dlib.losses import multistep_consistency, squared, weights
 from dlib.grids import pcm_edges
 from dlib.losses.consistency_losses import ends
-from dlib.losses.consistency_steps import jump
 from dlib.losses.consistency_steps import compared, jump
 from dlib.nets import MLP
 from dlib.rollout import composed

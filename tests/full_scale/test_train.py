@@ -53,9 +53,6 @@ OTHERS = {  # in one process
     "guided": ["guided", "--tiny"],
     "knowledge": ["--method", "knowledge", *SHAPES],
     **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
-    "ect": ["ect", *SHAPES],
-    "scm": ["scm", *SHAPES],
-    "sct": ["sct", *SHAPES],
     **{
         name: ["--method", name, *SHAPES]
         for name in ("consistency_distillation", "ct", "pcm_normalcfg", "sds", "diff_instruct")
