@@ -154,7 +154,8 @@ figure(
         ylabel="loss",
         log="y",
     ),
-    "With DDIM's pairs the loss falls by more than two orders; with DDPM's it stays at the variance.",
+    "With DDIM's pairs the loss falls by more than two orders; with DDPM's it stays at the "
+    "variance of the data.",
     "Knowledge distillation, 5000 pairs each. Means over 20 updates.",
 )
 # %% [markdown]

@@ -227,7 +227,9 @@ start = mlp()
 torch.nn.init.normal_(start.leave.weight)  # a network that says something
 asked_of = lambda w: Told(start)(noise, many(0.5), with_omega(label, many(w)))
 apart = max((asked_of(w) - start(noise, many(0.5), label)).abs().max() for w in (0.0, 4.0))
-claim("C12.5", "a fresh student − its conditional teacher, ω = 0 and 4", apart.detach(), below=1e-12)
+claim(
+    "C12.5", "a fresh student − its conditional teacher, ω = 0 and 4", apart.detach(), below=1e-12
+)
 
 # %% [markdown]
 # ## 12.3 The dial against the truth
