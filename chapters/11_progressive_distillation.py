@@ -154,7 +154,8 @@ figure(
         ylabel="loss",
         log="y",
     ),
-    "With DDIM's pairs the loss falls by more than two orders; with DDPM's it stays at the variance.",
+    "With DDIM's pairs the loss falls by more than two orders; with DDPM's it stays at the "
+    "variance of the data.",
     "Knowledge distillation, 5000 pairs each. Means over 20 updates.",
 )
 # %% [markdown]
@@ -453,7 +454,7 @@ claim("C11.14", "one step: distance over one DDIM step's", near[1] / ddim_alone[
 # ## 11.6 Rung 2: digits and captioned shapes
 #
 # Real networks guide, and a guided step costs two calls. The first round can learn this away: its teacher is the guided
-# network, and its student makes one call (chapter 12 has the whole story). `recipes.progressive`
+# network, and its student makes one call ([chapter 12](12_guided_distillation.ipynb) has the whole story). `recipes.progressive`
 # is one round; `omega` guides its teacher, and `distil` trains a copy. Here are two rounds from eight guided steps, on
 # scikit-learn's digits.
 
