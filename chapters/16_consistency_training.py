@@ -577,7 +577,7 @@ def two_noises(shared):
         return Loss(squared(f(a.alpha * batch.x0 + a.sigma * eps, a).x0, target).mean(), {})
 
     train(new.net, loss, fresh, 200, lr=4e-3)
-    return f(noise, top).x0.std() / real
+    return f(noise, top).x0.detach().std() / real
 
 
 claim("C16.28", "one noise: spread of the samples over the data's", two_noises(True), above=0.6)
