@@ -40,7 +40,7 @@ def variance_reduced_target(
     x: Tensor, level: NoiseLevel, references: Tensor, shared: Tensor | None = None
 ) -> Reduced:
     """x̄₀ = Σ_i w_i x₀⁽ⁱ⁾ with w = softmax_i(−‖x_t − α x₀⁽ⁱ⁾‖²/2σ²), without any further 1/n
-    (Wang et al. 2024a, section 4.1).
+    (Wang et al. 2024a).
 
     x: (B, *shape), at a level of floats or of (B, 1, …) tensors. references: (n, *shape) clean
     samples. shared: (B, n) bool, which of them count for a row: those that share its
