@@ -5,7 +5,7 @@ The lecture calls this bootstrapping: h(x_t) ← R + h⁻(x_r), where f = x_t/α
 student and the reward R = (κ_t − κ_r) ε̄ is one DDIM step. All that a method decides is whose
 x₀ the step is made with (and so ε̄): the batch's own, in consistency training (Song et al.
 2023; Song & Dhariwal 2024; Geng et al. 2024), a teacher's, in consistency distillation, or the
-mean of many references, in stable consistency tuning (Wang et al. 2024b).
+mean of many references, in stable consistency tuning (Wang et al. 2024a).
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def ect_stage(step: int, every: int) -> int:
 
 def smooth_stage(step: int, every: int) -> float:
     """a = k/every, a real number: the step shrinks by q within `every` steps as with
-    `ect_stage`, but a little at each step (after Wang et al. 2024b, who ask for a gradual
+    `ect_stage`, but a little at each step (after Wang et al. 2024a, who ask for a gradual
     schedule; the formula is ours).
 
     >>> smooth_stage(50, every=100)

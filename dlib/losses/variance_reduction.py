@@ -2,7 +2,7 @@
 tuning.
 
 A noisy x_t may hide many clean samples. Consistency training takes for its target the one that
-x_t was made of; Wang et al. (2024b), as Xu et al. (2023) for the score, take the mean of a
+x_t was made of; Wang et al. (2024a), as Xu et al. (2023) for the score, take the mean of a
 batch of them, each weighted by how well it explains x_t. It is the posterior mean under the
 batch's own distribution, so it needs no teacher.
 """
@@ -40,7 +40,7 @@ def variance_reduced_target(
     x: Tensor, level: NoiseLevel, references: Tensor, shared: Tensor | None = None
 ) -> Reduced:
     """x̄₀ = Σ_i w_i x₀⁽ⁱ⁾ with w = softmax_i(−‖x_t − α x₀⁽ⁱ⁾‖²/2σ²), without any further 1/n
-    (Wang et al. 2024b, section 4.1).
+    (Wang et al. 2024a).
 
     x: (B, *shape), at a level of floats or of (B, 1, …) tensors. references: (n, *shape) clean
     samples. shared: (B, n) bool, which of them count for a row: those that share its

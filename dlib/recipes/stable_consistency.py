@@ -45,7 +45,7 @@ def sct(
     eta: float = 1.0,
 ) -> Recipe:
     """SCT: `ect` towards the self-normalised mean of the step's clean samples, with a schedule
-    that moves at every step (Wang et al. 2024b).
+    that moves at every step (Wang et al. 2024a).
 
     A row's references are the rows of the whole step that have its condition, itself among
     them; those whose caption was dropped, `null`, have all. Where every caption occurs once, a
