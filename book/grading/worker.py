@@ -33,12 +33,13 @@ class Refused(Exception):
 
 class Outcome(NamedTuple):
     """What came out of a sandbox: arrays and the number of network calls, or what went wrong,
-    in words.
+    in words. `status` is "ran", "failed" or "machine"; only the grader's process sets it.
     """
 
     arrays: list | None
     calls: float
     trouble: str
+    status: str = "ran"
 
 
 class Worker:
