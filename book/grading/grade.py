@@ -136,19 +136,9 @@ def _ways(unsafe: bool) -> list[str]:
 
 def answer(worker: Worker, exam: Exam, q: Question, source: str) -> Verdict:
     """Run one answer and judge what came back."""
-    for patience in (1, 5, None):
-        try:
-            outcome = worker.ask(q, exam.cases[q.id], exam.prelude, source)
-            break
-        # the machine's fault, not the student's: out of memory or of namespaces
-        except (Refused, OSError) as error:
-            if patience is None:
-                return Verdict(
-                    0.0,
-                    f"NOT GRADED: the sandbox could not be started ({error}). Grade this file "
-                    "again",
-                )
-            time.sleep(patience)
+    outcome = worker.outcome(q, exam.cases[q.id], exam.prelude, source)
+    if outcome.status == "machine":
+        return Verdict(0.0, f"NOT GRADED: {outcome.trouble}. Grade this file again")
     if outcome.arrays is None:
         return Verdict(0.0, outcome.trouble)
     try:
