@@ -44,7 +44,9 @@ def hide_the_library(line: int) -> None:
     is still the pipe that it was: an answer whose use cannot be noted gets no library.
     """
     held = {name: module for name, module in sys.modules.items() if _of_library(name)}
-    for name in held:
+    finder = _Finder()
+    for name, module in held.items():
+        module.__spec__ = finder.spec(name)  # the import system loads by a module's own
         del sys.modules[name]
     write, facts, pipe, modules = os.write, os.fstat, os.fstat(line)[1:3], sys.modules
     asked, searches = ("import", _ASKED), _SEARCHES
@@ -59,7 +61,7 @@ def hide_the_library(line: int) -> None:
             write(line, b"G")
 
     sys.addaudithook(hook)
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, finder)
 
 
 def _of_library(name: str) -> bool:
@@ -73,7 +75,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if not _of_library(name):
             return None
         sys.audit(_ASKED)
-        return importlib.machinery.ModuleSpec(name, self) if name in sys.modules else None
+        return self.spec(name) if name in sys.modules else None
+
+    def spec(self, name):
+        return importlib.machinery.ModuleSpec(name, self)
 
     def create_module(self, spec):
         return sys.modules[spec.name]
