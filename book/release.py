@@ -78,6 +78,11 @@ def check_cells(assignment: Chapter) -> dict[str, Cell]:
     }
 
 
+def first_code(assignment: Chapter) -> Cell:
+    """The first code cell, which an answer may use."""
+    return next(cell for cell in assignment.cells if cell.kind == "code")
+
+
 def answer_cells(assignment: Chapter) -> dict[str, Cell]:
     """{question: its answer cell} of an assignment's source. BookError if a question has two."""
     found: dict[str, Cell] = {}

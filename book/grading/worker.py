@@ -26,9 +26,6 @@ _QUIET = {
 }
 
 
-_PATIENCE = (1, 5)  # seconds before another try, where the machine could not
-
-
 class Refused(Exception):
     """The sandbox cannot be built on this machine. `str(error)` is the kernel's reason."""
 
@@ -102,22 +99,10 @@ class Worker:
     def __exit__(self, *_):
         self.close()
 
-    def outcome(self, q: Question, case: Case, prelude: str, source: str) -> Outcome:
-        """Run one answer on a case's inputs in a sandbox of its own; where the machine cannot
-        build one, try again, then say so in the outcome's status.
-        """
-        for patience in _PATIENCE:
-            try:
-                return self.ask(q, case, prelude, source)
-            except (Refused, OSError):
-                time.sleep(patience)
-        try:
-            return self.ask(q, case, prelude, source)
-        except (Refused, OSError) as error:
-            return Outcome(None, 0, f"the sandbox could not be started ({error})", "machine")
-
     def ask(self, q: Question, case: Case, prelude: str, source: str) -> Outcome:
-        """The same, once. Refused if the sandbox cannot be built."""
+        """Run one answer on a case's inputs in a sandbox of its own. Refused if the sandbox
+        cannot be built.
+        """
         if self.closed:
             raise RuntimeError("this worker is closed")
         if self.process.poll() is not None:
@@ -142,7 +127,10 @@ class Worker:
 
     def _status(self, seconds: float) -> int:
         ready, _, _ = select.select([self.control], [], [], seconds)
-        message = self.control.recv(STATUS.size) if ready else b""
+        try:
+            message = self.control.recv(STATUS.size) if ready else b""
+        except OSError:
+            message = b""
         # the server is gone or stuck: the next question starts another
         if len(message) < STATUS.size:
             self.process.kill()
