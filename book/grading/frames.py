@@ -1,5 +1,5 @@
-"""What crosses between the grader and a child: frames of a kind and bytes; arrays are float64,
-never pickled.
+"""What crosses between the grader and a child: frames of a kind and bytes; arrays are float64, or
+float32 where they were, never pickled.
 """
 
 import json
@@ -61,12 +61,16 @@ class Channel:
 
 
 def pack(arrays: list[np.ndarray], note: dict | None = None) -> bytes:
-    """A JSON note and float64 arrays of at most eight axes as bytes."""
+    """A JSON note and arrays of at most eight axes as bytes: float32 stays what it is, all else
+    is float64.
+    """
     text = json.dumps(note or {}).encode()
     parts = [struct.pack("<IB", len(text), len(arrays)), text]
     for value in arrays:
-        value = np.asarray(value, dtype="<f8")
-        parts += [struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape), value.tobytes()]
+        value = np.asarray(value)
+        size = 4 if value.dtype == np.float32 else 8
+        head = struct.pack(f"<BB{value.ndim}I", size, value.ndim, *value.shape)
+        parts += [head, value.astype(f"<f{size}").tobytes()]
     return b"".join(parts)
 
 
@@ -78,13 +82,13 @@ def unpack(body: bytes) -> tuple[dict, list[np.ndarray]]:
         length, count = struct.unpack_from("<IB", body)
         note, at, arrays = json.loads(body[5 : 5 + length]), 5 + length, []
         for _ in range(count):
-            axes = body[at]
-            shape = struct.unpack_from(f"<{axes}I", body, at + 1)
-            size, at = 8 * math.prod(shape), at + 1 + 4 * axes
-            if axes > 8 or size > len(body) - at:
+            size, axes = body[at], body[at + 1]
+            shape = struct.unpack_from(f"<{axes}I", body, at + 2)
+            many, at = math.prod(shape), at + 2 + 4 * axes
+            if size not in (4, 8) or axes > 8 or size * many > len(body) - at:
                 raise ValueError("an array is larger than its message")
-            arrays.append(np.frombuffer(body, "<f8", size // 8, at).reshape(shape).copy())
-            at += size
+            arrays.append(np.frombuffer(body, f"<f{size}", many, at).reshape(shape).copy())
+            at += size * many
     except (struct.error, IndexError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"not a list of arrays: {error}") from None
     if at != len(body) or not isinstance(note, dict):

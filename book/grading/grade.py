@@ -78,7 +78,8 @@ def grade(
         first = _worker(exam, assignment, unsafe, stack)
         others = range(1, min(jobs or cores(), len(handed_in)))
         workers = [first, *(stack.enter_context(Worker(first.number, first.way)) for _ in others)]
-        say(f"{len(handed_in)} students, {_WAYS[first.way]}, seed {exam.seed}")
+        lacks = f" ({first.lacks})" if first.lacks else ""
+        say(f"{len(handed_in)} students, {_WAYS[first.way]}{lacks}, seed {exam.seed}")
         say(_going_on(so_far, handed_in)) if so_far.kept else None
         stack.enter_context(so_far)
         grades = _grade_all(handed_in, exam, workers, so_far, endings)
@@ -221,16 +222,18 @@ def answer(worker: Worker, exam: Exam, q: Question, source: str) -> Mark:
         if patience is None:
             return Mark("machine", 0.0, f"not graded: {outcome.trouble}. Grade this again")
         time.sleep(patience)
+    note = " and ".join(outcome.notes)
     if outcome.arrays is None:
-        return Mark("failed", 0.0, outcome.trouble)
+        return Mark("failed", 0.0, outcome.trouble, note)
     try:
         with np.errstate(all="ignore"):
             verdict = q.judge(exam.cases[q.id], outcome.arrays, outcome.calls)
     # a judge met arrays it did not foresee: no points, and the instructor sees why
     except Exception as error:
-        return Mark("failed", 0.0, f"could not be judged ({type(error).__name__}: {error})")
+        why = f"could not be judged ({type(error).__name__}: {error})"
+        return Mark("failed", 0.0, why, note)
     status = "right" if verdict.share == 1 else "partly" if verdict.share else "wrong"
-    return Mark(status, *verdict)
+    return Mark(status, *verdict, note)
 
 
 def _grade_all(
@@ -278,6 +281,8 @@ def _one(submission: Submission, exam: Exam, free: queue.SimpleQueue, so_far: Pa
             else:
                 known = so_far.mark(submission.student, q.id, source)
                 result.verdicts[q.id] = known or answer(worker, exam, q, source)
+            if note := result.verdicts[q.id].note:
+                submission.notes.append(f"{q.id}: {note}")
     finally:
         free.put(worker)
     return result

@@ -19,12 +19,13 @@ STATUSES = ("right", "partly", "wrong", "failed", "blank", "missing", "unreadabl
 
 class Mark(NamedTuple):
     """What one question got. `status`, one of STATUSES, is the grader's alone; `feedback` may
-    quote an answer.
+    quote an answer; `note` is what the answer was seen to do beside its formula.
     """
 
     status: str
     share: float
     feedback: str
+    note: str = ""
 
 
 @dataclass

@@ -274,7 +274,7 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
 def test_without_a_sandbox_it_refuses_unless_told(tmp_path, monkeypatch):
     save(tmp_path / "in" / "ann.ipynb", COURSE.only("Q08.2", answers=COURSE.right()))
     # no root can be built there
-    monkeypatch.setattr(workers.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "not there"))
+    monkeypatch.setattr(workers.sandbox, "STAGE", str(tmp_path / "not there"))
     with pytest.raises(BookError, match="offers no sandbox.*--unsafe"):
         grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lambda line: None)
     assert not (tmp_path / "grades.csv").exists()
@@ -302,7 +302,7 @@ def test_mistakes_of_the_instructor_are_named_before_the_work(
     tmp_path, capsys, folder, out, says
 ):
     save(tmp_path / "ann.ipynb", COURSE.notebook({}))
-    where = ROOT / "dlib" if folder is None else tmp_path / folder
+    where = Path(sys.prefix, "bin") if folder is None else tmp_path / folder
     assert main(["grade", str(where), "--assignment", "08", "--out", str(tmp_path / out)]) == 1
     assert says in capsys.readouterr().err
 
