@@ -187,6 +187,12 @@ def test_hostile_answers_get_no_points_and_cost_the_others_nothing(table, name):
 
 
 @needs_sandbox
+def test_what_an_answer_did_is_noted(table):
+    assert "Q08.5: uses the book's library, dlib" in table["spells_the_library"]["notes"]
+    assert "Q08.5: searches its process's memory" in table["memory_search"]["notes"]
+
+
+@needs_sandbox
 @pytest.mark.parametrize(
     ("name", "id", "status", "says"),
     [
@@ -308,7 +314,7 @@ def test_mistakes_of_the_instructor_are_named_before_the_work(
 
 
 @needs_sandbox
-def test_an_interrupted_grader_leaves_no_process(tmp_path):
+def test_an_interrupted_grader_leaves_no_process_and_no_file(tmp_path):
     endings = (signal.SIGKILL, signal.SIGINT)
     graders = {
         ending: _start_with_an_answer_that_stays(tmp_path / ending.name, f"{MARK}-{ending.name}")
@@ -323,6 +329,7 @@ def test_an_interrupted_grader_leaves_no_process(tmp_path):
         process.send_signal(ending)
         process.wait(20)
         _wait(lambda: not running(f"{MARK}-{ending.name}\0"))
+        assert os.listdir(tmp_path / ending.name / ".temporary") == []
     assert process.returncode and not (tmp_path / "SIGINT" / "g.csv").exists()
 
 
@@ -350,9 +357,11 @@ def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Pope
         str(folder / "g.csv"),
     ]
     heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    (folder / ".temporary").mkdir()
     return subprocess.Popen(
         command,
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder / ".temporary")},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
