@@ -20,16 +20,20 @@ _OURS = ("__main__", "book", "dlib")
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Within it torch has its own defaults (dtype, device, gradients, seed), the current folder
-    is empty, and modules are those that are installed; afterwards everything is as it was.
+    """Within it torch has its own defaults (dtype, device, gradients), random numbers are new,
+    the current folder is empty, and modules are those that are installed; afterwards everything
+    is as it was.
     """
+    import numpy as np
     import torch
 
     device, dtype = torch.get_default_device(), torch.get_default_dtype()
     with ExitStack() as stack:
         stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())
         stack.enter_context(torch.random.fork_rng(devices=[]))
-        torch.manual_seed(torch.Generator().initial_seed())
+        for seed in (random.seed, np.random.seed, torch.seed):
+            seed()
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.callback(torch.set_default_dtype, dtype)

@@ -72,7 +72,7 @@ def _program(column: int, arch: int) -> list[_Line]:
     """Refused calls say "not permitted". clone3, whose flags a filter cannot see, says that it
     does not exist: the C library then takes clone.
     """
-    numbers = [int(call[column]) for call in re.findall(r"\w+ (\d+) (\d+)", _REFUSED)]
+    numbers = [int(numbers[column]) for numbers in _calls()]
     no_such, refuse = _errno(errno.ENOSYS), _errno(errno.EPERM)
     return [
         _Line(_LOAD, 0, 0, _ARCH),
@@ -90,6 +90,10 @@ def _program(column: int, arch: int) -> list[_Line]:
         refuse,
         _Line(_RETURN, 0, 0, _ALLOW),
     ]
+
+
+def _calls() -> list[tuple[str, str]]:
+    return re.findall(r"\w+ (\d+) (\d+)", _REFUSED)
 
 
 def _errno(number: int) -> _Line:

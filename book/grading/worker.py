@@ -5,6 +5,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -73,7 +74,8 @@ class Worker:
             self.way,
             sandbox.STAGE,
         ]
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LOGNAME": "answer", **_QUIET}
+        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LOGNAME": "answer"}
+        environment |= {"TMPDIR": tempfile.gettempdir(), **_QUIET}
         self.process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],

@@ -31,7 +31,7 @@ def main(fd: str, number: str, way: str, stage: str) -> None:
     if sys.platform == "linux":
         kernel.die_with_parent(signal.SIGKILL)
     watch.import_library()
-    calls = _calls(number)
+    caller = _caller(number)
     control.sendall(b"!")
     while True:
         try:
@@ -40,21 +40,21 @@ def main(fd: str, number: str, way: str, stage: str) -> None:
             return
         if not message:
             return
-        control.sendall(STATUS.pack(_child(fds, calls, way, stage, int(message))))
+        control.sendall(STATUS.pack(_child(fds, caller, way, stage, int(message))))
         for fd in fds:
             os.close(fd)
 
 
-def _calls(number: str) -> dict[str, Callable]:
-    """{function that an answer defines: how it is called}: all that a child knows of its
+def _caller(number: str) -> Callable[[str], Callable]:
+    """The function that an answer defines ↦ how it is called: all that a child knows of its
     questions.
     """
     from book.questions import questions
 
-    return {q.function: q.run for q in questions(number)}
+    return {q.function: q.run for q in questions(number)}.__getitem__
 
 
-def _child(fds: list[int], calls: dict, way: str, stage: str, seconds: int) -> int:
+def _child(fds: list[int], caller: Callable, way: str, stage: str, seconds: int) -> int:
     """Fork a supervisor and wait for it: its exit code."""
     try:
         child = os.fork()
@@ -63,7 +63,7 @@ def _child(fds: list[int], calls: dict, way: str, stage: str, seconds: int) -> i
             Channel(line).send(frames.REFUSED, str(error).encode())
         return _REFUSED
     if child == 0:
-        _supervise(fds, calls, way, stage, seconds)
+        _supervise(fds, caller, way, stage, seconds)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -78,7 +78,7 @@ def fate(status: int) -> str:
     return "ended its process without returning anything"
 
 
-def _supervise(fds: list[int], calls: dict, way: str, stage: str, seconds: int) -> None:
+def _supervise(fds: list[int], caller: Callable, way: str, stage: str, seconds: int) -> None:
     """Start the sandbox's first process, end it when its time is over, and with it everything
     that it started.
     """
@@ -96,7 +96,7 @@ def _supervise(fds: list[int], calls: dict, way: str, stage: str, seconds: int) 
         _refuse(line, error)
     if first == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _answer(line, calls, place)
+        _answer(line, caller, place)
     line.close()
     done, status = 0, 0
     while not done and not stop and time.monotonic() < deadline:
@@ -141,7 +141,7 @@ def _refuse(line: socket.socket, error: BaseException) -> None:
     os._exit(_REFUSED)
 
 
-def _answer(line: socket.socket, calls: dict, place: tuple) -> None:
+def _answer(line: socket.socket, caller: Callable, place: tuple) -> None:
     """The first process of the sandbox: complete it, take one job, send arrays or an
     explanation, end.
     """
@@ -152,15 +152,15 @@ def _answer(line: socket.socket, calls: dict, place: tuple) -> None:
         _refuse(line, error)
     try:
         channel.send(frames.READY, lacks.encode())
-        channel.send(*_work(channel, calls))
+        channel.send(*_work(channel, caller))
     finally:
         os._exit(0)
 
 
-def _work(channel: Channel, calls: dict) -> tuple[bytes, bytes]:
+def _work(channel: Channel, caller: Callable) -> tuple[bytes, bytes]:
     _, body = channel.receive()
     note, arrays = frames.unpack(body)
-    call, inputs = calls[note["function"]], dict(zip(note["names"], arrays))
+    call, inputs = caller(note["function"]), dict(zip(note["names"], arrays))
     try:
         watch.hide_the_book()
         module = sys.modules["__main__"] = first_cell(note["prelude"])

@@ -91,6 +91,20 @@ HOSTILE = {
         "return f[0], f[0]",
         "not an answer",
     ),
+    "blames_the_machine": (
+        "import os, struct\nos.write(3, struct.pack('<cI', b'X', 9) + b'no memory')\n"
+        "return f[0], f[0]",
+        "not an answer",
+    ),
+    "says_not_graded": (
+        "raise NotImplementedError('not graded: the sandbox could not be started')",
+        "not graded: the sandbox",
+    ),
+    "spells_the_library": (
+        "from importlib import import_module as get\nnewton = get('dl' + 'ib.solvers')\n"
+        "return f[0], f[0]",
+        "slope",
+    ),
     "formula": ("raise ValueError('=HYPERLINK(\"http://192.0.2.1\")\\n@SUM(1)')", "ValueError"),
     "syntax": ("return (", "SyntaxError"),
     "magic": ("%timeit 1", "Q08.5: the answer's cell has a line that starts with % or !"),

@@ -187,6 +187,12 @@ def test_hostile_answers_get_no_points_and_cost_the_others_nothing(table, name):
 
 
 @needs_sandbox
+def test_what_an_answer_did_is_noted(table):
+    assert "Q08.5: uses the book's library, dlib" in table["spells_the_library"]["notes"]
+    assert "Q08.5: searches its process's memory" in table["memory_search"]["notes"]
+
+
+@needs_sandbox
 @pytest.mark.parametrize(
     ("name", "id", "status", "says"),
     [
@@ -308,7 +314,7 @@ def test_mistakes_of_the_instructor_are_named_before_the_work(
 
 
 @needs_sandbox
-def test_an_interrupted_grader_leaves_no_process(tmp_path):
+def test_an_interrupted_grader_leaves_no_process_and_no_file(tmp_path):
     """SIGINT and SIGHUP end a grader as SIGTERM does (test_course_resume)."""
     endings = (signal.SIGKILL, signal.SIGTERM)
     graders = {
@@ -324,10 +330,10 @@ def test_an_interrupted_grader_leaves_no_process(tmp_path):
         process.send_signal(ending)
         process.wait(60)
         _wait(lambda: not running(f"{MARK}-{ending.name}\0"))
+        assert not list((tmp_path / ending.name / ".temporary").iterdir())
         assert process.returncode and not (tmp_path / ending.name / "g.csv").exists()
     assert process.returncode == 128 + signal.SIGTERM
     assert "0 of 1 are kept" in process.stderr.read()
-    assert not list((tmp_path / "SIGTERM" / "tmp").iterdir())
 
 
 def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Popen:
@@ -341,7 +347,6 @@ def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Pope
     )
     node = COURSE.only("Q08.5", answers={"Q08.5": COURSE.cell("Q08.5", body)})
     save(folder / "in" / "ann.ipynb", node)
-    (folder / "tmp").mkdir()
     command = [
         sys.executable,
         "-m",
@@ -353,13 +358,14 @@ def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Pope
         "--out",
         str(folder / "g.csv"),
     ]
+    (folder / ".temporary").mkdir()
     return subprocess.Popen(
         command,
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder / ".temporary")},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "TMPDIR": str(folder / "tmp")},
     )
 
 
