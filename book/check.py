@@ -10,6 +10,8 @@ import sys
 import textwrap
 import traceback
 
+from book.closing import notebook, remember, shown
+
 _COLUMNS = 100
 _checking: list[str] = []  # the question that is being checked
 
@@ -29,9 +31,10 @@ class Unsolved(NotImplementedError):
     _render_traceback_ = Wrong._render_traceback_
 
 
+@shown
 def check(id, answer):
     """Call `answer` on fresh inputs and judge what it returns: prints `Q08.2 PASS`, or raises
-    `Wrong` with a diagnosis.
+    `Wrong` with a diagnosis (which a notebook shows, and goes on).
 
     As in the grader, the answer's cell is executed by itself, after the notebook's first code
     cell, with the defaults of a fresh process: what passes here does not lean on other cells,
@@ -44,6 +47,7 @@ def check(id, answer):
     if _checking:  # the answer's cell calls it, too
         return
     q = question(id)
+    remember(id, answer, 0.0)
     _checking.append(id)
     try:
         with fresh():
@@ -64,6 +68,7 @@ def check(id, answer):
         raise
     finally:
         _checking.clear()
+    remember(id, answer, verdict.share)
     if verdict.share < 1:
         part = (
             f" (so far {verdict.share * q.points:.3g} of {q.points} points)"
@@ -80,7 +85,7 @@ def _alone(q, answer):
     """
     from book.questions.answers import MAGIC, Unanswered, cell_of, first_cell, marked
 
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = notebook()
     if shell is None:
         return answer
     source = "".join(linecache.getlines(_file(answer)))

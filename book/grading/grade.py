@@ -8,8 +8,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ def grade(
     so_far = Partial(partial.beside(out), partial.identity(assignment), seed)
     exam = draw(assignment.stem[:2], so_far.seed)
     with ExitStack() as stack:
-        stack.enter_context(_ended_by_signals())
+        endings = stack.enter_context(_Endings())
         first = _worker(exam, assignment, unsafe, stack)
         others = range(1, min(jobs or cores(), len(handed_in)))
         workers = [first, *(stack.enter_context(Worker(first.number, first.way)) for _ in others)]
@@ -82,7 +82,7 @@ def grade(
         say(f"{len(handed_in)} students, {_WAYS[first.way]}{lacks}, seed {exam.seed}")
         say(_going_on(so_far, handed_in)) if so_far.kept else None
         stack.enter_context(so_far)
-        grades = _grade_all(handed_in, exam, workers, so_far)
+        grades = _grade_all(handed_in, exam, workers, so_far, endings)
         written = report.write(out, grades, exam.asked, exam.seed, assignment.stem[:2])
         if not any(grade.status == "machine" for grade in grades):
             so_far.remove()
@@ -124,30 +124,35 @@ class _Ended(SystemExit):
     """A signal that ends this process; what was begun is tidied up on the way out."""
 
 
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Within it a signal to end is an exception, so that sandboxes and their folders go too; a
-    second one does not disturb the tidying.
+class _Endings:
+    """As a context manager: a signal to end becomes an exception, so that sandboxes and their
+    folders go too, and a second one does not disturb the tidying. While something listens to
+    `arrivals`, the signal is put there instead: an exception at any point might hold a lock.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def end(number: int, frame) -> None:
-        for name in before:
-            signal.signal(name, signal.SIG_IGN)
-        raise _Ended(128 + number)
+    def __init__(self):
+        self.arrivals: queue.SimpleQueue | None = None
+        # what nohup and the like have told this process to ignore stays ignored
+        handlers = {number: signal.getsignal(number) for number in _ENDINGS}
+        self.before = {n: told for n, told in handlers.items() if told is not signal.SIG_IGN}
 
-    before = {name: signal.getsignal(name) for name in _ENDINGS}
-    # what nohup and the like have told this process to ignore stays ignored
-    before = {name: told for name, told in before.items() if told is not signal.SIG_IGN}
-    for name in before:
-        signal.signal(name, end)
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
+    def _end(self, number: int, frame) -> None:
+        for other in self.before:
+            signal.signal(other, signal.SIG_IGN)
+        if self.arrivals is None:
+            raise _Ended(128 + number)
+        self.arrivals.put(_Ended(128 + number))
+
+    def __enter__(self):
+        if threading.current_thread() is not threading.main_thread():
+            self.before = {}  # only the main thread may listen to signals
+        for number in self.before:
+            signal.signal(number, self._end)
+        return self
+
+    def __exit__(self, *_):
+        for number, told in self.before.items():
+            signal.signal(number, told)
 
 
 _WAYS = {
@@ -232,7 +237,11 @@ def answer(worker: Worker, exam: Exam, q: Question, source: str) -> Mark:
 
 
 def _grade_all(
-    handed_in: list[Submission], exam: Exam, workers: list[Worker], so_far: Partial
+    handed_in: list[Submission],
+    exam: Exam,
+    workers: list[Worker],
+    so_far: Partial,
+    endings: _Endings,
 ) -> list[Grade]:
     from tqdm import tqdm
 
@@ -240,11 +249,17 @@ def _grade_all(
     for worker in workers:
         free.put(worker)
     done: dict[str, Grade] = {}
+    arrivals = endings.arrivals = queue.SimpleQueue()
     pool = ThreadPoolExecutor(len(workers))
     try:
-        tasks = [pool.submit(_one, submission, exam, free, so_far) for submission in handed_in]
-        for task in tqdm(as_completed(tasks), total=len(tasks), unit="student", disable=None):
-            result = task.result()
+        for submission in handed_in:
+            task = pool.submit(_one, submission, exam, free, so_far)
+            task.add_done_callback(arrivals.put)
+        for _ in tqdm(handed_in, unit="student", disable=None):
+            arrived = arrivals.get()
+            if isinstance(arrived, _Ended):
+                raise arrived
+            result = arrived.result()
             so_far.add(result)
             done[result.submission.student] = result
     except _Ended:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -14,13 +15,14 @@ from course import BOOK, ROOT, every_course
 from course08 import COURSE
 from nbclient import NotebookClient
 
-from book import check
+from book import check, closing, tally
 from book.chapter import read_chapter
 from book.check import Unsolved, Wrong
 from book.errors import BookError
-from book.questions import question
+from book.questions import question, questions
 from book.release import _complete, blank, release, student_notebook
-from book.run import _THREADS
+from book.run import _THREADS, _refuse_errors
+from book.stale import read_notebook
 
 RELEASED = nbformat.reads(student_notebook(BOOK, COURSE.assignment), 4)
 
@@ -42,7 +44,7 @@ def test_a_release_has_no_answer_and_keeps_what_nbval_compares():
                 {"name": "stdout", "output_type": "stream", "text": f"{id} PASS\n"}
             ]
         elif entry.cell_type == "code":
-            assert entry.execution_count is None
+            assert entry.execution_count is None and not entry.outputs
     assert [c.id for c in RELEASED.cells] == [
         f"as08-{k:03d}" for k in range(1, len(RELEASED.cells) + 1)
     ]
@@ -74,6 +76,7 @@ def test_a_release_is_the_same_twice_and_never_overwrites_work(tmp_path):
         ('# NBVAL_CHECK_OUTPUT\ncheck("Q08.1"', 'check("Q08.1"', 'check("Q08.1", …)'),
         ("# ANSWER Q08.2", "# ANSWER Q08.1", "Q08.1 is answered twice"),
         ("# ANSWER Q08.2", "# answer", "no cell starts with '# ANSWER Q08.2'"),
+        ('tally("08")', 'tally("07")', 'wanted a last cell that ends with tally("08")'),
     ],
 )
 def test_an_incomplete_assignment_is_not_released(tmp_path, old, new, says):
@@ -118,6 +121,8 @@ def test_check_prints_pass_and_raises_a_diagnosis(capsys):
         check("Q08.5", lambda lam, f: (f[0], f[0]))
     with pytest.raises(ZeroDivisionError):
         check("Q08.5", lambda lam, f: 1 / 0)
+    with pytest.raises(BookError, match="no Q08.7"):
+        check("Q08.7", None)
     assert Wrong("short")._render_traceback_() == ["short"] and Unsolved(
         "short"
     )._render_traceback_() == ["short"]
@@ -153,12 +158,17 @@ def executed():
 
 
 def outputs(node: dict) -> dict:
-    """{question: what its check cell shows} after the notebook was run to its end."""
+    """{question: what its check cell shows, number: what the last cell shows} after "Run All",
+    which would stop at a cell that raises an error.
+    """
     node = nbformat.from_dict(node)
-    NotebookClient(node, allow_errors=True, kernel_name="python3", timeout=120).execute(
+    NotebookClient(node, kernel_name="python3", timeout=120).execute(
         env={**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)}
     )
-    return {c.source.split('"')[1]: c.outputs for c in node.cells if "check(" in c.source}
+    verbs = ("check(", "tally(")
+    return {
+        c.source.split('"')[1]: c.outputs for c in node.cells if any(v in c.source for v in verbs)
+    }
 
 
 @pytest.mark.parametrize(
@@ -177,6 +187,68 @@ def test_what_a_student_sees(executed, id, says):
     assert executed["Q08.1"][0].text == "Q08.1 PASS\n"
     (output,) = executed[id]
     assert says in words(output) and len(words(output)) < 330
+
+
+def test_the_last_cell_counts_what_passes(executed, troubled):
+    for shown, number in ((executed, "08"), (troubled, "01")):
+        points = questions(number)[0].points
+        assert shown[number][0].text == (
+            f"1 of 5 questions pass ({points} of 20 points)\n"
+            f"not yet: {', '.join(f'Q{number}.{k}' for k in range(2, 6))}\n"
+        )
+
+
+@pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
+def test_the_solution_ends_by_counting_all_of_them(course):
+    count = len(course.module.QUESTIONS)
+    last = read_notebook(BOOK, course.assignment).cells[-1]
+    assert [output.text for output in last.outputs] == [
+        f"{count} of {count} questions pass (20 of 20 points)\n"
+    ]
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A kernel in which nothing has been checked: its names, of the answers' functions."""
+    monkeypatch.setattr(closing, "_latest", {})
+    shell = SimpleNamespace(user_ns={q.function: object() for q in questions("08")})
+    monkeypatch.setattr(closing, "notebook", lambda: shell)
+    return shell.user_ns
+
+
+def test_a_tally_counts_latest_checks_of_what_the_kernel_has_now(kernel, capsys):
+    def told():
+        tally("08")
+        return capsys.readouterr().out.splitlines()
+
+    ids = {q.id: q for q in questions("08")}
+    checked = lambda id, share: closing.remember(id, kernel[ids[id].function], share)
+    everything = f"not checked since the kernel started: {', '.join(ids)}"
+    assert told() == ["0 of 5 questions pass (0 of 20 points)", everything]
+    for id in ids:
+        checked(id, 1.0)
+    assert told() == ["5 of 5 questions pass (20 of 20 points)"]
+    checked("Q08.1", 0.5)
+    checked("Q08.3", 0.0)
+    kernel[ids["Q08.4"].function] = object()
+    assert told() == [
+        "2 of 5 questions pass (7.5 of 20 points)",
+        "not yet: Q08.1, Q08.3",
+        "its cell was run again after its check: Q08.4",
+    ]
+    checked("Q08.1", 1.0)
+    assert told()[0] == "3 of 5 questions pass (9 of 20 points)"
+    with pytest.raises(BookError, match="no assignment '31'"):
+        tally("31")
+
+
+def test_an_error_that_a_check_shows_keeps_a_notebook_from_being_committed():
+    cells = [SimpleNamespace(outputs=[]) for _ in COURSE.assignment.cells]
+    _refuse_errors(COURSE.assignment, SimpleNamespace(cells=list(map(vars, cells))))
+    shown = SimpleNamespace(output_type="error", ename="Wrong", evalue="\x1b[1mQ08.1: no")
+    cells[4].outputs.append(shown)
+    with pytest.raises(BookError, match=r'as08-005 \(check\("Q08.1", phis\)\): Wrong: Q08.1: no'):
+        _refuse_errors(COURSE.assignment, SimpleNamespace(cells=list(map(vars, cells))))
 
 
 def words(output) -> str:
