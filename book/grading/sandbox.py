@@ -13,6 +13,7 @@ import signal
 import sys
 import sysconfig
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from book.grading import kernel, seccomp
@@ -30,6 +31,7 @@ PROCESSES, FILES, WRITTEN = 16, 64, 64 << 20
 WAYS = ("root", "user", "none")
 
 
+@cache
 def visible() -> list[str]:
     """The files and folders that a child can read: the interpreter and its packages. None lies in
     another.
@@ -41,11 +43,13 @@ def visible() -> list[str]:
     return kept
 
 
+@cache
 def _paths() -> list[str]:
     paths = [*_SYSTEM, sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()]
     return sorted({os.path.abspath(path) for path in paths if os.path.exists(path)})
 
 
+@cache
 def covered() -> list[str]:
     """The folders that a child must not read even where they lie in a visible one: this
     repository, with its solutions, or what was installed of it.

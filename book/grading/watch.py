@@ -21,6 +21,10 @@ def import_library() -> None:
 
     for module in pkgutil.walk_packages(dlib.__path__, "dlib."):
         importlib.import_module(module.name)
+    finder = _Finder()
+    for name in filter(_of_library, list(sys.modules)):
+        sys.modules[name].__spec__ = finder.spec(name)  # modules are loaded by their own
+    sys.meta_path.insert(0, finder)
 
 
 def hide_the_book() -> None:
@@ -44,9 +48,7 @@ def hide_the_library(line: int) -> None:
     is still the pipe that it was: an answer whose use cannot be noted gets no library.
     """
     held = {name: module for name, module in sys.modules.items() if _of_library(name)}
-    finder = _Finder()
-    for name, module in held.items():
-        module.__spec__ = finder.spec(name)  # the import system loads by a module's own
+    for name in held:
         del sys.modules[name]
     write, facts, pipe, modules = os.write, os.fstat, os.fstat(line)[1:3], sys.modules
     asked, searches = ("import", _ASKED), _SEARCHES
@@ -61,7 +63,6 @@ def hide_the_library(line: int) -> None:
             write(line, b"G")
 
     sys.addaudithook(hook)
-    sys.meta_path.insert(0, finder)
 
 
 def _of_library(name: str) -> bool:

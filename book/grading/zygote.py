@@ -5,6 +5,7 @@ a socket of its own. Run by `worker`: python -m book.grading.zygote FD NN WAY ST
 """
 
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -32,6 +33,9 @@ def main(fd: str, number: str, way: str, stage: str) -> None:
         kernel.die_with_parent(signal.SIGKILL)
     watch.import_library()
     caller = _caller(number)
+    watch.hide_the_book()
+    sandbox.visible(), sandbox.covered()  # looked up once for all children
+    gc.freeze()  # so that a child's collector copies no page of what it shares
     control.sendall(b"!")
     while True:
         try:
@@ -162,7 +166,6 @@ def _work(channel: Channel, caller: Callable) -> tuple[bytes, bytes]:
     note, arrays = frames.unpack(body)
     call, inputs = caller(note["function"]), dict(zip(note["names"], arrays))
     try:
-        watch.hide_the_book()
         module = sys.modules["__main__"] = first_cell(note["prelude"])
         watch.hide_the_library(_NOTES)
         answer = cell_of(module, note["id"], note["function"], note["source"])
