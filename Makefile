@@ -82,6 +82,7 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.all: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing everything into $(VENV): 2 to 4 minutes, 2 GB …"
 	$(PIP) -e '.[all]'
+	$(PY) full_scale/launch/torchvision_startup.py
 	@touch $@ $(VENV)/.docs
 
 # One test wants nbgrader. It lies in a folder of its own: among the other packages it would bring a menu and four server

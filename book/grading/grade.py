@@ -2,9 +2,7 @@
 
 import os
 import queue
-import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ import numpy as np
 from book.chapter import Chapter
 from book.errors import BookError
 from book.grading import partial, report, sandbox, students
+from book.grading.endings import Ended, Endings
 from book.grading.partial import Partial
 from book.grading.report import Grade
 from book.grading.submissions import Mark, Submission
@@ -74,7 +73,7 @@ def grade(
     so_far = Partial(partial.beside(out), partial.identity(assignment), seed)
     exam = draw(assignment.stem[:2], so_far.seed)
     with ExitStack() as stack:
-        endings = stack.enter_context(_Endings())
+        endings = stack.enter_context(Endings())
         first = _worker(exam, assignment, unsafe, stack)
         others = range(1, min(jobs or cores(), len(handed_in)))
         workers = [first, *(stack.enter_context(Worker(first.number, first.way)) for _ in others)]
@@ -115,44 +114,6 @@ def _summary(grades: list[Grade], strays: list[str]) -> Iterator[str]:
             yield f"{status}: {', '.join(names)}{advice}"
     if strays:
         yield f"belongs to nobody, left out: {', '.join(strays)}"
-
-
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _Ended(SystemExit):
-    """A signal that ends this process; what was begun is tidied up on the way out."""
-
-
-class _Endings:
-    """As a context manager: a signal to end becomes an exception, so that sandboxes and their
-    folders go too, and a second one does not disturb the tidying. While something listens to
-    `arrivals`, the signal is put there instead: an exception at any point might hold a lock.
-    """
-
-    def __init__(self):
-        self.arrivals: queue.SimpleQueue | None = None
-        # what nohup and the like have told this process to ignore stays ignored
-        handlers = {number: signal.getsignal(number) for number in _ENDINGS}
-        self.before = {n: told for n, told in handlers.items() if told is not signal.SIG_IGN}
-
-    def _end(self, number: int, frame) -> None:
-        for other in self.before:
-            signal.signal(other, signal.SIG_IGN)
-        if self.arrivals is None:
-            raise _Ended(128 + number)
-        self.arrivals.put(_Ended(128 + number))
-
-    def __enter__(self):
-        if threading.current_thread() is not threading.main_thread():
-            self.before = {}  # only the main thread may listen to signals
-        for number in self.before:
-            signal.signal(number, self._end)
-        return self
-
-    def __exit__(self, *_):
-        for number, told in self.before.items():
-            signal.signal(number, told)
 
 
 _WAYS = {
@@ -241,7 +202,7 @@ def _grade_all(
     exam: Exam,
     workers: list[Worker],
     so_far: Partial,
-    endings: _Endings,
+    endings: Endings,
 ) -> list[Grade]:
     from tqdm import tqdm
 
@@ -257,12 +218,12 @@ def _grade_all(
             task.add_done_callback(arrivals.put)
         for _ in tqdm(handed_in, unit="student", disable=None):
             arrived = arrivals.get()
-            if isinstance(arrived, _Ended):
+            if isinstance(arrived, Ended):
                 raise arrived
             result = arrived.result()
             so_far.add(result)
             done[result.submission.student] = result
-    except _Ended:
+    except Ended:
         left = f"{len(done)} of {len(handed_in)} are kept in {so_far.path}"
         print(f"\ninterrupted: {left}; the same command goes on", file=sys.stderr)
         raise

@@ -1,7 +1,7 @@
 """What in the text of an answer reaches beyond the formula that its question asks for.
 
-The library can be imported where answers run, and Python has many ways to spell an import. So
-this is a list of what answers need, and whatever else a text names is noted for a person to
+Who imports the library is seen where the answer runs (`watch`). This is for the other ways to
+something: a list of what answers need, and whatever else a text names is noted for a person to
 look at. Nothing is executed, and no point is taken.
 """
 
@@ -13,8 +13,8 @@ import tokenize
 import unicodedata
 
 _MODULES = set(
-    "math cmath torch numpy scipy functools itertools collections typing dataclasses statistics "
-    "fractions contextlib warnings random".split()
+    "dlib math cmath torch numpy scipy functools itertools collections typing dataclasses "
+    "statistics fractions contextlib warnings random".split()
 )
 _BUILTINS = set(
     "abs all any bool callable complex dict divmod enumerate filter float frozenset int "
@@ -22,34 +22,29 @@ _BUILTINS = set(
     "round set slice sorted staticmethod str sum super tuple type zip True False None".split()
 )
 _INSIDE = set(
-    "dlib book sys os modules importlib import_module inspect gc ctypes builtins pickle runpy "
+    "book sys os modules importlib import_module inspect gc ctypes builtins pickle runpy "
     "pkgutil subprocess hub _getframe tb_frame gi_frame cr_frame ag_frame f_back f_globals "
     "f_locals f_builtins attrgetter methodcaller get_type_hints ForwardRef testing f2py package "
     "cpp_extension".split()
 )
 _DUNDER = re.compile(r"__\w+__")
 _PLAIN = {"__init__", "__call__", "__name__", "__len__", "__getitem__", "__iter__", "__next__"}
+_MODULE_NEXT = {("import", "import"), ("import", ","), ("from", "from")}
 _WORD = re.compile(r"[^\W\d]\w*")
-_IMPORT = re.compile(
-    r"^[ \t]*(?:import|from)[ \t]+([\w.]+(?:[ \t]*,[ \t]*[\w.]+)*)", re.MULTILINE
-)
 
 
 def reaching(source: str) -> list[str]:
     """The names in an answer that its formula does not need, each once, in order: modules
     other than those of mathematics, built-in functions that find or run code, Python's insides.
     """
-    text = unicodedata.normalize("NFKC", source)  # as Python does with names: ⅾlib is dlib
+    text = unicodedata.normalize("NFKC", source)  # as Python does with names: ｓys is sys
     found = [name for name in _names(text) if _odd(name)]
-    for match in _IMPORT.finditer(text):
-        modules = [name.strip().partition(".")[0] for name in match[1].split(",")]
-        found += [name for name in modules if name and name not in _MODULES]
-    if re.search(r"\bdlib\b", text):
-        found.insert(0, "dlib")
-    return list(dict.fromkeys(name.removeprefix(".") for name in found))
+    return list(dict.fromkeys(re.sub(r"^(\.|import )", "", name) for name in found))
 
 
 def _odd(name: str) -> bool:
+    if name.startswith("import "):
+        return name.removeprefix("import ") not in _MODULES
     return (
         name in _INSIDE
         or (hasattr(builtins, name) and name not in _BUILTINS and not _is_exception(name))
@@ -64,16 +59,24 @@ def _is_exception(name: str) -> bool:
 
 
 def _names(text: str) -> list[str]:
-    """Names in the code and in strings with a prefix f; comments and other strings have none."""
+    """Names in the code and in strings with a prefix f; comments and other strings have none.
+    An attribute that is private keeps its dot, a module stands behind "import ".
+    """
     found: list[str] = []
     try:
-        before = ""
+        before, statement = "", ""
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             kind, string = token.type, token.string
+            if kind in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT) or string in ";:":
+                statement = ""
+            elif not statement and kind not in (tokenize.NL, tokenize.COMMENT):
+                statement = string
             if kind == tokenize.NAME and not keyword.iskeyword(string):
                 # model.eval() is a method, not the built-in function; x._grad is private
                 private = string.startswith("_")
-                if before != "." or private or string in _INSIDE:
+                if (statement, before) in _MODULE_NEXT:
+                    found.append(f"import {string}")
+                elif before != "." or private or string in _INSIDE:
                     found.append("." * (before == "." and private) + string)
             elif kind == tokenize.STRING and "f" in string[: string.find(string[-1])].lower():
                 found += _WORD.findall(string)

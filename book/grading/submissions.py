@@ -112,8 +112,6 @@ def _take(submission: Submission, id: str, found: list[str], reference: str) -> 
     names = reaching(found[0])
     if found[0].split() == reference.split():
         submission.notes.append(f"{id}: letter for letter the published solution")
-    elif names == ["dlib"]:
-        submission.notes.append(f"{id}: mentions the book's library, dlib")
     elif names:
         submission.notes.append(f"{id}: reaches beyond its formula ({', '.join(names[:5])})")
 

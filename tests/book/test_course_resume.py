@@ -14,6 +14,7 @@ from course08 import COURSE
 from book.errors import BookError
 from book.grading import grade as grading
 from book.grading import partial
+from book.grading.endings import ENDINGS
 from book.grading.submissions import Mark
 from book.questions import questions
 
@@ -76,22 +77,24 @@ def room(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "answer", room.answer)
     undrawn = lambda number, seed: grading.Exam(questions(number), {}, "", seed)
     monkeypatch.setattr(grading, "draw", undrawn)
-    monkeypatch.setattr(grading, "_worker", lambda *_: SimpleNamespace(number="08", way="none"))
+    monkeypatch.setattr(
+        grading, "_worker", lambda *_: SimpleNamespace(number="08", way="none", lacks="")
+    )
     return room
 
 
 def interrupted(room, at="cyd", ending=signal.SIGTERM):
     """The room after a run that a signal ended at one student."""
-    before = [signal.getsignal(name) for name in grading._ENDINGS]
+    before = [signal.getsignal(name) for name in ENDINGS]
     room.stop, room.ending = at, ending
     with pytest.raises(SystemExit) as error:
         room.run()
     assert error.value.code == 128 + ending and not room.out.exists()
-    assert [signal.getsignal(name) for name in grading._ENDINGS] == before
+    assert [signal.getsignal(name) for name in ENDINGS] == before
     room.stop = None
 
 
-@pytest.mark.parametrize("ending", grading._ENDINGS, ids=lambda s: s.name)
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda s: s.name)
 def test_a_run_goes_on_where_a_signal_stopped_it(room, capsys, ending):
     interrupted(room, ending=ending)
     assert "interrupted: 2 of 4 are kept" in capsys.readouterr().err
