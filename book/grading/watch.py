@@ -29,8 +29,10 @@ def import_library() -> None:
 
 def hide_the_book() -> None:
     """Forget `book` as a package: what is left of it are the verbs of a first cell, which do
-    nothing here.
+    nothing here. RuntimeError if the truth was imported: no child may be forked then.
     """
+    if "book.truth" in sys.modules:
+        raise RuntimeError("what answers are called by must not import book.truth")
     verbs = sys.modules["book"].__all__
     for name in [name for name in sys.modules if name.partition(".")[0] == "book"]:
         del sys.modules[name]

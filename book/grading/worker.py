@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from book.grading import frames, sandbox
 from book.grading.frames import Broken, Channel
 from book.grading.watch import NOTES
@@ -182,7 +184,10 @@ def _converse(channel: Channel, q: Question, case: Case, prelude: str, source: s
                 return failed(f"made more than {CALLS} network calls and was stopped")
             channel.send(*_reply(network, body))
         if kind == frames.ARRAYS:
-            return Outcome(frames.unpack(body)[1], network.calls, "", "ran")
+            arrays = [
+                a if a.dtype == np.float32 else a.astype(float) for a in frames.unpack(body)[1]
+            ]
+            return Outcome(arrays, network.calls, "", "ran")
         if kind == frames.ERROR:
             return failed(body.decode(errors="replace") or "failed without saying why")
         return failed("sent something that is not an answer")

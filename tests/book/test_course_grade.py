@@ -271,7 +271,9 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
             seed=5,
         )
     }
-    assert grades.pop("right").total(course.module.QUESTIONS) == 20 and len(grades) == len(once)
+    right = grades.pop("right")
+    assert right.total(course.module.QUESTIONS) == 20 and len(grades) == len(once)
+    assert {mark.note for mark in right.verdicts.values()} == {""}  # no false alarm
     for student, grade in grades.items():
         id, _, says = course.wrong[int(student)]
         assert grade.verdicts[id].share < 1 and says in grade.verdicts[id].feedback

@@ -6,6 +6,8 @@ import sys
 import pytest
 from course08 import COURSE
 
+from book.grading import watch
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 RIGHT = COURSE.solution["Q08.5"]
 LIBRARY = ("uses the book's library, dlib",)
@@ -73,6 +75,12 @@ while todo:
         todo += [getattr(thing, '__globals__', None), dict(getattr(thing, '__dict__', {}))]
         todo += [cell.cell_contents for cell in getattr(thing, '__closure__', None) or ()]
 assert 0, sorted(names)"""
+
+
+def test_a_server_that_knows_the_truth_forks_nobody(monkeypatch):
+    monkeypatch.setitem(sys.modules, "book.truth", object())
+    with pytest.raises(RuntimeError, match="must not import book.truth"):
+        watch.hide_the_book()
 
 
 def test_no_frame_above_an_answer_leads_to_truth_or_to_a_solver(sandboxed):
