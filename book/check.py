@@ -36,11 +36,11 @@ def check(id, answer):
     cell: what passes here does not lean on other cells. Of an exception of the answer itself,
     a notebook shows the answer's own lines and the message.
     """
-    from book.questions import ask, question
+    from book.truth import ask, question
 
     q = question(id)
     try:
-        verdict = ask(q, _alone(q, answer), secrets.randbits(32))
+        verdict = ask(q, _alone(q, answer), q.draw(secrets.randbits(32)))
     except Wrong:
         raise
     except Exception as error:
@@ -70,6 +70,7 @@ def _alone(q, answer):
     as it is.
     """
     from book.questions.answers import Unanswered, define, marked
+    from book.sheet import sheet
 
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None:
@@ -88,9 +89,7 @@ def _alone(q, answer):
             "cannot run: move it to another cell"
         )
     try:
-        return define(
-            q.id, q.function, sys.modules[q.draw.__module__].PRELUDE, source, _file(answer)
-        )
+        return define(q.id, q.function, sheet(q.number).prelude, source, _file(answer))
     except Unanswered as error:
         raise Wrong(str(error)) from None
 

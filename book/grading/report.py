@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from book.grading.submissions import Submission
-from book.questions import Question, Verdict
+from book.truth import Question, Verdict
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NBGRADER = (

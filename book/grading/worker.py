@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from book.grading import frames
 from book.grading.frames import Broken, Channel
 from book.grading.zygote import STATUS, fate
-from book.questions import Case, Network, Question
+from book.truth import Case, Network, Question
 
 CALLS = 20_000  # network calls an answer may make before the grader stops listening
 _GRACE = 10  # seconds between a child's own deadline and the moment the grader stops waiting
@@ -138,7 +140,11 @@ def _converse(channel: Channel, q: Question, case: Case, prelude: str, source: s
         kind, body = channel.receive()
         if kind != frames.READY:
             raise Refused(body.decode(errors="replace"))
-        note = {"id": q.id, "prelude": prelude, "source": source, "names": list(case.inputs)}
+        note = {"id": q.id, "function": q.function, "prelude": prelude, "source": source}
+        whole = [
+            name for name, value in case.inputs.items() if np.asarray(value).dtype.kind == "i"
+        ]
+        note |= {"names": list(case.inputs), "whole": whole}
         channel.send(frames.JOB, frames.pack(list(case.inputs.values()), note))
         while True:
             kind, body = channel.receive()
@@ -150,7 +156,7 @@ def _converse(channel: Channel, q: Question, case: Case, prelude: str, source: s
                 )
             channel.send(*_reply(network, body))
         if kind == frames.ARRAYS:
-            return Outcome(frames.unpack(body)[1], network.calls, "")
+            return Outcome(_typed(*frames.unpack(body)), network.calls, "")
         if kind == frames.ERROR:
             return Outcome(
                 None, network.calls, body.decode(errors="replace") or "failed without saying why"
@@ -160,6 +166,13 @@ def _converse(channel: Channel, q: Question, case: Case, prelude: str, source: s
         return Outcome(None, network.calls, str(error) if "message of" in str(error) else "")
     except ValueError:
         return Outcome(None, network.calls, "sent something that is not an answer")
+
+
+def _typed(note: dict, arrays: list) -> list:
+    """The arrays, those in float32 that the note says were: judges name single precision."""
+    single = note.get("single")
+    single = single if isinstance(single, list) else []
+    return [a.astype(np.float32) if k in single else a for k, a in enumerate(arrays)]
 
 
 def _reply(network: Network, body: bytes) -> tuple[bytes, bytes]:
