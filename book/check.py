@@ -42,7 +42,7 @@ def check(id, answer):
     answer's own lines and the message.
     """
     from book.fresh import fresh
-    from book.questions import ask, question
+    from book.truth import ask, question
 
     if _checking:  # the answer's cell calls it, too
         return
@@ -51,7 +51,7 @@ def check(id, answer):
     _checking.append(id)
     try:
         with fresh():
-            verdict = ask(q, _alone(q, answer), secrets.randbits(32))
+            verdict = ask(q, _alone(q, answer), q.draw(secrets.randbits(32)))
     except Wrong:
         raise
     except Exception as error:
@@ -84,6 +84,7 @@ def _alone(q, answer):
     as it is.
     """
     from book.questions.answers import MAGIC, Unanswered, cell_of, first_cell, marked
+    from book.sheet import sheet
 
     shell = notebook()
     if shell is None:
@@ -98,7 +99,7 @@ def _alone(q, answer):
         )
     if "get_ipython()" in source or source.strip() != cell.strip():
         raise Wrong(f"{q.id}: {MAGIC}")
-    module = sys.modules["__main__"] = first_cell(sys.modules[q.draw.__module__].PRELUDE)
+    module = sys.modules["__main__"] = first_cell(sheet(q.number).prelude)
     try:
         return cell_of(module, q.id, q.function, source, _file(answer))
     except Unanswered as error:

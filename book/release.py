@@ -10,9 +10,9 @@ from book.chapter import CHECKED, Cell, Chapter
 from book.errors import BookError, Complaints
 from book.library import Book
 from book.questions.answers import marked
+from book.sheet import BEGIN, END
 from book.stale import read_notebook
 
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 _CHECK = re.compile(r'^check\("(Q\d\d\.\d+)"', re.MULTILINE)
 
 

@@ -22,8 +22,9 @@ from book.grading.report import Grade
 from book.grading.submissions import Mark, Submission
 from book.grading.worker import Outcome, Refused, Worker, cores
 from book.library import Book
-from book.questions import Case, Question, questions
 from book.release import answer_cells
+from book.sheet import sheet
+from book.truth import Case, Question, questions
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def draw(number: str, seed: int) -> Exam:
         q.id: q.draw(int(np.random.SeedSequence([seed, k]).generate_state(1)[0]))
         for k, q in enumerate(asked)
     }
-    return Exam(asked, cases, sys.modules[asked[0].draw.__module__].PRELUDE, seed)
+    return Exam(asked, cases, sheet(number).prelude, seed)
 
 
 def grade(

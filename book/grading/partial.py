@@ -18,7 +18,7 @@ from book.errors import BookError
 from book.grading.report import Grade
 from book.grading.submissions import Mark
 
-_QUESTIONS = Path(__file__).resolve().parents[1] / "questions"
+_BOOK = Path(__file__).resolve().parents[1]
 
 
 def beside(out: Path) -> Path:
@@ -29,7 +29,10 @@ def beside(out: Path) -> Path:
 def identity(assignment: Chapter) -> dict[str, str]:
     """The run that a partial file must belong to: the assignment and a hash of its questions."""
     code = [cell.source for cell in assignment.cells if cell.kind == "code"]
-    texts = [*code, *(path.read_text() for path in sorted(_QUESTIONS.glob("*.py")))]
+    files = sorted(
+        path for room in ("questions", "truth") for path in (_BOOK / room).glob("*.py")
+    )
+    texts = [*code, *(path.read_text() for path in files)]
     return {"assignment": assignment.stem, "questions": _hash("\0".join(texts))}
 
 

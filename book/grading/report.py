@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from book.grading.submissions import Mark, Submission
-from book.questions import Question
+from book.truth import Question
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NBGRADER = (

@@ -16,7 +16,7 @@ from book.grading import frames, sandbox
 from book.grading.frames import Broken, Channel
 from book.grading.watch import NOTES
 from book.grading.zygote import STATUS, fate
-from book.questions import Case, Network, Question
+from book.truth import Case, Network, Question
 
 CALLS = 20_000  # network calls an answer may make before the grader stops listening
 _GRACE = 10  # seconds between a child's own deadline and the moment the grader stops waiting

@@ -62,17 +62,16 @@ def sandboxed(request):
     """A function that runs an answer to question 8.5 in a sandbox and returns its outcome; its
     `way` is the sandbox's.
     """
-    from course08 import COURSE
-
     from book.grading.worker import Refused, Worker
-    from book.questions import questions
+    from book.sheet import sheet
+    from book.truth import questions
 
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("the way of root needs root")
     q = questions("08")[4]
     case = q.draw(0)
     with Worker("08", request.param) as worker:
-        ask = lambda source: worker.ask(q, case, COURSE.module.PRELUDE, source)
+        ask = lambda source: worker.ask(q, case, sheet("08").prelude, source)
         ask.way = request.param
         try:
             ask("")

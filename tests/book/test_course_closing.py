@@ -8,14 +8,16 @@ from course08 import COURSE
 
 from book import closing, tally
 from book.errors import BookError
-from book.questions import questions
 from book.run import _refuse_errors
+from book.sheet import sheet
 from book.stale import read_notebook
+
+FUNCTIONS = {id: sheet("08").function(id) for id in COURSE.solution}
 
 
 @pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
 def test_the_solution_ends_by_counting_all_of_them(course):
-    count = len(course.module.QUESTIONS)
+    count = len(course.questions)
     last = read_notebook(BOOK, course.assignment).cells[-1]
     assert [output.text for output in last.outputs] == [
         f"{count} of {count} questions pass (20 of 20 points)\n"
@@ -26,7 +28,7 @@ def test_the_solution_ends_by_counting_all_of_them(course):
 def kernel(monkeypatch):
     """A kernel in which nothing has been checked: its names, of the answers' functions."""
     monkeypatch.setattr(closing, "_latest", {})
-    shell = SimpleNamespace(user_ns={q.function: object() for q in questions("08")})
+    shell = SimpleNamespace(user_ns={name: object() for name in FUNCTIONS.values()})
     monkeypatch.setattr(closing, "notebook", lambda: shell)
     return shell.user_ns
 
@@ -36,16 +38,15 @@ def test_a_tally_counts_latest_checks_of_what_the_kernel_has_now(kernel, capsys)
         tally("08")
         return capsys.readouterr().out.splitlines()
 
-    ids = {q.id: q for q in questions("08")}
-    checked = lambda id, share: closing.remember(id, kernel[ids[id].function], share)
-    everything = f"not checked since the kernel started: {', '.join(ids)}"
+    checked = lambda id, share: closing.remember(id, kernel[FUNCTIONS[id]], share)
+    everything = f"not checked since the kernel started: {', '.join(FUNCTIONS)}"
     assert told() == ["0 of 5 questions pass (0 of 20 points)", everything]
-    for id in ids:
+    for id in FUNCTIONS:
         checked(id, 1.0)
     assert told() == ["5 of 5 questions pass (20 of 20 points)"]
     checked("Q08.1", 0.5)
     checked("Q08.3", 0.0)
-    kernel[ids["Q08.4"].function] = object()
+    kernel[FUNCTIONS["Q08.4"]] = object()
     assert told() == [
         "2 of 5 questions pass (7.5 of 20 points)",
         "not yet: Q08.1, Q08.3",

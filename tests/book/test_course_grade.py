@@ -23,8 +23,8 @@ from book.__main__ import main
 from book.errors import BookError
 from book.grading import grade as grading
 from book.grading import worker as workers
-from book.questions import questions
 from book.release import release
+from book.truth import questions
 
 IDS = [f"Q08.{k}" for k in range(1, 6)]
 
@@ -272,7 +272,7 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
         )
     }
     right = grades.pop("right")
-    assert right.total(course.module.QUESTIONS) == 20 and len(grades) == len(once)
+    assert right.total(course.questions) == 20 and len(grades) == len(once)
     assert {mark.note for mark in right.verdicts.values()} == {""}  # no false alarm
     for student, grade in grades.items():
         id, _, says = course.wrong[int(student)]

@@ -13,7 +13,7 @@ from course import ROOT
 from book.grading import report
 from book.grading.report import Grade
 from book.grading.submissions import STATUSES, Mark, Submission
-from book.questions import questions
+from book.truth import questions
 
 PAGE = (ROOT / "book" / "pages" / "for" / "instructor.md").read_text(encoding="utf-8")
 NBGRADER = Path(sys.prefix) / "nbgrader"  # where the Makefile installs it
