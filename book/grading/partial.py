@@ -29,10 +29,8 @@ def beside(out: Path) -> Path:
 def identity(assignment: Chapter) -> dict[str, str]:
     """The run that a partial file must belong to: the assignment and a hash of its questions."""
     code = [cell.source for cell in assignment.cells if cell.kind == "code"]
-    files = sorted(
-        path for room in ("questions", "truth") for path in (_BOOK / room).glob("*.py")
-    )
-    texts = [*code, *(path.read_text() for path in files)]
+    paths = [*sorted(_BOOK.glob("questions/*.py")), *sorted(_BOOK.glob("truth/*.py"))]
+    texts = [*code, *(path.read_text() for path in paths)]
     return {"assignment": assignment.stem, "questions": _hash("\0".join(texts))}
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from book.grading import frames, kernel, sandbox, watch
 from book.grading.frames import Channel
+from book.questions import caller
 from book.questions.answers import cell_of, explain, first_cell
 
 STATUS = struct.Struct("<i")
@@ -32,7 +33,7 @@ def main(fd: str, number: str, way: str, stage: str) -> None:
     if sys.platform == "linux":
         kernel.die_with_parent(signal.SIGKILL)
     watch.import_library()
-    caller = _caller(number)
+    call_of = caller(number)  # all that a child knows of its questions
     watch.hide_the_book()
     sandbox.visible(), sandbox.covered()  # looked up once for all children
     gc.freeze()  # so that a child's collector copies no page of what it shares
@@ -44,24 +45,12 @@ def main(fd: str, number: str, way: str, stage: str) -> None:
             return
         if not message:
             return
-        control.sendall(STATUS.pack(_child(fds, caller, way, stage, int(message))))
+        control.sendall(STATUS.pack(_child(fds, call_of, way, stage, int(message))))
         for fd in fds:
             os.close(fd)
 
 
-def _caller(number: str) -> Callable[[str], Callable]:
-    """The function that an answer defines ↦ how it is called: all that a child knows of its
-    questions.
-    """
-    from book.questions import caller
-    from book.questions.values import plainly
-
-    caller(number, "")  # imports the module of the calls, if there is one
-    module = sys.modules.get(f"book.questions.q{number}")
-    return lambda function: getattr(module, function, plainly)
-
-
-def _child(fds: list[int], caller: Callable, way: str, stage: str, seconds: int) -> int:
+def _child(fds: list[int], call_of: Callable, way: str, stage: str, seconds: int) -> int:
     """Fork a supervisor and wait for it: its exit code."""
     try:
         child = os.fork()
@@ -70,7 +59,7 @@ def _child(fds: list[int], caller: Callable, way: str, stage: str, seconds: int)
             Channel(line).send(frames.REFUSED, str(error).encode())
         return _REFUSED
     if child == 0:
-        _supervise(fds, caller, way, stage, seconds)
+        _supervise(fds, call_of, way, stage, seconds)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -85,7 +74,7 @@ def fate(status: int) -> str:
     return "ended its process without returning anything"
 
 
-def _supervise(fds: list[int], caller: Callable, way: str, stage: str, seconds: int) -> None:
+def _supervise(fds: list[int], call_of: Callable, way: str, stage: str, seconds: int) -> None:
     """Start the sandbox's first process, end it when its time is over, and with it everything
     that it started.
     """
@@ -103,7 +92,7 @@ def _supervise(fds: list[int], caller: Callable, way: str, stage: str, seconds: 
         _refuse(line, error)
     if first == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _answer(line, caller, place)
+        _answer(line, call_of, place)
     line.close()
     done, status = 0, 0
     while not done and not stop and time.monotonic() < deadline:
@@ -148,7 +137,7 @@ def _refuse(line: socket.socket, error: BaseException) -> None:
     os._exit(_REFUSED)
 
 
-def _answer(line: socket.socket, caller: Callable, place: tuple) -> None:
+def _answer(line: socket.socket, call_of: Callable, place: tuple) -> None:
     """The first process of the sandbox: complete it, take one job, send arrays or an
     explanation, end.
     """
@@ -159,15 +148,15 @@ def _answer(line: socket.socket, caller: Callable, place: tuple) -> None:
         _refuse(line, error)
     try:
         channel.send(frames.READY, lacks.encode())
-        channel.send(*_work(channel, caller))
+        channel.send(*_work(channel, call_of))
     finally:
         os._exit(0)
 
 
-def _work(channel: Channel, caller: Callable) -> tuple[bytes, bytes]:
+def _work(channel: Channel, call_of: Callable) -> tuple[bytes, bytes]:
     _, body = channel.receive()
     note, arrays = frames.unpack(body)
-    call, inputs = caller(note["function"]), dict(zip(note["names"], arrays))
+    call, inputs = call_of(note["function"]), dict(zip(note["names"], arrays))
     try:
         module = sys.modules["__main__"] = first_cell(note["prelude"])
         watch.hide_the_library(_NOTES)

@@ -12,8 +12,6 @@ from course import ROOT
 from course08 import COURSE
 from nbclient import NotebookClient
 
-from book.sheet import sheet
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 ELSEWHERE = """import sys, random, numpy as np, helper
 torch.set_default_dtype(torch.float64)
@@ -63,7 +61,7 @@ def notebook(tmp_path_factory):
     (folder / "lib").mkdir()
     for path in (folder / "helper.py", folder / "lib" / "other_helper.py"):
         path.write_text("def formula(*_):\n    pass\n")
-    cells = [sheet("08").prelude, ELSEWHERE]
+    cells = [COURSE.prelude, ELSEWHERE]
     for needs in ALIKE:
         cells += [cell(needs), "check('Q08.5', slope_and_curvature)"]
     cells.append(

@@ -17,7 +17,6 @@ from course08 import COURSE
 from book.grading import frames, sandbox
 from book.grading.frames import Channel
 from book.grading.worker import Refused, Worker, _ready
-from book.sheet import sheet
 from book.truth import questions
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
@@ -114,7 +113,7 @@ assert 0, [l.mount(b'none', p, None, 4128, None) for p in (b'/usr', b'/')] + [l.
     assert "[-1, -1, -1]" in sandboxed(source).trouble
 
 
-RIGHT, PRELUDE = COURSE.solution["Q08.5"], sheet("08").prelude
+RIGHT = COURSE.solution["Q08.5"]
 
 
 @pytest.mark.parametrize(
@@ -179,14 +178,14 @@ def test_a_server_that_died_is_started_again_and_leaves_no_file(tmp_path, monkey
     q = questions("08")[4]
     kill = "import os, signal, time\nos.kill(os.getppid(), 0)\nopen('kept', 'w')\ntime.sleep(60)"
     with Worker("08", "none") as worker:
-        asked = threading.Thread(target=lambda: worker.ask(q, q.draw(0), PRELUDE, kill))
+        asked = threading.Thread(target=lambda: worker.ask(q, q.draw(0), COURSE.prelude, kill))
         asked.start()
         _wait(lambda: list(tmp_path.glob("answer-*/kept")))
         worker.process.kill()
         worker.process.wait()
         asked.join()
         _wait(lambda: not os.listdir(tmp_path))
-        outcome = worker.ask(q, q.draw(0), PRELUDE, RIGHT)
+        outcome = worker.ask(q, q.draw(0), COURSE.prelude, RIGHT)
         assert outcome.arrays is not None and not os.listdir(tmp_path)
 
 

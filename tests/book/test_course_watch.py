@@ -97,8 +97,8 @@ def test_no_frame_above_an_answer_leads_to_truth_or_to_a_solver(sandboxed):
 def test_no_call_of_an_assignment_leads_to_truth_or_to_a_solver():
     numbers = [course.number for course in every_course()]
     server = (
-        "from book.grading import watch, zygote\nwatch.import_library()\n"
-        f"callers = list(map(zygote._caller, {numbers}))\nwatch.hide_the_book()"
+        "from book.grading import watch\nfrom book.questions import caller\nwatch.import_library()\n"
+        f"callers = list(map(caller, {numbers}))\nwatch.hide_the_book()"
     )
     found = subprocess.run(
         [sys.executable, "-c", server + SEARCH], cwd=ROOT, capture_output=True, text=True
