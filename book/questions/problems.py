@@ -1,66 +1,39 @@
-"""Fresh problems for solvers: a random mixture whose exact network is known, and a walk
-through noise levels.
-
-The mixtures are broad on purpose: slopes between 40 and 160 steps are then asymptotic for
-every seed (over 30 seeds they were 0.99–1.00, 2.01–2.02 and 1.94–2.04 for orders 1, 2 and 2M),
-so a right answer is never called wrong by chance.
+"""What the calls share: a schedule, its levels and a network as an answer sees them, a walk, and
+the gradient of a loss.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from dlib import Denoiser, Mixture, exact, vp
+from dlib import Denoiser, Mixture, NoiseSchedule, vp
 
-LAM = (-2.5, 2.0)
-STEPS = (40, 80, 160)
-BATCH = 32
+from book.questions.values import array, given
 
 
-def schedule_of(inputs: dict):
-    """The drawn schedule: the judge and the answer's process both build it from its two
-    numbers.
-    """
+def schedule_of(inputs: dict) -> NoiseSchedule:
+    """The drawn schedule: the judge and the answer's process build it from its two numbers."""
     return vp(*map(float, inputs["beta"]))
 
 
-def draw_problem(seed: int) -> tuple[np.random.Generator, dict, Denoiser]:
-    """(generator, inputs with the schedule's numbers and starts x, the exact denoiser)."""
-    rng = np.random.default_rng(seed)
-    weights, means, stds = (
-        rng.dirichlet(np.full(3, 4.0)),
-        rng.normal(size=(3, 2)),
-        rng.uniform(0.5, 0.8, 3),
-    )
-    inputs = {
-        "beta": np.array([rng.uniform(0.05, 0.2), rng.uniform(15, 25)]),
-        "x": rng.normal(size=(BATCH, 2)),
-    }
-    mixture = Mixture(*map(torch.from_numpy, (weights, means, stds)))
-    return rng, inputs, exact(mixture, schedule_of(inputs))
+def mixture_of(inputs: dict) -> Mixture:
+    return Mixture(*given(inputs, "weights", "means", "stds"))
 
 
-def network_of(model: Denoiser) -> Callable:
-    """(x, t) ↦ ε on arrays: the form in which a network crosses a pipe."""
-
-    def eps(x: np.ndarray, t: float) -> np.ndarray:
-        return model(
-            torch.from_numpy(np.ascontiguousarray(x)), model.schedule.at(float(t))
-        ).eps.numpy()
-
-    return eps
+def levels_of(inputs: dict) -> list:
+    """The levels of that schedule at the drawn λ."""
+    return [schedule_of(inputs).at_lam(float(lam)) for lam in inputs["lams"]]
 
 
 def model_of(inputs: dict, network: Callable) -> Denoiser:
-    """The denoiser that an answer is handed: a network that predicts ε, wherever it really
-    runs.
-    """
+    """The denoiser that an answer is handed. Its network predicts ε, wherever it really runs."""
+    batch = inputs["x"].shape
 
     def net(x, t, cond):
-        if x.ndim != 2 or x.shape[1] != 2 or len(x) == 0:
+        if x.shape[1:] != batch[1:] or len(x) == 0:
             raise ValueError(
-                f"model: x has shape {tuple(x.shape)}, wanted ({BATCH}, 2): hand in the batch "
-                "of points"
+                f"model: x has shape {tuple(x.shape)}, wanted {batch}: hand in the batch of "
+                "points"
             )
         return torch.from_numpy(network(x.detach().double().numpy(), float(t[0]))).to(x.dtype)
 
@@ -80,36 +53,11 @@ def walk(step: Callable, model: Denoiser, x, lams: np.ndarray):
     return x
 
 
-def even(n: int) -> np.ndarray:
-    return np.linspace(*LAM, n + 1)
-
-
-def uneven(n: int) -> np.ndarray:
-    """Steps of alternating length 1 : 2, on which a multistep formula for equal steps loses
-    its order.
-    """
-    lengths = np.tile([1.0, 2.0], n // 2)
-    return LAM[0] + (LAM[1] - LAM[0]) * np.concatenate([[0.0], lengths.cumsum() / lengths.sum()])
-
-
-def typical(x: np.ndarray, truth: np.ndarray) -> float:
-    """Geometric mean over the batch of the distance to the truth (`dlib.metrics.typical`)."""
-    return float(np.exp(np.log(np.maximum(np.linalg.norm(x - truth, axis=1), 1e-300)).mean()))
-
-
-def tensors(inputs: dict, *names: str) -> list:
-    """These inputs of a case, as the tensors that an answer is given."""
-    return [torch.tensor(inputs[name]) for name in names]
-
-
-def arrays(*values) -> list[np.ndarray]:
-    """What an answer returned, as float64 arrays; none at all if something is None, which
-    judges know as a lacking `return`.
-    """
-    return [] if any(value is None for value in values) else [array(value) for value in values]
-
-
-def array(value) -> np.ndarray:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().numpy()
-    return np.array(value, dtype=np.float64)
+def trained(value, weights: torch.Tensor) -> list[np.ndarray]:
+    """A loss and the gradient of its sum in the weights, 0 where autograd sees none, as arrays."""
+    if value is None:
+        return []
+    slope = torch.zeros_like(weights)
+    if isinstance(value, torch.Tensor) and value.requires_grad:
+        (slope,) = torch.autograd.grad(value.sum(), weights, materialize_grads=True)
+    return [array(value), array(slope)]

@@ -4,35 +4,56 @@ and wrong answers.
 
 import importlib
 import json
+import re
+import textwrap
+from functools import cache
 from pathlib import Path
 
 from book.library import Book
-from book.release import answer_cells, student_notebook
+from book.release import student_notebook
+from book.sheet import sheet
+from book.truth import Case, Verdict, ask, question, questions
+from book.truth.spelling import annotated, edited
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = Book(ROOT)
 
 
 class Course:
-    """One assignment. heads: {id: "phis(h)"}; otherwise: {id: body of a right answer unlike
-    the solution}; wrong: [(id, body, says)].
+    """One assignment. answers: {id: text}, code with a comment below each (`annotated`). First
+    comes a right answer unlike the solution, "# right"; then other right ones, and wrong ones
+    with what they must be told, as bodies or as edits of the first.
     """
 
-    def __init__(self, number: str, heads: dict, otherwise: dict, wrong: list):
-        self.number, self.heads, self.otherwise, self.wrong = number, heads, otherwise, wrong
-        self.assignment = BOOK.assignment(number)
-        self.solution = {id: cell.source for id, cell in answer_cells(self.assignment).items()}
+    def __init__(self, number: str, answers: dict[str, str]):
+        self.number, self.solution = number, sheet(number).answers
+        self.otherwise, self.right_too, self.wrong = {}, [], []
+        for id, text in answers.items():
+            (self.otherwise[id], said), *others = annotated(text)
+            assert said == "right", id
+            for code, says in others:
+                body = edited(self.otherwise[id], code) if "→" in code else code
+                (self.right_too if says == "right" else self.wrong).append((id, body, says))
 
     @property
-    def module(self):
-        """The questions' module; imports torch."""
-        return importlib.import_module(f"book.questions.q{self.number}")
+    def assignment(self):
+        return BOOK.assignment(self.number)
+
+    @property
+    def questions(self):
+        """Imports torch."""
+        return questions(self.number)
+
+    @property
+    def prelude(self) -> str:
+        return sheet(self.number).prelude
+
+    def head(self, id: str) -> str:
+        return re.search(r"^def .*:$", self.solution[id], re.MULTILINE)[0]
 
     def cell(self, id: str, body: str) -> str:
         """An answer cell with this body."""
-        return f"# ANSWER {id}\ndef {self.heads[id]}:\n" + "".join(
-            f"    {line}\n" for line in body.strip().splitlines()
-        )
+        return f"# ANSWER {id}\n{self.head(id)}\n{textwrap.indent(body.strip(), '    ')}\n"
 
     def notebook(self, answers: dict[str, str]) -> dict:
         """The released notebook with these cells in the place of its answer cells."""
@@ -56,6 +77,21 @@ class Course:
 
     def right(self) -> dict[str, str]:
         return {id: self.cell(id, body) for id, body in self.otherwise.items()}
+
+    def defined(self, id: str, source: str):
+        """The function that an answer cell defines."""
+        from book.questions.answers import define
+
+        return define(id, question(id).function, self.prelude, source)
+
+    def judged(self, id: str, source: str, seed: int = 3) -> Verdict:
+        return ask(question(id), self.defined(id, source), drawn(id, seed))
+
+
+@cache
+def drawn(id: str, seed: int) -> Case:
+    """A case, drawn once: its known mistakes are not run again."""
+    return question(id).draw(seed)
 
 
 def every_course() -> list[Course]:
