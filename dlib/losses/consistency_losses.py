@@ -5,7 +5,7 @@ One loss for the family. Draw a start t_i on a grid of times and noise the data 
 teacher walks one solver step to the end t_j; student and target jump, the one from the start,
 the other from the end, to the clean edge of their phase, and are compared there. One phase
 that ends at the clean data is consistency distillation (Song et al. 2023) and latent
-consistency (Luo et al. 2023a); M phases are phased consistency models (Wang et al. 2024a).
+consistency (Luo et al. 2023a); M phases are phased consistency models (Wang et al. 2024b).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def consistency(
     distance: Distance = huber(),
 ) -> Loss:
     """E d(f_θ(x_{t_i}), sg f_θ⁻(x̂_{t_j})), averaged over the batch (Song et al. 2023, eq. 7;
-    Luo et al. 2023a; Wang et al. 2024a).
+    Luo et al. 2023a; Wang et al. 2024b).
 
     student, target: consistency functions; for one phase in their `boundary`, without which a
     constant has no loss. target: the student itself or its moving average. teacher: the

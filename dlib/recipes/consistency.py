@@ -166,7 +166,7 @@ def pcm(
     huber_c: float = 1e-3,
 ) -> Recipe:
     """PCM: `phases` phases with a clean edge each, compared at the edge, without boundary
-    scalings (Wang et al. 2024a, eq. 10).
+    scalings (Wang et al. 2024b, eq. 10).
 
     null, omega, steps, skip as for `lcm`. Sample the student itself with `ddim` on `[times[0],
     *pcm_edges(times, phases)]`.
@@ -203,7 +203,7 @@ def pcm_adversarial(
     huber_c: float = 1e-3,
     adversarial: float = 0.1,
 ) -> Recipe:
-    """PCM with a discriminator that is trained beside the student (Wang et al. 2024a, section
+    """PCM with a discriminator that is trained beside the student (Wang et al. 2024b, section
     4): two phases a step.
 
     The student's loss gains `adversarial` × its hinge term. Then the role `discriminator`

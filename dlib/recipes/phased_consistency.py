@@ -26,7 +26,7 @@ def pcm_normalcfg(
     solver: str = "ddim",
     huber_c: float = 1e-3,
 ) -> Recipe:
-    """PCM whose teacher's step is not guided (Wang et al. 2024a, as released: `normalcfg`, the
+    """PCM whose teacher's step is not guided (Wang et al. 2024b, as released: `normalcfg`, the
     flag `--not_apply_cfg_solver`).
 
     The data must drop its conditions, a tenth of them in the released scripts: the student
