@@ -139,8 +139,10 @@ def _ledger(book: Book, options) -> None:
 
 def _release(book: Book, options) -> None:
     from book.release import release
+    from book.sheet import sheet
 
-    _say(f"for students: {release(book, options.assignment, options.to)}")
+    path, points = release(book, options.assignment, options.to), sheet(options.assignment).points
+    _say(f"for students: {path} ({len(points)} questions, {sum(points.values())} points)")
 
 
 def _grade(book: Book, options) -> None:
