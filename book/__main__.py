@@ -141,7 +141,8 @@ def _release(book: Book, options) -> None:
     from book.release import release
     from book.sheet import sheet
 
-    path, points = release(book, options.assignment, options.to), sheet(options.assignment).points
+    path = release(book, options.assignment, options.to)
+    points = sheet(path.name[:2]).points
     _say(f"for students: {path} ({len(points)} questions, {sum(points.values())} points)")
 
 
