@@ -1,5 +1,5 @@
 """The press and the course. A chapter writes `from book import claim, figure, show`, an
-assignment `from book import check`.
+assignment `from book import check` and, at its end, `tally`.
 """
 
 import os
@@ -11,8 +11,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from book.check import check
 from book.right_dlib import require_our_dlib
+from book.closing import tally
 from book.verbs import claim, figure, show
 
 require_our_dlib()
 
-__all__ = ["check", "claim", "figure", "show"]
+__all__ = ["check", "claim", "figure", "show", "tally"]

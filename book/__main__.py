@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "submissions",
         type=Path,
         metavar="SUBMISSIONS",
-        help="the folder with the notebooks, flat or one folder a student",
+        help="the folder with the notebooks, a file or a folder for each student",
     )
     verb.add_argument(
         "--assignment", required=True, metavar="NN", help="the assignment's number, like 08"
@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("grades.csv"),
         metavar="CSV",
         help="the table to write (default: grades.csv)",
+    )
+    verb.add_argument(
+        "--roster",
+        type=Path,
+        metavar="FILE",
+        help="who should have handed in: one id a line, or a CSV with a column student_id or id",
     )
     verb.add_argument(
         "--seed",
@@ -151,6 +157,7 @@ def _grade(book: Book, options) -> None:
         options.assignment,
         options.out,
         _say,
+        roster=options.roster,
         seed=options.seed,
         unsafe=options.unsafe,
         jobs=options.jobs,

@@ -10,7 +10,10 @@ import sys
 import textwrap
 import traceback
 
+from book.closing import notebook, remember, shown
+
 _COLUMNS = 100
+_checking: list[str] = []  # the question that is being checked
 
 
 class Wrong(AssertionError):
@@ -28,19 +31,27 @@ class Unsolved(NotImplementedError):
     _render_traceback_ = Wrong._render_traceback_
 
 
+@shown
 def check(id, answer):
     """Call `answer` on fresh inputs and judge what it returns: prints `Q08.2 PASS`, or raises
-    `Wrong` with a diagnosis.
+    `Wrong` with a diagnosis (which a notebook shows, and goes on).
 
     As in the grader, the answer's cell is executed by itself, after the notebook's first code
-    cell: what passes here does not lean on other cells. Of an exception of the answer itself,
-    a notebook shows the answer's own lines and the message.
+    cell, with the defaults of a fresh process: what passes here does not lean on other cells,
+    nor on files beside the notebook. Of an exception of the answer itself, a notebook shows the
+    answer's own lines and the message.
     """
+    from book.fresh import fresh
     from book.truth import ask, question
 
+    if _checking:  # the answer's cell calls it, too
+        return
     q = question(id)
+    remember(id, answer, 0.0)
+    _checking.append(id)
     try:
-        verdict = ask(q, _alone(q, answer), q.draw(secrets.randbits(32)))
+        with fresh():
+            verdict = ask(q, _alone(q, answer), q.draw(secrets.randbits(32)))
     except Wrong:
         raise
     except Exception as error:
@@ -55,6 +66,9 @@ def check(id, answer):
         lines = _told(id, error, _file(answer))
         error._render_traceback_ = lambda: lines
         raise
+    finally:
+        _checking.clear()
+    remember(id, answer, verdict.share)
     if verdict.share < 1:
         part = (
             f" (so far {verdict.share * q.points:.3g} of {q.points} points)"
@@ -69,10 +83,10 @@ def _alone(q, answer):
     """The function as the answer's cell defines it by itself. Outside a notebook, the function
     as it is.
     """
-    from book.questions.answers import Unanswered, define, marked
+    from book.questions.answers import MAGIC, Unanswered, cell_of, first_cell, marked
     from book.sheet import sheet
 
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = notebook()
     if shell is None:
         return answer
     source = "".join(linecache.getlines(_file(answer)))
@@ -84,12 +98,10 @@ def _alone(q, answer):
             "the grader finds answers by that line. Then run that cell again"
         )
     if "get_ipython()" in source or source.strip() != cell.strip():
-        raise Wrong(
-            f"{q.id}: the answer's cell has a line that starts with % or !, which the grader "
-            "cannot run: move it to another cell"
-        )
+        raise Wrong(f"{q.id}: {MAGIC}")
+    module = sys.modules["__main__"] = first_cell(sheet(q.number).prelude)
     try:
-        return define(q.id, q.function, sheet(q.number).prelude, source, _file(answer))
+        return cell_of(module, q.id, q.function, source, _file(answer))
     except Unanswered as error:
         raise Wrong(str(error)) from None
 

@@ -37,7 +37,7 @@ def release(book: Book, number: str, to: Path) -> Path:
 
 def student_notebook(book: Book, assignment: Chapter) -> str:
     """The student's notebook as text. It looks unsolved, but check cells keep their outputs,
-    which nbval compares.
+    which nbval compares; those of all other cells go.
 
     nbval wants a count beside an output: Jupyter shows the count 0 as `[ ]`, like none.
     """
@@ -47,6 +47,7 @@ def student_notebook(book: Book, assignment: Chapter) -> str:
     node = deepcopy(read_notebook(book, assignment))
     for cell in node.cells:
         if cell.cell_type == "code":
+            cell.outputs = cell.outputs if cell.source.startswith(CHECKED) else []
             cell.execution_count = 0 if cell.outputs else None
             cell.source = (
                 blank(cell.source, marked(cell.source)) if marked(cell.source) else cell.source
@@ -78,6 +79,11 @@ def check_cells(assignment: Chapter) -> dict[str, Cell]:
     }
 
 
+def first_code(assignment: Chapter) -> Cell:
+    """The first code cell, which an answer may use."""
+    return next(cell for cell in assignment.cells if cell.kind == "code")
+
+
 def answer_cells(assignment: Chapter) -> dict[str, Cell]:
     """{question: its answer cell} of an assignment's source. BookError if a question has two."""
     found: dict[str, Cell] = {}
@@ -92,7 +98,7 @@ def answer_cells(assignment: Chapter) -> dict[str, Cell]:
 
 def _complete(assignment: Chapter) -> None:
     """BookError unless each answer cell has one solution and is checked by a cell whose output
-    nbval compares.
+    nbval compares, and the last cell counts the questions that pass.
     """
     complaints, answers, checks = Complaints(), answer_cells(assignment), check_cells(assignment)
     for id, cell in answers.items():
@@ -111,4 +117,7 @@ def _complete(assignment: Chapter) -> None:
             )
     for id in sorted(set(checks) - set(answers)):
         complaints.add(assignment.where(checks[id]), f"no cell starts with '# ANSWER {id}'")
+    closing, last = f'tally("{assignment.stem[:2]}")', assignment.cells[-1]
+    if last.kind != "code" or last.source.splitlines()[-1:] != [closing]:
+        complaints.add(assignment.where(last), f"wanted a last cell that ends with {closing}")
     complaints.check()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from book.chapter import Chapter
 from book.convert import to_notebook
-from book.errors import BookError
+from book.errors import BookError, Complaints
 from book.library import Book
 from book.pictures import shrink
 
@@ -31,6 +31,7 @@ def run(book: Book, chapter: Chapter, say: Callable[[str], None]) -> None:
     node = to_notebook(book, chapter)
     metadata = deepcopy(node.metadata)
     _execute(book, chapter, node, say)
+    _refuse_errors(chapter, node)
     node.metadata = metadata  # execution adds the interpreter's version
     for cell in node.cells:
         _tidy(cell)
@@ -73,6 +74,17 @@ def _execute(book: Book, chapter: Chapter, node, say: Callable[[str], None]) -> 
         raise BookError(
             f"{progress.where}: the kernel died, most likely for want of memory"
         ) from None
+
+
+def _refuse_errors(chapter: Chapter, node) -> None:
+    """BookError if a cell shows an error that did not end it, as a check does."""
+    complaints = Complaints()
+    for cell, done in zip(chapter.cells, node.cells, strict=True):
+        for output in done.get("outputs", ()):
+            if output.output_type == "error":
+                said = _ANSI.sub("", output.evalue)
+                complaints.add(chapter.where(cell), f"{output.ename}: {said}")
+    complaints.check()
 
 
 class _Progress:

@@ -18,6 +18,7 @@ its steps.
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -29,14 +30,15 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from dlib import SOLVERS, Denoiser, NoiseLevel, counted, guided, sample
+from dlib import SOLVERS, Denoiser, NoiseLevel, Sampler, counted, guided, sample
 from dlib.solvers import Solver
 from full_scale.families import Family, introduced, open_family
 from full_scale import launch
 from full_scale.launch import Processes
 from full_scale.out import folder as output
-from full_scale.sampling.latents import latents, stops
-from full_scale.sampling.request import Config, check, place
+from full_scale.run.settings import recipe_from
+from full_scale.sampling.latents import latents
+from full_scale.sampling.request import DEFAULT, Config, check, place, settled
 from full_scale.sampling.spread import finder
 
 
@@ -45,7 +47,9 @@ def run(config: Config) -> Path | None:
     """Sample what `config` asks for, write it, and return the folder; None in a process that
     only helped.
     """
-    check(config)
+    table = exported(config)
+    own = recipe_from(table).sampler if table else DEFAULT
+    check(config, own)
     device, dtype = place(config)
     laps = output.Laps()
     family = open_family(config.family, config.weights, device, dtype)
@@ -53,7 +57,7 @@ def run(config: Config) -> Path | None:
         family.add_lora(config.lora)
     processes = launch.start(config.device) if config.parallel and launch.launched() else None
     try:
-        return _run(config, family, device, laps, processes)
+        return _run(config, table, family, device, laps, processes)
     finally:
         if processes:
             launch.stop()
@@ -61,6 +65,7 @@ def run(config: Config) -> Path | None:
 
 def _run(
     config: Config,
+    table: dict[str, Any] | None,
     family: Family,
     device: torch.device,
     laps: output.Laps,
@@ -70,21 +75,21 @@ def _run(
     if leads:
         print(introduced(family, config.weights))
     shape = sized(family, config.height, config.width)
-    levels, solver = (
-        stops(base.schedule, config.steps, config.grid, config.end),
-        SOLVERS[config.solver],
-    )
+    own = recipe_from(table, base.schedule).sampler if table else DEFAULT
+    shown = settled(config, own)
+    levels, solver = shown.levels(base.schedule), SOLVERS[shown.solver]
     null = family.null(config.negative)
     prompts = [prompt for prompt in config.prompt for _ in range(config.n)]
     cond = family.encode_texts(prompts)
     if family.told:
-        cond["omega"] = torch.full((len(prompts),), config.omega, device=device)
-    model = guided(base, config.omega, null) if config.omega and not family.told else base
+        cond["omega"] = torch.full((len(prompts),), shown.omega, device=device)
+    model = shown.wrap(base)
+    model = guided(model, shown.omega, null) if shown.omega and not family.told else model
     seeds, costs = range(config.seed, config.seed + len(prompts)), []
     laps.mark("load")
-    total = config.steps * math.ceil(len(prompts) / config.batch)
+    total = shown.steps * math.ceil(len(prompts) / config.batch)
     with tqdm(
-        total=total, unit="step", desc=config.parallel or config.solver, disable=not leads
+        total=total, unit="step", desc=config.parallel or shown.solver, disable=not leads
     ) as bar:
         find = (
             finder(
@@ -115,7 +120,7 @@ def _run(
         files,
         columns(config),
         {
-            "config": asdict(config),
+            "config": asdict(config) | asked(shown),
             "device": str(device),
             "dtype": str(next(family.net.parameters()).dtype),
             "licence": family.licence,
@@ -134,6 +139,26 @@ def _run(
             "versions": output.versions(),
         },
     )
+
+
+def exported(config: Config) -> dict[str, Any] | None:
+    """The settings of the run that was exported to --lora's folder or to --weights; None for
+    weights of other origin.
+    """
+    place = config.lora.parent if config.lora else Path(config.weights or "")
+    about = place / "settings.json"
+    if not (config.lora or config.weights) or not about.is_file():
+        return None
+    try:
+        return json.loads(about.read_text()).get("settings")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{about} is no JSON of an export ({error}): export again") from None
+
+
+def asked(shown: Sampler) -> dict[str, Any]:
+    """What the flags were, or would have been."""
+    names = ("solver", "steps", "end", "omega")
+    return {"grid": shown.spacing} | {name: getattr(shown, name) for name in names}
 
 
 def sized(family: Family, height: int | None, width: int | None) -> tuple[int, ...]:

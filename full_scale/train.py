@@ -31,7 +31,8 @@ from full_scale.out.folder import contact_sheet
 from full_scale.data.rows import Rows
 from full_scale.sampling.latents import latents
 from full_scale.run.student import open_start
-from full_scale.run.settings import Settings, as_table, check, read, recipe_of
+from full_scale.run.checks import check
+from full_scale.run.settings import Settings, as_table, read, recipe_of
 from full_scale.launch import Processes
 
 

@@ -127,6 +127,17 @@ def test_type_checking_blocks_and_depth_are_seen():
     assert imports(ast.parse(source)) == [("a", True), ("c", False), ("e", True)]
 
 
+@pytest.mark.parametrize("room", ["full_scale", "book", "toy_data", "bench"])
+def test_files_of_the_other_packages_are_short(room):
+    """Questions are a list of cases and may be longer."""
+    long = [
+        path
+        for path in (ROOT / room).rglob("*.py")
+        if len(path.read_text().splitlines()) > 300 and "questions" not in path.parts
+    ]
+    assert not long
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_files_and_functions_are_short(name):
     assert len((ROOT / name).read_text().splitlines()) <= 300

@@ -22,7 +22,8 @@ def make(folder, *arguments, fails="nothing"):
     python.parent.mkdir()
     python.write_text(PYTHON)
     python.chmod(0o755)
-    (folder / ".all").touch()
+    for installed in (".all", ".nbgrader-0.9.6"):
+        (folder / installed).touch()
     mine = ("PROFILE", "MKL_CBWR", "ATEN_CPU_CAPABILITY", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     environment = {name: value for name, value in os.environ.items() if name not in mine}
     done = subprocess.run(

@@ -1,5 +1,5 @@
 """What crosses between the grader and a child: frames of a kind and bytes; arrays are float64,
-never pickled.
+float32 or int64, never pickled.
 """
 
 import json
@@ -13,6 +13,7 @@ import numpy as np
 READY, REFUSED, JOB, CALL, REPLY, ARRAYS, ERROR = b"S", b"X", b"J", b"C", b"R", b"A", b"E"
 LIMIT = 4_000_000  # bytes in a frame
 _HEAD = struct.Struct("<cI")
+_KINDS = {kind: np.dtype(f"<{kind.decode()}") for kind in (b"f8", b"f4", b"i8")}
 
 
 class Broken(Exception):
@@ -61,12 +62,16 @@ class Channel:
 
 
 def pack(arrays: list[np.ndarray], note: dict | None = None) -> bytes:
-    """A JSON note and float64 arrays of at most eight axes as bytes."""
+    """A JSON note and arrays of at most eight axes as bytes: float32 stays what it is, whole
+    numbers are int64, all else is float64.
+    """
     text = json.dumps(note or {}).encode()
     parts = [struct.pack("<IB", len(text), len(arrays)), text]
     for value in arrays:
-        value = np.asarray(value, dtype="<f8")
-        parts += [struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape), value.tobytes()]
+        value = np.asarray(value)
+        kind = "i8" if value.dtype.kind == "i" else "f4" if value.dtype == np.float32 else "f8"
+        head = struct.pack(f"<2sB{value.ndim}I", kind.encode(), value.ndim, *value.shape)
+        parts += [head, value.astype(f"<{kind}").tobytes()]
     return b"".join(parts)
 
 
@@ -78,14 +83,14 @@ def unpack(body: bytes) -> tuple[dict, list[np.ndarray]]:
         length, count = struct.unpack_from("<IB", body)
         note, at, arrays = json.loads(body[5 : 5 + length]), 5 + length, []
         for _ in range(count):
-            axes = body[at]
-            shape = struct.unpack_from(f"<{axes}I", body, at + 1)
-            size, at = 8 * math.prod(shape), at + 1 + 4 * axes
-            if axes > 8 or size > len(body) - at:
+            kind, axes = _KINDS[body[at : at + 2]], body[at + 2]
+            shape = struct.unpack_from(f"<{axes}I", body, at + 3)
+            many, at = math.prod(shape), at + 3 + 4 * axes
+            if axes > 8 or kind.itemsize * many > len(body) - at:
                 raise ValueError("an array is larger than its message")
-            arrays.append(np.frombuffer(body, "<f8", size // 8, at).reshape(shape).copy())
-            at += size
-    except (struct.error, IndexError, RecursionError, UnicodeDecodeError) as error:
+            arrays.append(np.frombuffer(body, kind, many, at).reshape(shape).copy())
+            at += kind.itemsize * many
+    except (struct.error, LookupError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"not a list of arrays: {error}") from None
     if at != len(body) or not isinstance(note, dict):
         raise ValueError("not a list of arrays")

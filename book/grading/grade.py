@@ -2,11 +2,11 @@
 
 import os
 import queue
-import secrets
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,16 @@ import numpy as np
 
 from book.chapter import Chapter
 from book.errors import BookError
-from book.grading import report, sandbox, submissions
+from book.grading import partial, report, sandbox, students
+from book.grading.endings import Ended, Endings
+from book.grading.partial import Partial
 from book.grading.report import Grade
-from book.grading.submissions import Submission
-from book.grading.worker import Refused, Worker, cores
+from book.grading.submissions import Mark, Submission
+from book.grading.worker import Outcome, Refused, Worker, cores
 from book.library import Book
 from book.release import answer_cells
 from book.sheet import sheet
-from book.truth import Case, Question, Verdict, questions
+from book.truth import Case, Question, questions
 
 
 @dataclass(frozen=True)
@@ -51,33 +53,68 @@ def grade(
     out: Path,
     say: Callable[[str], None],
     *,
+    roster: Path | None = None,
     seed: int | None = None,
     unsafe: bool = False,
     jobs: int | None = None,
 ) -> list[Grade]:
-    """Grade every file below `folder` and write the tables. BookError if the machine has no
-    sandbox and `unsafe` is not said.
+    """Grade what every student handed in below `folder` and write the tables; a grading of
+    the same class that was interrupted goes on. BookError if the machine has no sandbox and
+    `unsafe` is not said.
     """
     started, assignment = time.perf_counter(), book.assignment(number)
-    paths = submissions.find(folder)
+    listed = None if roster is None else students.read_roster(roster)
+    ours = {path.absolute() for path in (out, report.beside(out), partial.beside(out))}
+    handed_in, strays = students.find(folder, assignment, listed, ours)
     if not out.absolute().parent.is_dir():
         raise BookError(f"{out} cannot be written: there is no folder {out.parent}")
     if not unsafe:
-        _hidden(folder.resolve())
-    handed_in = [submissions.read(path, folder, assignment) for path in paths]
-    exam = draw(assignment.stem[:2], secrets.randbits(40) if seed is None else seed)
+        _hidden(folder.resolve(), "the submissions")
+        _hidden(out.absolute().parent.resolve(), "the table")
+    so_far = Partial(partial.beside(out), partial.identity(assignment), seed)
+    exam = draw(assignment.stem[:2], so_far.seed)
     with ExitStack() as stack:
+        endings = stack.enter_context(Endings())
         first = _worker(exam, assignment, unsafe, stack)
         others = range(1, min(jobs or cores(), len(handed_in)))
         workers = [first, *(stack.enter_context(Worker(first.number, first.way)) for _ in others)]
-        say(f"{len(handed_in)} submissions, {_WAYS[first.way]}, seed {exam.seed}")
-        grades = _grade_all(handed_in, exam, workers)
-    written = report.write(out, grades, exam.asked, exam.seed, assignment.stem[:2])
+        lacks = f" ({first.lacks})" if first.lacks else ""
+        say(f"{len(handed_in)} students, {_WAYS[first.way]}{lacks}, seed {exam.seed}")
+        say(_going_on(so_far, handed_in)) if so_far.kept else None
+        stack.enter_context(so_far)
+        grades = _grade_all(handed_in, exam, workers, so_far, endings)
+        written = report.write(out, grades, exam.asked, exam.seed, assignment.stem[:2])
+        if not any(grade.status == "machine" for grade in grades):
+            so_far.remove()
     say(
-        f"{len(grades)} graded in {time.perf_counter() - started:.0f} s: "
+        f"{len(grades)} students in {time.perf_counter() - started:.0f} s: "
         f"{', '.join(map(str, written))}"
     )
+    for line in _summary(grades, strays):
+        say(line)
     return grades
+
+
+def _going_on(so_far: Partial, handed_in: list[Submission]) -> str:
+    changed = [s.student for s in handed_in if so_far.changed(s.student, s.answers)]
+    again = f"; changed since and graded again: {', '.join(changed)}" if changed else ""
+    return f"going on where an earlier run stopped: {len(so_far.kept)} were graded{again}"
+
+
+def _summary(grades: list[Grade], strays: list[str]) -> Iterator[str]:
+    """What the instructor should know without opening the table."""
+    by_status = Counter(grade.status for grade in grades)
+    yield ", ".join(f"{count} {status}" for status, count in by_status.most_common())
+    for status, advice in (
+        ("missing", ""),
+        ("unreadable", ""),
+        ("machine", ": this machine failed, not the student. Type the same command again"),
+    ):
+        names = [grade.submission.student for grade in grades if grade.status == status]
+        if names:
+            yield f"{status}: {', '.join(names)}{advice}"
+    if strays:
+        yield f"belongs to nobody, left out: {', '.join(strays)}"
 
 
 _WAYS = {
@@ -87,15 +124,12 @@ _WAYS = {
 }
 
 
-def _hidden(folder: Path) -> None:
-    """BookError if answers could read the folder of submissions, because it lies in one that
-    the sandbox shows.
-    """
+def _hidden(folder: Path, what: str) -> None:
+    """BookError if answers could read a folder, because it lies in one that the sandbox shows."""
     for path in sandbox.visible():
         if folder.is_relative_to(Path(path).resolve()):
             raise BookError(
-                f"{folder} lies in {path}, which every answer can read: move the submissions "
-                "elsewhere"
+                f"{folder} lies in {path}, which every answer can read: put {what} elsewhere"
             )
 
 
@@ -107,7 +141,9 @@ def _worker(exam: Exam, assignment: Chapter, unsafe: bool, stack: ExitStack) -> 
     for way in _ways(unsafe):
         worker = stack.enter_context(Worker(assignment.stem[:2], way))
         try:
-            worker.ask(exam.asked[0], exam.cases[exam.asked[0].id], exam.prelude, "")
+            tried = worker.ask(exam.asked[0], exam.cases[exam.asked[0].id], exam.prelude, "")
+            if tried.status == "machine":
+                raise Refused(tried.trouble)
             for id, cell in answer_cells(assignment).items():
                 q = next(q for q in exam.asked if q.id == id)
                 verdict = answer(worker, exam, q, cell.source)
@@ -135,57 +171,80 @@ def _ways(unsafe: bool) -> list[str]:
     return ["root", "user"] if os.geteuid() == 0 else ["user"]
 
 
-def answer(worker: Worker, exam: Exam, q: Question, source: str) -> Verdict:
+def answer(worker: Worker, exam: Exam, q: Question, source: str) -> Mark:
     """Run one answer and judge what came back."""
     for patience in (1, 5, None):
         try:
             outcome = worker.ask(q, exam.cases[q.id], exam.prelude, source)
-            break
         # the machine's fault, not the student's: out of memory or of namespaces
         except (Refused, OSError) as error:
-            if patience is None:
-                return Verdict(
-                    0.0,
-                    f"NOT GRADED: the sandbox could not be started ({error}). Grade this file "
-                    "again",
-                )
-            time.sleep(patience)
+            outcome = Outcome(None, 0, f"the sandbox could not be started ({error})", "machine")
+        if outcome.status != "machine":
+            break
+        if patience is None:
+            return Mark("machine", 0.0, f"not graded: {outcome.trouble}. Grade this again")
+        time.sleep(patience)
+    note = " and ".join(outcome.notes)
     if outcome.arrays is None:
-        return Verdict(0.0, outcome.trouble)
+        return Mark("failed", 0.0, outcome.trouble, note)
     try:
         with np.errstate(all="ignore"):
-            return q.judge(exam.cases[q.id], outcome.arrays, outcome.calls)
+            verdict = q.judge(exam.cases[q.id], outcome.arrays, outcome.calls)
     # a judge met arrays it did not foresee: no points, and the instructor sees why
     except Exception as error:
-        return Verdict(0.0, f"could not be judged ({type(error).__name__}: {error})")
+        why = f"could not be judged ({type(error).__name__}: {error})"
+        return Mark("failed", 0.0, why, note)
+    status = "right" if verdict.share == 1 else "partly" if verdict.share else "wrong"
+    return Mark(status, *verdict, note)
 
 
-def _grade_all(handed_in: list[Submission], exam: Exam, workers: list[Worker]) -> list[Grade]:
+def _grade_all(
+    handed_in: list[Submission],
+    exam: Exam,
+    workers: list[Worker],
+    so_far: Partial,
+    endings: Endings,
+) -> list[Grade]:
     from tqdm import tqdm
 
     free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     for worker in workers:
         free.put(worker)
     done: dict[str, Grade] = {}
+    arrivals = endings.arrivals = queue.SimpleQueue()
     pool = ThreadPoolExecutor(len(workers))
     try:
-        tasks = [pool.submit(_one, submission, exam, free) for submission in handed_in]
-        for task in tqdm(as_completed(tasks), total=len(tasks), unit="student", disable=None):
-            result = task.result()
-            done[result.submission.file] = result
+        for submission in handed_in:
+            task = pool.submit(_one, submission, exam, free, so_far)
+            task.add_done_callback(arrivals.put)
+        for _ in tqdm(handed_in, unit="student", disable=None):
+            arrived = arrivals.get()
+            if isinstance(arrived, Ended):
+                raise arrived
+            result = arrived.result()
+            so_far.add(result)
+            done[result.submission.student] = result
+    except Ended:
+        left = f"{len(done)} of {len(handed_in)} are kept in {so_far.path}"
+        print(f"\ninterrupted: {left}; the same command goes on", file=sys.stderr)
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return [done[submission.file] for submission in handed_in]
+    return [done[submission.student] for submission in handed_in]
 
 
-def _one(submission: Submission, exam: Exam, free: queue.SimpleQueue) -> Grade:
+def _one(submission: Submission, exam: Exam, free: queue.SimpleQueue, so_far: Partial) -> Grade:
     worker, result = free.get(), Grade(submission)
     try:
         for q in exam.asked:
-            if q.id in submission.answers:
-                result.verdicts[q.id] = answer(worker, exam, q, submission.answers[q.id])
+            source = submission.answers.get(q.id)
+            if source is None:
+                result.verdicts[q.id] = submission.faults[q.id]
             else:
-                result.verdicts[q.id] = Verdict(0.0, submission.faults[q.id])
+                known = so_far.mark(submission.student, q.id, source)
+                result.verdicts[q.id] = known or answer(worker, exam, q, source)
+            if note := result.verdicts[q.id].note:
+                submission.notes.append(f"{q.id}: {note}")
     finally:
         free.put(worker)
     return result

@@ -3,8 +3,9 @@
 import ctypes
 import os
 
-NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
+NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
     0x20000,
+    0x2000000,
     0x4000000,
     0x8000000,
     0x10000000,
@@ -65,8 +66,14 @@ def pivot(root: str) -> None:
     os.chdir("/")
 
 
+def control_process(option: int, *values: int) -> None:
+    """prctl(2). OSError says why the kernel would not."""
+    given = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
+    _call("prctl", option, *given)
+
+
 def die_with_parent(signal: int) -> None:
-    _call("prctl", _PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0)
+    control_process(_PDEATHSIG, signal)
 
 
 def drop_bounding_set() -> None:
@@ -77,6 +84,6 @@ def drop_bounding_set() -> None:
 
 
 def drop_capabilities() -> None:
-    _call("prctl", _NO_NEW_PRIVS, ctypes.c_ulong(1), 0, 0, 0)
+    control_process(_NO_NEW_PRIVS, 1)
     header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
     _call("capset", header, (ctypes.c_uint32 * 6)())

@@ -2,7 +2,6 @@
 
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from book.grading import frames
+from book.grading import frames, sandbox
 from book.grading.frames import Broken, Channel
+from book.grading.watch import NOTES
 from book.grading.zygote import STATUS, fate
 from book.truth import Case, Network, Question
 
@@ -36,21 +36,27 @@ class Refused(Exception):
 class Outcome(NamedTuple):
     """What came out of a sandbox: arrays and the number of network calls, or what went wrong,
     in words.
+
+    `status` is "ran", "failed" (the answer did) or "machine" (no answer was run: the sandbox
+    could not be started). It hangs on what happened before the answer was sent, and on nothing
+    that an answer says. `notes` are what a person may want to know; an answer can add to them,
+    and take none away.
     """
 
     arrays: list | None
     calls: float
     trouble: str
+    status: str
+    notes: tuple[str, ...] = ()
 
 
 class Worker:
     """A server of sandboxes for one assignment. Start it in the main thread: it dies with the
-    thread that started it.
+    thread that started it. `lacks` is what the sandbox of the last answer went without.
     """
 
     def __init__(self, number: str, way: str):
-        self.number, self.way = number, way
-        self.stage, self.closed = tempfile.mkdtemp(prefix="sandbox-"), False
+        self.number, self.way, self.lacks, self.closed = number, way, "", False
         self._start()
 
     def _start(self) -> None:
@@ -68,9 +74,10 @@ class Worker:
             str(theirs.fileno()),
             self.number,
             self.way,
-            self.stage,
+            sandbox.STAGE,
         ]
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp", **_QUIET}
+        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LOGNAME": "answer"}
+        environment |= {"TMPDIR": tempfile.gettempdir(), **_QUIET}
         self.process = subprocess.Popen(
             command,
             pass_fds=[theirs.fileno()],
@@ -81,7 +88,7 @@ class Worker:
         theirs.close()
         self.control.settimeout(_START)
         if self.control.recv(1) != b"!":
-            raise RuntimeError("the server of sandboxes did not start: its message is above")
+            raise Refused("the server of sandboxes did not start: its message is above")
 
     def close(self) -> None:
         """End the server, and with it every sandbox."""
@@ -89,7 +96,6 @@ class Worker:
         self.process.kill()
         self.process.wait()
         self.control.close()
-        shutil.rmtree(self.stage, ignore_errors=True)
 
     def __enter__(self):
         return self
@@ -106,23 +112,29 @@ class Worker:
         if self.process.poll() is not None:
             self.control.close()
             self._start()
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            socket.send_fds(self.control, [str(q.seconds).encode()], [theirs.fileno()])
-            theirs.close()
-            outcome = _converse(
-                Channel(ours, time.monotonic() + q.seconds + _GRACE), q, case, prelude, source
-            )
-        status = self._status(q.seconds + _GRACE)
-        return (
-            outcome
-            if outcome.arrays is not None or outcome.trouble
-            else outcome._replace(trouble=fate(status))
-        )
+        (ours, theirs), (notes, told) = socket.socketpair(), os.pipe()
+        try:
+            with ours, theirs:
+                fds = [theirs.fileno(), told]
+                socket.send_fds(self.control, [str(q.seconds).encode()], fds)
+                theirs.close()
+                channel = Channel(ours, time.monotonic() + q.seconds + _GRACE)
+                self.lacks = _ready(channel)
+                outcome = _converse(channel, q, case, prelude, source)
+            status = self._status(q.seconds + _GRACE)
+            if outcome.arrays is None and not outcome.trouble:
+                outcome = outcome._replace(trouble=fate(status))
+            return outcome._replace(notes=_noted(notes))
+        finally:
+            os.close(notes)
+            os.close(told)
 
     def _status(self, seconds: float) -> int:
         ready, _, _ = select.select([self.control], [], [], seconds)
-        message = self.control.recv(STATUS.size) if ready else b""
+        try:
+            message = self.control.recv(STATUS.size) if ready else b""
+        except OSError:
+            message = b""
         # the server is gone or stuck: the next question starts another
         if len(message) < STATUS.size:
             self.process.kill()
@@ -131,48 +143,58 @@ class Worker:
         return STATUS.unpack(message)[0]
 
 
+def _ready(channel: Channel) -> str:
+    """What the sandbox lacks, once it stands. The answer has not been sent: whatever fails here
+    is the machine's fault.
+    """
+    try:
+        kind, body = channel.receive()
+    except Broken as error:
+        raise Refused(f"it did not come up: {error}") from None
+    if kind != frames.READY:
+        raise Refused(body.decode(errors="replace"))
+    return body.decode(errors="replace")
+
+
+def _noted(line: int) -> tuple[str, ...]:
+    """What the pipe of notes was told."""
+    os.set_blocking(line, False)
+    try:
+        told = os.read(line, 1 << 20)  # no pipe of an ordinary user is larger
+    except BlockingIOError:
+        return ()
+    return tuple(note for byte, note in NOTES.items() if byte in told)
+
+
 def _converse(channel: Channel, q: Question, case: Case, prelude: str, source: str) -> Outcome:
     """Send the job, answer the network calls, take arrays or an explanation. Nothing received
     is trusted to be well formed.
     """
     network = Network(case)
+    failed = lambda why: Outcome(None, network.calls, why, "failed")
+    note = {"id": q.id, "function": q.function, "prelude": prelude, "source": source}
+    job = frames.pack(list(case.inputs.values()), note | {"names": list(case.inputs)})
     try:
-        kind, body = channel.receive()
-        if kind != frames.READY:
-            raise Refused(body.decode(errors="replace"))
-        note = {"id": q.id, "function": q.function, "prelude": prelude, "source": source}
-        whole = [
-            name for name, value in case.inputs.items() if np.asarray(value).dtype.kind == "i"
-        ]
-        note |= {"names": list(case.inputs), "whole": whole}
-        channel.send(frames.JOB, frames.pack(list(case.inputs.values()), note))
+        channel.send(frames.JOB, job)
         while True:
             kind, body = channel.receive()
             if kind != frames.CALL or case.network is None:
                 break
             if network.calls > CALLS:
-                return Outcome(
-                    None, network.calls, f"made more than {CALLS} network calls and was stopped"
-                )
+                return failed(f"made more than {CALLS} network calls and was stopped")
             channel.send(*_reply(network, body))
         if kind == frames.ARRAYS:
-            return Outcome(_typed(*frames.unpack(body)), network.calls, "")
+            arrays = [
+                a if a.dtype == np.float32 else a.astype(float) for a in frames.unpack(body)[1]
+            ]
+            return Outcome(arrays, network.calls, "", "ran")
         if kind == frames.ERROR:
-            return Outcome(
-                None, network.calls, body.decode(errors="replace") or "failed without saying why"
-            )
-        return Outcome(None, network.calls, "sent something that is not an answer")
+            return failed(body.decode(errors="replace") or "failed without saying why")
+        return failed("sent something that is not an answer")
     except Broken as error:
-        return Outcome(None, network.calls, str(error) if "message of" in str(error) else "")
+        return failed(str(error) if "message of" in str(error) else "")
     except ValueError:
-        return Outcome(None, network.calls, "sent something that is not an answer")
-
-
-def _typed(note: dict, arrays: list) -> list:
-    """The arrays, those in float32 that the note says were: judges name single precision."""
-    single = note.get("single")
-    single = single if isinstance(single, list) else []
-    return [a.astype(np.float32) if k in single else a for k, a in enumerate(arrays)]
+        return failed("sent something that is not an answer")
 
 
 def _reply(network: Network, body: bytes) -> tuple[bytes, bytes]:
@@ -188,8 +210,8 @@ def _reply(network: Network, body: bytes) -> tuple[bytes, bytes]:
                 frames.ERROR,
                 f"model: x has shape {x.shape}, wanted {network.case.inputs['x'].shape}".encode(),
             )
-        return frames.REPLY, frames.pack([network(x, float(note["t"]))])
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        return frames.REPLY, frames.pack([network(x.astype(float), float(note["t"]))])
+    except Exception as error:  # whatever an answer may ask a network
         return frames.ERROR, str(error)[:500].encode(errors="replace")
 
 

@@ -4,20 +4,27 @@ It knows no submission, truth or seed: a child gets its question's inputs from t
 a socket of its own. Run by `worker`: python -m book.grading.zygote FD NN WAY STAGE.
 """
 
+import fcntl
+import gc
 import os
+import shutil
 import signal
 import socket
 import struct
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 
-from book.grading import frames, kernel, sandbox
+from book.grading import frames, kernel, sandbox, watch
 from book.grading.frames import Channel
+from book.questions import caller
+from book.questions.answers import cell_of, explain, first_cell
 
 STATUS = struct.Struct("<i")
 # exit codes of a supervisor; above 128, a signal ended the answer
 _TIMED_OUT, _REFUSED, _SIGNALS = 124, 125, 128
-_POLL = 0.004
+_POLL, _LINE, _NOTES = 0.004, 3, 4
 
 
 def main(fd: str, number: str, way: str, stage: str) -> None:
@@ -25,23 +32,35 @@ def main(fd: str, number: str, way: str, stage: str) -> None:
     control = socket.socket(fileno=int(fd))
     if sys.platform == "linux":
         kernel.die_with_parent(signal.SIGKILL)
-    from book.questions import caller
-
-    caller(number, "")  # imports what the answers of this assignment need, and no truth
+    watch.import_library()
+    call_of = caller(number)  # all that a child knows of its questions
+    watch.hide_the_book()
+    sandbox.visible(), sandbox.covered()  # looked up once for all children
+    gc.freeze()  # so that a child's collector copies no page of what it shares
     control.sendall(b"!")
     while True:
         try:
-            message, fds, _, _ = socket.recv_fds(control, 64, 1)
+            message, fds, _, _ = socket.recv_fds(control, 64, 2)
         except ConnectionError:
             return
         if not message:
             return
+        control.sendall(STATUS.pack(_child(fds, call_of, way, stage, int(message))))
+        for fd in fds:
+            os.close(fd)
+
+
+def _child(fds: list[int], call_of: Callable, way: str, stage: str, seconds: int) -> int:
+    """Fork a supervisor and wait for it: its exit code."""
+    try:
         child = os.fork()
-        if child == 0:
-            _supervise(fds[0], number, way, stage, int(message))
-        os.close(fds[0])
-        _, status = os.waitpid(child, 0)
-        control.sendall(STATUS.pack(os.waitstatus_to_exitcode(status)))
+    except OSError as error:
+        with socket.socket(fileno=os.dup(fds[0])) as line:
+            Channel(line).send(frames.REFUSED, str(error).encode())
+        return _REFUSED
+    if child == 0:
+        _supervise(fds, call_of, way, stage, seconds)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def fate(status: int) -> str:
@@ -55,13 +74,15 @@ def fate(status: int) -> str:
     return "ended its process without returning anything"
 
 
-def _supervise(fd: int, number: str, way: str, stage: str, seconds: int) -> None:
+def _supervise(fds: list[int], call_of: Callable, way: str, stage: str, seconds: int) -> None:
     """Start the sandbox's first process, end it when its time is over, and with it everything
     that it started.
     """
     deadline, stop = time.monotonic() + seconds, []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
-    line, supervisor = _only(fd), os.getpid()
+    line, supervisor = _only(*fds), os.getpid()
+    scratch = tempfile.mkdtemp(prefix="answer-") if way == "none" else sandbox.SCRATCH
+    place = (way, stage, scratch, seconds, supervisor)
     try:
         sandbox.unshare(way)
         if sys.platform == "linux":
@@ -71,13 +92,15 @@ def _supervise(fd: int, number: str, way: str, stage: str, seconds: int) -> None
         _refuse(line, error)
     if first == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _answer(line, number, way, stage, seconds, supervisor)
+        _answer(line, call_of, place)
     line.close()
     done, status = 0, 0
     while not done and not stop and time.monotonic() < deadline:
         done, status = os.waitpid(first, os.WNOHANG)
         time.sleep(0 if done else _POLL)
     _end(first, bool(done))
+    if way == "none":
+        shutil.rmtree(scratch, ignore_errors=True)
     code = os.waitstatus_to_exitcode(status) if done else _TIMED_OUT
     os._exit(code if code >= 0 else _SIGNALS - code)
 
@@ -95,14 +118,18 @@ def _end(first: int, reaped: bool) -> None:
         os.waitpid(first, 0)
 
 
-def _only(fd: int) -> socket.socket:
-    """Close every file but this socket; standard input and output lead nowhere."""
-    os.dup2(fd, 3)
+def _only(line: int, notes: int) -> socket.socket:
+    """Close every file but these two, which become 3 and 4; standard input and output lead
+    nowhere.
+    """
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in (line, notes)]
+    for fd, number in zip(high, (_LINE, _NOTES)):
+        os.dup2(fd, number, inheritable=False)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
-    os.closerange(4, 4096)
-    return socket.socket(fileno=3)
+    os.closerange(_NOTES + 1, 4096)
+    return socket.socket(fileno=_LINE)
 
 
 def _refuse(line: socket.socket, error: BaseException) -> None:
@@ -110,39 +137,31 @@ def _refuse(line: socket.socket, error: BaseException) -> None:
     os._exit(_REFUSED)
 
 
-def _answer(
-    line: socket.socket, number: str, way: str, stage: str, seconds: int, user: int
-) -> None:
+def _answer(line: socket.socket, call_of: Callable, place: tuple) -> None:
     """The first process of the sandbox: complete it, take one job, send arrays or an
     explanation, end.
     """
     channel = Channel(line)
     try:
-        sandbox.enter(way, stage, seconds, user)
+        lacks = sandbox.enter(*place)
     except BaseException as error:
         _refuse(line, error)
     try:
-        channel.send(frames.READY)
-        channel.send(*_work(channel, number))
+        channel.send(frames.READY, lacks.encode())
+        channel.send(*_work(channel, call_of))
     finally:
         os._exit(0)
 
 
-def _work(channel: Channel, number: str) -> tuple[bytes, bytes]:
-    import numpy as np
-
-    from book.questions import caller
-    from book.questions.answers import define, explain
-
+def _work(channel: Channel, call_of: Callable) -> tuple[bytes, bytes]:
     _, body = channel.receive()
     note, arrays = frames.unpack(body)
-    inputs = dict(zip(note["names"], arrays))
-    inputs |= {name: inputs[name].astype(int) for name in note["whole"]}
+    call, inputs = call_of(note["function"]), dict(zip(note["names"], arrays))
     try:
-        answer = define(note["id"], note["function"], note["prelude"], note["source"])
-        found = caller(number, note["function"])(answer, inputs, _remote(channel))
-        single = [k for k, value in enumerate(found) if value.dtype == np.float32]
-        return frames.ARRAYS, frames.pack(found, {"single": single})
+        module = sys.modules["__main__"] = first_cell(note["prelude"])
+        watch.hide_the_library(_NOTES)
+        answer = cell_of(module, note["id"], note["function"], note["source"])
+        return frames.ARRAYS, frames.pack(call(answer, inputs, _remote(channel)))
     except BaseException as error:
         return frames.ERROR, explain(error)[:4000].encode(errors="replace")
 

@@ -3,10 +3,25 @@ and in the grader.
 """
 
 import builtins
+import linecache
 import re
+from collections.abc import Callable
+from types import ModuleType
 
-_NOTEBOOK = ("get_ipython", "display")  # a notebook adds them to Python; the grader has none
 MARK = re.compile(r"#[ \t]*ANSWER[ \t]+(Q\d\d\.\d+)[ \t]*")
+MAGIC = (
+    "the answer's cell has a line that starts with % or !, which the grader cannot run: move it "
+    "to another cell"
+)
+_MAGIC = re.compile(r"\s*([%!?]|[\w., ]+=\s*[%!])")
+_LEANING = (
+    ". An answer may use the notebook's first code cell and its own cell, nothing else: "
+    "move what it needs into its cell"
+)
+_BESIDE = (
+    ". An answer may use what is installed with the book, and no file beside the notebook: "
+    "move what it needs into its cell"
+)
 
 
 class Unanswered(Exception):
@@ -24,19 +39,45 @@ def marked(source: str) -> str | None:
     return match[1] if match else None
 
 
-def define(id: str, function: str, prelude: str, source: str, filename: str = "<answer>"):
-    """Execute the first code cell of the assignment, then this answer cell, in a namespace of
+def define(
+    id: str, function: str, prelude: str, source: str, filename: str = "<answer>"
+) -> Callable:
+    """Execute the first code cell of the assignment, then this answer cell, in a module of
     their own; return the function.
     """
-    builtin = {name: value for name, value in vars(builtins).items() if name not in _NOTEBOOK}
-    namespace = {"__name__": "__main__", "__builtins__": builtin}
-    exec(compile(prelude, "<first cell>", "exec"), namespace)
-    exec(compile(source, filename, "exec"), namespace)
-    if not callable(namespace.get(function)):
+    return cell_of(first_cell(prelude), id, function, source, filename)
+
+
+def first_cell(prelude: str) -> ModuleType:
+    """A new module in which the first code cell of the assignment was executed. What a notebook
+    adds to Python is not in it, but for `display`, which does nothing elsewhere.
+    """
+    builtin = {"display": lambda *_, **__: None} | vars(builtins)
+    builtin.pop("get_ipython", None)
+    module = ModuleType("__main__")
+    vars(module)["__builtins__"] = builtin
+    exec(compile(prelude, "<first cell>", "exec"), vars(module))
+    return module
+
+
+def cell_of(
+    module: ModuleType, id: str, function: str, source: str, filename: str = "<answer>"
+) -> Callable:
+    """Execute an answer cell in this module; return the function that it defines."""
+    # what compiles a function looks for its text there
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    try:
+        code = compile(source, filename, "exec")
+    except SyntaxError as error:
+        if any(map(_MAGIC.match, source.split("\n")[(error.lineno or 1) - 1 :][:1])):
+            raise Unanswered(f"{id}: {MAGIC}") from None
+        raise
+    exec(code, vars(module))
+    if not callable(vars(module).get(function)):
         raise Unanswered(
             f"{id}: its cell defines no function {function}(…): keep the name, others call it"
         )
-    return namespace[function]
+    return vars(module)[function]
 
 
 def explain(error: BaseException) -> str:
@@ -56,10 +97,10 @@ def explain(error: BaseException) -> str:
 
 
 def leaning(error: BaseException) -> str:
-    """What to add to the message of an unknown name: it may well be known to the notebook."""
-    if not isinstance(error, NameError) or isinstance(error, UnboundLocalError):
-        return ""
-    return (
-        ". An answer may use the notebook's first code cell and its own cell, nothing else: "
-        "move what it needs into its cell"
-    )
+    """What to add to the message of an unknown name, module or file: it may well be known to
+    the notebook.
+    """
+    if isinstance(error, (ModuleNotFoundError, FileNotFoundError)):
+        return _BESIDE
+    unknown = isinstance(error, NameError) and not isinstance(error, UnboundLocalError)
+    return _LEANING if unknown else ""

@@ -84,7 +84,7 @@ class Question:
         return case if isinstance(case, Case) else Case(case)
 
     def run(self, answer: Callable, inputs: dict, network: Callable | None) -> list:
-        return caller(self.number, self.function)(answer, inputs, network)
+        return caller(self.number)(self.function)(answer, inputs, network)
 
     def judge(self, case: Case, outputs: list, calls: float) -> Verdict:
         return self.verdict(self, case, outputs, calls)

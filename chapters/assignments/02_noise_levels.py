@@ -28,8 +28,8 @@
 #   the function's name.
 # - An answer may use the first code cell and its own cell, nothing else: copy what it needs into its cell. More cells for
 #   trying things out may go anywhere, they are not graded.
-# - A `PASS` that you see before you have run a cell is what it will print when the answer is right. "Run All" stops at the
-#   first question that has no right answer yet.
+# - A `PASS` that you see before you have run a cell is what it will print when the answer is right. "Run All" runs every
+#   check, and the last cell says how many questions pass.
 # - The point is to write the formulas yourself: `dlib` has them all, and a person sees when an answer calls it.
 #
 # All tensors are float64 unless you make others. Here $x=x_0+\sigma z$, and a score is a function `score(x, sigma)` of points (B, d)
@@ -158,9 +158,14 @@ check("Q02.5", choose_ladder)
 # %% [markdown]
 # ## Before you hand it in
 #
-# Restart the kernel, run all cells, and see five times `PASS`. Or test the saved notebook, wherever it is, in a terminal in
-# the folder where `make setup` was run; `.venv/bin/python` is the Python that has torch and this book:
+# Restart the kernel and run all cells: the last one says how many questions pass. Or test the saved notebook, wherever it is,
+# in a terminal in the folder where `make setup` was run; `.venv/bin/python` is the Python that has torch and this book:
 #
 # ```bash
 # .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout 120 my-assignments/02_noise_levels.ipynb
 # ```
+
+# %%
+from book import tally
+
+tally("02")

@@ -28,8 +28,8 @@
 #   the function's name.
 # - An answer may use the first code cell and its own cell, nothing else: copy what it needs into its cell. More cells for
 #   trying things out may go anywhere, they are not graded.
-# - A `PASS` that you see before you have run a cell is what it will print when the answer is right. "Run All" stops at the
-#   first question that has no right answer yet.
+# - A `PASS` that you see before you have run a cell is what it will print when the answer is right. "Run All" runs every
+#   check, and the last cell says how many questions pass.
 # - The point is to write the formulas yourself: `dlib` has them all, and a person sees when an answer calls it.
 #
 # All tensors are float64. As in the chapter, $x_t=\alpha x_0+\sigma\varepsilon$; $p_t$ is the density of the student's noised samples, $q_t$ that of
@@ -174,9 +174,14 @@ check("Q20.5", adapted)
 # %% [markdown]
 # ## Before you hand it in
 #
-# Restart the kernel, run all cells, and see five times `PASS`. Or test the saved notebook, wherever it is, in a terminal in
-# the folder where `make setup` was run; `.venv/bin/python` is the Python that has torch and this book:
+# Restart the kernel and run all cells: the last one says how many questions pass. Or test the saved notebook, wherever it is,
+# in a terminal in the folder where `make setup` was run; `.venv/bin/python` is the Python that has torch and this book:
 #
 # ```bash
 # .venv/bin/python -m pytest --nbval-lax --nbval-cell-timeout 120 my-assignments/20_score_distillation.ipynb
 # ```
+
+# %%
+from book import tally
+
+tally("20")

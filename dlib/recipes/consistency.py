@@ -42,8 +42,8 @@ def consistency_distillation(
 
     null is not used. points: grid points from t_max to the clean end, N in the paper. Its
     moving average has decay 0.95. Sample `boundary(student, edm_boundary(schedule, t_end,
-    sigma_data))`, t_end being the grid's last time, with the solver `consistency` and `CLEAN`
-    as last level.
+    sigma_data))`, t_end being the grid's last time, with the solver `stochastic_iterative` and
+    `CLEAN` as last level.
 
     >>> from dlib.schedule import edm
     >>> consistency_distillation(edm()).trained
@@ -67,7 +67,7 @@ def consistency_distillation(
 
     ends_at = (times[0].item(), times[-1].item())
     wrap = partial(boundary, skip_out=scalings)
-    shown = Sampler("consistency", spacing, 1, times=ends_at, wrap=wrap)
+    shown = Sampler("stochastic_iterative", spacing, 1, times=ends_at, wrap=wrap)
     return Recipe((Phase("student", loss),), PARTS, shown)
 
 

@@ -3,7 +3,7 @@
 """
 
 from dlib.solvers.base import Solver, solver
-from dlib.solvers.consistency_sampling import consistency, lcm, tcd, tcd_default, travel
+from dlib.solvers.consistency_sampling import lcm, stochastic_iterative, tcd, tcd_default, travel
 from dlib.solvers.driver import State, sample, walk
 from dlib.solvers.first_order import (
     Transition,
@@ -51,7 +51,7 @@ SOLVERS: dict[str, Solver] = {
     "unipc_3": unipc_3,
     "sde_dpm_solver_pp_2m": sde_dpm_solver_pp_2m,
     "sde_dpm_solver_pp_3m": sde_dpm_solver_pp_3m,
-    "consistency": consistency,
+    "stochastic_iterative": stochastic_iterative,
     "lcm": lcm,
     "tcd": tcd_default,
 }

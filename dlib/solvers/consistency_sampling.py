@@ -56,7 +56,7 @@ def lcm(
 
 
 @solver(order=1, noisy=True)
-def consistency(
+def stochastic_iterative(
     model: Denoiser,
     x: Tensor,
     a: NoiseLevel,

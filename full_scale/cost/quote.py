@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from full_scale.cost.needs import PARTS, Needs, needs, precision
-from full_scale.run.settings import Settings, as_table, check
+from full_scale.run.checks import check
+from full_scale.run.settings import Settings, as_table
 
 GPUS = {
     "RTX 4090": (165, 24),

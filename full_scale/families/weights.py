@@ -249,9 +249,7 @@ def read_config(kind: Weights, weights: str, name: str) -> dict[str, Any]:
 
 
 def hush() -> None:
-    """Silence transformers' notices: its bars for single files, and that torchvision, which
-    nothing here uses, is absent.
-    """
+    """Silence transformers' notices, and its bars for single files."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

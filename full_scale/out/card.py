@@ -152,11 +152,8 @@ def _model(s: Mapping[str, Any], weights: str) -> str:
 
 
 def _flags(s: Mapping[str, Any]) -> str:
-    sampler = s["sampler"]
-    return (
-        f'--prompt "{s["prompts"][0]}" --solver {sampler["solver"]} --grid {sampler["spacing"]} '
-        f"--steps {sampler['steps']} --omega {sampler['omega']:g} --end {sampler['end']}"
-    )
+    """Solver, levels and ω are read from the `settings.json` beside the weights."""
+    return f'--prompt "{s["prompts"][0]}"'
 
 
 def _rows(s: Mapping[str, Any]) -> str:

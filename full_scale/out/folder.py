@@ -41,15 +41,19 @@ def check_free(out: Path, flag: str = "--out") -> None:
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
-    """The pictures in reading order, `columns` a row, on white."""
+    """The pictures, all of one size, in reading order, `columns` a row, on white."""
+    from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+    from torchvision.utils import make_grid
+
     width, height = pictures[0].size
+    white = Image.new("RGB", (width, height), "white")
     rows = -(-len(pictures) // columns)
-    sheet = Image.new(
-        "RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), "white"
+    cells = [*pictures, *[white] * (rows * columns - len(pictures))]
+    sheet = make_grid([pil_to_tensor(cell) for cell in cells], columns, gap, pad_value=255)
+    border = gap if len(cells) > 1 else 0  # make_grid frames several pictures
+    return to_pil_image(
+        sheet[:, border : sheet.shape[1] - border, border : sheet.shape[2] - border]
     )
-    for place, picture in enumerate(pictures):
-        sheet.paste(picture, (place % columns * (width + gap), place // columns * (height + gap)))
-    return sheet
 
 
 def write(

@@ -246,72 +246,21 @@ def _filled(kind: type, table: Mapping[str, Any], what: str) -> Any:
     return kind(**values)
 
 
-def check(s: Settings, count: int = 1) -> None:
-    """Raise ValueError for what can be wrong before weights or data are read; count: the number
-    of processes.
-    """
-    require(
-        s.data is not None,
-        "--data is missing: the folder that `python -m full_scale.prepare` wrote",
-    )
-    require(
-        bool(s.weights) != s.tiny,
-        f"{'both --weights and --tiny' if s.tiny else 'neither --weights nor --tiny'} given: "
-        "pass exactly one of them",
-    )
-    for name in ("steps", "batch", "micro", "save_every", "keep", "log_every"):
-        require(
-            getattr(s, name) >= 1,
-            f"--{name.replace('_', '-')} {getattr(s, name)}: wanted at least 1",
-        )
-    means = {f"roles.{role}.decay": own.decay for role, own in _means(s).items()}
-    for name, value in {"ema": s.ema, "drop": s.drop, **means}.items():
-        require(0 <= value < 1, f"--{name} {value:g} is outside [0, 1)")
-    require(
-        s.batch % (count * s.micro) == 0,
-        f"--batch {s.batch} is not a multiple of {count} process(es) × --micro {s.micro}: try "
-        "--batch "
-        f"{max(1, round(s.batch / (count * s.micro))) * count * s.micro}, or another --micro",
-    )
-    recipe = recipe_of(s, None, None)
-    twins = [role for role in recipe.play("copy") if role_of(s, role).rank]
-    require(
-        not (s.parallel == "fsdp" and twins),
-        f"--parallel fsdp with adapters ({', '.join(twins)}): a twin shares its base's tensors, "
-        "which sharding would cut apart, and adapters are small: use --parallel ddp, or rank 0",
-    )
-    heads = recipe.play("heads")
-    require(
-        not (s.parallel == "fsdp" and heads),
-        f"--parallel fsdp with heads ({', '.join(heads)}): they read a network's inner stages, "
-        "whose weights fsdp has put away again when the heads' gradient comes back: use "
-        "--parallel ddp",
-    )
-    require(
-        not (role_of(s, "student").rank and recipe.told),
-        f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm",
-    )
-    require(
-        s.batch % recipe.group == 0,
-        f"--batch {s.batch} is not a multiple of the {recipe.group} samples that {s.method} "
-        f"draws for each prompt: try --batch {max(1, s.batch // recipe.group) * recipe.group}",
-    )
-
-
-def _means(s: Settings) -> dict[str, Mean]:
-    return {role: own for role, own in vars(s.roles).items() if isinstance(own, Mean)}
-
-
 def recipe_of(s: Settings, schedule: NoiseSchedule | None, null: Any) -> recipes.Recipe:
     """The recipe of these settings on a schedule with a null condition."""
     schedule = discrete(scaled_linear()) if schedule is None else schedule
     return recipes.METHODS[s.method](schedule, null, **dataclasses.asdict(s.hyper))
 
 
-def recipe_from(table: Mapping[str, Any]) -> recipes.Recipe:
-    """The recipe of a run that is read back: `as_table`'s values."""
+def recipe_from(
+    table: Mapping[str, Any], schedule: NoiseSchedule | None = None
+) -> recipes.Recipe:
+    """The recipe of a run that is read back: `as_table`'s values. Without a schedule it has
+    Stable Diffusion's.
+    """
     hyper = {k: tuple(v) if isinstance(v, list) else v for k, v in table["hyper"].items()}
-    return recipes.METHODS[table["method"]](discrete(scaled_linear()), None, **hyper)
+    schedule = schedule or discrete(scaled_linear())
+    return recipes.METHODS[table["method"]](schedule, None, **hyper)
 
 
 def learning_rate(s: Settings, role: str, step: int) -> float:

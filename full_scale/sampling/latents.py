@@ -1,4 +1,4 @@
-"""From conditions to latents: the levels of a request, and a batch of pictures at a time."""
+"""From conditions to latents, a batch of pictures at a time."""
 
 from __future__ import annotations
 
@@ -7,22 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dlib import CLEAN, Denoiser, Draw, NoiseLevel, NoiseSchedule, grid, sample
+from dlib import Denoiser, Draw, NoiseLevel, sample
 from dlib.solvers import Solver, State
 from full_scale.data.draws import Draws
-
-
-def stops(schedule: NoiseSchedule, steps: int, spacing: str, end: str) -> list[NoiseLevel]:
-    """The `steps` + 1 levels from noise to picture. end `clean` replaces the grid's last level
-    by σ = 0.
-
-    Both ends cost the same. `clean` leaves no noise in the picture, and where the grid's last
-    step is long in λ (SD's time grids with few steps) it takes it at first order, where
-    multistep extrapolation would overshoot. diffusers' DPM-Solver calls the two
-    `final_sigmas_type` `zero` and `sigma_min`.
-    """
-    levels = schedule.levels(grid(schedule, steps, spacing))
-    return [*levels[:-1], CLEAN] if end == "clean" else levels
 
 
 def latents(

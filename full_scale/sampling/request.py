@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from dlib import SOLVERS
+from dlib import SOLVERS, Sampler
 from dlib._util import require
 from dlib.grids import SPACINGS
 from full_scale.families import named
@@ -40,21 +40,24 @@ class Config:
     """
     negative: str = ""
     """The null prompt ∅, which guidance moves away from."""
-    solver: str = "unipc_3"
-    """A name of dlib.SOLVERS. UniPC-3 on the arctan grid needs the fewest calls where the
-    truth is known and guidance is strong; without guidance UniPC-2 is as good.
+    solver: str | None = None
+    """A name of dlib.SOLVERS. What an export was made for unless given, else unipc_3: on the
+    arctan grid it needs the fewest calls where the truth is known and guidance is strong;
+    without guidance unipc_2 is as good.
     """
-    steps: int = 25
-    """Steps from noise to picture; network calls are steps times the solver's calls."""
-    grid: str = "arctan"
-    """Where the steps stop: a name of dlib.grids.SPACINGS."""
-    end: Literal["clean", "grid"] = "clean"
+    steps: int | None = None
+    """Steps from noise to picture; network calls are steps times the solver's calls. The
+    export's own unless given, else 25.
+    """
+    grid: str | None = None
+    """Where the steps stop: a name of dlib.grids.SPACINGS. The export's own, else arctan."""
+    end: Literal["clean", "grid"] | None = None
     """clean: the last step denoises to σ = 0. grid: it stops at the grid's end, index 0, as
-    SD's own configurations do.
+    SD's own configurations do. The export's own, else clean.
     """
-    omega: float = 6.5
+    omega: float | None = None
     """Guidance ω; 0 is none. diffusers' guidance_scale is 1 + ω. A distilled network that
-    takes ω as an input is told it.
+    takes ω as an input is told it. The export's own, else 6.5.
     """
     parallel: str | None = None
     """picard, anderson or parareal: refine all steps at once instead of one after another;
@@ -90,7 +93,23 @@ class Config:
     """A new folder; the next free runs/sample-NNN unless given."""
 
 
-def check(config: Config) -> None:
+DEFAULT = Sampler("unipc_3", "arctan", 25, omega=6.5)
+"""How a model that is no export of ours is sampled, unless flags say otherwise."""
+
+
+def settled(config: Config, own: Sampler = DEFAULT) -> Sampler:
+    """How to sample: as the flags say, and as `own`, an export's sampler, where they do not.
+
+    Explicit times, as a phased student has, are kept while neither --steps nor --grid is given.
+    """
+    flags = {"solver": config.solver, "spacing": config.grid, "steps": config.steps}
+    flags |= {"end": config.end, "omega": config.omega}
+    times = own.times if config.grid is None and config.steps is None else None
+    given = {name: value for name, value in flags.items() if value is not None}
+    return replace(own, times=times, **given)
+
+
+def check(config: Config, own: Sampler = DEFAULT) -> None:
     """Raise ValueError for what can be wrong before any weights are read."""
     require(len(config.prompt) > 0, '--prompt is empty: type --prompt "a lighthouse at dusk"')
     check_model(config.family, config.weights, config.tiny)
@@ -98,20 +117,21 @@ def check(config: Config) -> None:
         ("solver", config.solver, SOLVERS),
         ("grid", config.grid, SPACINGS),
     ):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        near = difflib.get_close_matches(name or "", known, n=1, cutoff=0.0)[0]
         require(
-            name in known,
+            name is None or name in known,
             f"--{flag} {name}: no such {flag}; did you mean {near}? There are {', '.join(known)}",
         )
     for flag, count in (("steps", config.steps), ("n", config.n), ("batch", config.batch)):
-        require(count >= 1, f"--{flag} {count}: wanted at least 1")
+        require(count is None or count >= 1, f"--{flag} {count}: wanted at least 1")
     require(
-        0 <= config.omega < float("inf"),
-        f"--omega {config.omega:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
+        config.omega is None or 0 <= config.omega < float("inf"),
+        f"--omega {config.omega or 0:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
         "guidance_scale g is omega = g − 1",
     )
     if config.parallel:
-        check_parallel(config.parallel, config.solver, config.chunk, config.tol, config.window)
+        solver = settled(config, own).solver
+        check_parallel(config.parallel, solver, config.chunk, config.tol, config.window)
     require(
         config.parallel is not None or int(os.environ.get("WORLD_SIZE", 1)) == 1,
         "several processes, but every one would make the same pictures: "

@@ -52,12 +52,12 @@ def fitted(picture: Image.Image, size: int) -> Image.Image:
     >>> fitted(Image.new("RGB", (30, 20)), 8).size
     (8, 8)
     """
+    from torchvision.transforms.functional import InterpolationMode, center_crop, resize
+
     require(size >= 1, f"fitted: size = {size}, wanted at least 1")
-    return (
-        picture
-        if picture.size == (size, size)
-        else ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    )
+    if picture.size == (size, size):
+        return picture
+    return center_crop(resize(picture, size, InterpolationMode.LANCZOS), size)
 
 
 def pixels(pictures: list[Image.Image]) -> Tensor:
@@ -66,13 +66,9 @@ def pixels(pictures: list[Image.Image]) -> Tensor:
     >>> pixels([Image.new("RGB", (4, 2), "white")]).shape
     torch.Size([1, 3, 2, 4])
     """
-    return (
-        torch.stack([torch.from_numpy(np.array(picture)) for picture in pictures]).permute(
-            0, 3, 1, 2
-        )
-        / 127.5
-        - 1
-    )
+    from torchvision.transforms.functional import pil_to_tensor
+
+    return torch.stack([pil_to_tensor(picture) for picture in pictures]) / 127.5 - 1
 
 
 def picture(values: Tensor) -> Image.Image:

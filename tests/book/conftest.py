@@ -57,6 +57,31 @@ def site(request) -> Path:
     return request.getfixturevalue(f"{request.param}_site")
 
 
+@pytest.fixture(scope="session", params=["root", "user"])
+def sandboxed(request):
+    """A function that runs an answer to question 8.5 in a sandbox and returns its outcome; its
+    `way` is the sandbox's.
+    """
+    from course08 import COURSE
+
+    from book.grading.worker import Refused, Worker
+    from book.truth import questions
+
+    if request.param == "root" and os.geteuid() != 0:
+        pytest.skip("the way of root needs root")
+    q = questions("08")[4]
+    case = q.draw(0)
+    with Worker("08", request.param) as worker:
+        ask = lambda source: worker.ask(q, case, COURSE.prelude, source)
+        ask.way = request.param
+        try:
+            ask("")
+        except Refused as error:
+            pytest.skip(f"this machine forbids the way of {request.param}: {error}")
+        yield ask
+    assert worker.process.poll() is not None
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """A headless Chromium. Without one: skipped at a desk, an error under CI=true."""

@@ -44,6 +44,10 @@ class Course:
         """Imports torch."""
         return questions(self.number)
 
+    @property
+    def prelude(self) -> str:
+        return sheet(self.number).prelude
+
     def head(self, id: str) -> str:
         return re.search(r"^def .*:$", self.solution[id], re.MULTILINE)[0]
 
@@ -78,7 +82,7 @@ class Course:
         """The function that an answer cell defines."""
         from book.questions.answers import define
 
-        return define(id, question(id).function, sheet(self.number).prelude, source)
+        return define(id, question(id).function, self.prelude, source)
 
     def judged(self, id: str, source: str, seed: int = 3) -> Verdict:
         return ask(question(id), self.defined(id, source), drawn(id, seed))

@@ -64,42 +64,50 @@ HOSTILE = {
         "no truth in any frame",
     ),
     "memory_search": (
-        "import gc\nfrom book.questions import Case\nraise ValueError(f'{len([o for o in "
-        "gc.get_objects() if isinstance(o, Case)])} cases')",
+        "import gc\nheld = [o for o in gc.get_objects() if type(o).__name__ == 'Case']\n"
+        "raise ValueError(f'{len(held)} cases')",
         "0 cases",
     ),
     "redraws": (
-        "from book.questions import question\nfor seed in range(50):\n    truth = "
-        "question('Q08.5').draw(seed).truth\n"
-        "    if abs(truth['slope'][0]) > 1e9:\n        break\nreturn "
-        "torch.tensor(truth['slope']), torch.tensor(truth['curvature'])",
-        "slope",
+        "from book.truth import question\nreturn question('Q08.5').draw(0).values",
+        "No module named 'book.truth'",
     ),
     "patches_judge": (
-        "from book import questions\nfrom book.questions import q08, judging\nq08.judge_newton "
-        "= judging.malformed = lambda *a: questions.Verdict(1.0, 'right')\n"
+        "from book import truth\ntruth.judging.exactly = lambda *_: truth.judging.RIGHT\n"
         "return f[0], f[0]",
-        "slope",
+        "cannot import name 'truth'",
     ),
     "forges_frames": (
-        "import gc\nfrom book.grading import frames\nc = next(o for o in gc.get_objects() if "
-        "isinstance(o, frames.Channel))\n"
+        "import gc\nc = next(o for o in gc.get_objects() if type(o).__name__ == 'Channel')\n"
         "c.send(b'A', b'\\xff' * 100)\nreturn f[0], f[0]",
         "not an answer",
     ),
     "forges_verdict": (
-        "import gc\nfrom book.grading import frames\nc = next(o for o in gc.get_objects() if "
-        "isinstance(o, frames.Channel))\n"
-        "c.send(b'P', b'Q08.5 PASS')\nreturn f[0], f[0]",
+        "import os, struct\nos.write(3, struct.pack('<cI', b'P', 10) + b'Q08.5 PASS')\n"
+        "return f[0], f[0]",
         "not an answer",
+    ),
+    "blames_the_machine": (
+        "import os, struct\nos.write(3, struct.pack('<cI', b'X', 9) + b'no memory')\n"
+        "return f[0], f[0]",
+        "not an answer",
+    ),
+    "says_not_graded": (
+        "raise NotImplementedError('not graded: the sandbox could not be started')",
+        "not graded: the sandbox",
+    ),
+    "spells_the_library": (
+        "from importlib import import_module as get\nnewton = get('dl' + 'ib.solvers')\n"
+        "return f[0], f[0]",
+        "slope",
     ),
     "formula": ("raise ValueError('=HYPERLINK(\"http://192.0.2.1\")\\n@SUM(1)')", "ValueError"),
     "syntax": ("return (", "SyntaxError"),
-    "magic": ("%timeit 1", "SyntaxError"),
+    "magic": ("%timeit 1", "Q08.5: the answer's cell has a line that starts with % or !"),
     "helper_elsewhere": ("return helper(lam, f)", "move what it needs into its cell"),
     "calls_network": (
-        "import book.questions as q\nq.Network.calls = 1\nreturn model(f, lam)",
-        "NameError",
+        "import os, struct\nos.write(3, struct.pack('<cI', b'C', 0))\nreturn model(f, lam)",
+        "not an answer",
     ),
     "no_such_name": ("return f[0], f[0]", "slope_and_curvature(…): keep the name"),
 }

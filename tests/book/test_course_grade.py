@@ -1,5 +1,5 @@
-"""A whole class, hostile ones included: every file ends as a row with points and feedback, and
-nothing is left behind.
+"""A whole class, hostile ones included: every student ends as a row with points, status and
+feedback, and nothing is left behind.
 """
 
 import csv
@@ -23,7 +23,7 @@ from book.__main__ import main
 from book.errors import BookError
 from book.grading import grade as grading
 from book.grading import worker as workers
-from book.questions import questions
+from book.truth import questions
 from book.release import release
 
 IDS = [f"Q08.{k}" for k in range(1, 6)]
@@ -117,7 +117,7 @@ needs_sandbox = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """{file without ending: row} of the grades of the whole class."""
+    """{file without ending: row} of the grades of the whole class, one file a student."""
     folder, out = (
         tmp_path_factory.mktemp("class") / "handed in",
         tmp_path_factory.mktemp("grades") / "grades.csv",
@@ -141,7 +141,8 @@ def table(tmp_path_factory):
         for path in folder.rglob("*")
         if path.is_symlink() or not path.is_dir()
     )
-    assert [row["file"].removeprefix("'") for row in rows] == names
+    assert sorted(row["file"].removeprefix("'") for row in rows) == names
+    assert len({row["student"] for row in rows}) == len(names)
     return {Path(row["file"]).stem.removeprefix("'"): row for row in rows} | {"OUT": out}
 
 
@@ -156,7 +157,10 @@ def test_right_answers_get_all_points(table):
             points(table[name]) == ["3", "3", "6", "5", "3"]
             and table[name]["total (of 20)"] == "20"
         )
-        assert {table[name][f"{id} feedback"] for id in IDS} == {"right"}
+        assert {table[name][f"{id} {what}"] for id in IDS for what in ("feedback", "status")} == {
+            "right"
+        }
+        assert table[name]["status"] == "graded"
     assert table["rerun"]["total (of 20)"] == "9"  # all that it answers
     assert table["right"]["notes"] == "" and "letter for letter" in table["renamed (1)"]["notes"]
 
@@ -165,6 +169,9 @@ def test_right_answers_get_all_points(table):
 def test_blank_gets_none_and_is_told_so(table):
     assert points(table["blank"]) == ["0"] * 5
     assert all("not answered yet" in table["blank"][f"{id} feedback"] for id in IDS)
+    assert {table["blank"][name] for name in ("status", *(f"{id} status" for id in IDS))} == {
+        "blank"
+    }
 
 
 @needs_sandbox
@@ -176,32 +183,36 @@ def test_hostile_answers_get_no_points_and_cost_the_others_nothing(table, name):
         "",
         "right",
     )
-    assert SECRET not in row["Q08.5 feedback"] and "NOT GRADED" not in row["Q08.5 feedback"]
+    assert SECRET not in row["Q08.5 feedback"] and row["Q08.5 status"] in ("failed", "wrong")
+
+
+@needs_sandbox
+def test_what_an_answer_did_is_noted(table):
+    assert "Q08.5: uses the book's library, dlib" in table["spells_the_library"]["notes"]
+    assert "Q08.5: searches its process's memory" in table["memory_search"]["notes"]
 
 
 @needs_sandbox
 @pytest.mark.parametrize(
-    ("name", "id", "says"),
+    ("name", "id", "status", "says"),
     [
-        ("doubled", "Q08.1", "doubled: 2 cells"),
-        ("missing", "Q08.2", "missing: no cell starts with the line '# ANSWER Q08.2'"),
-        ("tampered", "Q08.1", "ϕ₁"),
-        ("empty", "Q08.3", "not a notebook"),
-        ("essay", "Q08.3", "not a notebook"),
-        ("deep", "Q08.3", "not a notebook"),
-        ("list", "Q08.3", "no list of cells"),
-        ("cells", "Q08.3", "missing"),
-        ("copied", "Q08.1", "a link"),
-        ("pipe", "Q08.1", "a device"),
-        ("surrogate", "Q08.1", "UnicodeEncodeError"),
+        ("doubled", "Q08.1", "unreadable", "doubled: 2 cells"),
+        ("missing", "Q08.2", "missing", "missing: no cell starts with the line '# ANSWER Q08.2'"),
+        ("tampered", "Q08.1", "wrong", "ϕ₁"),
+        ("empty", "Q08.3", "unreadable", "not a notebook"),
+        ("essay", "Q08.3", "unreadable", "no notebook (.ipynb) was handed in, but essay.pdf"),
+        ("deep", "Q08.3", "unreadable", "not a notebook"),
+        ("list", "Q08.3", "unreadable", "no list of cells"),
+        ("cells", "Q08.3", "missing", "missing"),
+        ("copied", "Q08.1", "unreadable", "a link"),
+        ("pipe", "Q08.1", "unreadable", "a device"),
+        ("surrogate", "Q08.1", "failed", "UnicodeEncodeError"),
     ],
 )
-def test_broken_files_are_named(table, name, id, says):
+def test_broken_files_are_named(table, name, id, status, says):
     row = table[name]
-    assert (
-        says in row[f"{id} feedback"]
-        and row[next(k for k in row if k.startswith(f"{id} (of"))] == "0"
-    )
+    assert says in row[f"{id} feedback"] and row[f"{id} status"] == status
+    assert row[next(k for k in row if k.startswith(f"{id} (of"))] == "0"
     if name in ("doubled", "missing", "tampered"):
         assert row["total (of 20)"] == "6"  # the other questions count
 
@@ -227,9 +238,10 @@ def test_the_tables_open_in_a_spreadsheet(table):
     assert (
         len({table[name]["seed"] for name in HOSTILE}) == 1 and table["right"]["seed"].isdigit()
     )
-    beside = list(
-        csv.DictReader(table["OUT"].with_name("grades_nbgrader.csv").open(encoding="utf-8-sig"))
-    )
+    # without the mark that spreadsheets want, programs would take it for a part of a name
+    beside = list(csv.DictReader(table["OUT"].with_name("grades_nbgrader.csv").open()))
+    assert table["OUT"].read_bytes().startswith(b"\xef\xbb\xbf")
+    assert list(beside[0])[0] == "assignment"
     assert [row["score"] for row in beside if row["student_id"] == "ann"] == ["20"] and beside[0][
         "max_score"
     ] == "20"
@@ -259,7 +271,9 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
             seed=5,
         )
     }
-    assert grades.pop("right").total(course.module.QUESTIONS) == 20 and len(grades) == len(once)
+    right = grades.pop("right")
+    assert right.total(course.questions) == 20 and len(grades) == len(once)
+    assert {mark.note for mark in right.verdicts.values()} == {""}  # no false alarm
     for student, grade in grades.items():
         id, _, says = course.wrong[int(student)]
         assert grade.verdicts[id].share < 1 and says in grade.verdicts[id].feedback
@@ -268,7 +282,7 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
 def test_without_a_sandbox_it_refuses_unless_told(tmp_path, monkeypatch):
     save(tmp_path / "in" / "ann.ipynb", COURSE.only("Q08.2", answers=COURSE.right()))
     # no root can be built there
-    monkeypatch.setattr(workers.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "not there"))
+    monkeypatch.setattr(workers.sandbox, "STAGE", str(tmp_path / "not there"))
     with pytest.raises(BookError, match="offers no sandbox.*--unsafe"):
         grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lambda line: None)
     assert not (tmp_path / "grades.csv").exists()
@@ -296,14 +310,15 @@ def test_mistakes_of_the_instructor_are_named_before_the_work(
     tmp_path, capsys, folder, out, says
 ):
     save(tmp_path / "ann.ipynb", COURSE.notebook({}))
-    where = ROOT / "dlib" if folder is None else tmp_path / folder
+    where = Path(sys.prefix, "bin") if folder is None else tmp_path / folder
     assert main(["grade", str(where), "--assignment", "08", "--out", str(tmp_path / out)]) == 1
     assert says in capsys.readouterr().err
 
 
 @needs_sandbox
-def test_an_interrupted_grader_leaves_no_process(tmp_path):
-    endings = (signal.SIGKILL, signal.SIGINT)
+def test_an_interrupted_grader_leaves_no_process_and_no_file(tmp_path):
+    """SIGINT and SIGHUP end a grader as SIGTERM does (test_course_resume)."""
+    endings = (signal.SIGKILL, signal.SIGTERM)
     graders = {
         ending: _start_with_an_answer_that_stays(tmp_path / ending.name, f"{MARK}-{ending.name}")
         for ending in endings
@@ -315,9 +330,12 @@ def test_an_interrupted_grader_leaves_no_process(tmp_path):
             assert "offers no sandbox" in message, f"the grader ended early: {message}"
             pytest.skip("this machine offers no sandbox")
         process.send_signal(ending)
-        process.wait(20)
+        process.wait(60)
         _wait(lambda: not running(f"{MARK}-{ending.name}\0"))
-    assert process.returncode and not (tmp_path / "SIGINT" / "g.csv").exists()
+        assert not list((tmp_path / ending.name / ".temporary").iterdir())
+        assert process.returncode and not (tmp_path / ending.name / "g.csv").exists()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "0 of 1 are kept" in process.stderr.read()
 
 
 def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Popen:
@@ -329,32 +347,31 @@ def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Pope
         f"os.execv('/bin/sleep', ['{mark}', '300'])\n"
         "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\ntime.sleep(300)"
     )
-    save(
-        folder / "ann.ipynb", COURSE.only("Q08.5", answers={"Q08.5": COURSE.cell("Q08.5", body)})
-    )
+    node = COURSE.only("Q08.5", answers={"Q08.5": COURSE.cell("Q08.5", body)})
+    save(folder / "in" / "ann.ipynb", node)
     command = [
         sys.executable,
         "-m",
         "book",
         "grade",
-        str(folder),
+        str(folder / "in"),
         "--assignment",
         "08",
         "--out",
         str(folder / "g.csv"),
     ]
-    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    (folder / ".temporary").mkdir()
     return subprocess.Popen(
         command,
         cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(folder / ".temporary")},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        preexec_fn=heard,
     )
 
 
-def _wait(true, seconds: float = 90) -> None:
+def _wait(true, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "waited too long"

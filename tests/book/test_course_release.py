@@ -18,7 +18,7 @@ from book import check
 from book.chapter import read_chapter
 from book.check import Unsolved, Wrong
 from book.errors import BookError
-from book.questions import question
+from book.truth import question, questions
 from book.release import _complete, blank, release, student_notebook
 from book.run import _THREADS
 
@@ -35,14 +35,14 @@ def test_a_release_has_no_answer_and_keeps_what_nbval_compares():
                 .splitlines()[-1]
                 .startswith(f'    raise NotImplementedError("{id}: ')
             )
-            assert COURSE.heads[id] in entry.source
+            assert COURSE.head(id) in entry.source
         if "check(" in entry.source:
             id = entry.source.split('"')[1]
             assert entry.execution_count == 0 and [dict(o) for o in entry.outputs] == [
                 {"name": "stdout", "output_type": "stream", "text": f"{id} PASS\n"}
             ]
         elif entry.cell_type == "code":
-            assert entry.execution_count is None
+            assert entry.execution_count is None and not entry.outputs
     assert [c.id for c in RELEASED.cells] == [
         f"as08-{k:03d}" for k in range(1, len(RELEASED.cells) + 1)
     ]
@@ -74,6 +74,7 @@ def test_a_release_is_the_same_twice_and_never_overwrites_work(tmp_path):
         ('# NBVAL_CHECK_OUTPUT\ncheck("Q08.1"', 'check("Q08.1"', 'check("Q08.1", …)'),
         ("# ANSWER Q08.2", "# ANSWER Q08.1", "Q08.1 is answered twice"),
         ("# ANSWER Q08.2", "# answer", "no cell starts with '# ANSWER Q08.2'"),
+        ('tally("08")', 'tally("07")', 'wanted a last cell that ends with tally("08")'),
     ],
 )
 def test_an_incomplete_assignment_is_not_released(tmp_path, old, new, says):
@@ -114,10 +115,12 @@ def test_an_unknown_assignment_or_question_is_answered_with_the_known():
 def test_check_prints_pass_and_raises_a_diagnosis(capsys):
     check("Q08.5", lambda lam, f: tuple(define_right("Q08.5")(lam, f)))
     assert capsys.readouterr().out == "Q08.5 PASS\n"
-    with pytest.raises(Wrong, match="Q08.5: slope: not that of the parabola"):
+    with pytest.raises(Wrong, match="Q08.5: slope is off by .*: not that of the parabola"):
         check("Q08.5", lambda lam, f: (f[0], f[0]))
     with pytest.raises(ZeroDivisionError):
         check("Q08.5", lambda lam, f: 1 / 0)
+    with pytest.raises(BookError, match="no Q08.7"):
+        check("Q08.7", None)
     assert Wrong("short")._render_traceback_() == ["short"] and Unsolved(
         "short"
     )._render_traceback_() == ["short"]
@@ -128,7 +131,7 @@ def define_right(id):
     from book.questions.answers import define
 
     return define(
-        id, question(id).function, COURSE.module.PRELUDE, COURSE.cell(id, COURSE.otherwise[id])
+        id, question(id).function, COURSE.prelude, COURSE.cell(id, COURSE.otherwise[id])
     )
 
 
@@ -153,12 +156,17 @@ def executed():
 
 
 def outputs(node: dict) -> dict:
-    """{question: what its check cell shows} after the notebook was run to its end."""
+    """{question: what its check cell shows, number: what the last cell shows} after "Run All",
+    which would stop at a cell that raises an error.
+    """
     node = nbformat.from_dict(node)
-    NotebookClient(node, allow_errors=True, kernel_name="python3", timeout=120).execute(
+    NotebookClient(node, kernel_name="python3", timeout=120).execute(
         env={**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)}
     )
-    return {c.source.split('"')[1]: c.outputs for c in node.cells if "check(" in c.source}
+    verbs = ("check(", "tally(")
+    return {
+        c.source.split('"')[1]: c.outputs for c in node.cells if any(v in c.source for v in verbs)
+    }
 
 
 @pytest.mark.parametrize(
@@ -177,6 +185,15 @@ def test_what_a_student_sees(executed, id, says):
     assert executed["Q08.1"][0].text == "Q08.1 PASS\n"
     (output,) = executed[id]
     assert says in words(output) and len(words(output)) < 330
+
+
+def test_the_last_cell_counts_what_passes(executed, troubled):
+    for shown, number in ((executed, "08"), (troubled, "01")):
+        points = questions(number)[0].points
+        assert shown[number][0].text == (
+            f"1 of 5 questions pass ({points} of 20 points)\n"
+            f"not yet: {', '.join(f'Q{number}.{k}' for k in range(2, 6))}\n"
+        )
 
 
 def words(output) -> str:

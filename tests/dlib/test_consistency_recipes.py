@@ -33,7 +33,7 @@ from dlib.losses import consistency, consistency_losses, huber, squared, with_om
 from dlib.metrics import sliced_w2
 from dlib.nets import MLP
 from dlib.recipes import consistency_distillation, lcm, lcm_with_omega, pcm, pcm_adversarial
-from dlib.solvers import consistency as consistency_sampler
+from dlib.solvers import stochastic_iterative
 from dlib.solvers import ddim, heun
 
 SD, X0, LABELS, EMPTY = (
@@ -335,7 +335,7 @@ def one_step_distance(steps=300):
     )
     jump = [schedule.at(1.0), CLEAN]
     with torch.no_grad():
-        one = sample(f, x.float(), jump, consistency_sampler, draw=Draw(1))
+        one = sample(f, x.float(), jump, stochastic_iterative, draw=Draw(1))
     return sliced_w2(one, real), sliced_w2(sample(teacher, x, jump), real)
 
 

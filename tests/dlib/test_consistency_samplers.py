@@ -24,7 +24,7 @@ from dlib import (
     vp,
 )
 from dlib.grids import pcm_edges
-from dlib.solvers import consistency, ddim, lcm, tcd, travel
+from dlib.solvers import ddim, lcm, stochastic_iterative, tcd, travel
 
 SD, EVERY = (
     SCHEDULES["discrete"],
@@ -111,7 +111,7 @@ def test_a_perfect_consistency_model_keeps_every_marginal(n):
     walk = levels(schedule, n, "karras")
     assert all(
         have == pytest.approx(want, rel=1e-12)
-        for have, want in variances(consistency, model, walk, c)
+        for have, want in variances(stochastic_iterative, model, walk, c)
     )
 
 
@@ -140,7 +140,7 @@ def test_forgetting_kappa_min_is_caught():
     schedule, c = edm(), 0.5
     walk = [schedule.at(1.0), schedule.at_lam(-math.log(0.06))]
     wrong = mutant(
-        consistency,
+        stochastic_iterative,
         "end, b, noise",
         "CLEAN, b, noise".replace("CLEAN", "end._replace(lam=float('inf'))"),
     )
@@ -152,7 +152,7 @@ def test_lcm_is_consistency_sampling_where_the_clean_end_has_no_noise():
     model, x, noise = exact(gaussian(0.7), vp()), normals(3, 2), normals(3, 2, seed=1)
     a, b = vp().levels([0.8, 0.3])
     assert (
-        lcm(model, x, a, b, noise=noise)[0] - consistency(model, x, a, b, noise=noise)[0]
+        lcm(model, x, a, b, noise=noise)[0] - stochastic_iterative(model, x, a, b, noise=noise)[0]
     ).abs().max() < 1e-14
     assert (
         lcm(model, x, a, b, noise=noise)[0] - (b.alpha * model(x, a).x0 + b.sigma * noise)

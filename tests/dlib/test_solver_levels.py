@@ -145,7 +145,7 @@ FROM_NOISE = {
     "unipc_3",
     "sde_dpm_solver_pp_2m",
     "sde_dpm_solver_pp_3m",
-    "consistency",
+    "stochastic_iterative",
     "lcm",
     "tcd",
 }

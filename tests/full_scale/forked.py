@@ -1,4 +1,4 @@
-"""A processes of processes without a new Python, which costs ten seconds each: children of the test
+"""Several processes without a new Python, which costs seconds each: children of the test
 itself, which has imported everything. Where torchrun is what is tested, see `test_launch.py`.
 """
 
@@ -54,7 +54,7 @@ class Started(NamedTuple):
 
 
 def start(size: int, said: Path, work: Callable, *given) -> Started:
-    """`work(*given)` in a processes of `size` processes, which `processes.start` will join."""
+    """`work(*given)` in `size` processes, which `launch.start` will join into one run."""
     fork, port = multiprocessing.get_context("fork"), free_port()
     whole = [
         fork.Process(target=_join, args=(rank, size, port, said, work, given))

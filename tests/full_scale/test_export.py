@@ -7,6 +7,7 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -216,12 +217,40 @@ def test_an_estimate_takes_the_run_too(full):
     assert sum(p.numel() for p in plan.base.net.parameters()) == want
 
 
-def test_sample_takes_the_exported_folder(full, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "flags", "want", "ends"),
+    [
+        ("lcm", {}, ("lcm", "lcm", 4, 0.0, "clean"), 0.0),
+        ("pcm", {}, ("ddim", "pcm", 2, 0.0, "grid"), 0.001),
+        ("pcm", {"steps": 3, "omega": 1.0}, ("ddim", "pcm", 3, 1.0, "grid"), 0.001),
+    ],
+)
+def test_sample_takes_what_flags_leave_open_from_the_export(
+    full, monkeypatch, tmp_path, method, flags, want, ends
+):
+    """An export of the method `method`, read as such: by its recipe's sampler, wrap included."""
     monkeypatch.chdir(tmp_path)
-    made = sampling.run(
-        Config(prompt=("a cat",), weights=str(full[2]), solver="ddim", steps=2, omega=0.0)
-    )
+    folder = shutil.copytree(full[2], tmp_path / "export")
+    about = json.loads((folder / "settings.json").read_text())
+    about["settings"] |= {"method": method, "hyper": {"phases": 2} if method == "pcm" else {}}
+    (folder / "settings.json").write_text(json.dumps(about))
+    made = sampling.run(Config(prompt=("a cat",), weights=str(folder), **flags))
     assert Image.open(made / "000.png").size == (128, 128)
+    said = json.loads((made / "settings.json").read_text())
+    names = ("solver", "grid", "steps", "omega", "end")
+    assert tuple(said["config"][name] for name in names) == want
+    assert len(said["times"]) == want[2] + 1 and said["times"][-1] == pytest.approx(ends)
+    if not flags and method == "pcm":
+        assert said["times"] == pytest.approx([1.0, 0.5, 0.001])
+
+
+def test_a_torn_settings_file_of_an_export_is_named(full, tmp_path):
+    folder = shutil.copytree(full[2], tmp_path / "export")
+    (folder / "settings.json").write_text('{"settings": {')
+    with pytest.raises(
+        ValueError, match=r"settings\.json is no JSON of an export .* export again"
+    ):
+        sampling.run(Config(prompt=("a cat",), weights=str(folder)))
 
 
 def test_lora_reads_back_through_peft_like_our_twin(lora):
@@ -481,8 +510,7 @@ def test_card_states_licence_base_and_use(lora):
         and "num_inference_steps=4, guidance_scale=1)" in said
     )
     assert (
-        "--weights someone/model --lora FOLDER/pytorch_lora_weights.safetensors" in said
-        and "--solver lcm --grid lcm --steps 4 --omega 0" in said
+        "--weights someone/model --lora FOLDER/pytorch_lora_weights.safetensors --prompt" in said
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dlib import SOLVERS, Draw, guided, walk
+from dlib import SOLVERS, Draw, guided, levels, walk
 from full_scale.families import sd
 from full_scale.data.draws import Draws
-from full_scale.sampling.latents import latents, stops
+from full_scale.sampling.latents import latents
 from full_scale.families.tiny import tiny_pipeline
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -22,7 +22,7 @@ def parts(device: str, dtype: torch.dtype):
         sd.StableDiffusion(pipe).encode(["a cat", "a bowl"]),
     )
     null = sd.StableDiffusion(pipe).null()
-    return guided(model, 2.0, null), cond, stops(model.schedule, 6, "karras", "clean")
+    return guided(model, 2.0, null), cond, levels(model.schedule, 6, "karras", "clean")
 
 
 @torch.no_grad()

@@ -18,12 +18,23 @@ from diffusers import (
 )
 
 import dlib
-from dlib import CLEAN, SOLVERS, Draw, converted, discrete, flow, guided, sample, scaled_linear
+from dlib import (
+    CLEAN,
+    SOLVERS,
+    Draw,
+    converted,
+    discrete,
+    flow,
+    guided,
+    levels,
+    sample,
+    scaled_linear,
+)
 from dlib.recipes import pcm
 from full_scale.data.draws import Draws
 from full_scale.families import sd
 from full_scale.out.card import edges
-from full_scale.sampling.latents import latents, stops
+from full_scale.sampling.latents import latents
 
 OMEGA, SEEDS, PROMPTS, TOLERANCE = 6.5, (3, 11), ["a cat", "a bowl of lemons"], 1e-4
 SHAPE = (4, 8, 8)
@@ -62,7 +73,7 @@ def ours(pipe, solver: str, steps: int, spacing: str, end: str) -> torch.Tensor:
     return latents(
         model,
         SHAPE,
-        stops(model.schedule, steps, spacing, end),
+        levels(model.schedule, steps, spacing, end),
         SOLVERS[solver],
         sd.StableDiffusion(pipe).encode(PROMPTS),
         SEEDS,
@@ -110,7 +121,7 @@ def test_as_a_velocity_model_on_straight_paths_euler_draws_ddims_pictures(pipe):
     the scale α of the last level.
     """
     model, cond = model_of(pipe), sd.StableDiffusion(pipe).encode(PROMPTS)
-    ladder = stops(model.schedule, 10, "lam", "grid")
+    ladder = levels(model.schedule, 10, "lam", "grid")
     straight = [flow().at_lam(level.lam) for level in ladder]
     by_ddim = sample(model, start(), ladder, SOLVERS["ddim"], cond)
     by_euler = sample(
@@ -161,7 +172,7 @@ def test_sigma_space_schedulers_start_a_little_low(pipe, scheduler, solver):
     With our start shrunk by κα = σ = 0.9977 the latents agree; without it they differ.
     """
     model, cond = model_of(pipe), sd.StableDiffusion(pipe).encode(PROMPTS)
-    levels = stops(model.schedule, 10, "sd_trailing", "clean")
+    walk = levels(model.schedule, 10, "sd_trailing", "clean")
     peer = theirs(
         pipe,
         scheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing"),
@@ -169,8 +180,8 @@ def test_sigma_space_schedulers_start_a_little_low(pipe, scheduler, solver):
         start(),
     )
     with torch.no_grad():
-        shrunk = sample(model, levels[0].sigma * start(), levels, SOLVERS[solver], cond)
-        plain = sample(model, start(), levels, SOLVERS[solver], cond)
+        shrunk = sample(model, walk[0].sigma * start(), walk, SOLVERS[solver], cond)
+        plain = sample(model, start(), walk, SOLVERS[solver], cond)
     assert gap(shrunk, peer) < TOLERANCE < 5 * TOLERANCE < gap(plain, peer)
 
 

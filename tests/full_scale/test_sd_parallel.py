@@ -15,7 +15,7 @@ from PIL import Image
 
 import dlib
 import full_scale.sample as command
-from full_scale.sampling.latents import latents, stops
+from full_scale.sampling.latents import latents
 from full_scale.families import sd
 from full_scale.sampling.request import Config
 from full_scale.sampling.spread import PARALLEL, spread
@@ -52,7 +52,7 @@ def sequential(pipe):
         dlib.guided(model, 6.5, null),
         sd.StableDiffusion(pipe).encode(["a cat", "a bowl"]),
     )
-    levels = stops(model.schedule, 9, "sd_trailing", "clean")
+    levels = dlib.levels(model.schedule, 9, "sd_trailing", "clean")
     with torch.no_grad():
         return (
             {

@@ -19,7 +19,7 @@ import dlib
 import full_scale.sample as command
 from full_scale.out import folder as output
 from full_scale.families import sd, unet
-from full_scale.sampling.latents import latents, stops
+from full_scale.sampling.latents import latents
 from full_scale.sampling.request import Config, check
 from full_scale.families.tiny import tiny_pipeline
 
@@ -127,7 +127,7 @@ def test_batched_equals_one_by_one(pipe, solver):
     model = sd.denoiser(pipe.unet, pipe.scheduler.config)
     cond, levels = (
         sd.StableDiffusion(pipe).encode(["a cat", "a dog", "a bowl"]),
-        stops(model.schedule, 4, "karras", "clean"),
+        dlib.levels(model.schedule, 4, "karras", "clean"),
     )
     with torch.no_grad():
         together, apart, two = (
@@ -143,7 +143,7 @@ def test_batched_equals_one_by_one(pipe, solver):
 
 def test_stops_keep_the_grid_and_change_only_its_end(eps_pipe):
     schedule = unet.trained_schedule(eps_pipe.scheduler.config)
-    grid, clean = (stops(schedule, 4, "sd_trailing", end) for end in ("grid", "clean"))
+    grid, clean = (dlib.levels(schedule, 4, "sd_trailing", end) for end in ("grid", "clean"))
     assert [round(1000 * level.t - 1) for level in grid] == [999, 749, 499, 249, 0]
     assert clean[:-1] == grid[:-1] and clean[-1] is dlib.CLEAN
 

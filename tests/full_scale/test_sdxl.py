@@ -22,14 +22,14 @@ from diffusers import (
 from PIL import Image
 
 import full_scale.sample as command
-from dlib import SOLVERS, Draw, guided, sample
+from dlib import SOLVERS, Draw, guided, levels, sample
 from full_scale import export
 from full_scale.data.draws import Draws
 from full_scale.data.rows import Rows
 from full_scale.families import StableDiffusionXL, named, open_family
 from full_scale.out.lora_files import DIFFUSERS, KOHYA
 from full_scale.run.settings import read
-from full_scale.sampling.latents import latents, stops
+from full_scale.sampling.latents import latents
 from full_scale.sampling.request import Config
 from full_scale.train import train
 
@@ -102,10 +102,10 @@ def ours(xl, solver: str, end: str, omega: float, negative: str = "", shrink=Fal
     """Latents of the book's loop; `shrink` starts as low as diffusers' Euler does."""
     model, cond = xl.denoiser(), xl.encode_texts(PROMPTS)
     model = guided(model, omega, xl.null(negative)) if omega else model
-    levels = stops(model.schedule, STEPS, "sd_trailing", end)
+    walk = levels(model.schedule, STEPS, "sd_trailing", end)
     if shrink:
-        return sample(model, levels[0].sigma * start(), levels, SOLVERS[solver], cond)
-    return latents(model, SHAPE, levels, SOLVERS[solver], cond, SEEDS, batch=2)
+        return sample(model, walk[0].sigma * start(), walk, SOLVERS[solver], cond)
+    return latents(model, SHAPE, walk, SOLVERS[solver], cond, SEEDS, batch=2)
 
 
 def gap(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -7,15 +7,8 @@ import inspect
 import pytest
 
 from dlib import discrete, recipes, scaled_linear
-from full_scale.run.settings import (
-    as_table,
-    check,
-    learning_rate,
-    nearest,
-    read,
-    recipe_of,
-    role_of,
-)
+from full_scale.run.checks import check
+from full_scale.run.settings import as_table, learning_rate, nearest, read, recipe_of, role_of
 
 OK = ["finetune", "--tiny", "--data", "somewhere"]
 
