@@ -88,7 +88,7 @@ def test_wrong_answers_are_rejected_and_told_why(course, id, body, says):
 @pytest.mark.parametrize(
     ("mistakes", "says"),
     [
-        ("sigma → tau\n# why", "Q08.2, 'why': 'sigma' is in 2 places, wanted one"),
+        ("prediction → p\n# why", "Q08.2, 'why': 'prediction' is in 3 places, wanted one"),
         ("gamma → tau\n# why", "Q08.2, 'why': 'gamma' is in 0 places, wanted one"),
         ("return x", "code without a comment at its end"),
     ],
