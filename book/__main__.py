@@ -139,8 +139,11 @@ def _ledger(book: Book, options) -> None:
 
 def _release(book: Book, options) -> None:
     from book.release import release
+    from book.sheet import sheet
 
-    _say(f"for students: {release(book, options.assignment, options.to)}")
+    path = release(book, options.assignment, options.to)
+    points = sheet(path.name[:2]).points
+    _say(f"for students: {path} ({len(points)} questions, {sum(points.values())} points)")
 
 
 def _grade(book: Book, options) -> None:

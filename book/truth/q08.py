@@ -201,7 +201,7 @@ def _formula(q: Exact, case: Case, outputs: list, calls: float) -> Verdict:
                 0.5,
             )
         )
-    if off < 1e-5 and outputs[-1].dtype == np.float32:
+    if off < (1e-5 if outputs[-1].dtype == np.float32 else 1e-6):
         return wrong(SINGLE, 0.5)
     n, falls = _measured(case, outputs)
     why = known(case, outputs, [0])

@@ -30,6 +30,12 @@ COURSE = Course(
         return torch.stack([loss.value / 2 for loss in each])
         # right
         s = sigma[:, None]
+        return 0.5 * (s * score(x0 + s * z, s) + z).pow(2).sum(1)
+        # right
+        rows = [(s, a, b, score((a + s * b)[None], s)) for a, b, s in zip(x0, z, sigma)]
+        return torch.stack([0.5 * (s * said + b).pow(2).sum() for s, a, b, said in rows])
+        # right
+        s = sigma[:, None]
         return 0.5 * (s * score(x0 + s * z, sigma).detach() + z).pow(2).sum(1)
         # cannot train a network
         return (score(x0, sigma) ** 2).sum()  # has shape ()

@@ -69,17 +69,13 @@ HOSTILE = {
         "0 cases",
     ),
     "redraws": (
-        "from book.questions import question\nfor seed in range(50):\n    truth = "
-        "question('Q08.5').draw(seed).truth\n"
-        "    if abs(truth['slope'][0]) > 1e9:\n        break\nreturn "
-        "torch.tensor(truth['slope']), torch.tensor(truth['curvature'])",
-        "No module named 'book.questions'",
+        "from book.truth import question\nreturn question('Q08.5').draw(0).values",
+        "No module named 'book.truth'",
     ),
     "patches_judge": (
-        "from book import questions\nfrom book.questions import q08, judging\nq08.judge_newton "
-        "= judging.malformed = lambda *a: questions.Verdict(1.0, 'right')\n"
+        "from book import truth\ntruth.judging.exactly = lambda *_: truth.judging.RIGHT\n"
         "return f[0], f[0]",
-        "cannot import name 'questions'",
+        "cannot import name 'truth'",
     ),
     "forges_frames": (
         "import gc\nc = next(o for o in gc.get_objects() if type(o).__name__ == 'Channel')\n"

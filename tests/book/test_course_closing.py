@@ -17,11 +17,14 @@ FUNCTIONS = {id: sheet("08").function(id) for id in COURSE.solution}
 
 @pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
 def test_the_solution_ends_by_counting_all_of_them(course):
-    count = len(course.questions)
+    count, points = len(course.questions), sum(sheet(course.number).points.values())
     last = read_notebook(BOOK, course.assignment).cells[-1]
     assert [output.text for output in last.outputs] == [
-        f"{count} of {count} questions pass (20 of 20 points)\n"
+        f"{count} of {count} questions pass ({points} of {points} points)\n"
     ]
+    # the text says it in words
+    told = f"{['One', 'Two', 'Three', 'Four', 'Five'][count - 1]} questions, {points} points"
+    assert told in "".join(cell.source for cell in course.assignment.cells)
 
 
 @pytest.fixture
