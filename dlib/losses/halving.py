@@ -80,8 +80,8 @@ def two_step_target(
 
     Salimans & Ho (2022) solve for it, x̃ = (z − ρx)/(α_c − ρα_a) with ρ = σ_c/σ_a and z the
     point that two steps reach. Put the two steps in, and it is a mean of the teacher's guesses
-    at x and at b, the second with the weight `share` of `shares`. In this form nothing is
-    divided by the length of the step.
+    at x and at b, the second with the weight `share` of `shares`. In this form no
+    difference is divided by the length of the step.
     """
     first = teacher(x, a, cond)
     second = teacher(first.mix(b.alpha, b.sigma), b, cond)
