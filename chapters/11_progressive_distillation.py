@@ -165,13 +165,8 @@ figure(
         ylabel="loss",
         log="y",
     ),
-<<<<<<< HEAD
-    "With DDIM's pairs the loss falls by more than two orders; with DDPM's it stays at the "
-    "variance of the data.",
-=======
     "With DDIM's pairs the loss falls below a hundredth of the data's variance; with DDPM's it "
     "stays at the variance.",
->>>>>>> refa
     "Knowledge distillation, 5000 pairs each. Means over 20 updates.",
 )
 # %% [markdown]

@@ -521,12 +521,8 @@ claim(
 
 # %% [markdown]
 # Here the term does nothing at its released weight, and at 20 it throws the student out of the data. **The discriminator's curve does not show it**: both say 2, "I cannot tell", because the
-<<<<<<< HEAD
-# student drags its own target along. Watch the student's consistency loss, which ends some twenty times higher than with 0.1. (With weight 5 and three starts of the critic the error was 1.6 to 4 times plain PCM's.)
-=======
 # student drags its own target along. Nor is it enough that the student's consistency loss falls: both do. *Compare* it
 # with a run without the term, and it gives the sick run away. (With weight 5 and three starts of the critic the error was 1.6 to 4 times plain PCM's.)
->>>>>>> refb
 #
 # On the plane there is nothing to sharpen. On pictures, few calls leave a softness that the teacher's features can see. There the authors find that the term sharpens one and two calls, and
 # that from four calls on it may cost FID although it looks better. *Not reproduced here.* Our advice: train without, look, and add it at two calls or fewer.
@@ -550,11 +546,7 @@ claim("C15.25", "digits, 8 calls: distance to the teacher's, PCM over LCM", own,
 # |---|---|---|
 # | another picture with every number of calls | new noise between calls | phases, without new noise |
 # | soft at 2 calls | two long jumps, unfinished | more updates, 4 phases, or the adversarial term at weight 0.1 |
-<<<<<<< HEAD
-# | the consistency loss is far too high, $D$ stays at 2 | adversarial weight too large | 0.1 |
-=======
 # | the consistency loss is far above that of a run without $D$, and $D$ says 2 | adversarial weight too large | 0.1 |
->>>>>>> refb
 # | nonsense under normal guidance | trained with all captions | drop a tenth (`pcm_normalcfg`, `drop = 0.1`) |
 # | burnt colours | guidance inside *and* outside | ω ≤ 1 for the variant with ω inside |
 # | slightly off at 4 calls | evenly spaced grid: 749 for 739 | `--grid pcm`; 40 or 100 DDIM steps in training put edges at 249, 499, 749 |
