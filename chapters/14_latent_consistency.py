@@ -313,8 +313,8 @@ figure(
     ),
     "After 300 updates the error falls from 1.6 at k = 2 to 0.2 or 0.3 between 20 and 100 and "
     "rises to 0.9 at 500, where it meets the line of the student of zero loss.",
-    "One call, $\\omega=2$. Left: too little time. Right: the teacher's steps are too long. Dashed: "
-    "what endless training would reach, the teacher's own sampler in $1000/k$ steps.",
+    "One call, $\\omega=2$. Left: too little time. Right: the teacher's steps are too long. "
+    "Dashed: what endless training would reach, the teacher's own sampler in $1000/k$ steps.",
 )
 claim("C14.7", "error, k = 2 over k = 20", found[2] / found[20], above=2)
 claim("C14.8", "error, k = 500 over k = 20", found[500] / found[20], above=2)
@@ -347,8 +347,8 @@ figure(
         ylabel="loss",
         log="y",
     ),
-    "With two levels a step the loss is the lowest by far. Of the four others the healthy curve ends "
-    "lowest; with a rate 16 times larger it stays flat, without an average it stays high.",
+    "With two levels a step the loss is the lowest by far. Of the four others the healthy curve "
+    "ends lowest; with a rate 16 times larger it stays flat, without an average it stays high.",
     "Running means over 30 updates.",
 )
 bad = {name: error(runs[name][0]) / found[20] for name in list(runs)[4:]}
