@@ -351,7 +351,8 @@ def kept(stage, c):  # of the spread, by the best student of one stage
 diffusion, _ = tuned(recipes.finetune(schedule, weight="v"), mlp(), 500, decay=0.0)
 ect = recipes.ect(schedule, every=150, stages=4, mean=-0.4, std=1.6)
 easy, healthy = tuned(ect, diffusion, 600, lr=2e-3, decay=0.0)
-both = {name: one_call[name] for name in list(one_call)[1:]} | {"ECT": easy(noise, top).x0}
+alone = "trained without teacher"
+both = {alone: one_call[alone], "ECT": easy(noise, top).x0}
 figure(
     plot.modes(both, mixture),
     "ECT leaves few points between the modes, but all are drawn inwards: they fill the inner "
