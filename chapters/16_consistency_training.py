@@ -505,12 +505,8 @@ claim(
     lost / was,
     below=0.5,
 )
-claim(
-    "C16.25",
-    "sCM: spread over the data's",
-    smooth(noise, top).x0.std() / real,
-    between=(0.5, 0.9),
-)
+wide = smooth(noise, top).x0.std() / real
+claim("C16.25", "sCM: spread over the data's", wide, between=(0.5, 0.9))
 
 # %% [markdown]
 # **Read the curves with care.** ECT's distance falls in stairs because its steps get shorter, and would fall for a network that learns
