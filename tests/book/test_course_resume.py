@@ -85,12 +85,15 @@ def room(tmp_path, monkeypatch):
 
 def interrupted(room, at="cyd", ending=signal.SIGTERM):
     """The room after a run that a signal ended at one student."""
+    mine = signal.getsignal(ending)
+    signal.signal(ending, signal.SIG_DFL)  # under nohup SIGHUP is ignored, and stays so
     before = [signal.getsignal(name) for name in ENDINGS]
     room.stop, room.ending = at, ending
     with pytest.raises(SystemExit) as error:
         room.run()
     assert error.value.code == 128 + ending and not room.out.exists()
     assert [signal.getsignal(name) for name in ENDINGS] == before
+    signal.signal(ending, mine)
     room.stop = None
 
 
