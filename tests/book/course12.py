@@ -45,7 +45,7 @@ COURSE = Course(
         .sum(dim=-1) / 2 → .mean()  # has shape ()
         """,
         "Q12.4": """
-        made = dict(cond) if hasattr(cond, "items") else dict(cond=cond)
+        made = dict(cond) if isinstance(cond, dict) else dict(cond=cond)
         made["omega"] = torch.lerp(torch.full_like(u, low - 1), torch.full_like(u, high - 1), u)
         return made
         # right
