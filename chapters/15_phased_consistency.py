@@ -432,7 +432,7 @@ claim("C15.18", "perfect phases, guided outside in four calls: error", missed, a
 # A consistency student with one or two long jumps is soft, because it is not finished. PCM adds a discriminator $D$, small heads on the frozen teacher's features. "Real" is not a photograph
 # here. It is the *target's* point at the edge, and "fake" is the student's. Both get new noise, each its own, up to a level $s$ of the same phase, and $D$ learns by the hinge loss:
 #
-# $$\mathcal L_D=\mathbb E\big[\max(0,1-D(x_s^{\text{real}}))+\max(0,1+D(x_s^{\text{fake}}))\big],\qquad \mathcal L_G=0.1\,\mathbb E\max(0,1-D(x_s^{\text{fake}})). \label{eq:pc-hinge}$$
+# $$\mathcal L_D=\mathbb E\big[\max(0,1-D(x_s^{\text{real}}))+\max(0,1+D(x_s^{\text{fake}}))\big],\;\ \mathcal L_G=0.1\,\mathbb E\max(0,1-D(x_s^{\text{fake}})). \label{eq:pc-hinge}$$
 #
 # With a pencil: $D$ says 0.5 of a real point and −0.2 of a fake. Its loss is 0.5 + 0.8 = 1.3, and the student's 0.1 · 1.2 = 0.12. (The slide omits $D$ in one hinge.)
 # Where must $s$ lie? The released code draws it from $[s_m,s_m+1000/M)$. For eight phases and $s_m=119$ that reaches to 243. The phase ends at 239, so a few levels are those of

@@ -1,5 +1,5 @@
 """What crosses between the grader and a child: frames of a kind and bytes; arrays are float64,
-float32 or int64, never pickled.
+float32, int64 or Boolean, never pickled.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 READY, REFUSED, JOB, CALL, REPLY, ARRAYS, ERROR = b"S", b"X", b"J", b"C", b"R", b"A", b"E"
 LIMIT = 4_000_000  # bytes in a frame
 _HEAD = struct.Struct("<cI")
-_KINDS = {kind: np.dtype(f"<{kind.decode()}") for kind in (b"f8", b"f4", b"i8")}
+_KINDS = {kind: np.dtype(f"<{kind.decode()}") for kind in (b"f8", b"f4", b"i8", b"b1")}
 
 
 class Broken(Exception):
@@ -62,14 +62,15 @@ class Channel:
 
 
 def pack(arrays: list[np.ndarray], note: dict | None = None) -> bytes:
-    """A JSON note and arrays of at most eight axes as bytes: float32 stays what it is, whole
-    numbers are int64, all else is float64.
+    """A JSON note and arrays of at most eight axes as bytes: float32 and Boolean stay
+    what they are, whole numbers are int64, all else is float64.
     """
     text = json.dumps(note or {}).encode()
     parts = [struct.pack("<IB", len(text), len(arrays)), text]
     for value in arrays:
         value = np.asarray(value)
-        kind = "i8" if value.dtype.kind == "i" else "f4" if value.dtype == np.float32 else "f8"
+        kept = "f4" if value.dtype == np.float32 else "f8"
+        kind = {"i": "i8", "b": "b1"}.get(value.dtype.kind, kept)
         head = struct.pack(f"<2sB{value.ndim}I", kind.encode(), value.ndim, *value.shape)
         parts += [head, value.astype(f"<{kind}").tobytes()]
     return b"".join(parts)

@@ -27,6 +27,7 @@ _INSIDE = set(
     "f_locals f_builtins attrgetter methodcaller get_type_hints ForwardRef testing f2py package "
     "cpp_extension".split()
 )
+_FOUND = set(dir(builtins)) - {"_"}  # `_` is what a shell or gettext leaves there
 _DUNDER = re.compile(r"__\w+__")
 _PLAIN = {"__init__", "__call__", "__name__", "__len__", "__getitem__", "__iter__", "__next__"}
 _MODULE_NEXT = {("import", "import"), ("import", ","), ("from", "from")}
@@ -47,7 +48,7 @@ def _odd(name: str) -> bool:
         return name.removeprefix("import ") not in _MODULES
     return (
         name in _INSIDE
-        or (hasattr(builtins, name) and name not in _BUILTINS and not _is_exception(name))
+        or (name in _FOUND and name not in _BUILTINS and not _is_exception(name))
         or (bool(_DUNDER.fullmatch(name)) and name not in _PLAIN)
         or (name.startswith("._") and name[1:] not in _PLAIN)
     )

@@ -211,6 +211,7 @@ def test_the_sandbox_shows_python_and_nothing_of_the_repository():
         [np.zeros((2, 3)), np.float64(1.5)],
         [np.arange(5), np.zeros((0, 4))],
         [np.ones((2, 1), dtype=np.float32), np.ones(3)],
+        [np.array([[True, False]]), np.ones(3)],
     ],
 )
 def test_arrays_cross_unchanged(arrays):
