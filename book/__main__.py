@@ -138,9 +138,11 @@ def _ledger(book: Book, options) -> None:
 
 
 def _release(book: Book, options) -> None:
+    from book.convert import asked
     from book.release import release
 
-    _say(f"for students: {release(book, options.assignment, options.to)}")
+    path = release(book, options.assignment, options.to)
+    _say(f"for students: {asked(book.assignment(options.assignment))}{path}")
 
 
 def _grade(book: Book, options) -> None:

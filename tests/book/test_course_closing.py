@@ -15,10 +15,10 @@ from book.stale import read_notebook
 
 @pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
 def test_the_solution_ends_by_counting_all_of_them(course):
-    count = len(course.questions)
+    count, most = len(course.questions), sum(q.points for q in course.questions)
     last = read_notebook(BOOK, course.assignment).cells[-1]
     assert [output.text for output in last.outputs] == [
-        f"{count} of {count} questions pass (20 of 20 points)\n"
+        f"{count} of {count} questions pass ({most} of {most} points)\n"
     ]
 
 
@@ -38,21 +38,25 @@ def test_a_tally_counts_latest_checks_of_what_the_kernel_has_now(kernel, capsys)
 
     ids = {q.id: q for q in questions("08")}
     checked = lambda id, share: closing.remember(id, kernel[ids[id].function], share)
+    worth = {id: q.points for id, q in ids.items()}
+    n, most = len(ids), sum(worth.values())
     everything = f"not checked since the kernel started: {', '.join(ids)}"
-    assert told() == ["0 of 5 questions pass (0 of 20 points)", everything]
+    assert told() == [f"0 of {n} questions pass (0 of {most} points)", everything]
     for id in ids:
         checked(id, 1.0)
-    assert told() == ["5 of 5 questions pass (20 of 20 points)"]
+    assert told() == [f"{n} of {n} questions pass ({most} of {most} points)"]
     checked("Q08.1", 0.5)
     checked("Q08.3", 0.0)
     kernel[ids["Q08.4"].function] = object()
+    points = worth["Q08.2"] + worth["Q08.5"]
     assert told() == [
-        "2 of 5 questions pass (7.5 of 20 points)",
+        f"2 of {n} questions pass ({points + worth['Q08.1'] / 2:g} of {most} points)",
         "not yet: Q08.1, Q08.3",
         "its cell was run again after its check: Q08.4",
     ]
     checked("Q08.1", 1.0)
-    assert told()[0] == "3 of 5 questions pass (9 of 20 points)"
+    points += worth["Q08.1"]
+    assert told()[0] == f"3 of {n} questions pass ({points} of {most} points)"
     with pytest.raises(BookError, match="no assignment '31'"):
         tally("31")
 

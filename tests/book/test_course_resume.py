@@ -16,6 +16,7 @@ from book.grading import grade as grading
 from book.grading import partial
 from book.grading.endings import ENDINGS
 from book.grading.submissions import Mark
+from book.sheet import sheet
 from book.truth import questions
 
 CLASS = ("ada", "bob", "cyd", "dan")
@@ -63,7 +64,14 @@ class Room:
             self.over.set()
         with self.out.open(encoding="utf-8-sig") as table:
             rows = list(csv.DictReader(table))
-        return {r["student"]: (r["Q08.2 (of 3)"], r["Q08.2 status"], r["seed"]) for r in rows}
+        return {
+            r["student"]: (
+                r[f"Q08.2 (of {sheet('08').points['Q08.2']})"],
+                r["Q08.2 status"],
+                r["seed"],
+            )
+            for r in rows
+        }
 
     @property
     def kept(self):
