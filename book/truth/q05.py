@@ -154,14 +154,15 @@ VELOCITY = Exact(
 
 def converters(rng: np.random.Generator) -> Case:
     order, right = rng.permutation(len(CONVERTERS)), {n: ok for n, (_, ok) in CONVERTERS.items()}
-    inputs = {"levels": levels(rng, 3), "count": len(order), "x": np.zeros((256, 2))}
+    inputs = {"levels": levels(rng, 2), "count": len(order), "x": np.zeros((256, 2))}
     return Case(inputs, door(order), {"order": order, "right": right})
 
 
 TEST = Question(
     "Q05.3",
     converters,
-    tells_apart(
+    seconds=40,  # each conversion is a question to the grader
+    verdict=tells_apart(
         "converters",
         "draw in float64 (torch.randn makes float32 unless told), compare with the definitions, "
         "and allow for rounding, which conversion magnifies (1e-6 is enough)",

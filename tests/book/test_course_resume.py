@@ -153,7 +153,7 @@ def test_a_line_that_was_cut_off_is_graded_again(room):
 def test_what_another_run_left_is_not_mixed_in(room, monkeypatch, tmp_path, options, says):
     interrupted(room)
     if not options:
-        monkeypatch.setattr(partial, "_QUESTIONS", tmp_path)
+        monkeypatch.setattr(partial, "_QUESTIONS", [tmp_path])
     before = room.kept
     with pytest.raises(BookError, match=f"{says}.*Remove it to begin anew"):
         room.run(**options)
