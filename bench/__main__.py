@@ -17,6 +17,7 @@ BENCHMARKS = {
     "training": "seconds and ratios of saving, resuming and a second process",
     "parallel": "rounds, evaluations and seconds of sampling in parallel over time",
     "imports": "seconds of a cold import",
+    "stable_consistency": "students of consistency training, by how many samples a target has",
     "chapters": "seconds to execute each chapter",
     "gpu_loop": "seconds of a sampling loop on an SD1.5-size U-Net; needs a GPU",
 }

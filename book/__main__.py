@@ -138,11 +138,12 @@ def _ledger(book: Book, options) -> None:
 
 
 def _release(book: Book, options) -> None:
-    from book.convert import asked
     from book.release import release
+    from book.sheet import sheet
 
     path = release(book, options.assignment, options.to)
-    _say(f"for students: {asked(book.assignment(options.assignment))}{path}")
+    points = sheet(path.name[:2]).points
+    _say(f"for students: {path} ({len(points)} questions, {sum(points.values())} points)")
 
 
 def _grade(book: Book, options) -> None:

@@ -17,18 +17,19 @@ def tally(number: str) -> None:
     A question counts only while its answer is the function that was checked: who runs the
     answer's cell again must check it again. BookError if there is no such assignment.
     """
-    from book.truth import questions
+    from book.sheet import sheet
 
-    asked, shell = questions(number), notebook()
-    of = lambda test: [q for q in asked if test(q)]
-    unchecked = of(lambda q: q.id not in _latest)
-    stale = of(lambda q: shell and q.id in _latest and _latest[q.id][0] is not _now(shell, q))
-    fresh = [q for q in asked if q not in unchecked + stale]
-    wrong = [q for q in fresh if _latest[q.id][1] < 1]
-    points = sum(round(_latest[q.id][1] * q.points, 2) for q in fresh)
+    asked, shell = sheet(number), notebook()
+    now = lambda id: shell.user_ns.get(asked.function(id))
+    of = lambda test: [id for id in asked.answers if test(id)]
+    unchecked = of(lambda id: id not in _latest)
+    stale = of(lambda id: shell and id in _latest and _latest[id][0] is not now(id))
+    fresh = of(lambda id: id not in unchecked + stale)
+    wrong = [id for id in fresh if _latest[id][1] < 1]
+    points = sum(round(_latest[id][1] * asked.points[id], 2) for id in fresh)
     print(
-        f"{len(fresh) - len(wrong)} of {len(asked)} questions pass "
-        f"({points:g} of {sum(q.points for q in asked)} points)"
+        f"{len(fresh) - len(wrong)} of {len(asked.answers)} questions pass "
+        f"({points:g} of {sum(asked.points.values())} points)"
     )
     for said, some in (
         ("not yet", wrong),
@@ -36,7 +37,7 @@ def tally(number: str) -> None:
         ("its cell was run again after its check", stale),
     ):
         if some:
-            print(f"{said}: {', '.join(q.id for q in some)}")
+            print(f"{said}: {', '.join(some)}")
 
 
 def remember(id: str, answer: Callable, share: float) -> None:
@@ -68,7 +69,3 @@ def shown(check: Callable[[str, Callable], None]) -> Callable[[str, Callable], N
 def notebook() -> Any:
     """IPython's shell, or None outside of notebooks."""
     return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-
-
-def _now(shell: Any, q: Any) -> Callable | None:
-    return shell.user_ns.get(q.function)

@@ -19,6 +19,7 @@ from book.render import render
 from book.stale import read_notebook
 
 _SLOT = re.compile(r"<!-- book:([a-z]+) -->")
+_CLAIM = re.compile(r"\[(?P<words>[^\]]+)\]\(chapters/(?P<target>\w+\.md#[\w-]+)\)")
 
 
 class Pages:
@@ -79,6 +80,7 @@ class Pages:
                     {"Notation": "notation.md"},
                     {"Claims ledger": "ledger.md"},
                     {"Benchmarks": "benchmarks.md"},
+                    {"Errata of the sources": "errata.md"},
                     {"Bibliography": "bibliography.md"},
                 ]
             },
@@ -103,7 +105,13 @@ class Pages:
         refs = for_site(*self.book.referable, folder)
         text = resolve(markdown, f"book/pages/{uri}", "", refs, complaints)
         complaints.check()
+        text = _CLAIM.sub(self._linked, text)
         return _SLOT.sub(lambda match: self._slot(match[1], uri), text)
+
+    def _linked(self, link: re.Match) -> str:
+        """A link to a claim; its words alone in a book without it."""
+        known = {f"{claim.chapter}.md#{claim.anchor}" for claim in self.claims}
+        return link[0] if link["target"] in known else link["words"]
 
     def _slot(self, name: str, uri: str) -> str:
         slots: dict[str, Callable[[], str]] = {

@@ -14,6 +14,7 @@ from book.questions.answers import marked
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 FOLDER = Path(__file__).resolve().parents[1] / "chapters" / "assignments"
 _CELL = re.compile(r"^# %%(.*)\n", re.MULTILINE)
+_FUNCTION = re.compile(r"^def (\w+)\(", re.MULTILINE)
 _HEADING = re.compile(r"^(?:# )?## Question (\d+)\.(\d+): .* \((\d+) points?\)$", re.MULTILINE)
 
 
@@ -24,6 +25,10 @@ class Sheet:
     prelude: str
     answers: dict[str, str]
     points: dict[str, int]
+
+    def function(self, id: str) -> str:
+        """The name that an answer to this question must define."""
+        return _FUNCTION.search(self.answers[id])[1]
 
 
 @cache

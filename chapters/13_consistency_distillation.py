@@ -40,7 +40,8 @@ from dlib import edm_boundary, exact, grid, guided, lcm_scalings, metrics, plot,
 from dlib import sample, scaled_linear, solvers, train, walk
 from dlib.losses import multistep_consistency, squared, weights
 from dlib.grids import pcm_edges
-from dlib.losses.consistency_losses import ends, jump
+from dlib.losses.consistency_losses import ends
+from dlib.losses.consistency_steps import compared, jump
 from dlib.nets import MLP
 from dlib.rollout import composed
 from toy_data import digit_batches, digits_split, digits_teacher, distil, gaussian, gmm5
@@ -122,13 +123,13 @@ figure(
 # standard deviation $\sigma_d$. At the end $\kappa'=0$, and $f=x/\alpha$ is left. (The paper has EDM's raw network instead
 # of $x_\theta$.)
 #
-# In code, `boundary(network, scalings)` is $f$, `ends` computes both sides of \eqref{eq:cd-loss}, and the loss `consistency`
+# In code, `boundary(network, scalings)` is $f$, `compared` computes both sides of \eqref{eq:cd-loss} for the levels of a step (`ends` draws them), and the loss `consistency`
 # is their mean distance. For now `edge` is `CLEAN`, where `jump` returns $f$; 13.6 needs its other case. Test the boundary
 # on a network that knows nothing (in float32: errors of some $10^{-6}$):
 
 # %%
 # NBVAL_CHECK_OUTPUT
-show(jump, ends)
+show(jump, compared)
 wild = Denoiser(lambda x, t, cond: 9 + torch.sin(9 * x), schedule, "eps")
 claim(
     "C13.1",
@@ -231,7 +232,8 @@ claim("C13.5", "the student's mean commutator over the DDIM jump's", own / jumps
 # %% [markdown]
 # ## 13.5 Latent consistency: guidance inside, new noise between
 #
-# LCM [@luo2023lcm] is \eqref{eq:cd-loss} in the latent space of Stable Diffusion, with three decisions.
+# LCM [@luo2023lcm] is \eqref{eq:cd-loss} in the latent space of Stable Diffusion, with three decisions. ([Chapter
+# 14](14_latent_consistency.ipynb) measures each of them.)
 #
 # - **Guidance moves into the teacher.** Its step uses $\varepsilon^\omega$, with a new $\omega$ for each sample. The student
 #     learns guided paths in one call, not two. It is told $\omega$ or, as an adapter ([20.6](20_score_distillation.ipynb)), learns the mean over a range
@@ -280,7 +282,7 @@ claim(
 #
 # ## 13.6 Phases: several ends instead of one
 #
-# **PCM** [@wang2024phased] cuts the grid at edges $s_0<s_1<\dots$ into $M$ phases. In each it asks for the map to *its*
+# **PCM** [@wang2024phased], which is [chapter 15](15_phased_consistency.ipynb), cuts the grid at edges $s_0<s_1<\dots$ into $M$ phases. In each it asks for the map to *its*
 # edge, made as DDIM makes it:
 #
 # $$f^m(x,t)=F_{t\to s_m}(x)=\alpha_{s_m}x_\theta(x,t)+\sigma_{s_m}\varepsilon_\theta(x,t),\qquad s_m=\max\{s_j<t\}. \label{eq:phase}$$
@@ -499,13 +501,7 @@ claim("C13.15", "without stop-gradient: the same", leaky, between=(0.27, 0.47))
 #     0.95, batch 2048, 600 000 updates [@song2023consistency]. LCM: 4000 updates at
 #     $768^2$ from a fine-tuned Stable Diffusion 1.5, 32 A100-hours [@luo2023lcm]. Its adapter: rank 64, learning rate
 #     $10^{-4}$, *no average*: fine-tuning takes small steps.
-# - **Calls.** 2 to 8 for LCM; beyond, pictures blur, and 13.5 shows one cause. Guide its adapter at most lightly
-#     ($\omega\le1$): it was trained guided.
-# - **Guidance in PCM.** Guide the teacher's step, $\omega$ from 4 to 5, and the student hardly; or train without, drop a
-#     tenth of the captions, and guide the student as usual.
-# - **Edges.** PCM's 4 phases end at indices 739, 499, 239, 0; diffusers' trailing grid stops at 749, 499, 249. Use
-#     `--grid pcm`, and one adapter for each $M$.
-# - **Adversarial PCM** (`recipes.pcm_adversarial`) may cost FID at 4 calls or more, say its authors; *not reproduced here*.
+# - **LCM and PCM**: symptoms, causes and cures are in 14.10 and 15.9.
 # - **Where the toy stops being true.** A perfect teacher and two dimensions. A real student is far from perfect at one
 #     call; there new noise repairs more than it spoils, and LCM improves up to about 4 calls.
 #

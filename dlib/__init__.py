@@ -41,6 +41,7 @@ from dlib.losses import (
     fake_score,
     optimal_coupling,
     sds,
+    trajectory_consistency,
     vsd,
 )
 from dlib.recipes import Part, Phase, Recipe, Sampler

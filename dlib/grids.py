@@ -192,7 +192,7 @@ def _lcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
 
 def _pcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
     """The noisiest index and the clean edges of n phases of the 50 trained ones (4: 999, 739,
-    499, 239, 0; Wang et al. 2024).
+    499, 239, 0; Wang et al. 2024b).
     """
     times = grid(schedule, 50, "sd_trailing")
     return torch.cat([times[:1], pcm_edges(times, n)])
@@ -219,7 +219,7 @@ def pcm_edges(times: Tensor, phases: int) -> Tensor:
     last is the last of `times`.
 
     times: (N+1,) descending, as `grid` returns; edge m is ⌊mN/M⌋ steps above the clean end
-    (Wang et al. 2024, phased consistency models, as released). Sample with `ddim` on
+    (Wang et al. 2024b, phased consistency models, as released). Sample with `ddim` on
     `[times[0], *pcm_edges(times, phases)]`.
 
     >>> from dlib.schedule import discrete, scaled_linear

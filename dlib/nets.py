@@ -1,10 +1,12 @@
 """The small networks of the toys: an MLP for points and digits, a transformer for
-captioned pictures.
+captioned pictures; and what tells them their guidance.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -191,3 +193,44 @@ class DiT(nn.Module):
         h = self.leave(layer_norm(h, h.shape[-1:])).transpose(1, 2)
         drawn = pixel_shuffle(h.unflatten(2, (self.across, self.across)), self.patch)
         return torch.addcmul(drawn, self.keep(embedding)[..., None, None], x)
+
+
+def omega_features(omega: Tensor, dim: int) -> Tensor:
+    """ω (B,) as sines and cosines (B, dim) of 1000 ω, at the frequencies 10000^{−k/(dim/2−1)}:
+    what diffusers' pipelines feed.
+    """
+    half = dim // 2
+    rates = torch.exp(torch.arange(half, device=omega.device) * (-math.log(10000.0) / (half - 1)))
+    angle = 1000.0 * omega[:, None].float() * rates
+    return torch.cat([angle.sin(), angle.cos()], 1)
+
+
+class Told(nn.Module):
+    """A copy of an `MLP` or a `DiT` that is also told its guidance ω (Meng et al. 2023; Luo et
+    al. 2023a).
+
+    Called with cond {"cond": what the network itself takes, "omega": (B,)}, as `with_omega`
+    makes it. ω's features enter where the time's do, through a linear layer that starts at
+    zero: at first ω changes nothing. dim: how many features.
+
+    >>> net = Told(MLP(dim=2, width=32, depth=1, classes=2))
+    >>> told = {"cond": torch.tensor([0, 1]), "omega": torch.tensor([0.0, 2.0])}
+    >>> net(torch.zeros(2, 2), torch.rand(2), told).shape
+    torch.Size([2, 2])
+    """
+
+    def __init__(self, net: MLP | DiT, dim: int = 64):
+        super().__init__()
+        self.net, self.dim = copy.deepcopy(net), dim
+        self.read = nn.Linear(dim, net.embed_time[0].in_features, bias=False)
+        nn.init.zeros_(self.read.weight)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
+        told = self.read(omega_features(cond["omega"], self.dim).to(x.dtype))
+        hook = self.net.embed_time.register_forward_pre_hook(
+            lambda module, given: (given[0] + told,)
+        )
+        try:
+            return self.net(x, t, cond["cond"])
+        finally:
+            hook.remove()

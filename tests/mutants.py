@@ -22,7 +22,7 @@ CALLS = re.compile(r"\bmutant\(|\bMUTANTS\b|\bSLIPS\b")
 NAMES = re.compile(
     r"caught|slip|misses_the_range|wrong_answers_are|hostile_answers|wrong_sign|one_wrong"
     r"|cannot_do|trap_that|see_a_worse|wrong_pictures|sees_the_wrong|score_as_wrong|smuggled"
-    r"|kept_from_it|drawn_anew|sign_is_all|wrong_level|as_it_stands"
+    r"|hears_its_own|kept_from_it|drawn_anew|sign_is_all|wrong_level|as_it_stands"
 )
 """In a test's name: those that break the code by other means."""
 

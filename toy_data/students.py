@@ -78,15 +78,16 @@ def distil(
     decay: float = 0.95,
     seed: int = 0,
 ) -> Denoiser:
-    """The student of a consistency recipe: a copy of `start` after `steps` of Adam, its
-    weights fixed; the rate falls from `lr` along a cosine.
+    """The student of a recipe that trains no other role: a copy of `start` after `steps` of
+    Adam, its weights fixed; the rate falls from `lr` along a cosine.
 
-    The target θ⁻ is the student's moving average of this `decay`; with 0 it is the student
-    itself. seed: of the losses' draws. `start` and `teacher` stay as they are, and may be one
-    denoiser.
+    decay: of θ⁻, the moving average of the student that consistency recipes have for a
+    target; with 0 it is the student itself. seed: of the losses' draws. `start` and `teacher`
+    stay as they are, and may be one denoiser.
     """
     student = replace(start, net=copy.deepcopy(start.net).requires_grad_())
-    actors = cast(recipe, teacher, starts={"student": student}, decays={"target": decay})
+    decays = {role: decay for role in recipe.play("mean")}
+    actors = cast(recipe, teacher, starts={"student": student}, decays=decays)
     optim = torch.optim.Adam(student.net.parameters(), lr)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, steps)
     each = lambda step, found: rate.step()

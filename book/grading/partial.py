@@ -18,7 +18,7 @@ from book.errors import BookError
 from book.grading.report import Grade
 from book.grading.submissions import Mark
 
-_QUESTIONS = [Path(__file__).resolve().parents[1] / name for name in ("questions", "truth")]
+_BOOK = Path(__file__).resolve().parents[1]
 
 
 def beside(out: Path) -> Path:
@@ -29,7 +29,7 @@ def beside(out: Path) -> Path:
 def identity(assignment: Chapter) -> dict[str, str]:
     """The run that a partial file must belong to: the assignment and a hash of its questions."""
     code = [cell.source for cell in assignment.cells if cell.kind == "code"]
-    paths = [path for folder in _QUESTIONS for path in sorted(folder.glob("*.py"))]
+    paths = [*sorted(_BOOK.glob("questions/*.py")), *sorted(_BOOK.glob("truth/*.py"))]
     texts = [*code, *(path.read_text() for path in paths)]
     return {"assignment": assignment.stem, "questions": _hash("\0".join(texts))}
 

@@ -3,6 +3,8 @@
 `qNN.py` has a call for every question of its assignment whose answer wants more than numbers and
 arrays; it bears the name of the student's function. Inputs, truth, mistakes and verdicts are in
 `book.truth`, which nothing here imports: an answer that searches its process finds none of them.
+Nor does a module here hold a solver, a loss or a sampler of `dlib`: from a function it is a short
+way to all that its module holds.
 """
 
 import importlib

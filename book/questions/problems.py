@@ -54,7 +54,7 @@ def walk(step: Callable, model: Denoiser, x, lams: np.ndarray):
 
 
 def trained(value, weights: torch.Tensor) -> list[np.ndarray]:
-    """A loss, and the gradient of its sum in the weights: 0 where autograd sees none."""
+    """A loss as an array, and the gradient of its sum in the weights: 0 if autograd sees none."""
     if value is None:
         return []
     slope = torch.zeros_like(weights)

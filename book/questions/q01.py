@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from dlib import CLEAN, energy_score
+from dlib import CLEAN
 
 from book.questions.problems import mixture_of, trained
 from book.questions.values import arrays, given
@@ -45,5 +45,10 @@ def denoising_loss(answer: Callable, inputs: dict, network: None) -> list:
 
 def langevin_chain(answer: Callable, inputs: dict, network: None) -> list:
     mixture = mixture_of(inputs)
-    score = energy_score(lambda x: -mixture.log_prob(x, CLEAN))
+
+    def score(x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(mixture.log_prob(x, CLEAN).sum(), x)[0]
+
     return arrays(answer(score, *given(inputs, "x", "step", "noise")))

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from dlib.solvers import ddim
 
 from book.questions.problems import levels_of, model_of
 from book.questions.values import given, pair, said
@@ -58,8 +57,8 @@ def picard(answer: Callable, inputs: dict, network: Callable) -> list:
     def step(first, points):
         """Each step is made on one point's batch, as the chain makes it."""
         made = [
-            ddim(model, x.contiguous(), *levels[first + i : first + i + 2])[0]
-            for i, x in enumerate(points)
+            model(x.contiguous(), a).mix(b.alpha, b.sigma)
+            for x, a, b in zip(points, levels[first:], levels[first + 1 :])
         ]
         return torch.stack(made)
 

@@ -71,7 +71,7 @@ class Question:
     @property
     def function(self) -> str:
         """The name that an answer must define."""
-        return re.search(r"^def (\w+)\(", self.cell, re.MULTILINE)[1]
+        return sheet(self.number).function(self.id)
 
     @property
     def points(self) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlib._util import Draw
 from dlib.denoiser import identity
-from dlib.losses.consistency_losses import levels_of, phase_of
+from dlib.losses.consistency_steps import levels_of, phase_of
 from dlib.losses.diffusion import Loss
 from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers import travel
@@ -80,7 +80,7 @@ def in_phase(
     edges: Tensor,
 ) -> tuple[NoiseLevel, NoiseLevel]:
     """Two levels a sample: the clean edge s_m of its phase, and s uniform in time on (s_m,
-    s_{m+1}] (Wang et al. 2024, section 4).
+    s_{m+1}] (Wang et al. 2024b, section 4).
 
     index: (B,), the place in `times` where the sample's step starts. Draws: a uniform a
     sample.

@@ -5,24 +5,31 @@ One loss for the family. Draw a start t_i on a grid of times and noise the data 
 teacher walks one solver step to the end t_j; student and target jump, the one from the start,
 the other from the end, to the clean edge of their phase, and are compared there. One phase
 that ends at the clean data is consistency distillation (Song et al. 2023) and latent
-consistency (Luo et al. 2023a); M phases are phased consistency models (Wang et al. 2024).
+consistency (Luo et al. 2023a); M phases are phased consistency models (Wang et al. 2024b).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlib._util import Draw, per_sample, require, sent
-from dlib.denoiser import Denoiser, guided
-from dlib.prediction import Prediction
+from dlib._util import Draw
+from dlib.denoiser import Denoiser
 from dlib.losses import weights
+from dlib.losses.consistency_steps import (
+    Ends,
+    Stations,
+    check_step,
+    compared,
+    levels_of,
+    phase_of,
+)
 from dlib.losses.diffusion import Batch, Loss
 from dlib.losses.weights import Weight
-from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule
+from dlib.schedule import CLEAN
 from dlib.solvers import Solver, ddim
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -56,35 +63,6 @@ def with_omega(cond: Any, omega: Tensor) -> dict[str, Any]:
     }
 
 
-class Ends(NamedTuple):
-    """What a consistency loss compares.
-
-    prediction: the student's, at the start of the step, with its gradient. target: where the
-    target sends the end of the step, (B, *shape) at the level `edge`, without gradient. edge:
-    the phase's clean edge, `CLEAN` for a phase that ends at the data. index: (B,) int64 on the
-    CPU, the place of the start in the grid.
-    """
-
-    prediction: Prediction
-    target: Tensor
-    edge: NoiseLevel
-    index: Tensor
-
-    @property
-    def student(self) -> Tensor:
-        """Where the student sends the start of the step: (B, *shape) at `edge`, with its
-        gradient.
-        """
-        return jump(self.prediction, self.edge)
-
-
-def jump(prediction: Prediction, edge: NoiseLevel) -> Tensor:
-    """α_s x₀ + σ_s ε, the point of level s that a prediction means; its x₀ for `CLEAN`. From s
-    itself it is exactly x.
-    """
-    return prediction.x0 if edge is CLEAN else prediction.mix(edge.alpha, edge.sigma)
-
-
 def ends(
     student: Denoiser,
     teacher: Denoiser,
@@ -101,21 +79,12 @@ def ends(
     solver: Solver = ddim,
 ) -> Ends:
     """Both ends of a consistency step; the arguments are those of `consistency`, which see."""
-    _check(batch, times, edges, skip, omega, embed, solver)
-    x0, n = batch.x0, len(batch.x0)
-    index = draw.integers(len(times) - 1, n)
-    scale = (
-        None if omega is None else sent(omega[0] + (omega[1] - omega[0]) * draw.uniform(n), x0)
-    )
-    noise = draw.normal(x0) if batch.noise is None else batch.noise
-    start, end, edge = _stations(student.schedule, times, edges, index, skip, x0)
-    x, cond = start.alpha * x0 + start.sigma * noise, batch.cond
-    told = cond if embed is None else embed(cond, scale)
-    with torch.no_grad():
-        guide = teacher if scale is None else guided(teacher, scale, null)
-        there, _ = solver(guide, x, start, end, None, None, cond)
-        goal = jump(target(there, end, told), edge)
-    return Ends(student(x, start, told), goal, edge, index)
+    check_step("consistency", batch, times, edges, skip, omega, embed, solver)
+    x0 = batch.x0
+    index = draw.integers(len(times) - 1, len(x0))
+    stations = _stations(student.schedule, times, edges, index, skip, x0)
+    guide = dict(omega=omega, null=null, embed=embed, solver=solver)
+    return compared(student, teacher, target, batch, draw, index, stations, **guide)
 
 
 def consistency(
@@ -135,7 +104,7 @@ def consistency(
     distance: Distance = huber(),
 ) -> Loss:
     """E d(f_θ(x_{t_i}), sg f_θ⁻(x̂_{t_j})), averaged over the batch (Song et al. 2023, eq. 7;
-    Luo et al. 2023a; Wang et al. 2024).
+    Luo et al. 2023a; Wang et al. 2024b).
 
     student, target: consistency functions; for one phase in their `boundary`, without which a
     constant has no loss. target: the student itself or its moving average. teacher: the
@@ -225,25 +194,7 @@ def multistep_consistency(
     return Loss(each.mean(), {"loss": each.detach().mean()})
 
 
-def levels_of(schedule: NoiseSchedule, t: Tensor, like: Tensor) -> list[NoiseLevel]:
-    """One level of tensors (B, 1, …) for each row of t (k, B), which is on the CPU; computed
-    there in float64 and sent at once.
-    """
-    fields = sent(torch.stack(list(schedule.at(t.double()))), like)
-    return [NoiseLevel(*(per_sample(field, like) for field in row)) for row in fields.unbind(1)]
-
-
-def phase_of(times: Tensor, edges: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """(clean edge, noisy end) of the phase in which the time of each place starts: (B,) and
-    (B,).
-    """
-    phase = (edges >= times[index, None]).sum(1)
-    return edges[phase], torch.cat([times[:1], edges])[phase]
-
-
-def _stations(
-    schedule, times, edges, index, skip, like
-) -> tuple[NoiseLevel, NoiseLevel, NoiseLevel]:
+def _stations(schedule, times, edges, index, skip, like) -> Stations:
     """Start, end and edge of each sample's step."""
     end = times[(index + skip).clamp(max=len(times) - 1)]
     if edges is None:
@@ -251,37 +202,4 @@ def _stations(
     edge, _ = phase_of(times, edges, index)
     return tuple(
         levels_of(schedule, torch.stack([times[index], torch.maximum(end, edge), edge]), like)
-    )
-
-
-def _check(batch, times, edges, skip, omega, embed, solver) -> None:
-    require(
-        times.ndim == 1 and len(times) > 1 and bool((times.diff() < 0).all()),
-        f"consistency: times of shape {tuple(times.shape)} must fall from noise to data: pass "
-        "grid(schedule, n)",
-    )
-    require(
-        edges is None
-        or bool((edges.diff() < 0).all() and edges[-1] == times[-1] and edges[0] < times[0]),
-        "consistency: edges must be descending times below the first, the last of them the "
-        "grid's last: pass pcm_edges(times, phases)",
-    )
-    require(skip >= 1, f"consistency: skip = {skip} steps of the grid, wanted at least 1")
-    require(
-        solver.memoryless and not solver.noisy,
-        f"consistency: {getattr(solver, '__name__', solver)} has a memory or adds noise: use "
-        "ddim or heun",
-    )
-    require(
-        omega is None or len(omega) == 2,
-        f"consistency: omega = {omega}, wanted a range (low, high)",
-    )
-    require(
-        embed is None or omega is not None,
-        "consistency: embed tells the student ω, but there is none: pass omega=(low, high)",
-    )
-    shape = None if batch.noise is None else batch.noise.shape
-    require(
-        shape in (None, batch.x0.shape),
-        f"consistency: noise has shape {shape}, x0 {tuple(batch.x0.shape)}: one ε for each x0",
     )

@@ -22,14 +22,16 @@ class Batch:
     ε for given pairs, else drawn; other: of a preference, the worse picture (x0 is the
     better).
 
-    memo: what one phase of a step hands to the next, by name: the student's samples, on which
-    the fake score then trains.
+    step: which step of training this is, from 0, for losses with a curriculum; the trainer
+    sets it. memo: what one phase of a step hands to the next, by name: the student's samples,
+    on which the fake score then trains.
     """
 
     x0: Tensor
     cond: Any = None
     noise: Tensor | None = None
     other: Tensor | None = None
+    step: int = 0
     memo: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
 

@@ -1,6 +1,7 @@
 """A method as data: `perform` in the notebooks and the full-scale engine run one recipe."""
 
 from dlib.recipes.base import Part, Phase, Recipe, Roles, Sampler
+from dlib.recipes.bootstrapping import ct, ect
 from dlib.recipes.consistency import (
     consistency_distillation,
     lcm,
@@ -8,8 +9,14 @@ from dlib.recipes.consistency import (
     pcm,
     pcm_adversarial,
 )
+from dlib.recipes.continuous_time import scm
 from dlib.recipes.finetuning import finetune
+from dlib.recipes.guiding import guided
+from dlib.recipes.halving import knowledge, progressive
+from dlib.recipes.phased_consistency import pcm_normalcfg
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
+from dlib.recipes.trajectory_consistency import tcd
+from dlib.recipes.stable_consistency import sct
 
 METHODS = {
     "finetune": finetune,
@@ -18,9 +25,18 @@ METHODS = {
     "lcm_with_omega": lcm_with_omega,
     "pcm": pcm,
     "pcm_adversarial": pcm_adversarial,
+    "guided": guided,
+    "knowledge": knowledge,
+    "progressive": progressive,
+    "pcm_normalcfg": pcm_normalcfg,
+    "ct": ct,
+    "ect": ect,
+    "scm": scm,
+    "sct": sct,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
+    "tcd": tcd,
 }
 """Every recipe by name: a function (schedule, null, *, hyper-parameters) ↦ Recipe."""
 
@@ -32,12 +48,21 @@ __all__ = [
     "Roles",
     "Sampler",
     "consistency_distillation",
+    "ct",
     "diff_instruct",
+    "ect",
     "finetune",
+    "guided",
+    "knowledge",
     "lcm",
     "lcm_with_omega",
     "pcm",
     "pcm_adversarial",
+    "pcm_normalcfg",
+    "progressive",
+    "scm",
+    "sct",
     "sds",
     "swiftbrush",
+    "tcd",
 ]

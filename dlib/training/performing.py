@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -82,6 +83,7 @@ class Trainer:
         """One step on these micro-batches; the metrics by `role/name`."""
         for batch, _ in micro:
             self._fits(batch)
+        micro = [(replace(batch, step=step), draw) for batch, draw in micro]  # one memo still
         self._roll(micro)
         metrics: dict[str, list[Tensor]] = {}
         for _ in range(self.recipe.epochs):

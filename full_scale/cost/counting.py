@@ -45,7 +45,8 @@ HIGH = {
 
 class LikeAGpu(TorchFunctionMode):
     """What a GPU does and the meta device does not: attention in one kernel that keeps no
-    matrix, and autocast.
+    matrix, and autocast. Where the caller wants attention written out, as forward mode does,
+    it is, and autocast is off.
 
     dtype: of autocast; float32 is none. `LOW` and `HIGH` are those entries of CUDA's lists
     that networks of this kind use; copies of trained weights are kept, as autocast keeps them.
@@ -57,6 +58,8 @@ class LikeAGpu(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if not torch.backends.cuda.flash_sdp_enabled():
+            return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return self.attention(*args, **kwargs)
         if self.dtype != torch.float32 and func in LOW | HIGH:
@@ -79,7 +82,9 @@ class LikeAGpu(TorchFunctionMode):
     def low(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.dtype != torch.float32:
             return value
-        if not isinstance(value, nn.Parameter):
+        if not isinstance(value, nn.Parameter) or (
+            value.requires_grad and not torch.is_grad_enabled()
+        ):  # a copy without a graph is of no use to a later pass that has one
             return value.to(self.dtype)
         if id(value) not in self.copies:
             self.copies[id(value)] = value.to(self.dtype)

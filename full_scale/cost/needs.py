@@ -5,14 +5,15 @@ meta device.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from dlib import Recipe
+from dlib import Batch, Recipe
 from full_scale.cost.blueprint import blueprint, cast_of
 from full_scale.cost.counting import Cost, backward, cost
-from full_scale.data.draws import step_draws
+from full_scale.data.draws import Draws, step_draws
 from full_scale.families.base import Blueprint
 from full_scale.run.cast import Company, blocks
 from full_scale.run.settings import Settings
@@ -100,13 +101,17 @@ def precision(s: Settings) -> torch.dtype:
 def measure(
     plan: Blueprint, recipe: Recipe, cast: Company, s: Settings, dtype: torch.dtype
 ) -> list[tuple[str, int, Cost]]:
-    """Each phase's loss, forward and backward, on one micro-batch."""
+    """What is rolled out first, then each phase's loss, forward and backward, on one
+    micro-batch."""
     batch, draw, found = plan.batch(s.micro), step_draws(s.seed, 0, range(s.micro)), []
     before = [
         batch.x0,
         *plan.empty.values(),
         *(p for net in nets(cast) for p in [*net.parameters(), *net.buffers()]),
     ]
+    if recipe.before is not None:
+        roll = partial(rolled, recipe, cast, batch, draw, s.batch // s.micro)
+        found.append(("before", 1, cost(roll, before, dtype)))
     for phase in recipe.phases:
         weights = [leaf for role in phase.roles for leaf in cast.trained[role].leaves]
         for weight in weights:
@@ -120,6 +125,16 @@ def measure(
             )
         )
     return found
+
+
+@torch.no_grad()
+def rolled(recipe: Recipe, cast: Company, batch: Batch, draw: Draws, micros: int) -> None:
+    """Fill the memo of a micro-batch, as one of `micros` of a step."""
+    memos = [recipe.before(cast.roles, batch, draw)]
+    if recipe.pool is not None:
+        everybody = lambda rows: (torch.cat([rows] * micros), slice(0, len(rows)))
+        memos = recipe.pool(memos, everybody)
+    batch.memo.update(memos[0])
 
 
 def nets(cast: Company) -> list[nn.Module]:

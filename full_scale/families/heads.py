@@ -34,7 +34,7 @@ class Head(nn.Module):
 
 
 class Heads(nn.Module):
-    """Features of every stage ↦ logits (B, k) (Wang et al. 2024, section 4).
+    """Features of every stage ↦ logits (B, k) (Wang et al. 2024b, section 4).
 
     The released heads have 3×3 convolutions; these look at each place by itself, whose
     features have seen its neighbours. So they fit a transformer's tokens too.

@@ -5,15 +5,14 @@ is with the schedule it was trained on.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dlib import Denoiser, NoiseSchedule, discrete
 from dlib._util import require
+from dlib.nets import omega_features
 
 PREDICTS = {"epsilon": "eps", "v_prediction": "v"}
 
@@ -35,7 +34,7 @@ class UNetCall(nn.Module):
     def forward(self, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         dtype = self.unet.conv_in.weight.dtype
         told = (
-            embedded(cond["omega"], self.unet.config.time_cond_proj_dim).to(dtype)
+            omega_features(cond["omega"], self.unet.config.time_cond_proj_dim).to(dtype)
             if "omega" in cond
             else None
         )
@@ -50,16 +49,6 @@ class UNetCall(nn.Module):
     def added(self, x: Tensor, cond: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """What the U-Net is given besides, in diffusers' names."""
         return None
-
-
-def embedded(omega: Tensor, dim: int) -> Tensor:
-    """ω (B,) as sines and cosines (B, dim) of 1000 ω, at the frequencies 10000^{−k/(dim/2−1)}:
-    what diffusers' pipelines feed.
-    """
-    half = dim // 2
-    rates = torch.exp(torch.arange(half, device=omega.device) * (-math.log(10000.0) / (half - 1)))
-    angle = 1000.0 * omega[:, None].float() * rates
-    return torch.cat([angle.sin(), angle.cos()], 1)
 
 
 def told_omega(call: UNetCall, dim: int = 256) -> UNetCall:

@@ -26,6 +26,8 @@ def choice(sampler: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """
     if sampler["solver"] == "lcm":
         return "LCMScheduler", {}
+    if sampler["solver"] == "tcd":
+        return "TCDScheduler", {}
     if sampler["solver"].startswith("dpm_solver"):
         return "", {}
     if sampler["times"] and sampler["end"] == "grid":
@@ -115,7 +117,7 @@ pipe = {pipeline}.from_pretrained(FOLDER)
 
 
 def _phased(s: Mapping[str, Any]) -> bool:
-    return choice(s["sampler"])[0] == "TCDScheduler"
+    return bool(s["sampler"]["times"]) and choice(s["sampler"])[0] == "TCDScheduler"
 
 
 def _jumps(s: Mapping[str, Any]) -> str:
@@ -141,6 +143,8 @@ def _call(s: Mapping[str, Any]) -> str:
     steps = f"num_inference_steps={sampler['steps']}"
     if _phased(s):
         steps = f"timesteps={edges(sampler)}, eta=0.0"
+    elif sampler["solver"] == "tcd":
+        steps += ", eta=0.3"
     return (
         f'picture = pipe("{s["prompts"][0]}", {steps}, '
         f"guidance_scale={1 + sampler['omega']:g}).images[0]"

@@ -47,6 +47,13 @@ def check(s: Settings, count: int = 1) -> None:
         "whose weights fsdp has put away again when the heads' gradient comes back: use "
         "--parallel ddp",
     )
+    full = s.dtype == "float32" or (s.dtype == "auto" and s.device == "cpu")
+    require(
+        full or not recipe.slopes or not (s.parallel == "fsdp" or twins),
+        f"--method {s.method} takes the derivative of {', '.join(recipe.slopes)} in forward mode "
+        f"and full precision, which {'--parallel fsdp' if not twins else 'adapters'} on "
+        "bfloat16 weights cannot give: add --dtype float32",
+    )
     require(
         not (role_of(s, "student").rank and recipe.told),
         f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm",

@@ -8,25 +8,29 @@ from course08 import COURSE
 
 from book import closing, tally
 from book.errors import BookError
-from book.truth import questions
 from book.run import _refuse_errors
+from book.sheet import sheet
 from book.stale import read_notebook
+
+FUNCTIONS = {id: sheet("08").function(id) for id in COURSE.solution}
 
 
 @pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
 def test_the_solution_ends_by_counting_all_of_them(course):
-    count, most = len(course.questions), sum(q.points for q in course.questions)
+    count, points = len(course.questions), sum(sheet(course.number).points.values())
     last = read_notebook(BOOK, course.assignment).cells[-1]
     assert [output.text for output in last.outputs] == [
-        f"{count} of {count} questions pass ({most} of {most} points)\n"
+        f"{count} of {count} questions pass ({points} of {points} points)\n"
     ]
+    first = read_notebook(BOOK, course.assignment).cells[0].source
+    assert f"\n*{count} questions · {points} points · " in first
 
 
 @pytest.fixture
 def kernel(monkeypatch):
     """A kernel in which nothing has been checked: its names, of the answers' functions."""
     monkeypatch.setattr(closing, "_latest", {})
-    shell = SimpleNamespace(user_ns={q.function: object() for q in questions("08")})
+    shell = SimpleNamespace(user_ns={name: object() for name in FUNCTIONS.values()})
     monkeypatch.setattr(closing, "notebook", lambda: shell)
     return shell.user_ns
 
@@ -36,27 +40,22 @@ def test_a_tally_counts_latest_checks_of_what_the_kernel_has_now(kernel, capsys)
         tally("08")
         return capsys.readouterr().out.splitlines()
 
-    ids = {q.id: q for q in questions("08")}
-    checked = lambda id, share: closing.remember(id, kernel[ids[id].function], share)
-    worth = {id: q.points for id, q in ids.items()}
-    n, most = len(ids), sum(worth.values())
-    everything = f"not checked since the kernel started: {', '.join(ids)}"
-    assert told() == [f"0 of {n} questions pass (0 of {most} points)", everything]
-    for id in ids:
+    checked = lambda id, share: closing.remember(id, kernel[FUNCTIONS[id]], share)
+    everything = f"not checked since the kernel started: {', '.join(FUNCTIONS)}"
+    assert told() == ["0 of 5 questions pass (0 of 20 points)", everything]
+    for id in FUNCTIONS:
         checked(id, 1.0)
-    assert told() == [f"{n} of {n} questions pass ({most} of {most} points)"]
+    assert told() == ["5 of 5 questions pass (20 of 20 points)"]
     checked("Q08.1", 0.5)
     checked("Q08.3", 0.0)
-    kernel[ids["Q08.4"].function] = object()
-    points = worth["Q08.2"] + worth["Q08.5"]
+    kernel[FUNCTIONS["Q08.4"]] = object()
     assert told() == [
-        f"2 of {n} questions pass ({points + worth['Q08.1'] / 2:g} of {most} points)",
+        "2 of 5 questions pass (7.5 of 20 points)",
         "not yet: Q08.1, Q08.3",
         "its cell was run again after its check: Q08.4",
     ]
     checked("Q08.1", 1.0)
-    points += worth["Q08.1"]
-    assert told()[0] == f"3 of {n} questions pass ({points} of {most} points)"
+    assert told()[0] == "3 of 5 questions pass (9 of 20 points)"
     with pytest.raises(BookError, match="no assignment '31'"):
         tally("31")
 

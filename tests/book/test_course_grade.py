@@ -23,9 +23,9 @@ from book.__main__ import main
 from book.errors import BookError
 from book.grading import grade as grading
 from book.grading import worker as workers
+from book.release import release
 from book.sheet import sheet
 from book.truth import questions
-from book.release import release
 
 WORTH = sheet("08").points
 IDS, MOST = list(WORTH), sum(WORTH.values())

@@ -18,11 +18,12 @@ from book import check
 from book.chapter import read_chapter
 from book.check import Unsolved, Wrong
 from book.errors import BookError
-from book.truth import question, questions
 from book.release import _complete, blank, release, student_notebook
 from book.run import _THREADS
+from book.truth import question, questions
 
 RELEASED = nbformat.reads(student_notebook(BOOK, COURSE.assignment), 4)
+RIGHT = COURSE.defined("Q08.5", COURSE.right()["Q08.5"])
 
 
 def test_a_release_has_no_answer_and_keeps_what_nbval_compares():
@@ -113,7 +114,7 @@ def test_an_unknown_assignment_or_question_is_answered_with_the_known():
 
 
 def test_check_prints_pass_and_raises_a_diagnosis(capsys):
-    check("Q08.5", lambda lam, f: tuple(define_right("Q08.5")(lam, f)))
+    check("Q08.5", RIGHT)
     assert capsys.readouterr().out == "Q08.5 PASS\n"
     with pytest.raises(Wrong, match="Q08.5: slope is off by .*: not that of the parabola"):
         check("Q08.5", lambda lam, f: (f[0], f[0]))
@@ -125,14 +126,6 @@ def test_check_prints_pass_and_raises_a_diagnosis(capsys):
         "short"
     )._render_traceback_() == ["short"]
     assert not capsys.readouterr().out
-
-
-def define_right(id):
-    from book.questions.answers import define
-
-    return define(
-        id, question(id).function, COURSE.prelude, COURSE.cell(id, COURSE.otherwise[id])
-    )
 
 
 @pytest.fixture(scope="module")

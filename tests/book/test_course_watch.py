@@ -1,9 +1,11 @@
 """What an answer finds of this repository in its process, and what is noted of its search."""
 
 import re
+import subprocess
 import sys
 
 import pytest
+from course import ROOT, every_course
 from course08 import COURSE
 
 from book.grading import watch
@@ -83,8 +85,23 @@ def test_a_server_that_knows_the_truth_forks_nobody(monkeypatch):
         watch.hide_the_book()
 
 
+SECRETS = r"truth|mistakes|judging|sheet|dlib\.(solvers|losses|parallel|recipes)"
+
+
 def test_no_frame_above_an_answer_leads_to_truth_or_to_a_solver(sandboxed):
-    pytest.importorskip("book.truth", reason="truth is not yet apart from the calls")
     found = sandboxed(SEARCH).trouble
     assert "book.questions.values" in found and "book.grading.zygote" in found
-    assert not re.search(r"truth|mistakes|judging|dlib\.(solvers|losses|parallel|recipes)", found)
+    assert not re.search(SECRETS, found)
+
+
+def test_no_call_of_an_assignment_leads_to_truth_or_to_a_solver():
+    numbers = [course.number for course in every_course()]
+    server = (
+        "from book.grading import watch\nfrom book.questions import caller\nwatch.import_library()\n"
+        f"callers = list(map(caller, {numbers}))\nwatch.hide_the_book()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", server + SEARCH], cwd=ROOT, capture_output=True, text=True
+    ).stderr
+    assert all(f"book.questions.q{number}" in found for number in numbers)
+    assert "AssertionError" in found and not re.search(SECRETS, found.splitlines()[-1])

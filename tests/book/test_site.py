@@ -210,3 +210,11 @@ def test_building_needs_neither_torch_nor_the_library(pressed):
         "C08.1  1.005  between 0.9 and 1.1  Euler converges" in done.stdout
         and (pressed.root / "light" / PAGE).exists()
     )
+
+
+def test_the_errata_lead_to_claims_that_exist():
+    """A link to a claim that a book lacks becomes plain words; of this one none does."""
+    text = (ROOT / "book" / "pages" / "errata.md").read_text(encoding="utf-8")
+    links = re.findall(r"\[C\d\d\.\d+\]\(chapters/[^)]+\)", text)
+    page = Pages(Book(ROOT)).fill(text, "errata.md")
+    assert len(links) > 10 and all(link in page for link in links)

@@ -23,6 +23,7 @@ from dlib import (
     exact,
     flow,
     grid,
+    guided,
     lcm_scalings,
     levels,
     sample,
@@ -32,7 +33,15 @@ from dlib.grids import pcm_edges
 from dlib.losses import consistency, consistency_losses, huber, squared, with_omega
 from dlib.metrics import sliced_w2
 from dlib.nets import MLP
-from dlib.recipes import consistency_distillation, lcm, lcm_with_omega, pcm, pcm_adversarial
+from dlib.recipes import (
+    consistency_distillation,
+    lcm,
+    lcm_with_omega,
+    pcm,
+    pcm_adversarial,
+    pcm_normalcfg,
+    tcd,
+)
 from dlib.solvers import stochastic_iterative
 from dlib.solvers import ddim, heun
 
@@ -180,6 +189,16 @@ def test_pcm_on_the_trained_ladder():
         assert value(pcm(SD, EMPTY, phases=phases), SD) == want
 
 
+def test_pcm_normalcfg_is_pcm_whose_student_is_guided_when_it_is_sampled():
+    recipe, inside = pcm_normalcfg(SD, EMPTY, phases=8, omega=3.0), pcm(SD, EMPTY, phases=8)
+    assert value(recipe, SD) == value(pcm(SD, EMPTY, phases=8, omega=(0.0, 0.0)), SD)
+    assert recipe.sampler.omega == 3.0 and recipe.sampler.times == inside.sampler.times
+    model = exact(appendix_a(), SD)
+    x = recipe.sampler(model, X0, LABELS, null=EMPTY)
+    walk = levels(SD, 8, "pcm")
+    assert torch.equal(x, sample(guided(model, 3.0, EMPTY), X0, walk, ddim, LABELS))
+
+
 @pytest.mark.parametrize("recipe", [lcm, pcm])
 def test_no_guidance_costs_no_empty_evaluation(recipe):
     guided, plain = counted(roles(SD)["teacher"]), counted(roles(SD)["teacher"])
@@ -196,7 +215,8 @@ def test_no_guidance_costs_no_empty_evaluation(recipe):
 
 
 @pytest.mark.parametrize(
-    "recipe", [consistency_distillation, lcm, lcm_with_omega, pcm, pcm_adversarial]
+    "recipe",
+    [consistency_distillation, lcm, lcm_with_omega, pcm, pcm_adversarial, pcm_normalcfg, tcd],
 )
 def test_settings_are_keywords_of_plain_types(recipe):
     """So that a TOML file can give them."""
@@ -348,10 +368,8 @@ def test_a_small_network_learns_to_jump():
 
 
 def test_a_target_at_the_wrong_level_teaches_nothing(monkeypatch):
-    monkeypatch.setattr(
-        consistency_losses,
-        "ends",
-        mutant(consistency_losses.ends, "target(there, end, told)", "target(there, start, told)"),
-    )
+    honest = consistency_losses.compared
+    wrong = mutant(honest, "target(there, end, told)", "target(there, start, told)")
+    monkeypatch.setattr(consistency_losses, "compared", wrong)
     student, teacher = one_step_distance()
     assert student > 0.5 * teacher

@@ -2,8 +2,6 @@
 engine must carry. `register` names them; a forked process inherits the names.
 """
 
-from dataclasses import replace
-
 import torch
 from torch.nn.functional import logsigmoid, softplus
 
@@ -151,24 +149,6 @@ def reflow(schedule, null) -> Recipe:
     return Recipe((Phase("student", student),), {"student": STUDENT}, SHOWN, reads="pairs")
 
 
-def halving(schedule, null, *, steps: int = 2) -> Recipe:
-    """A round of progressive distillation: one step of the student for two of its teacher."""
-    fine = schedule.levels(torch.linspace(1.0, 1e-3, 2 * steps + 1).tolist())
-
-    def student(roles, batch, draw):
-        k = 2 * draw.shared(steps)
-        a, mid, b = fine[k : k + 3]
-        x = a.alpha * batch.x0 + a.sigma * draw.normal(batch.x0)
-        with torch.no_grad():
-            y = roles["teacher"](x, a, batch.cond).mix(mid.alpha, mid.sigma)
-            y = roles["teacher"](y, mid, batch.cond).mix(b.alpha, b.sigma)
-        off = roles["student"](x, a, batch.cond).mix(b.alpha, b.sigma) - y
-        return Loss(off.square().mean(), {"loss": off.detach().square().mean()})
-
-    parts = {"student": STUDENT, "teacher": TEACHER}
-    return Recipe((Phase("student", student),), parts, replace(SHOWN, steps=steps))
-
-
 def redness(s, family):
     """A reward: how red a picture is."""
     return lambda x: x[:, 0].mean((1, 2)) - x[:, 1:].mean((1, 2, 3))
@@ -176,6 +156,6 @@ def redness(s, family):
 
 def register() -> None:
     """Name them among the book's methods, and open the reward."""
-    for method in (dmd2, ddpo, dpo, reflow, halving):
+    for method in (dmd2, ddpo, dpo, reflow):
         recipes.METHODS[method.__name__] = method
     GIVEN["reward"] = redness

@@ -270,6 +270,7 @@ def test_chapters_and_recipes_hold_the_same_function_objects(settings):
         "consistency_distillation": "consistency",
         "lcm": "consistency",
         "pcm": "consistency",
+        "tcd": "trajectory_consistency",
         "swiftbrush": "vsd",
         "diff_instruct": "vsd",
     }.items():

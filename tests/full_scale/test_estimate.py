@@ -368,3 +368,18 @@ def test_weights_without_configuration(tmp_path, monkeypatch):
 
 def test_examples():
     assert doctest.testmod(counting).failed == doctest.testmod(estimate).failed == 0
+
+
+def test_a_pass_without_gradient_takes_none_from_the_next():
+    """A student that is its own target is asked without gradient first; its weights' copies in
+    half precision are made anew for the pass that has one.
+    """
+    net, x = nn.Linear(6, 6, bias=False, device=META), empty(4, 6)
+    net.weight.grad = empty(6, 6)
+
+    def run():
+        with torch.no_grad():
+            target = net(x)
+        backward((net(x) - target).float().square().mean())
+
+    assert cost(run, [x, net.weight, net.weight.grad], torch.bfloat16).flops == 3 * 2 * 4 * 6 * 6

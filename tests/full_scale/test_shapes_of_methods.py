@@ -71,7 +71,7 @@ def together(s, steps, out, size):
 
 TWO = {
     "dmd2": ("dmd2", []),
-    "halving-fsdp": ("halving", ["--parallel", "fsdp"]),
+    "progressive-fsdp": ("progressive", ["--parallel", "fsdp"]),
     "ddpo": ("ddpo", []),
     "dpo": ("dpo", []),
 }
@@ -123,7 +123,7 @@ def lines(s):
     return [json.loads(line) for line in (s.out / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("method", ["dmd2", "ddpo", "dpo", "reflow", "halving"])
+@pytest.mark.parametrize("method", ["dmd2", "ddpo", "dpo", "reflow", "progressive"])
 def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(
     method, more, tmp_path, processes
 ):
@@ -158,8 +158,10 @@ def test_a_recipe_that_reads_what_is_not_there_is_told_so(shapes_data, tmp_path,
 
 def test_a_round_starts_at_the_student_of_the_last(more, tmp_path, processes):
     """--weights RUN: the next teacher is the last student, in two rounds and for adapters too."""
-    first = finish(replaced(of("halving", more, tmp_path / "one"), steps=2), processes)
-    words = f"--method halving --family shapes --weights {tmp_path / 'one'} --data {more} {SHORT}"
+    first = finish(replaced(of("progressive", more, tmp_path / "one"), steps=2), processes)
+    words = (
+        f"--method progressive --family shapes --weights {tmp_path / 'one'} --data {more} {SHORT}"
+    )
     s = read([*words.split(), "--out", str(tmp_path / "two"), "--steps", "2"])
     second = open_engine(s, processes)
     student = dict(first.cast.trained["student"].inner.named_parameters())

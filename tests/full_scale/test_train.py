@@ -7,6 +7,8 @@ import json
 import re
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import forked
@@ -44,13 +46,20 @@ SHAPE_OF = {  # one recipe of each shape, on two processes
 }
 OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
+    "pcm": ["pcm", "--tiny"],
+    "tcd": ["tcd", "--tiny"],
     "lcm_shapes": ["lcm_shapes"],
+    "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
+    "guided": ["guided", "--tiny"],
+    "knowledge": ["--method", "knowledge", *SHAPES],
+    **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
     **{
         name: ["--method", name, *SHAPES]
-        for name in ("consistency_distillation", "sds", "diff_instruct")
+        for name in ("consistency_distillation", "ct", "pcm_normalcfg", "sds", "diff_instruct")
     },
 }
-STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), "pcm_lora"]
+IN_ONE = ["pcm_lora", "pcm", "tcd", "guided"]  # of the others, those that stock programs read
+STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), *IN_ONE]
 PROMPT = ["--prompts", "a red circle"]
 THREE = ["--micro", "2", "--steps", "3", "--save-every", "1", "--show-every", "3", *PROMPT]
 TWO = ["--micro", "4", "--save-every", "1", "--show-every", "2", *PROMPT]
@@ -167,6 +176,20 @@ def test_what_was_killed_is_exported_and_stock_programs_read_it(
     assert pipe("a cat", num_inference_steps=4, guidance_scale=1.0).images[0].size == (128, 128)
 
 
+def test_a_card_s_code_needs_nothing_of_this_repository(runs, tmp_path):
+    """A process of its own, in which neither dlib nor full_scale can be imported: the student
+    of `tcd` in diffusers' TCDScheduler, with noise between its calls.
+    """
+    out = export.run(export.Export(runs("tcd")[0], to=tmp_path / "export"))
+    code = re.search("```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)[1]
+    assert "TCDScheduler" in (out / "model_index.json").read_text() and "eta=0.3" in code
+    code = code.replace("FOLDER", "'export'").replace("= pipe(", "= pipe(generator=seed, prompt=")
+    alone = "import sys\nsys.modules.update(dlib=None, full_scale=None)\nimport torch\n"
+    alone += f"seed = torch.Generator().manual_seed(0)\n{code}\npicture.save('alone.png')\n"
+    subprocess.run([sys.executable, "-c", alone], cwd=tmp_path, check=True, capture_output=True)
+    assert Image.open(tmp_path / "alone.png").size == (128, 128)
+
+
 @pytest.mark.parametrize("name", [name for name in {**SHAPE_OF, **OTHERS} if name not in STOCK])
 def test_a_student_of_the_shapes_is_exported_and_opened_again(name, runs, tmp_path):
     out = export.run(export.Export(runs(name)[0], to=tmp_path / "export"))
@@ -266,7 +289,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(ending, size, with_data, tm
     ("flags", "says"),
     [
         (["lcm_lora", "--hyper.omga", "1"], "--hyper.omega"),
-        (["lcmm"], "no recipe file lcmm; there are finetune, lcm"),
+        (["lcmm"], "no recipe file lcmm; there are ect, finetune"),
         (["finetune", "--weights", "nowhere", "--no-tiny"], "no such folder here"),
         (["finetune", "--tiny", "--batch", "64"], "40 rows, fewer than one global batch of 64"),
     ],

@@ -1,0 +1,126 @@
+"""Inductive moment matching: the student's points at s must have the same *law* whether they
+come from t or from r (Zhou et al. 2025).
+
+Consistency training asks it of each point; this loss asks it of groups of points. So it
+identifies laws and not maps: whatever rearranges the points of each level alike, is as good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlib._util import Draw, require, sent
+from dlib.denoiser import Denoiser
+from dlib.losses.bootstrapping import StepWeight, both_ends, own, uniform
+from dlib.losses.diffusion import Batch, Loss
+from dlib.schedule import NoiseSchedule
+
+Kernel = Callable[[Tensor, int], Tensor]
+"""(distances ‖a − b‖ of any shape, number of values a sample) ↦ k, of that shape."""
+Triples = Callable[[Draw, int], tuple[Tensor, Tensor, Tensor]]
+"""(draws, n) ↦ the times t > r ≥ s of n groups, (n,) float64 each, on the CPU."""
+
+
+def laplace(width: float = 1.0) -> Kernel:
+    """k = exp(−‖a − b‖/(width · D)) for D values a sample (Zhou et al. 2025).
+
+    >>> laplace(0.5)(torch.tensor([0.0, 2.0]), 4)
+    tensor([1.0000, 0.3679])
+    """
+    require(width > 0, f"laplace: width = {width:g}, wanted more than 0")
+    return lambda distance, values: (-distance / (width * values)).exp()
+
+
+def minus_squared(distance: Tensor, values: int) -> Tensor:
+    """k = −‖a − b‖²: it sees means alone. With groups of one it is consistency training."""
+    return -distance.square()
+
+
+def mmd2(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
+    """MMD² of each group: the mean of k(a, a') + k(b, b') − 2 k(a, b) over all M² pairs, (G,),
+    for points (G, M, D). A point is paired with itself too, so the value is biased upwards.
+
+    >>> a, b = torch.zeros(1, 1, 3), torch.ones(1, 1, 3)
+    >>> mmd2(a, b, minus_squared)  # 2‖a − b‖²
+    tensor([6.])
+    """
+    k = lambda x, y: kernel(_distances(x, y), x.shape[-1]).flatten(1).mean(1)
+    return k(a, a) + k(b, b) - 2 * k(a, b)
+
+
+def imm_triples(
+    schedule: NoiseSchedule, *, halvings: int = 12, t_max: float = 0.994, t_min: float = 1e-3
+) -> Triples:
+    """t uniform on [t_min, t_max), s uniform below it, and r where κ = σ/α is lower than at t
+    by a 2^halvings-th part of its range, but not below s.
+
+    As the paper describes it (Zhou et al. 2025); its training code is not public. Draws: t,
+    then s.
+    """
+    low, high = (level.sigma / level.alpha for level in schedule.levels([t_min, t_max]))
+
+    def triples(draw: Draw, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        t = t_min + (t_max - t_min) * draw.uniform(n).double().clamp(min=1e-6)
+        s = t_min + (t - t_min) * draw.uniform(n).double()
+        level = schedule.at(t)
+        kappa = level.sigma / level.alpha - (high - low) / 2**halvings
+        below = schedule.time(-kappa.clamp(min=low).log()).clamp(min=t_min)
+        return t, torch.maximum(below, s), s
+
+    return triples
+
+
+def moment_matching(
+    student: Denoiser,
+    target: Denoiser,
+    batch: Batch,
+    draw: Draw,
+    *,
+    triples: Triples,
+    group: int = 4,
+    kernel: Kernel = laplace(),
+    weight: StepWeight = uniform,
+    embed: Callable[[Any, Tensor], Any] | None = None,
+) -> Loss:
+    """E w(t, r) MMD²(f_{t→s}(x_t), sg f⁻_{r→s}(x_r)) over groups of M samples that share t, r
+    and s (Zhou et al. 2025, eq. 11).
+
+    f_{t→s} is the student's jump α_s x₀ + σ_s ε, and x_r is x_t's DDIM step with the batch's
+    own x₀. student, target: denoisers; target is the student itself and gets no gradient.
+    triples: draws t, r and s of each group, `imm_triples`; a time below the schedule's `t_min`
+    is the clean data. group: M; the rows of a group stand together. weight: (level t, level r)
+    ↦ w. embed: (cond, s (B,)) ↦ the condition of a network that is told where it jumps to.
+    Draws: those of `triples`, then the noise (unless the batch brings its own).
+
+    >>> from dlib import Mixture, exact, vp
+    >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), vp())
+    >>> batch, triples = Batch(torch.ones(8, 2)), imm_triples(vp())
+    >>> moment_matching(model, model, batch, Draw(0), triples=triples).value.shape
+    torch.Size([])
+    """
+    n = len(batch.x0)
+    require(
+        group >= 1 and n % group == 0,
+        f"moment_matching: {n} samples do not make groups of {group}: choose a batch that "
+        "`group` divides",
+    )
+    t, r, s = (time.double().repeat_interleave(group) for time in triples(draw, n // group))
+    require(
+        len(t) == n and bool((s <= r).all()),
+        f"moment_matching: triples drew times of shape {tuple(t.shape)} for {n} samples, "
+        "or an s above its r: t > r ≥ s, one of each for a group",
+    )
+    cond = None if embed is None else embed(batch.cond, sent(s, batch.x0))
+    both = both_ends(student, target, batch, draw, t, r, s, own, cond)
+    mine, theirs = (x.reshape(n // group, group, -1) for x in (both.student, both.target))
+    each = weight(both.start, both.end).reshape(-1, group)[:, 0] * mmd2(mine, theirs, kernel)
+    return Loss(each.mean(), {"loss": each.detach().mean()})
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """‖a − b‖ of all pairs in each group, (G, M, M); where it is 0 its gradient is 0."""
+    return torch.linalg.vector_norm(a[:, :, None] - b[:, None], dim=-1)

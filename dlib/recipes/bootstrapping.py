@@ -1,0 +1,110 @@
+"""Consistency training: a student that learns from data, without a teacher's steps.
+
+Roles: `student`, trained, starts as a diffusion model; `target`, the student itself without
+gradient, or its moving average. Which two times a step joins changes as training goes on: the
+losses read it off the batch's step.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from dlib.boundaries import boundary, edm_boundary, lcm_scalings
+from dlib.grids import grid
+from dlib.losses import (
+    consistency_training,
+    ect_pairs,
+    inverse_step,
+    ladder_pairs,
+    norm_huber,
+    squared,
+)
+from dlib.losses.curricula import ct_points, ect_stage
+from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Sampler
+from dlib.schedule import NoiseSchedule
+
+PARTS = {"student": STUDENT, "target": TARGET}
+
+
+def ct(
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    points: tuple[int, int] = (2, 150),
+    growth: int = 800_000,
+    spacing: str = "karras",
+    t_max: float = 1.0,
+    sigma_data: float = 0.5,
+) -> Recipe:
+    """CT: neighbours on a ladder that grows from s₀ to s₁ + 1 points, squared error (Song et
+    al. 2023, alg. 3).
+
+    null is not used. points: (s₀, s₁) of `ct_points`; growth: K, the steps after which the
+    ladder has all its points. The paper lets the decay of the target grow with the ladder
+    (`ct_decay`); here it is fixed, and 0, the student itself, unless the run says otherwise
+    (Song & Dhariwal 2024 find that best). Sample as `consistency_distillation`.
+
+    >>> from dlib.schedule import edm
+    >>> ct(edm()).trained
+    ('student',)
+    """
+    ends_at = grid(schedule, 1, spacing, t_max=t_max)
+    scalings = edm_boundary(schedule, ends_at[-1].item(), sigma_data)
+
+    def loss(roles, batch, draw):
+        count = ct_points(min(batch.step, growth), growth, *points)
+        times = grid(schedule, count - 1, spacing, t_max=t_max)
+        student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
+        return consistency_training(
+            student, target, batch, draw, pairs=ladder_pairs(times), distance=squared
+        )
+
+    wrap = partial(boundary, skip_out=scalings)
+    shown = Sampler("stochastic_iterative", spacing, 1, times=tuple(ends_at.tolist()), wrap=wrap)
+    return Recipe((Phase("student", loss),), PARTS, shown)
+
+
+def ect(
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    every: int = 25_000,
+    stages: int = 8,
+    q: float = 2.0,
+    k: float = 8.0,
+    b: float = 1.0,
+    mean: float = -1.1,
+    std: float = 2.0,
+    huber_c: float = 0.0,
+) -> Recipe:
+    """ECT: tune a diffusion model, r moving towards t stage by stage, with the norm over the
+    step's length (Geng et al. 2024).
+
+    null is not used: captions are dropped by the run, and guidance is applied when sampling,
+    if at all. every: steps a stage; stages: how many there are, the last one stays. q, k, b,
+    mean, std: of `ect_pairs`. huber_c: c of `norm_huber`. No boundary: at the first stages
+    many steps end at the clean data. Sample with the solver `lcm`, `CLEAN` as last level.
+
+    >>> from dlib.schedule import edm
+    >>> ect(edm()).play("mean")
+    ('target',)
+    """
+    distance = norm_huber(huber_c)
+
+    def loss(roles, batch, draw):
+        stage = min(ect_stage(batch.step, every), stages - 1)
+        pairs = ect_pairs(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std)
+        return consistency_training(
+            roles["student"],
+            roles["target"],
+            batch,
+            draw,
+            pairs=pairs,
+            weight=inverse_step,
+            distance=distance,
+        )
+
+    scalings = lcm_scalings(schedule)  # 1 and 0 at all levels that are sampled: as diffusers does
+    shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=scalings))
+    return Recipe((Phase("student", loss),), PARTS, shown)

@@ -1,0 +1,119 @@
+"""Stable consistency tuning: consistency training whose target is the mean of many clean
+samples.
+
+Roles: `student`, trained, starts as the diffusion model; `target`, the student's moving
+average, or the student itself. There is no teacher: what the steps are made with are the clean
+samples of the whole step, of all micro-batches and processes, that share a row's condition. So
+a step does not depend on how it is cut, and nothing but weights has to be saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlib._util import Draw, require
+from dlib.boundaries import boundary, lcm_scalings
+from dlib.grids import grid, pcm_edges
+from dlib.losses import Batch, consistency_training, inverse_step, norm_huber
+from dlib.losses.curricula import ect_pairs, smooth_stage
+from dlib.losses.variance_reduction import among, marks, reduced
+from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Roles, Sampler
+from dlib.schedule import NoiseSchedule
+
+PARTS = {"student": STUDENT, "target": TARGET}
+
+
+def sct(
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    every: int = 25_000,
+    stages: float = 8.0,
+    q: float = 2.0,
+    k: float = 8.0,
+    b: float = 1.0,
+    mean: float = -1.1,
+    std: float = 2.0,
+    huber_c: float = 0.0,
+    phases: int = 1,
+    eta: float = 1.0,
+) -> Recipe:
+    """SCT: `ect` towards the self-normalised mean of the step's clean samples, with a schedule
+    that moves at every step (Wang et al. 2024a).
+
+    A row's references are the rows of the whole step that have its condition, itself among
+    them; those whose caption was dropped, `null`, have all. Where every caption occurs once, a
+    captioned row is trained by plain consistency training. every, stages: the stage is step /
+    every, a real number (`smooth_stage`), up to stages − 1. q, k, b, mean, std, huber_c: as
+    for `ect`.
+
+    phases: more than one trains a jump to the clean edge of each, DDIM's from the student's
+    x₀; the edges are those of `pcm` on 50 steps. Sample one phase with the solver `lcm`;
+    several deterministically with `ddim` through the edges. eta: where the sampler jumps
+    instead of an edge, to η times its κ, past the turn that a network cannot follow at the
+    edge itself; 1 is the edge.
+
+    >>> from dlib.schedule import edm
+    >>> sct(edm()).trained, sct(edm()).sampler.solver
+    (('student',), 'lcm')
+    """
+    require(
+        0 < eta <= 1, f"sct: eta = {eta:g}, wanted a share of an edge's κ, above 0, at most 1"
+    )
+    distance = norm_huber(huber_c)
+    inner = pcm_edges(grid(schedule, 50, "sd_trailing"), phases)[:-1].tolist()
+    edges = (*inner, -1.0) if inner else None
+
+    def loss(roles, batch, draw):
+        stage = min(smooth_stage(batch.step, every), stages - 1)
+        return consistency_training(
+            roles["student"],
+            roles["target"],
+            batch,
+            draw,
+            pairs=ect_pairs(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std),
+            estimate=reduced,
+            weight=inverse_step,
+            distance=distance,
+            edges=edges,
+        )
+
+    shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=lcm_scalings(schedule)))
+    if inner:
+        times = (1.0, *(skipped(schedule, edge, eta) for edge in inner), schedule.t_min)
+        shown = Sampler("ddim", "pcm", phases, "grid", times=times)
+    phase = Phase("student", loss)
+    return Recipe((phase,), PARTS, shown, before=partial(_marked, null), pool=_pooled)
+
+
+def skipped(schedule: NoiseSchedule, edge: float, eta: float) -> float:
+    """The time at which κ is η times that of an edge; on a ladder, its nearest index.
+
+    >>> from dlib.schedule import edm
+    >>> level = edm().at(skipped(edm(), 0.5, 0.9))
+    >>> round(level.sigma / edm().at(0.5).sigma, 6)
+    0.9
+    """
+    level = schedule.at(edge)
+    t = schedule.at_lam(level.lam - math.log(eta)).t
+    return round(t * schedule.ladder) / schedule.ladder if schedule.ladder else float(t)
+
+
+def _marked(null: Any, roles: Roles, batch: Batch, draw: Draw) -> dict[str, Tensor]:
+    """What everybody must know of a micro-batch: its clean samples, its conditions' marks."""
+    x0, cond = batch.x0, batch.cond
+    found = x0.new_zeros(len(x0), dtype=torch.int64) if cond is None else marks(cond, null)
+    return {"references": x0, "mark": found}
+
+
+def _pooled(memos: list[dict[str, Tensor]], gather: Callable) -> list[dict[str, Tensor]]:
+    """The references of all micro-batches and processes, and which of them a row shares."""
+    everyone, _ = gather(torch.cat([memo["references"] for memo in memos]))
+    others, _ = gather(torch.cat([memo["mark"] for memo in memos]))
+    return [{"references": everyone, "shared": among(memo["mark"], others)} for memo in memos]

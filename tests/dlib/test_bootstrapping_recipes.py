@@ -1,0 +1,141 @@
+"""Recipes of consistency training and of continuous time: each is its loss with the published
+settings at the step that the trainer tells.
+"""
+
+import pytest
+import torch
+from truth import SCHEDULES, appendix_a, gaussian, mutant, normals
+
+from dlib import Batch, Denoiser, Draw, Roles, boundary, cast, edm, edm_boundary, exact, flow
+from dlib import grid, guided, perform
+from dlib.losses import (
+    bootstrapping,
+    by_norm,
+    consistency_training,
+    continuous_consistency,
+    ect_pairs,
+    inverse_step,
+    ladder_pairs,
+    lognormal_times,
+    norm_huber,
+    taught,
+)
+from dlib.nets import MLP
+from dlib.recipes import ct, ect, scm
+from toy_data import distil, shape_batches, shapes_teacher
+from toy_data.shape_captions import say, tokens
+from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
+
+X0, LABELS, NULL = normals(8, 2), torch.arange(8) % 3, torch.tensor(-1)
+EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
+
+
+def roles(schedule):
+    net = lambda x, t, cond: torch.sin(x + t[:, None]) + 0.1 * (cond[:, None] >= 0)
+    student = Denoiser(net, schedule, "v")
+    return Roles(student=student, target=student, teacher=exact(gaussian(0.6), schedule))
+
+
+def value(recipe, schedule, step):
+    batch = Batch(X0, LABELS, step=step)
+    return recipe.phases[0].loss(roles(schedule), batch, Draw(0)).value.item()
+
+
+@pytest.mark.parametrize(("step", "points"), [(0, 2), (50, 72), (400, 201), (900, 201)])
+def test_ct_is_its_loss_on_the_ladder_of_the_step(step, points):
+    schedule = edm()
+    recipe = ct(schedule, points=(2, 200), growth=400)
+    times = grid(schedule, points - 1, "karras")
+    f = boundary(roles(schedule)["student"], edm_boundary(schedule, times[-1].item()))
+    aim = consistency_training(f, f, Batch(X0, LABELS), Draw(0), pairs=ladder_pairs(times))
+    assert value(recipe, schedule, step) == pytest.approx(aim.value.item(), rel=1e-12)
+
+
+@EVERY
+@pytest.mark.parametrize(("step", "stage"), [(0, 0), (99, 0), (100, 1), (1000, 3)])
+def test_ect_is_its_loss_at_the_stage_of_the_step(schedule, step, stage):
+    student = roles(schedule)["student"]
+    aim = consistency_training(
+        student,
+        student,
+        Batch(X0, LABELS),
+        Draw(0),
+        pairs=ect_pairs(schedule, stage=stage),
+        weight=inverse_step,
+        distance=norm_huber(0.1),
+    )
+    recipe = ect(schedule, every=100, stages=4, huber_c=0.1)
+    assert value(recipe, schedule, step) == pytest.approx(aim.value.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("step", "rho", "omega"), [(0, 0.0, 0.0), (50, 0.5, 2.0), (400, 1, 2.0)])
+def test_scm_is_its_loss_with_a_warm_up_and_a_guided_teacher(step, rho, omega):
+    schedule = flow()
+    players = roles(schedule)
+    teacher = Denoiser(lambda x, t, cond: x * (0.2 + cond[:, None]), schedule, "v")
+    players["teacher"] = teacher
+    aim = continuous_consistency(
+        players["student"],
+        players["student"],
+        Batch(X0, LABELS),
+        Draw(0),
+        times=lognormal_times(schedule, -1.0, 1.4),
+        estimate=taught(guided(teacher, omega, NULL)),
+        rho=rho,
+        normalise=by_norm(0.1),
+        sigma_data=0.7,
+    )
+    recipe = scm(schedule, NULL, omega=omega, rise=100, normalise="norm", sigma_data=0.7)
+    batch = Batch(X0, LABELS, step=step)
+    found = recipe.phases[0].loss(players, batch, Draw(0)).value.item()
+    assert found == pytest.approx(aim.value.item(), rel=1e-12)
+    assert recipe.slopes == ("target",)
+
+
+def test_a_normalisation_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match="no normalise 'l2'; there are norm, rms"):
+        scm(flow(), None, normalise="l2")
+
+
+def test_the_trainer_tells_the_step():
+    """Three steps of a ladder that grows: the losses are those of steps 0, 1 and 2."""
+    told = []
+    torch.manual_seed(0)
+    start = Denoiser(MLP(2, 8, 1), edm(), "v")
+    recipe = ct(edm(), points=(2, 8), growth=2)
+    phase = recipe.phases[0]
+
+    def watched(roles, batch, draw):
+        told.append(batch.step)
+        return phase.loss(roles, batch, draw)
+
+    recipe = type(recipe)((type(phase)("student", watched),), recipe.parts)
+    players = cast(recipe, starts={"student": start})
+    optim = torch.optim.SGD(start.net.parameters(), 1e-3)
+    data = lambda step: Batch(appendix_a().sample(8, Draw(step))[0].float())
+    perform(recipe, players, {"student": optim}, data, 3, Draw(0))
+    assert told == [0, 1, 2]
+
+
+def test_ect_learns_to_draw_shapes_in_one_call(monkeypatch):
+    """Captioned shapes, 60 updates from the diffusion model: nearer to real pictures than
+    before, in one call; and not if the target is asked about x_t, or about other noise.
+    """
+    world, codes = shapes_teacher(), asked()
+    text, top = tokens([say(tuple(code)) for code in codes.tolist()]), world.schedule.at(1.0)
+    grey = Draw(11).normal((len(codes), 3, 16, 16))
+    recipe = ect(world.schedule, every=30, stages=2, mean=-0.4, std=1.6, huber_c=0.015)
+
+    def far(net):
+        return shapes_frechet(net(grey, top, text).x0, codes) - shapes_floor(codes)[0]
+
+    def learnt():
+        data = shape_batches(32, seed=0, drop=0)
+        return distil(recipe, world, world, data, 60, lr=3e-4, decay=0.0)
+
+    start, healthy, whole = far(world), far(learnt()), bootstrapping.both_ends
+    assert 0 < healthy < 0.9 * start
+    for new in ("target(x, asked", "target(end.alpha * x0 + end.sigma * draw.normal(x0), asked"):
+        broken = mutant(whole, "target(there, asked", new)
+        monkeypatch.setattr(bootstrapping, "both_ends", broken)
+        assert far(learnt()) > 1.2 * healthy

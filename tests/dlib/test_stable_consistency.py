@@ -1,0 +1,141 @@
+"""The recipe of stable consistency tuning: whose references a step has, and where its phases
+end.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from truth import appendix_a
+
+from dlib import Batch, Cast, Denoiser, Draw, Roles, discrete, edm, exact, scaled_linear
+from dlib.losses import consistency_training, ect_pairs, inverse_step, norm_huber, own
+from dlib.losses.curricula import ect_end, ect_stage, smooth_stage
+from dlib.nets import MLP
+from dlib.recipes import stable_consistency
+from dlib.recipes.stable_consistency import sct, skipped
+from dlib.training.performing import Trained, Trainer
+
+X0, LABEL = appendix_a().sample(8, Draw(0))
+X0 = X0.float()
+SCHEDULE = edm()
+
+
+class Rows(Draw):
+    """One stream for each row, as in the engine: a row's numbers depend on the row alone."""
+
+    def __init__(self, rows):
+        self.rows = [Draw(100 + row) for row in rows]
+
+    def normal(self, like, dtype=None):
+        rows = like if isinstance(like, torch.Tensor) else torch.empty(like)
+        return torch.stack([draw.normal(row, dtype) for draw, row in zip(self.rows, rows)])
+
+
+def gradient(recipe, cuts, label=LABEL):
+    """Of the student's weights at a first step that is cut into micro-batches of these rows."""
+    torch.manual_seed(0)
+    model = Denoiser(MLP(2, 16, 1, classes=3), SCHEDULE, "v")
+    torch.nn.init.normal_(model.net.leave.weight)
+    optim = torch.optim.SGD(model.net.parameters(), lr=0.0)
+    roles = Roles(student=model, target=model)
+    trainer = Trainer(recipe, Cast(roles), {"student": Trained(optim)})
+    trainer.advance([(Batch(X0[rows], label[rows]), Rows(rows)) for rows in cuts], 0)
+    return torch.cat([weight.grad.flatten() for weight in model.net.parameters()])
+
+
+def test_a_step_does_not_depend_on_how_it_is_cut():
+    recipe, every = sct(SCHEDULE, -1), list(range(8))
+    whole = gradient(recipe, [every])
+    assert torch.allclose(gradient(recipe, [every[:4], every[4:]]), whole, rtol=1e-5, atol=1e-6)
+
+    def alone(memos, gather):  # the references of a micro-batch only
+        return [stable_consistency._pooled([memo], gather)[0] for memo in memos]
+
+    apart = gradient(replace(recipe, pool=alone), [every[:4], every[4:]])
+    assert (apart - whole).norm() > 0.01 * whole.norm()
+
+
+def test_with_a_condition_of_its_own_in_each_row_it_is_consistency_training():
+    """ECT's loss, bit for bit, and the same gradient."""
+    label = torch.tensor([0, 1, 2])
+    batch, model = Batch(X0[:3], step=150), exact(appendix_a(), SCHEDULE)
+    recipe = sct(SCHEDULE, -1, every=100)
+
+    def value(label):
+        one = replace(batch, cond=label, memo={})
+        one.memo.update(recipe.pool([recipe.before({}, one, Draw(1))], whole)[0])
+        return recipe.phases[0].loss({"student": model, "target": model}, one, Draw(1)).value
+
+    whole = lambda rows: (rows, slice(0, len(rows)))
+    pairs = ect_pairs(SCHEDULE, stage=1.5)
+    plain = consistency_training(
+        model,
+        model,
+        replace(batch, cond=label),
+        Draw(1),
+        pairs=pairs,
+        estimate=own,
+        weight=inverse_step,
+        distance=norm_huber(0.0),
+    )
+    assert torch.equal(value(label), plain.value)
+    assert (
+        abs(value(torch.tensor([0, 1, -1])) / plain.value - 1) > 1e-4
+    )  # ∅ has all as references
+
+
+def test_without_conditions_all_rows_are_references():
+    recipe = sct(SCHEDULE)
+    memos = [recipe.before({}, Batch(X0[k : k + 4]), Draw(0)) for k in (0, 4)]
+    found = recipe.pool(memos, lambda rows: (rows, slice(0, len(rows))))
+    assert all(torch.equal(memo["references"], X0) and memo["shared"].all() for memo in found)
+    assert [len(memo["shared"]) for memo in found] == [4, 4]
+
+
+def test_phases_end_at_their_edges_and_the_sampler_skips_past_them():
+    ladder = discrete(scaled_linear())
+    plain, skips = (sct(ladder, phases=4, eta=eta).sampler for eta in (1.0, 0.8))
+    indices = lambda sampler: [round(1000 * t - 1) for t in sampler.times]
+    assert indices(plain) == [999, 739, 499, 239, 0] and plain.solver == skips.solver == "ddim"
+    assert all(a < b for a, b in zip(indices(skips)[1:-1], indices(plain)[1:-1]))
+    kappa = lambda t: ladder.at(t).sigma / ladder.at(t).alpha
+    ratios = [kappa(a) / kappa(b) for a, b in zip(skips.times[1:-1], plain.times[1:-1])]
+    assert ratios == pytest.approx([0.8] * 3, rel=0.01)  # to the nearest index
+    assert skipped(SCHEDULE, 0.5, 1.0) == pytest.approx(0.5, abs=1e-9)
+    model = exact(appendix_a(), ladder)
+    batch = Batch(X0.double(), memo={"references": X0.double(), "shared": None})
+    loss = sct(ladder, phases=4).phases[0].loss
+    assert torch.isfinite(loss({"student": model, "target": model}, batch, Draw(0)).value)
+
+
+def test_the_smooth_schedule_passes_through_the_stages_of_ect():
+    kappa = torch.tensor([0.5, 5.0], dtype=torch.float64)
+    for step in (0, 100, 200):
+        smooth, stairs = (ect_end(kappa, stage(step, 100)) for stage in (smooth_stage, ect_stage))
+        assert torch.equal(smooth, stairs)
+    gaps = [(kappa - ect_end(kappa, smooth_stage(step, 100)))[1] for step in range(0, 400, 25)]
+    ratios = [after / before for before, after in zip(gaps, gaps[1:])]
+    assert ratios == pytest.approx([2**-0.25] * 15, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"eta": 0.0}, "above 0"),
+        ({"eta": 1.5}, "at most 1"),
+        ({"phases": 0}, "wanted 1 … 50"),
+        ({"phases": 99}, "50 steps"),
+        ({"every": 0}, "a length ≥ 1"),
+        ({"stages": 0.5}, "from 0 on"),
+        ({"huber_c": -1.0}, "at least 0"),
+    ],
+)
+def test_bad_input(how, says):
+    with pytest.raises(ValueError, match=says):
+        recipe = sct(SCHEDULE, **how)
+        model = exact(appendix_a(), SCHEDULE)
+        memo = {"references": X0, "shared": None}
+        recipe.phases[0].loss({"student": model, "target": model}, Batch(X0, memo=memo), Draw(0))
+    with pytest.raises(ValueError, match="a step ≥ 0"):
+        smooth_stage(-1, 10)
