@@ -8,6 +8,7 @@ from book.chapter import FOLD, Cell, Chapter
 from book.errors import Complaints
 from book.library import Book
 from book.references import References, for_notebook, for_site, resolve
+from book.sheet import points
 
 _LANGUAGE = {
     "name": "python",
@@ -47,15 +48,24 @@ def _resolve_cell(chapter: Chapter, cell: Cell, refs: References, complaints: Co
 
 
 def _with_strip(chapter: Chapter, source: str) -> str:
-    """The first cell with two lines under its heading: how long, how much memory, what it
-    needs; how to run it, also for somebody who has the notebook and nothing else.
+    """The first cell with two lines under its heading: what an assignment asks, how long it
+    takes, how much memory, what it needs; how to run it, also for somebody who has the notebook
+    and nothing else.
     """
     heading, _, rest = source.partition("\n")
     strip = (
-        f"*{chapter.minutes} minutes · {chapter.memory} of memory · needs "
+        f"*{asked(chapter)}{chapter.minutes} minutes · {chapter.memory} of memory · needs "
         f"{', '.join(chapter.needs)}*"
     )
     return f"{heading}\n\n{strip}\n\n*{_how_to_run(chapter)}*\n{rest}".rstrip()
+
+
+def asked(chapter: Chapter) -> str:
+    """How many questions an assignment asks, and what they count: "5 questions · 20 points · ".
+    Nothing for a chapter.
+    """
+    worth = points("\n".join(cell.source for cell in chapter.cells)).values()
+    return f"{len(worth)} questions · {sum(worth)} points · " if worth else ""
 
 
 def _how_to_run(chapter: Chapter) -> str:

@@ -14,17 +14,6 @@ FACES = ("eps", "x0", "v", "velocity", "score")
 _CHUNK = 4000
 
 
-def face_of(face: str, x0, eps, level: Level):
-    """A face by its definition."""
-    return {
-        "eps": eps,
-        "x0": x0,
-        "v": level.alpha * eps - level.sigma * x0,
-        "velocity": level.d_alpha * x0 + level.d_sigma * eps,
-        "score": -eps / level.sigma,
-    }[face]
-
-
 def _levels(inputs: dict) -> list[Level]:
     return [Level(*map(float, row)) for row in inputs["levels"]]
 
@@ -32,10 +21,8 @@ def _levels(inputs: dict) -> list[Level]:
 def both(answer: Callable, inputs: dict, network: None) -> list:
     """For each face x₀ and ε at all levels, (2, levels, B, d)."""
     found = []
-    for face in FACES:
-        for level in _levels(inputs):
-            x0, eps = given(inputs, "x0", "eps")
-            x, w = level.alpha * x0 + level.sigma * eps, face_of(face, x0, eps, level)
+    for face, values in zip(FACES, inputs["said"]):
+        for level, w, x in zip(_levels(inputs), *map(torch.tensor, (values, inputs["x"]))):
             found.append(pair(answer(face, w, x, level), "(x0, eps)"))
     if not all(found):
         return []

@@ -7,9 +7,10 @@ import torch
 from dlib import edm, exact, flow, sub_vp, vp
 
 from book.questions.problems import mixture_of
+from book.questions.q04 import Level
 from book.questions.q05 import FACES
 from book.truth import Case, Question, problems
-from book.truth.converters import CONVERTERS, door
+from book.truth.converters import CONVERTERS, door, table
 from book.truth.exact import Exact
 from book.truth.judging import tells_apart
 from book.truth.spelling import annotated
@@ -36,14 +37,16 @@ def problem(rng: np.random.Generator) -> dict:
     return mixture | {"beta": problems.beta(rng), "x": x}
 
 
-def faces(rng: np.random.Generator) -> dict:
+def faces(rng: np.random.Generator) -> Case:
+    """What networks say of every face at every level, by the definitions of the faces."""
     x0, eps = rng.normal(size=(2, ROWS, int(rng.integers(2, 4))))
-    return {"levels": levels(rng, 1), "x0": x0, "eps": eps}
-
-
-def _two(case: Case) -> list:
-    two = np.stack([case.inputs["x0"], case.inputs["eps"]])[:, None]
-    return [two.repeat(len(case.inputs["levels"]), 1)] * len(FACES)
+    rows, said = levels(rng, 1), []
+    for face in FACES:
+        pairs = (table(face, Level(*row)) for row in rows)
+        said.append([a * x0 + b * eps for a, b in pairs])
+    x = np.stack([row[0] * x0 + row[1] * eps for row in rows])
+    two = np.stack([x0, eps])[:, None].repeat(len(rows), 1)
+    return Case({"levels": rows, "x": x, "said": np.array(said)}, facts={"two": two})
 
 
 BOTH = Exact(
@@ -51,7 +54,7 @@ BOTH = Exact(
     faces,
     returns=tuple(f"(x₀, ε) from {face}" for face in FACES),
     hint="solve x = α x₀ + σ ε together with the definition of the face",
-    truth=_two,
+    truth=lambda case: [case.facts["two"]] * len(FACES),
     tolerance=1e-8,
     mistakes="""
         return (b * x - level.sigma * w) / det, (level.alpha * w - a * x) / det
@@ -151,14 +154,15 @@ VELOCITY = Exact(
 
 def converters(rng: np.random.Generator) -> Case:
     order, right = rng.permutation(len(CONVERTERS)), {n: ok for n, (_, ok) in CONVERTERS.items()}
-    inputs = {"levels": levels(rng, 3), "count": len(order), "x": np.zeros((256, 2))}
+    inputs = {"levels": levels(rng, 2), "count": len(order), "x": np.zeros((256, 2))}
     return Case(inputs, door(order), {"order": order, "right": right})
 
 
 TEST = Question(
     "Q05.3",
     converters,
-    tells_apart(
+    seconds=40,  # each conversion is a question to the grader
+    verdict=tells_apart(
         "converters",
         "draw in float64 (torch.randn makes float32 unless told), compare with the definitions, "
         "and allow for rounding, which conversion magnifies (1e-6 is enough)",

@@ -21,8 +21,8 @@
 # %% [markdown]
 # # Assignment 7: the exact solution and its first term
 #
-# Five questions, 20 points. Each asks for one short function. The cell below your answer calls it on inputs that are new
-# every time and prints `PASS`, or says what is wrong and where to look. A grader will do the same with inputs of its own.
+# Each question asks for one short function. The cell below your answer calls it on inputs that are new every time and
+# prints `PASS`, or says what is wrong and where to look. A grader will do the same with inputs of its own.
 #
 # - Put each answer into its cell, instead of the line `raise NotImplementedError`. Keep the first line, `# ANSWER …`, and
 #   the function's name.

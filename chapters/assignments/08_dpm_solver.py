@@ -21,8 +21,8 @@
 # %% [markdown]
 # # Assignment 8: order 2 from scratch
 #
-# Five questions, 20 points. Each asks for one short function. The cell below your answer calls it on inputs that are new
-# every time and prints `PASS`, or says what is wrong and where to look. A grader will do the same with inputs of its own.
+# Each question asks for one short function. The cell below your answer calls it on inputs that are new every time and
+# prints `PASS`, or says what is wrong and where to look. A grader will do the same with inputs of its own.
 #
 # - Put each answer into its cell, instead of the line `raise NotImplementedError`. Keep the first line, `# ANSWER …`, and
 #   the function's name.
@@ -97,8 +97,9 @@ check("Q08.2", ddim_step)
 # ## Question 8.3: order 2 in two calls (6 points)
 #
 # Write a step with *two* network calls and no memory whose error falls as $1/N^2$. Section 8.3 of the chapter derives one:
-# go to the middle of the step in λ, ask there, and use that ε for the whole step. The check walks with 40, 80 and 160 steps,
-# measures the error against a far more accurate solution, and wants a slope between 1.85 and 2.15. Any step that has it is right.
+# go to the middle of the step in λ, ask there, and use that ε for the whole step. The check walks with 20, 40, 80 and 160 steps,
+# takes the errors against a far more accurate solution apart into powers of $1/N$, and wants $1/N^2$ to be the first that counts.
+# Any step of which that is true is right.
 
 
 # %%

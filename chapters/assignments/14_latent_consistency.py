@@ -21,9 +21,9 @@
 # %% [markdown]
 # # Assignment 14: the indices and the steps of LCM
 #
-# Five questions, 20 points. Each asks for one short function; nothing has to be trained. The cell below your answer calls
-# it on inputs that are new every time and prints `PASS`, or says what is wrong and where to look. A grader will do the
-# same with inputs of its own.
+# Each question asks for one short function; nothing has to be trained. The cell below your answer calls it on inputs that
+# are new every time and prints `PASS`, or says what is wrong and where to look. A grader will do the same with inputs of
+# its own.
 #
 # - Put each answer into its cell, instead of the line `raise NotImplementedError`. Keep the first line, `# ANSWER …`, and
 #   the function's name.

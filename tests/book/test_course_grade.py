@@ -24,9 +24,12 @@ from book.errors import BookError
 from book.grading import grade as grading
 from book.grading import worker as workers
 from book.release import release
+from book.sheet import sheet
 from book.truth import questions
 
-IDS = [f"Q08.{k}" for k in range(1, 6)]
+WORTH = sheet("08").points
+IDS, MOST = list(WORTH), sum(WORTH.values())
+TOTAL, LAST = f"total (of {MOST})", f"Q08.5 (of {WORTH['Q08.5']})"
 
 
 def running(mark: str) -> list[int]:
@@ -147,21 +150,20 @@ def table(tmp_path_factory):
 
 
 def points(row) -> list[str]:
-    return [row[f"{q.id} (of {q.points})"] for q in questions("08")]
+    return [row[f"{id} (of {WORTH[id]})"] for id in IDS]
 
 
 @needs_sandbox
 def test_right_answers_get_all_points(table):
     for name in ("right", "renamed (1)"):
-        assert (
-            points(table[name]) == ["3", "3", "6", "5", "3"]
-            and table[name]["total (of 20)"] == "20"
-        )
+        assert points(table[name]) == list(map(str, WORTH.values()))
+        assert table[name][TOTAL] == str(MOST)
         assert {table[name][f"{id} {what}"] for id in IDS for what in ("feedback", "status")} == {
             "right"
         }
         assert table[name]["status"] == "graded"
-    assert table["rerun"]["total (of 20)"] == "9"  # all that it answers
+    answered = sum(WORTH[id] for id in ("Q08.1", "Q08.2", "Q08.5"))
+    assert table["rerun"][TOTAL] == str(answered)
     assert table["right"]["notes"] == "" and "letter for letter" in table["renamed (1)"]["notes"]
 
 
@@ -178,7 +180,8 @@ def test_blank_gets_none_and_is_told_so(table):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_get_no_points_and_cost_the_others_nothing(table, name):
     row = table[name]
-    assert (row["Q08.5 (of 3)"], row["Q08.2 (of 3)"], row["total (of 20)"]) == ("0", "3", "3")
+    full = str(WORTH["Q08.2"])
+    assert (row[LAST], row[f"Q08.2 (of {full})"], row[TOTAL]) == ("0", full, full)
     assert HOSTILE[name][1] in row["Q08.5 feedback"] and row["Q08.5 feedback"] not in (
         "",
         "right",
@@ -214,7 +217,8 @@ def test_broken_files_are_named(table, name, id, status, says):
     assert says in row[f"{id} feedback"] and row[f"{id} status"] == status
     assert row[next(k for k in row if k.startswith(f"{id} (of"))] == "0"
     if name in ("doubled", "missing", "tampered"):
-        assert row["total (of 20)"] == "6"  # the other questions count
+        others = sum(WORTH[k] for k in ("Q08.1", "Q08.2", "Q08.5") if k != id)
+        assert row[TOTAL] == str(others)
 
 
 @needs_sandbox
@@ -242,9 +246,8 @@ def test_the_tables_open_in_a_spreadsheet(table):
     beside = list(csv.DictReader(table["OUT"].with_name("grades_nbgrader.csv").open()))
     assert table["OUT"].read_bytes().startswith(b"\xef\xbb\xbf")
     assert list(beside[0])[0] == "assignment"
-    assert [row["score"] for row in beside if row["student_id"] == "ann"] == ["20"] and beside[0][
-        "max_score"
-    ] == "20"
+    assert [row["score"] for row in beside if row["student_id"] == "ann"] == [str(MOST)]
+    assert beside[0]["max_score"] == str(MOST)
 
 
 @needs_sandbox
@@ -272,7 +275,8 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
         )
     }
     right = grades.pop("right")
-    assert right.total(course.questions) == 20 and len(grades) == len(once)
+    assert right.total(course.questions) == sum(q.points for q in course.questions)
+    assert len(grades) == len(once)
     assert {mark.note for mark in right.verdicts.values()} == {""}  # no false alarm
     for student, grade in grades.items():
         id, _, says = course.wrong[int(student)]
@@ -290,7 +294,7 @@ def test_without_a_sandbox_it_refuses_unless_told(tmp_path, monkeypatch):
     grades = grading.grade(
         BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lines.append, unsafe=True
     )
-    assert "NO SANDBOX" in lines[0] and grades[0].total(questions("08")) == 3
+    assert "NO SANDBOX" in lines[0] and grades[0].total(questions("08")) == WORTH["Q08.2"]
 
 
 def test_other_systems_have_no_sandbox(monkeypatch):
