@@ -54,6 +54,7 @@ def _execute(book: Book, chapter: Chapter, node, say: Callable[[str], None]) -> 
         timeout=SECONDS_A_CELL,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # a line printed in two pieces is one output
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
         resources={"metadata": {"path": str(chapter.path.parent)}},
         on_cell_start=progress.start,
