@@ -312,7 +312,7 @@ claim("C13.6", "the student's mean commutator over the DDIM step's", own / jumps
 #
 # Two more students have the same network, data and draws. One has no moving average: its target is the student itself. The other
 # stops after 200 updates. *Before you look: which of the three losses ends lowest, and is the order of the errors the same?*
-# (We ask that each error is half as large again as the healthy one.)
+# (We ask that each error is half as large again as the healthy one. Of a network that has learnt nothing we ask that it is wrong by more than four times the root of its loss.)
 
 # %%
 without, losses = trained(cd, mlp(), teacher, fresh, 800, decay=0.0)
@@ -344,7 +344,7 @@ claim("C13.9", "at first: error over the loss's root", error(mlp()) / 2**0.5 / b
 # take its root, and multiply by the number of steps. By the inequality of Cauchy and Schwarz, one call has hardly a larger error than that.
 #
 # The moving average earns its place. Without it, the student runs after its own noise. The run of 200 updates ends with a third of that
-# run's loss, and its error is no smaller. So judge by samples from fixed noise. (For learning rates that are too large or too small, see
+# run's loss, and its error is about the same. So judge by samples from fixed noise. (For learning rates that are too large or too small, see
 # [14.5](14_latent_consistency.ipynb).)
 #
 # ## 13.7 A second call
