@@ -118,9 +118,9 @@ figure(
 # Its curves are the *paths*. The **flow map** $\Phi_{t\to s}$ carries a point at level $t$ along its path to level $s$. A step of DDIM
 # replaces the curve by a straight line, because it freezes the network's answer [@song2021ddim]:
 #
-# $$F_{t\to s}(x)=\alpha_s\,x_\theta(x,t)+\sigma_s\,\varepsilon_\theta(x,t)=\Phi_{t\to s}(x)+O(h^2). \label{eq:jump}$$
+# $$F_{t\to s}(x)=\alpha_s\,x_\theta(x,t)+\sigma_s\,\varepsilon_\theta(x,t). \label{eq:jump}$$
 #
-# A path of $N$ such steps has an error $O(1/N)$, so DDIM has order 1. Heun's method asks twice: it goes to the end of DDIM's step, asks
+# One step is off by $O(h^2)$. A path of $N$ such steps has an error $O(1/N)$, so DDIM has order 1. Heun's method asks twice: it goes to the end of DDIM's step, asks
 # there again, and takes the mean of both answers for ε. It has order 2.
 #
 # Try both with a pencil. The data are $\mathcal N(0,1)$, and the step goes from $a$ (α = 0.6, σ = 0.8) to $b$ (α = 0.8, σ = 0.6). For these data
@@ -143,7 +143,7 @@ figure(
 # training. Choose a grid of $N$ steps, $1=t_1>\dots>t_{N+1}=0$. Noise the data to $x_{t_i}$, let the teacher make one step
 # to $\hat x_{t_{i+1}}$, and ask for the same answer at both points:
 #
-# $$\mathcal L=\mathbb E\;d\big(f_\theta(x_{t_i},t_i),\ \operatorname{sg}f_{\theta^-}(\hat x_{t_{i+1}},t_{i+1})\big). \label{eq:cd-loss}$$
+# $$\mathcal L=\mathbb E\,d\big(f_\theta(x_{t_i},t_i),\ \mathrm{sg}\,f_{\theta^-}(\hat x_{t_{i+1}},t_{i+1})\big). \label{eq:cd-loss}$$
 #
 # The cleaner point serves as the target, since it is nearer to the end and should know better. It is answered by a moving average of
 # the student's weights, and the **stop-gradient** sg makes a constant of it.
@@ -153,7 +153,11 @@ figure(
 # One thing is missing. A student that says 0 everywhere agrees with itself perfectly. The second property forbids it, and we do not
 # train it but build it in. The function $f$ mixes the network's guess with its input, so that only the input is left at the end:
 #
-# $$f=c_{\text{skip}}\,x+c_{\text{out}}\,x_\theta(x,t),\quad c_{\text{out}}=\frac{\kappa'}{\kappa},\quad c_{\text{skip}}=\frac{q(\kappa')-c_{\text{out}}\,q(\kappa)}{\alpha}. \label{eq:boundary}$$
+# $$f=c_{\text{skip}}\,x+c_{\text{out}}\,x_\theta(x,t). \label{eq:boundary}$$
+#
+# The factors have to be 1/α and 0 at the end. Those of the paper are
+#
+# $$c_{\text{out}}=\frac{\kappa'}{\kappa},\qquad c_{\text{skip}}=\frac{q(\kappa')-c_{\text{out}}\,q(\kappa)}{\alpha}. \label{eq:cd-factors}$$
 #
 # Here $\kappa'=\kappa-\kappa_{\min}$ is the distance to the end, and $q(\kappa)=\sigma_d^2/(\kappa^2+\sigma_d^2)$. At the end $\kappa'=0$, so that $q(\kappa')=1$,
 # and $f=x/\alpha$ is left. (The paper writes this with EDM's raw network in the place of $x_\theta$.)
@@ -389,7 +393,9 @@ claim("C13.11", "trained student: the share outside, 2 calls over one", twice / 
 # [@heek2024multistep] have the same edges and another loss. They take the target's point $z$ at the edge $s$, and ask which clean guess would have led DDIM there from $x_t$.
 # Solve $z=F_{t\to s}(x_t)$ for $x_\theta$:
 #
-# $$\tilde x=\frac{z-\rho\,x_t}{\alpha_s-\rho\,\alpha_t},\quad\rho=\frac{\sigma_s}{\sigma_t},\qquad \mathcal L=\mathbb E\;w(t)\,\lVert x_\theta(x_t,t)-\tilde x\rVert^2. \label{eq:mcm}$$
+# $$\tilde x=\frac{z-\rho\,x_t}{\alpha_s-\rho\,\alpha_t},\qquad\rho=\frac{\sigma_s}{\sigma_t}. \label{eq:mcm}$$
+#
+# The loss is the mean of $w(t)\,\lVert x_\theta(x_t,t)-\tilde x\rVert^2$, with a weight $w$.
 #
 # With a pencil: the edge is $b$, and the target says that $z=0.96$. From $x_a=1$ we have ρ = 0.75 and $\tilde x=(0.96-0.75)/(0.8-0.45)=0.6$, the denoiser's
 # answer that DDIM used. So this is a denoising loss with a better target. At one end of the scale stands a single
