@@ -522,7 +522,7 @@ claim(
 
 # %% [markdown]
 # And the captioned shapes? There are 36 kinds of single things, up to three sizes each, and thousands of pairs of things. We count
-# who has company in a batch of 64 captions. Then we tune the shapes' network for 80 updates. As chapter 13 did with LCM, we ask
+# who has company in a batch of 64 captions. Then we tune the shapes' network for 80 updates. As chapter 14 did with LCM, we ask
 # for half of the Fréchet distance before, less what other real pictures have.
 
 # %%
