@@ -380,8 +380,8 @@ once, twice = (outside(again(student, at)) for at in ([top, CLEAN], [top, *stops
 claim("C13.11", "trained student: the share outside, 2 calls over one", twice / once, below=0.9)
 
 # %% [markdown]
-# For the trained student the second call mends some of what the first got wrong: 9.5 % of its points are outside after one call, and 6.5 %
-# after two. With four calls it is 10.8 %, since every call adds an error of its own. So more is not always better.
+# For the trained student the second call mends some of what the first got wrong: about 9 % of its points are outside after one call, and fewer than
+# 7 % after two. With four calls it is about 11 %, since every call adds an error of its own. So more is not always better.
 #
 # With **guidance** it gets worse. Guided paths do not lead noised data to data, so new noise puts $x$ where no guided path runs. [Chapter
 # 14](14_latent_consistency.ipynb) measures this, with the longer teacher's steps that made consistency models fast to train.
@@ -390,14 +390,14 @@ claim("C13.11", "trained student: the share outside, 2 calls over one", twice / 
 #
 # What if the jump need not go to the end? Cut the grid into *phases*, and let each phase have an edge of its own as the end.
 # [Chapter 15](15_phased_consistency.ipynb) does so with the jump of \eqref{eq:jump}. **Multistep consistency models**
-# [@heek2024multistep] have the same edges and another loss. They take the target's point $z$ at the edge $s$, and ask which clean guess would have led DDIM there from $x_t$.
-# Solve $z=F_{t\to s}(x_t)$ for $x_\theta$:
+# [@heek2024multistep] have the same edges and another loss. They take the target's point $\hat x_s$ at the edge $s$, and ask which clean guess would have led DDIM there from $x_t$.
+# Solve $\hat x_s=F_{t\to s}(x_t)$ for $x_\theta$:
 #
-# $$\tilde x=\frac{z-\rho\,x_t}{\alpha_s-\rho\,\alpha_t},\qquad\rho=\frac{\sigma_s}{\sigma_t}. \label{eq:mcm}$$
+# $$\tilde x=\frac{\hat x_s-\rho\,x_t}{\alpha_s-\rho\,\alpha_t},\qquad\rho=\frac{\sigma_s}{\sigma_t}. \label{eq:mcm}$$
 #
 # The loss is the mean of $w(t)\,\lVert x_\theta(x_t,t)-\tilde x\rVert^2$, with a weight $w$.
 #
-# With a pencil: the edge is $b$, and the target says that $z=0.96$. From $x_a=1$ we have ρ = 0.75 and $\tilde x=(0.96-0.75)/(0.8-0.45)=0.6$, the denoiser's
+# With a pencil: the edge is $b$, and the target says that $\hat x_s=0.96$. From $x_a=1$ we have ρ = 0.75 and $\tilde x=(0.96-0.75)/(0.8-0.45)=0.6$, the denoiser's
 # answer that DDIM used. So this is a denoising loss with a better target. At one end of the scale stands a single
 # phase, which is consistency distillation. At the other end every step is a phase, and the student learns the teacher's $x_\theta$: a diffusion model. Any student must show both limits:
 
@@ -551,8 +551,8 @@ claim("C13.18", "no stop-gradient: the same", leaky, between=(0.27, 0.47))
 #
 # ## 13.12 Exercises
 #
-# 1. *(pencil)* $\mathcal N(0,c^2)$, $\alpha=1$: show that an Euler step from $\kappa$ to $\kappa'$ multiplies $y$ by
-#     $(c^2+\kappa\kappa')/(c^2+\kappa^2)$, and that this is also the regression of the noisy neighbour on $y$. So what does a
+# 1. *(pencil)* $\mathcal N(0,c^2)$, $\alpha=1$: show that an Euler step from $\kappa_1$ to $\kappa_2$ multiplies $y$ by
+#     $(c^2+\kappa_1\kappa_2)/(c^2+\kappa_1^2)$, and that this is also the regression of the noisy neighbour on $y$. So what does a
 #     noisy target cost *with* the stop-gradient?
 # 2. *(code)* Train as in 13.10 without stop-gradient, but on 17 steps and towards the end of the teacher's Heun step, for 800
 #     updates. Predict whether it shrinks. Check: its distance to `truth` is less than that of the first figure's student.
@@ -563,9 +563,9 @@ claim("C13.18", "no stop-gradient: the same", leaky, between=(0.27, 0.47))
 #
 # <details><summary>Answers to 1 and 3</summary>
 #
-# 1. $\varepsilon=\kappa y/(c^2+\kappa^2)$, so $y+(\kappa'-\kappa)\varepsilon=y\,(c^2+\kappa\kappa')/(c^2+\kappa^2)$. The
-# neighbours $x_0+\kappa z$ and $x_0+\kappa'z$ have covariance $c^2+\kappa\kappa'$, the first has variance
-# $c^2+\kappa^2$: the same ratio. With the stop-gradient a noisy target gives Euler's student: order 1, claim C13.5.
+# 1. $\varepsilon=\kappa_1y/(c^2+\kappa_1^2)$, so $y+(\kappa_2-\kappa_1)\,\varepsilon=y\,(c^2+\kappa_1\kappa_2)/(c^2+\kappa_1^2)$. The
+# neighbours $x_0+\kappa_1\varepsilon$ and $x_0+\kappa_2\varepsilon$ have covariance $c^2+\kappa_1\kappa_2$, the first has variance
+# $c^2+\kappa_1^2$: the same ratio. With the stop-gradient a noisy target gives Euler's student: order 1, claim C13.5.
 #
 # 3. `metrics.rms(sample(best, x_T, stops, solvers.ddim), truth)`. It does not keep to its path. $f$ is the *end of the
 # path*, not the mean $x_\theta$ that DDIM wants: it steps along a straight line to the end, and the path is curved.

@@ -461,7 +461,6 @@ claim("C15.20", "the released range: the share outside", share, between=(0.02, 0
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 class Critic(torch.nn.Module):
     clock = staticmethod(lambda t: t)
 

@@ -19,15 +19,15 @@ _MODULES = set(
 _BUILTINS = set(
     "abs all any bool callable complex dict divmod enumerate filter float frozenset int "
     "isinstance iter len list map max min next object pow print property range repr reversed "
-    "round set slice sorted staticmethod str sum super tuple type zip True False None".split()
+    "round set slice sorted staticmethod str sum super tuple type zip True False None "
+    "_ display".split()  # what a shell, or gettext, puts among them while it runs
 )
 _INSIDE = set(
     "book sys os modules importlib import_module inspect gc ctypes builtins pickle runpy "
     "pkgutil subprocess hub _getframe tb_frame gi_frame cr_frame ag_frame f_back f_globals "
     "f_locals f_builtins attrgetter methodcaller get_type_hints ForwardRef testing f2py package "
-    "cpp_extension".split()
+    "cpp_extension get_ipython".split()
 )
-_FOUND = set(dir(builtins)) - {"_"}  # `_` is what a shell or gettext leaves there
 _DUNDER = re.compile(r"__\w+__")
 _PLAIN = {"__init__", "__call__", "__name__", "__len__", "__getitem__", "__iter__", "__next__"}
 _MODULE_NEXT = {("import", "import"), ("import", ","), ("from", "from")}
@@ -48,7 +48,7 @@ def _odd(name: str) -> bool:
         return name.removeprefix("import ") not in _MODULES
     return (
         name in _INSIDE
-        or (name in _FOUND and name not in _BUILTINS and not _is_exception(name))
+        or (hasattr(builtins, name) and name not in _BUILTINS and not _is_exception(name))
         or (bool(_DUNDER.fullmatch(name)) and name not in _PLAIN)
         or (name.startswith("._") and name[1:] not in _PLAIN)
     )

@@ -212,6 +212,15 @@ def test_what_reaches_beyond_a_formula_is_named_however_it_is_spelled(line, name
     assert reaching(f"# ANSWER Q08.1\ndef f(x):\n    {line}\n") == names
 
 
+@pytest.mark.parametrize("name", ["_", "display", "get_ipython"])
+def test_it_does_not_matter_what_a_shell_left_among_the_builtins(monkeypatch, name):
+    text = f"def f(x):\n    return {name}(x)\n"
+    monkeypatch.delattr("builtins." + name, raising=False)
+    before = reaching(text)
+    monkeypatch.setattr("builtins." + name, print, raising=False)
+    assert reaching(text) == before == ["get_ipython"] * (name == "get_ipython")
+
+
 @pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
 def test_right_answers_reach_for_nothing(course):
     assert not [

@@ -40,6 +40,16 @@ def test_the_notebook_has_no_noise(pressed):
     assert node.cells[2].outputs[0].data == {"text/plain": "[64, 128]"}
 
 
+def test_a_line_printed_in_two_pieces_is_one_output(pressed):
+    pieces = 'import time\n\nprint("one ", end="", flush=True)\ntime.sleep(0.5)\nprint("line")\n'
+    edit(pressed.root / SOURCE, 'print("quadrangular"', f'{pieces}print("quadrangular"')
+    book = Book(pressed.root)
+    run(book, book.chapters[0], lambda line: None)
+    cells = nbformat.read(pressed.root / NOTEBOOK, 4).cells
+    texts = [out.text for cell in cells for out in cell.get("outputs", []) if "text" in out]
+    assert texts.count("one line\n") == 1
+
+
 def test_pictures_have_a_palette(pressed):
     png = nbformat.read(pressed.root / NOTEBOOK, 4).cells[5].outputs[0].data["image/png"]
     image = Image.open(io.BytesIO(base64.b64decode(png)))
