@@ -190,6 +190,13 @@ def with_null(cond: Any, null: Any) -> Any:
     return torch.cat([cond, null.expand_as(cond)])
 
 
+def with_both(cond: Any) -> Any:
+    """The condition of 2B samples, each of `cond` twice: first all, then all again."""
+    if isinstance(cond, Mapping):
+        return {key: with_both(value) for key, value in cond.items()}
+    return None if cond is None else torch.cat([cond, cond])
+
+
 def frozen(model: Denoiser) -> Denoiser:
     """The same denoiser with a constant network: no gradient flows through it or into its
     parameters.

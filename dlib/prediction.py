@@ -60,7 +60,8 @@ class Prediction:
             return self.raw * (c / a if a else d / b)
         return _add(rest / det, self.x, (d * alpha - c * sigma) / det, self.raw)
 
-    def _face(self, name: str) -> Tensor:
+    def face(self, name: str) -> Tensor:
+        """The face of that name, of `FACES`."""
         if name == self.model.predicts:
             return self.raw
         return self.mix(*self._parts(name, f"the {name}"))
@@ -82,13 +83,13 @@ class Prediction:
             "predict v or velocity"
         )
 
-    eps = property(lambda self: self._face("eps"), doc="the noise ε")
-    x0 = property(lambda self: self._face("x0"), doc="the clean data x₀")
-    v = property(lambda self: self._face("v"), doc="v = αε − σx₀ (Salimans & Ho 2022)")
+    eps = property(lambda self: self.face("eps"), doc="the noise ε")
+    x0 = property(lambda self: self.face("x0"), doc="the clean data x₀")
+    v = property(lambda self: self.face("v"), doc="v = αε − σx₀ (Salimans & Ho 2022)")
     velocity = property(
-        lambda self: self._face("velocity"), doc="dx/dt of the PF-ODE on this schedule"
+        lambda self: self.face("velocity"), doc="dx/dt of the PF-ODE on this schedule"
     )
-    score = property(lambda self: self._face("score"), doc="∇ log p_t(x) = −ε/σ")
+    score = property(lambda self: self.face("score"), doc="∇ log p_t(x) = −ε/σ")
 
 
 def _add(p: float | Tensor, x: Tensor, q: float | Tensor, raw: Tensor) -> Tensor:

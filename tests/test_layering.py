@@ -71,7 +71,7 @@ def violations(name, module):
     package, _, rest = module.partition(".")
     if package == "dlib":
         target, own = rest.split(".")[0], unit(name)
-        same = target == own and name.count("/") == 2  # inside one package
+        same = target == own and name.count("/") >= 2  # inside one package
         ok = target != "" and (same or own == "" or FLOORS.get(target, 99) < FLOORS[own])
         return [] if ok else [f"{name} (floor {FLOORS[own]}) imports {module}"]
     if package in LAZY:

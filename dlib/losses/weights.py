@@ -45,7 +45,11 @@ class Weight:
 
     def __call__(self, level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
         """The same weight as a multiple of ‖x₀ − x₀_θ‖², like level.t."""
-        return self.factor(level, schedule) * exchange(self.face, "x0", level, schedule) ** 2
+        return self.on("x0", level, schedule)
+
+    def on(self, face: str, level: NoiseLevel, schedule: NoiseSchedule) -> Tensor:
+        """The same weight as a multiple of the squared error of `face`."""
+        return self.factor(level, schedule) * exchange(self.face, face, level, schedule) ** 2
 
 
 eps = Weight("eps")

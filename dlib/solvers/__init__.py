@@ -29,6 +29,7 @@ from dlib.solvers.polynomial import (
 )
 from dlib.solvers.reference_solution import reference
 from dlib.solvers.singlestep import dpm_solver_2, dpm_solver_3, dpm_solver_pp_2s, heun, heun_churn
+from dlib.solvers.transitions import Kernel, flow_transition, preserving_transition
 
 dpm_solver_1 = ddim
 """DPM-Solver-1 is DDIM (Lu et al. 2022a, section 4.1)."""
