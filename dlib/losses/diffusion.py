@@ -12,7 +12,7 @@ from torch import Tensor
 from dlib._util import Draw, require, tensors
 from dlib.denoiser import Denoiser, with_null
 from dlib.prediction import parts
-from dlib.losses.weights import Weight
+from dlib.losses.weights import Weight, exchange
 from dlib.schedule import NoiseSchedule
 
 
@@ -125,6 +125,9 @@ def denoising(
     prediction = model(level.alpha * x0 + level.sigma * noise, level, batch.cond)
     a, b = parts(model.predicts, level, model.schedule)
     square = (prediction.raw - (a * x0 + b * noise)).square()
-    scale = weight.on(model.predicts, level, model.schedule)
+    scale = (
+        weight.factor(level, model.schedule)
+        * exchange(weight.face, model.predicts, level, model.schedule) ** 2
+    )
     each = (scale * square).flatten(1).sum(1)
     return Loss(each.mean(), {"loss": each.detach().mean(), "raw_mse": square.detach().mean()})

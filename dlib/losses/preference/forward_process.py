@@ -32,7 +32,8 @@ def nft(
     of length 2/β towards the tilt π e^{λr}, and for a Gaussian and a linear reward it is a
     tilt itself. With r the same for all nothing is learnt. The released code divides each
     error by its own mean size, which moves the minimum; here nothing is divided. Summed over a
-    sample's values, a mean over the batch. Draws: the times; the noise.
+    sample's values, a mean over the batch. Draws: the times; the noise (unless the batch
+    brings its own).
     """
     x0 = batch.x0
     require(beta > 0, f"nft: beta = {beta:g}, wanted more than 0")
@@ -43,7 +44,7 @@ def nft(
     )
     t = times(draw, len(x0)).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(t, like=x0)
-    noise = draw.normal(x0)
+    noise = draw.normal(x0) if batch.noise is None else batch.noise
     x = level.alpha * x0 + level.sigma * noise
     new = student(x, level, batch.cond).raw
     with torch.no_grad():

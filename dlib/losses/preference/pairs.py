@@ -46,7 +46,8 @@ def gaps(
     values.
 
     Both pictures of a pair are noised with the same ε to the same t, and asked in one call,
-    the better ones first. The reference gets no gradient. Draws: the times; the noise.
+    the better ones first. The reference gets no gradient. Draws: the times; the noise (unless
+    the batch brings its own).
     """
     require(
         batch.other is not None and batch.other.shape == batch.x0.shape,
@@ -57,7 +58,7 @@ def gaps(
     x0, n = torch.cat([batch.x0, batch.other]), len(batch.x0)
     t = times(draw, n).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(torch.cat([t, t]), like=x0)
-    noise = draw.normal(batch.x0)
+    noise = draw.normal(batch.x0) if batch.noise is None else batch.noise
     cond = with_both(batch.cond)
     found = _gap(student, reference, x0, torch.cat([noise, noise]), level, cond, weight)
     return Gaps(*found.split(n))
