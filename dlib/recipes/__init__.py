@@ -14,6 +14,8 @@ from dlib.recipes.finetuning import finetune
 from dlib.recipes.guiding import guided
 from dlib.recipes.halving import knowledge, progressive
 from dlib.recipes.phased_consistency import pcm_normalcfg
+from dlib.recipes.preferences import dpo
+from dlib.recipes.rewards import ddpo, flow_grpo, nft, reward_gradient
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 from dlib.recipes.trajectory_consistency import tcd
 from dlib.recipes.stable_consistency import sct
@@ -65,4 +67,9 @@ __all__ = [
     "sds",
     "swiftbrush",
     "tcd",
+    "ddpo",
+    "dpo",
+    "flow_grpo",
+    "nft",
+    "reward_gradient",
 ]

@@ -237,8 +237,10 @@ def test_matched_adjoints_shift_a_gaussian_by_what_the_steps_have_drawn():
         other = replace(model)
         found = adjoint_matching(other, model, path.states, adjoints, walk, k, pushed)
         assert float(found.value) < 1e-18
-    # … and the reference itself has not
-    assert float(adjoint_matching(model, model, path.states, adjoints, walk, 0).value) > 1e-4
+    # … and the reference's is ½ (s a)²
+    left = adjoint_matching(model, model, path.states, adjoints, walk, 2).value
+    std = transition(model, path.states[:, 2], walk[2], walk[3]).std
+    assert float(left) == pytest.approx(0.5 * (std * float(adjoints[0, 2])) ** 2)
 
 
 # --- rewards with a gradient -----------------------------------------------------------------

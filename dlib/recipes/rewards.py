@@ -1,0 +1,291 @@
+"""Fine-tuning with a reward: through its gradient, or by trying.
+
+Roles: `student`, trained; `reward`, given, (x₀, cond) ↦ (B,); `reference`, the teacher, where
+a divergence from it is in the loss. The batch's x0 gives no more than the shape of a sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlib._util import require
+from dlib.denoiser import Denoiser, guided
+from dlib.grids import levels as levels_between
+from dlib.losses import Batch, Loss, uniform_times, weights
+from dlib.losses.preference import anchor, clipped_ratio, draft, gaussian_kl, standardised
+from dlib.losses.preference import nft as nft_loss
+from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe
+from dlib.recipes.preferences import SHOWN, opposed
+from dlib.schedule import NoiseLevel, NoiseSchedule
+from dlib.solvers import SOLVERS, sample, transition
+from dlib.solvers.transitions import Kernel, flow_transition, preserving_transition
+from dlib.trajectories import log_prob, roll, windowed
+
+REWARD = Part("given")
+STILL = partial(transition, eta=0.0)
+
+
+def reward_gradient(
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    steps: int = 50,
+    last: int = 1,
+    deepest: int = 0,
+    omega: float = 6.5,
+    spacing: str = "sd_trailing",
+    kl: float = 0.0,
+    negative: bool = False,
+) -> Recipe:
+    """Back-propagation of a reward through the last DDIM steps: DRaFT-K (Clark et al. 2024),
+    or AlignProp with a random K (Prabhudesai et al. 2024).
+
+    last: K. deepest: if larger, K is drawn from last … deepest anew each step, the same for
+    all samples. omega: the guidance inside the sampler, against `null`. kl: the weight of
+    `anchor`, the divergence from the reference in nats, on the student's samples; 0 has no
+    reference. negative: go after the worse (Diffusion-NPO). The gradient through few steps
+    changes fine detail alone. Without `kl`, or an early stop, the reward is soon hacked.
+    """
+    walk, times = levels_between(schedule, steps, spacing, end="clean"), _times(schedule)
+
+    def loss(roles, batch, draw):
+        model = _guided(roles["student"], omega, null)
+        k = last + (draw.shared(deepest - last + 1) if deepest > last else 0)
+        z = draw.normal(batch.x0)
+        found, x0 = draft(model, z, walk, roles["reward"], batch.cond, draw, last=k)
+        if not kl:
+            return found
+        held = anchor(
+            roles["student"],
+            roles["reference"],
+            x0,
+            batch.cond,
+            draw=draw,
+            weight=weights.elbo,
+            times=times,
+        )
+        return Loss(found.value + kl * held.value, {**found.metrics, **held.metrics})
+
+    made = Recipe((Phase("student", loss),), _parts(kl), SHOWN, reads="texts")
+    return opposed(made) if negative else made
+
+
+def ddpo(
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    steps: int = 50,
+    omega: float = 4.0,
+    group: int = 8,
+    epochs: int = 1,
+    clip: float = 1e-4,
+    kl: float = 0.0,
+    eta: float = 1.0,
+    spacing: str = "sd_trailing",
+    negative: bool = False,
+) -> Recipe:
+    """DDPO-IS (Black et al. 2024): rollouts, advantages within each prompt's group, and PPO's
+    clipped ratio for every step; with `kl` DPOK's divergence (Fan et al. 2023).
+
+    omega: the guidance, in the rollouts and in the loss alike; the released code's scale is 5.
+    clip: for log-probabilities that are means over a sample's values, as there. epochs: how
+    often the steps are gone over before the next rollouts. eta: the sampler's noise, above 0.
+    """
+    require(0 < eta <= 1, f"ddpo: eta = {eta:g}, wanted above 0 up to 1: DDIM draws nothing")
+    walk = levels_between(schedule, steps, spacing, end="clean")
+    kernel = partial(transition, eta=eta)
+    made = _policy(walk, kernel, null, omega=omega, group=group, epochs=epochs, clip=clip, kl=kl)
+    return opposed(made) if negative else made
+
+
+def flow_grpo(
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    steps: int = 10,
+    noise: float = 0.7,
+    preserving: bool = False,
+    window: int = 0,
+    move: int = 1,
+    omega: float = 3.5,
+    group: int = 24,
+    clip: float = 1e-4,
+    kl: float = 0.04,
+    spacing: str = "time",
+    negative: bool = False,
+) -> Recipe:
+    """Flow-GRPO (Liu et al. 2025): the flow's ODE made an SDE with the same marginals, and
+    DDPO's loss on its steps.
+
+    noise: a of its step; preserving: coefficients-preserving steps instead, whose noise is
+    counted otherwise (0.8 in the authors' later recipe, which has clip 1e-5, no guidance, no
+    kl and a window of 3). window: how many steps are stochastic and trained, 0 for all; it
+    moves from noise to data by one step every `move` training steps (MixGRPO, Li et al. 2025).
+    kl: here per step in nats. The released code's is a mean over values and lacks the step's
+    length, so its 0.04 means another thing.
+    """
+    walk = levels_between(schedule, steps, spacing, end="clean")
+    step = partial(preserving_transition if preserving else flow_transition, noise=noise)
+    made = _policy(
+        walk,
+        step,
+        null,
+        omega=omega,
+        group=group,
+        epochs=1,
+        clip=clip,
+        kl=kl,
+        window=window,
+        move=move,
+    )
+    return opposed(made) if negative else made
+
+
+def _policy(
+    walk: Sequence[NoiseLevel],
+    kernel: Kernel,
+    null: Any,
+    *,
+    omega: float,
+    group: int,
+    epochs: int,
+    clip: float,
+    kl: float,
+    window: int = 0,
+    move: int = 1,
+) -> Recipe:
+    """Rollouts, a pool of rewards, and a part of the loss for each step that drew."""
+    steps = len(walk) - 1
+
+    def chosen(step: int) -> range:
+        """The stochastic steps. The last one ends at the data and draws nothing."""
+        if not window:
+            return range(steps - 1)
+        first = (step // move) % max(steps - window, 1)
+        return range(first, min(first + window, steps - 1))
+
+    def roll_out(roles, batch, draw):
+        model = _guided(roles["student"], omega, null)
+        each = windowed(kernel, STILL, chosen(batch.step), steps)
+        path = roll(model, draw.normal(batch.x0), walk, each, batch.cond, draw=draw)
+        reward = roles["reward"](path.x0, batch.cond)
+        return {"path": path.states, "old": path.log_probs, "reward": reward}
+
+    def part(roles, batch: Batch, k: int) -> Loss:
+        path, gain, old = (batch.memo[name] for name in ("path", "advantage", "old"))
+        size = path[:, k].flatten(1).shape[1]
+        model = _guided(roles["student"], omega, null)
+        step = kernel(model, path[:, k], walk[k], walk[k + 1], cond=batch.cond)
+        now = log_prob(step, path[:, k + 1])
+        found = clipped_ratio(now / size, old[:, k] / size, gain, clip)
+        metrics = {**found.metrics, "reward": batch.memo["reward"].mean()}
+        if not kl:
+            return Loss(found.value / count(batch), metrics)
+        with torch.no_grad():
+            base = _guided(roles["reference"], omega, null)
+            held = kernel(base, path[:, k], walk[k], walk[k + 1], cond=batch.cond)
+        far = gaussian_kl(step, held).mean()
+        value = (found.value + kl * far) / count(batch)
+        return Loss(value, {**metrics, "kl": far.detach()})
+
+    count = lambda batch: len(chosen(batch.step))
+
+    def loss(roles, batch, draw) -> list[Callable[[], Loss]]:
+        return [partial(part, roles, batch, k) for k in chosen(batch.step)]
+
+    return Recipe(
+        (Phase("student", loss),),
+        _parts(kl),
+        SHOWN,
+        reads="texts",
+        before=roll_out,
+        pool=partial(_advantages, group=group),
+        epochs=epochs,
+        group=group,
+    )
+
+
+def nft(
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    steps: int = 10,
+    solver: str = "dpm_solver_pp_2m",
+    beta: float = 1.0,
+    group: int = 24,
+    epochs: int = 1,
+    kl: float = 1e-4,
+    spacing: str = "time",
+    negative: bool = False,
+) -> Recipe:
+    """DiffusionNFT (Zheng et al. 2025): samples of an average of the student, made by any
+    solver and without guidance; then a contrast of two denoising losses.
+
+    Roles: student, old (its moving average; the released decay rises to 0.5), reward, and a
+    reference if kl > 0. beta: 1 or 0.1; smaller takes longer steps. A sample's share is ½ +
+    clamp(advantage, ±5)/10.
+    """
+    walk, times = levels_between(schedule, steps, spacing, end="clean"), _times(schedule)
+
+    def make(roles, batch, draw):
+        z = draw.normal(batch.x0)
+        x0 = sample(roles["old"], z, walk, SOLVERS[solver], batch.cond, draw)
+        return {"sample": x0, "reward": roles["reward"](x0, batch.cond)}
+
+    def loss(roles, batch, draw):
+        mine = Batch(batch.memo["sample"], batch.cond)
+        share = 0.5 + batch.memo["advantage"].clamp(-5, 5) / 10
+        found = nft_loss(
+            roles["student"], roles["old"], mine, share, draw, beta=beta, times=times
+        )
+        metrics = {**found.metrics, "reward": batch.memo["reward"].mean()}
+        if not kl:
+            return Loss(found.value, metrics)
+        held = anchor(
+            roles["student"],
+            roles["reference"],
+            mine.x0,
+            batch.cond,
+            draw=draw,
+            weight=weights.velocity,
+            times=times,
+        )
+        return Loss(found.value + kl * held.value, {**metrics, **held.metrics})
+
+    made = Recipe(
+        (Phase("student", loss),),
+        {**_parts(kl), "old": TARGET},
+        SHOWN,
+        reads="texts",
+        before=make,
+        pool=partial(_advantages, group=group),
+        epochs=epochs,
+        group=group,
+    )
+    return opposed(made) if negative else made
+
+
+def _advantages(memos: list[dict], gather: Callable, group: int) -> list[dict]:
+    """Every memo with the advantages of its rows, from everybody's rewards."""
+    counts = [len(memo["reward"]) for memo in memos]
+    everyone, mine = gather(torch.cat([memo["reward"] for memo in memos]))
+    rows = standardised(everyone.float(), group)[mine].split(counts)
+    return [{**memo, "advantage": row} for memo, row in zip(memos, rows)]
+
+
+def _parts(kl: float) -> dict[str, Part]:
+    parts = {"student": STUDENT, "reward": REWARD}
+    return parts | ({"reference": TEACHER} if kl else {})
+
+
+def _guided(model: Denoiser, omega: float, null: Any) -> Denoiser:
+    return guided(model, omega, null) if omega else model
+
+
+def _times(schedule: NoiseSchedule) -> Callable[..., Tensor]:
+    return uniform_times(max(schedule.t_min, 1e-3), 0.999)

@@ -1,0 +1,147 @@
+"""The recipes of Part VII on the plane: they run, they say what they should, they learn."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dlib import Batch, Denoiser, Draw, Recipe, cast, flow, perform, recipes, vp
+from dlib.nets import MLP
+from dlib.recipes.preferences import opposed
+from dlib.reward_tilts import Linear
+
+REWARD = Linear(torch.tensor([1.0, 0.0]))
+SMALL = {
+    "reward_gradient": {"steps": 4, "last": 2, "deepest": 3, "omega": 0.0, "kl": 0.1},
+    "ddpo": {"steps": 3, "omega": 0.0, "group": 4, "epochs": 2, "clip": 0.1, "kl": 0.1},
+    "flow_grpo": {"steps": 4, "omega": 0.0, "group": 4, "window": 2, "kl": 0.1},
+    "nft": {"steps": 3, "group": 4, "kl": 0.1},
+    "dpo": {"beta": 100.0},
+}
+
+
+def network(schedule):
+    torch.manual_seed(0)
+    return Denoiser(MLP(2, 16, 1), schedule, "v")
+
+
+def made(name, **more):
+    schedule = flow() if name == "flow_grpo" else vp()
+    recipe = getattr(recipes, name)(schedule, None, **SMALL[name], **more)
+    student = network(schedule)
+    given = {"reward": REWARD} if "reward" in recipe.parts else None
+    decays = {"old": 0.5} if "old" in recipe.parts else None
+    actors = cast(recipe, student, given=given, decays=decays)
+    return recipe, actors
+
+
+def pair(step):
+    draw = Draw(100 + step)
+    other = draw.normal((8, 2)) if step >= 0 else None
+    return Batch(draw.normal((8, 2)), other=other)
+
+
+def data(recipe: Recipe):
+    if recipe.reads == "preferences":
+        return pair
+    return lambda step: Batch(torch.zeros(8, 2))
+
+
+def run(name, steps=2, **more):
+    recipe, actors = made(name, **more)
+    net = actors.roles["student"].net
+    before = copy.deepcopy(net.state_dict())
+    optim = torch.optim.SGD(net.parameters(), 1e-2)
+    history = perform(recipe, actors, {"student": optim}, data(recipe), steps, Draw(0))
+    moved = sum(float((v - before[k]).abs().sum()) for k, v in net.state_dict().items())
+    return history, moved, net
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_recipe_runs_and_moves_its_student(name):
+    history, moved, _ = run(name)
+    assert moved > 0 and len(history["student/loss"]) == 2
+    if name == "ddpo":  # the first epoch's ratio is 1, the second's hardly another
+        assert history["student/ratio"][0] == pytest.approx(1, abs=0.05)
+    if "reward" in made(name)[0].parts:
+        assert len(history["student/reward"]) == 2
+
+
+@pytest.mark.parametrize("name", ["ddpo", "flow_grpo"])
+def test_the_first_ratio_is_one(name):
+    """The loss walks the same steps as the rollout: what DanceGRPO's users test first."""
+    recipe, actors = made(name)
+    memo = {}
+    phase = recipe.phases[0]
+    batch, draw = Batch(torch.zeros(8, 2), memo=memo), Draw(0)
+    with torch.no_grad():
+        memos = recipe.pool(
+            [recipe.before(actors.roles, batch, draw)], lambda x: (x, slice(None))
+        )
+    memo.update(memos[0])
+    parts = phase.loss(actors.roles, batch, draw)
+    assert len(parts) == {"ddpo": 2, "flow_grpo": 2}[name]
+    for part in parts:
+        assert float(part().metrics["ratio"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_negative_steps_the_other_way(name):
+    """Without a divergence the first step of the negative is the positive's, turned around.
+    DPO's and NFT's first steps from the reference, too.
+    """
+    SMALL_NAME = {k: v for k, v in SMALL[name].items() if k != "kl"}
+    steps = []
+    for negative in (False, True):
+        schedule = flow() if name == "flow_grpo" else vp()
+        more = {"kl": 0.0} if name != "dpo" else {}
+        more |= {"epochs": 1} if name == "ddpo" else {}
+        recipe = getattr(recipes, name)(
+            schedule, None, **{**SMALL_NAME, **more}, negative=negative
+        )
+        given = {"reward": REWARD} if "reward" in recipe.parts else None
+        decays = {"old": 0.5} if "old" in recipe.parts else None
+        actors = cast(recipe, network(schedule), given=given, decays=decays)
+        net = actors.roles["student"].net
+        start = torch.cat([p.detach().flatten().clone() for p in net.parameters()])
+        optim = torch.optim.SGD(net.parameters(), 1e-3)
+        perform(recipe, actors, {"student": optim}, data(recipe), 1, Draw(0))
+        end = torch.cat([p.detach().flatten() for p in net.parameters()])
+        steps.append(end - start)
+    assert steps[0].abs().max() > 1e-7
+    angle = torch.cosine_similarity(steps[0], steps[1], dim=0)
+    if name == "nft":  # its denoising part has no sign, and is the same in both
+        assert angle < 0.9
+    else:
+        assert angle < -0.999
+
+
+def test_the_negated_reward_is_still_read():
+    recipe, actors = made("reward_gradient")
+    net = actors.roles["student"].net
+    optim = torch.optim.SGD(net.parameters(), 1e-3)
+    turned = opposed(recipe)
+    history = perform(turned, actors, {"student": optim}, data(recipe), 1, Draw(0))
+    plain = perform(
+        recipe, made("reward_gradient")[1], {"student": optim}, data(recipe), 1, Draw(0)
+    )
+    assert history["student/reward"][0] == pytest.approx(-plain["student/reward"][0], abs=1e-5)
+
+
+def test_a_window_moves_from_noise_to_data():
+    recipe = recipes.flow_grpo(flow(), None, **{**SMALL["flow_grpo"], "steps": 6, "move": 2})
+    student = network(flow())
+    roles = cast(recipe, student, given={"reward": REWARD}).roles
+    drawn = []
+    for step in (0, 2, 4, 6, 8):
+        batch = replace(Batch(torch.zeros(4, 2)), step=step)
+        with torch.no_grad():
+            old = recipe.before(roles, batch, Draw(0))["old"]
+        drawn.append((old != 0).any(0).nonzero().flatten().tolist())
+    assert drawn == [[0, 1], [1, 2], [2, 3], [3, 4], [0, 1]]
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="eta = 0"):
+        recipes.ddpo(vp(), None, eta=0.0)
