@@ -117,10 +117,9 @@ def anchor(
     """E w(t) ‖x₀_θ − x₀_ref‖² at noised samples x0: what keeps a student near its reference.
 
     With `weights.elbo` and t uniform this is the KL divergence between the two reverse
-    processes, in nats, if the student's states are its samples, noised (Girsanov's theorem; as
-    Song et al. 2021c use it). It bounds the KL divergence of the samples. The reference gets
-    no gradient. Summed over a sample's values, a mean over the batch. Draws: the times, the
-    noise.
+    processes, in nats, if the student's states are its samples, noised (Girsanov's theorem).
+    It bounds the KL divergence of the samples. The reference gets no gradient. Summed over a
+    sample's values, a mean over the batch. Draws: the times, the noise.
     """
     t = times(draw, len(x0)).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(t, like=x0)
