@@ -57,13 +57,13 @@ def grid(
 
     spacing: `lam` uniform in half-log-SNR · `time` uniform in t · `karras` uniform in κ^{1/7}
     (Karras et al. 2022, eq. 5) · `arctan` uniform in arctan √(κ/½), which is finest where
-    modes are decided · `sd_trailing`, `sd_leading` the index grids of Stable Diffusion's
-    schedulers, `lcm` that of latent consistency models, `pcm` the edges of n phases. These
-    four count a `discrete` schedule's trained indices and end at index 0; a schedule that is a
-    formula is read as the 1000 indices that the methods' papers count in, index n at t =
-    (n+1)/1000, as Stable Diffusion 3's flow is; they take no t_max and t_min. t_min defaults
-    to the schedule's clean end, or 1e-3 where σ would be 0 there. `levels` turns the times
-    into noise levels.
+    modes are decided · `sd3` Stable Diffusion 3's shifted times, for `flow` · `sd_trailing`,
+    `sd_leading` the index grids of Stable Diffusion's schedulers, `lcm` that of latent
+    consistency models, `pcm` the edges of n phases. These four count a `discrete` schedule's
+    trained indices and end at index 0; a schedule that is a formula is read as the 1000
+    indices that the methods' papers count in, index n at t = (n+1)/1000, as Stable Diffusion
+    3's flow is; they take no t_max and t_min. t_min defaults to the schedule's clean end, or
+    1e-3 where σ would be 0 there. `levels` turns the times into noise levels.
 
     >>> from dlib.schedule import vp
     >>> grid(vp(), 2, "time", t_min=0.5).tolist()
@@ -198,6 +198,16 @@ def _pcm(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
     return torch.cat([times[:1], pcm_edges(times, n)])
 
 
+def _sd3(schedule: NoiseSchedule, n: int, t_max: float, t_min: float) -> Tensor:
+    """t = 3s/(1 + 2s), s uniform from 1 to 0.003 in n − 1 steps, then 1e-3: Stable Diffusion
+    3's shifted times (Esser et al. 2024, eq. 23), as diffusers' scheduler counts them.
+    """
+    shifted = lambda s: 3 * s / (1 + 2 * s)
+    low = shifted(torch.tensor(1e-3, dtype=torch.float64))
+    s = torch.linspace(1, float(low), n, dtype=torch.float64)
+    return torch.cat([shifted(s), torch.tensor([1e-3], dtype=torch.float64)])
+
+
 SPACINGS = {
     "lam": _lam,
     "time": _time,
@@ -207,9 +217,10 @@ SPACINGS = {
     "sd_leading": _sd_leading,
     "lcm": _lcm,
     "pcm": _pcm,
+    "sd3": _sd3,
 }
-INDEXED = ("sd_trailing", "sd_leading", "lcm", "pcm")
-"""The spacings that count indices."""
+INDEXED = ("sd_trailing", "sd_leading", "lcm", "pcm", "sd3")
+"""The spacings that count indices, and have ends of their own."""
 INDICES = 1000
 """How many indices a schedule has that is a formula and not a trained ladder."""
 

@@ -119,6 +119,14 @@ class Sampler:
         )
 
 
+def many_steps(schedule: NoiseSchedule) -> Sampler:
+    """20 guided steps of DPM-Solver++(2M): how a model is shown that no method made faster. On
+    straight paths, where α = 0 at the start, on Stable Diffusion 3's times.
+    """
+    spacing = "karras" if schedule.at(1.0).alpha > 0 else "sd3"
+    return Sampler("dpm_solver_pp_2m", spacing, 20, omega=6.5)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A method: its phases in order, who plays in them, and what else is a fact of the method.

@@ -7,7 +7,7 @@ from typing import Any
 from dlib._util import require
 from dlib.losses import denoising, uniform_times, weights
 from dlib.losses.weights import Weight
-from dlib.recipes.base import STUDENT, Phase, Recipe, Sampler
+from dlib.recipes.base import STUDENT, Phase, Recipe, many_steps
 from dlib.schedule import NoiseSchedule
 
 WEIGHTS = {name: value for name, value in vars(weights).items() if isinstance(value, Weight)} | {
@@ -33,5 +33,4 @@ def finetune(schedule: NoiseSchedule, null: Any = None, *, weight: str = "eps") 
         # a mean over values, for which clipping norms are published
         return found._replace(value=found.value / batch.x0[0].numel())
 
-    shown = Sampler("dpm_solver_pp_2m", "karras", 20, omega=6.5)
-    return Recipe((Phase("student", loss),), {"student": STUDENT}, shown)
+    return Recipe((Phase("student", loss),), {"student": STUDENT}, many_steps(schedule))

@@ -8,10 +8,8 @@ from typing import Any
 
 from dlib.losses import Batch, uniform_times
 from dlib.losses.preference import diffusion_dpo, negated, swapped
-from dlib.recipes.base import STUDENT, TEACHER, Phase, Recipe, Roles, Sampler, Value
+from dlib.recipes.base import STUDENT, TEACHER, Phase, Recipe, Roles, Value, many_steps
 from dlib.schedule import NoiseSchedule
-
-SHOWN = Sampler("dpm_solver_pp_2m", "karras", 20, omega=6.5)
 
 
 def dpo(
@@ -33,7 +31,7 @@ def dpo(
         )
 
     parts = {"student": STUDENT, "reference": TEACHER}
-    made = Recipe((Phase("student", loss),), parts, SHOWN, reads="preferences")
+    made = Recipe((Phase("student", loss),), parts, many_steps(schedule), reads="preferences")
     return opposed(made) if negative else made
 
 

@@ -19,8 +19,8 @@ from dlib.grids import levels as levels_between
 from dlib.losses import Batch, Loss, uniform_times, weights
 from dlib.losses.preference import anchor, clipped_ratio, draft, gaussian_kl, standardised
 from dlib.losses.preference import nft as nft_loss
-from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe
-from dlib.recipes.preferences import SHOWN, opposed
+from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe, Sampler, many_steps
+from dlib.recipes.preferences import opposed
 from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers import SOLVERS, sample, transition
 from dlib.solvers.transitions import Kernel, flow_transition, preserving_transition
@@ -71,7 +71,7 @@ def reward_gradient(
         )
         return Loss(found.value + kl * held.value, {**found.metrics, **held.metrics})
 
-    made = Recipe((Phase("student", loss),), _parts(kl), SHOWN, reads="texts")
+    made = Recipe((Phase("student", loss),), _parts(kl), many_steps(schedule), reads="texts")
     return opposed(made) if negative else made
 
 
@@ -99,7 +99,10 @@ def ddpo(
     require(0 < eta <= 1, f"ddpo: eta = {eta:g}, wanted above 0 up to 1: DDIM draws nothing")
     walk = levels_between(schedule, steps, spacing, end="clean")
     kernel = partial(transition, eta=eta)
-    made = _policy(walk, kernel, null, omega=omega, group=group, epochs=epochs, clip=clip, kl=kl)
+    shown = many_steps(schedule)
+    made = _policy(
+        walk, kernel, null, shown, omega=omega, group=group, epochs=epochs, clip=clip, kl=kl
+    )
     return opposed(made) if negative else made
 
 
@@ -135,6 +138,7 @@ def flow_grpo(
         walk,
         step,
         null,
+        many_steps(schedule),
         omega=omega,
         group=group,
         epochs=1,
@@ -150,6 +154,7 @@ def _policy(
     walk: Sequence[NoiseLevel],
     kernel: Kernel,
     null: Any,
+    shown: Sampler,
     *,
     omega: float,
     group: int,
@@ -201,7 +206,7 @@ def _policy(
     return Recipe(
         (Phase("student", loss),),
         _parts(kl),
-        SHOWN,
+        shown,
         reads="texts",
         before=roll_out,
         pool=partial(_advantages, group=group),
@@ -260,7 +265,7 @@ def nft(
     made = Recipe(
         (Phase("student", loss),),
         {**_parts(kl), "old": TARGET},
-        SHOWN,
+        many_steps(schedule),
         reads="texts",
         before=make,
         pool=partial(_advantages, group=group),

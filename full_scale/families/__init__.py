@@ -9,12 +9,14 @@ import torch
 from dlib._util import require
 from full_scale.families.base import Family
 from full_scale.families.sd import StableDiffusion
+from full_scale.families.sd3 import StableDiffusion3
 from full_scale.families.sdxl import StableDiffusionXL
 from full_scale.families.shapes import Shapes
 from full_scale.families.weights import OtherPipeline
 
 FAMILIES: dict[str, type[Family]] = {
-    family.name: family for family in (StableDiffusion, StableDiffusionXL, Shapes)
+    family.name: family
+    for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Shapes)
 }
 """Every family by name: what `--family` takes."""
 

@@ -1,5 +1,5 @@
-"""What families share that are a U-Net on a VAE's latents, in a pipeline of diffusers: all but
-their texts.
+"""What families share that denoise a VAE's latents, in a pipeline of diffusers: all but their
+texts. Unless they say otherwise the network is a U-Net.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LatentUNet(Family):
-    """A pipeline of diffusers with a U-Net, a VAE and text encoders: x0 is the VAE's latent,
+class LatentPipeline(Family):
+    """A pipeline of diffusers with a network, a VAE and text encoders: x0 is the VAE's latent,
     moved and scaled as its configuration says.
     """
 
@@ -39,6 +39,8 @@ class LatentUNet(Family):
 
     kind: ClassVar[Weights]
     """What its weights are called and made of."""
+    network: ClassVar[str] = "UNet2DConditionModel"
+    """The class of diffusers that denoises."""
     x0_is: ClassVar[str] = "mean of the VAE's posterior times its scaling factor"
     tiny_is: ClassVar[str] = "random tiny weights"
     lora_prefix: ClassVar[str] = "unet"
@@ -46,7 +48,7 @@ class LatentUNet(Family):
 
     def __post_init__(self):
         for name, part in self.pipe.components.items():
-            if isinstance(part, nn.Module) and name != "unet":
+            if isinstance(part, nn.Module) and name != self.kind.core:
                 part.requires_grad_(False)  # a gradient passes through a VAE, and stays in none
 
     @classmethod
@@ -56,8 +58,8 @@ class LatentUNet(Family):
 
     @classmethod
     @abstractmethod
-    def call(cls, net: nn.Module) -> unet.UNetCall:
-        """A U-Net of this kind as a net (x, time, cond) ↦ raw."""
+    def call(cls, net: nn.Module) -> nn.Module:
+        """A network of this kind as a net (x, time, cond) ↦ raw."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -66,18 +68,18 @@ class LatentUNet(Family):
     @classmethod
     @abstractmethod
     def empty(
-        cls, unet_config: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]
+        cls, config: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]
     ) -> dict[str, Tensor]:
         """∅ on the meta device. read: a configuration file's name ↦ what is in it."""
 
     @classmethod
-    def open(cls, weights: str, device: torch.device, dtype: torch.dtype) -> LatentUNet:
+    def open(cls, weights: str, device: torch.device, dtype: torch.dtype) -> LatentPipeline:
         """From a folder or a hub id. Raises ValueError as `load` does."""
         hush()
         return cls(*load(cls.kind, weights, device, dtype))
 
     @classmethod
-    def tiny(cls, device: torch.device, dtype: torch.dtype) -> LatentUNet:
+    def tiny(cls, device: torch.device, dtype: torch.dtype) -> LatentPipeline:
         """Random weights, in the dtypes that `open` gives."""
         hush()
         pipe = cls.tiny_pipeline()
@@ -91,27 +93,30 @@ class LatentUNet(Family):
         """From configuration files of a few kilobytes, or of the tiny one."""
         if weights is None:
             return super().blueprint(None)
-        from diffusers import UNet2DConditionModel
+        import diffusers
 
         read = partial(read_config, cls.kind, weights)
-        config, scheduler = read("unet/config.json"), read("scheduler/scheduler_config.json")
+        config, scheduler = (
+            read(f"{cls.kind.core}/config.json"),
+            read("scheduler/scheduler_config.json"),
+        )
         with META:
-            net = UNet2DConditionModel.from_config(config).eval()
+            net = getattr(diffusers, cls.network).from_config(config).eval()
         sides = config["in_channels"], config["sample_size"], config["sample_size"]
-        base = unet.denoiser(cls.call(net), scheduler)
+        base = cls.meaning(cls.call(net), scheduler)
         return Blueprint(cls, base, sides, cls.empty(config, read))
 
     @property
     def net(self) -> nn.Module:
-        return self.pipe.unet
+        return getattr(self.pipe, self.kind.core)
 
     @property
     def size(self) -> int:
-        return self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor
+        return self.net.config.sample_size * self.pipe.vae_scale_factor
 
     @property
     def told(self) -> bool:
-        return self.pipe.unet.config.time_cond_proj_dim is not None
+        return self.net.config.get("time_cond_proj_dim") is not None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -177,11 +182,16 @@ class LatentUNet(Family):
         return (part for name, part in self.pipe.components.items() if "tokenizer" in name)
 
     def denoiser(self, net: nn.Module | None = None) -> Denoiser:
-        """The pretrained U-Net, or a `net` of its kind. Raises ValueError for a formulation
+        """The pretrained network, or a `net` of its kind. Raises ValueError for a formulation
         that is not known.
         """
         call = self.call(self.net if net is None else net)
-        return unet.denoiser(call, self.pipe.scheduler.config)
+        return self.meaning(call, self.pipe.scheduler.config)
+
+    @staticmethod
+    def meaning(call: nn.Module, scheduler_config: Mapping[str, Any]) -> Denoiser:
+        """What the network predicts, on which schedule; of a U-Net on a ladder of ᾱ."""
+        return unet.denoiser(call, scheduler_config)
 
     @staticmethod
     def stages(call: nn.Module) -> list[nn.Module]:
@@ -209,7 +219,7 @@ class LatentUNet(Family):
     ) -> None:
         """A folder in diffusers' format: this pipeline with `net` for its U-Net."""
         pipe = copy.copy(self.pipe)
-        pipe.register_modules(unet=net, scheduler=self.scheduler(*scheduler))
+        pipe.register_modules(**{self.kind.core: net}, scheduler=self.scheduler(*scheduler))
         pipe.save_pretrained(folder)
 
 

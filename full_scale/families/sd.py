@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dlib import Denoiser
 from full_scale.families import unet
 from full_scale.families.base import META
-from full_scale.families.latent import LatentUNet
+from full_scale.families.latent import LatentPipeline
 from full_scale.families.tiny import tiny_pipeline
 from full_scale.families.unet import UNetCall
 from full_scale.families.weights import Weights
@@ -35,7 +35,7 @@ def denoiser(net: nn.Module, scheduler_config: Mapping[str, Any]) -> Denoiser:
 
 
 @dataclass(frozen=True)
-class StableDiffusion(LatentUNet):
+class StableDiffusion(LatentPipeline):
     """SD 1.x and 2.1: x0 is the VAE's latent times its scaling factor, the condition the text
     encoder's last hidden states.
     """
@@ -63,10 +63,10 @@ class StableDiffusion(LatentUNet):
 
     @classmethod
     def empty(
-        cls, unet_config: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]
+        cls, config: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]
     ) -> dict[str, Tensor]:
         length = read("text_encoder/config.json")["max_position_embeddings"]
-        return {"text": torch.empty(length, unet_config["cross_attention_dim"], device=META)}
+        return {"text": torch.empty(length, config["cross_attention_dim"], device=META)}
 
     @property
     def checked(self) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from full_scale.families import tiny
 from full_scale.families.base import META
-from full_scale.families.latent import LatentUNet
+from full_scale.families.latent import LatentPipeline
 from full_scale.families.unet import UNetCall
 from full_scale.families.weights import Weights
 
@@ -46,7 +46,7 @@ class SizedCall(UNetCall):
 
 
 @dataclass(frozen=True)
-class StableDiffusionXL(LatentUNet):
+class StableDiffusionXL(LatentPipeline):
     """SDXL: the condition is both text encoders' last hidden states but one, side by side, and
     the second's pooled embedding. The empty text is zeros where the weights say so, as SDXL's
     do.
@@ -119,12 +119,12 @@ class StableDiffusionXL(LatentUNet):
 
     @classmethod
     def empty(
-        cls, unet_config: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]
+        cls, config: Mapping[str, Any], read: Callable[[str], Mapping[str, Any]]
     ) -> dict[str, Tensor]:
         length = read("text_encoder/config.json")["max_position_embeddings"]
         pooled = read("text_encoder_2/config.json")["projection_dim"]
         return {
-            "text": torch.empty(length, unet_config["cross_attention_dim"], device=META),
+            "text": torch.empty(length, config["cross_attention_dim"], device=META),
             "pooled": torch.empty(pooled, device=META),
         }
 

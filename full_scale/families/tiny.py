@@ -16,7 +16,7 @@ import torch
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, StableDiffusionPipeline
-    from transformers import CLIPTextConfig, CLIPTokenizer
+    from transformers import CLIPTextConfig, CLIPTokenizer, T5TokenizerFast
 
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -86,6 +86,15 @@ def vae(**more: float) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         **more,
     )
+
+
+def t5_tokenizer(length: int = 16) -> T5TokenizerFast:
+    """T5's, on ASCII letters one by one."""
+    from transformers import T5TokenizerFast
+
+    words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words += [(chr(code), -3.0) for code in range(33, 127)]
+    return T5TokenizerFast(vocab=words, extra_ids=0, model_max_length=length)
 
 
 def text_config(width: int, **more: Any) -> CLIPTextConfig:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 class Weights(NamedTuple):
     """What a family's weights are: the class that diffusers gives them, the folders that it
-    needs, a title, a hub id to begin with, and what else to know before downloading it.
+    needs, a title, a hub id to begin with, what else to know before downloading it, which of
+    the folders holds the network that denoises, and which folders may be left out.
     """
 
     pipeline: str
@@ -30,6 +31,8 @@ class Weights(NamedTuple):
     title: str
     example: str
     note: str
+    core: str = "unet"
+    optional: tuple[str, ...] = ()
 
     def how_to_download(self, name: str | None = None) -> str:
         """The command that puts a hub repository's safetensors, and nothing else large, into a
@@ -73,8 +76,9 @@ def load(
             folder,
             use_safetensors=True,
             local_files_only=True,
-            variant=variant(folder / "unet"),
+            variant=variant(folder / kind.core),
             dtype={"vae": torch.float32, "default": dtype},
+            **{name: None for name in kind.optional if not (folder / name).is_dir()},
         )
     except OSError as error:
         raise ValueError(
@@ -82,10 +86,10 @@ def load(
             "code and are not "
             f"loaded): {error}\nTo fetch them again:\n{kind.how_to_download()}"
         ) from error
-    config = pipe.unet.config
+    config = getattr(pipe, kind.core).config
     require(
         config.in_channels == pipe.vae.config.latent_channels,
-        f"{folder} holds a U-Net with {config.in_channels} input channels: "
+        f"{folder} holds a network with {config.in_channels} input channels: "
         f"an inpainting model, not text to image; see `hf download {kind.example}`",
     )
     return pipe.to(device), licence(folder)
