@@ -39,6 +39,11 @@ METHODS = {
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
     "tcd": tcd,
+    "reward_gradient": reward_gradient,
+    "ddpo": ddpo,
+    "flow_grpo": flow_grpo,
+    "nft": nft,
+    "dpo": dpo,
 }
 """Every recipe by name: a function (schedule, null, *, hyper-parameters) ↦ Recipe."""
 

@@ -25,6 +25,7 @@ from dlib.lora import adapters
 from dlib.losses import drop
 from dlib.training import Trainer
 from dlib.training.performing import Micro
+from full_scale.data.captions import NAME, packed
 from full_scale.data.draws import Draws, step_draws
 from full_scale.data.rows import Rows, indices
 from full_scale.families import Family
@@ -49,6 +50,8 @@ BOUND = (
     "lora_targets",
     "ema",
     "drop",
+    "reward",
+    "reward_weights",
 )
 """Settings that a resumed run must not change: the others change its speed, its logs or its
 length. Of a role: `BOUND_ROLE`.
@@ -110,7 +113,10 @@ class Engine:
         self.s, self.processes, self.rows, self.dtype = s, processes, rows, dtype
         self.family = family
         self.null = {name: value.to(processes.device) for name, value in family.null().items()}
-        self.recipe = recipe_of(s, family.denoiser().schedule, self.null)
+        self.words = bool(recipe_of(s, None, None).play("given"))  # a reward reads captions
+        null = {**self.null, NAME: packed([""])[0].to(processes.device)}
+        null = null if self.words else self.null
+        self.recipe = recipe_of(s, family.denoiser().schedule, null)
         self.cast = build(family, self.recipe, s, processes, dtype, given)
         self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
@@ -174,8 +180,12 @@ class Engine:
 
     def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
         draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
-        batch = placed(self.rows[[row for _, row in pairs]], self.processes.device)
-        return replace(batch, cond=drop(batch.cond, self.null, self.s.drop, draw)), draw
+        rows = [row for _, row in pairs]
+        batch = placed(self.rows[rows], self.processes.device)
+        cond = drop(batch.cond, self.null, self.s.drop, draw)
+        if self.words:
+            cond = {**cond, NAME: packed(self.rows.captions(rows)).to(self.processes.device)}
+        return replace(batch, cond=cond), draw
 
     def advance(self) -> dict[str, Tensor]:
         """One step of every phase that is due; the metrics of this process by `role/name`."""

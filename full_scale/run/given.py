@@ -1,25 +1,48 @@
-"""Roles that are handed in instead of trained: rewards, feature networks."""
+"""Roles that are handed in instead of trained: rewards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from dlib._util import require
+from full_scale import rewards
+from full_scale.data.captions import NAME, unpacked
 from full_scale.families import Family
 from full_scale.run.settings import Settings, recipe_of
 
-GIVEN: dict[str, Callable[[Settings, Family], Any]] = {}
+
+def reward(s: Settings, family: Family) -> Callable[[Tensor, Any], Tensor]:
+    """The score `--reward` of the pictures that a family makes of x0, (x0, cond) ↦ (B,). A
+    gradient goes through the score and the family's decoder.
+    """
+    score = rewards.opened(s.reward, s.reward_weights, next(family.net.parameters()).device)
+
+    def of(x0: Tensor, cond: Any) -> Tensor:
+        return score(family.pixels(x0), unpacked(cond[NAME]))
+
+    return of
+
+
+GIVEN: dict[str, Callable[[Settings, Family], Any]] = {"reward": reward}
 """Role ↦ a function that opens what plays it, for these settings and this model."""
 
 
 def given_roles(s: Settings, family: Family) -> dict[str, Any]:
-    """Who plays the recipe's parts "given". ValueError for one that nobody opens."""
+    """Who plays the recipe's parts "given". ValueError for one that nobody opens, and for a
+    reward that no part asks for.
+    """
     wanted = recipe_of(s, None, None).play("given")
     missing = [role for role in wanted if role not in GIVEN]
     require(
         not missing,
         f"{s.method} needs {missing}, which nobody opens: register a function under that name in "
-        f"full_scale.run.given.GIVEN; there are {sorted(GIVEN) or 'none yet'}",
+        f"full_scale.run.given.GIVEN; there are {sorted(GIVEN)}",
+    )
+    require(
+        not s.reward or "reward" in wanted,
+        f"--reward {s.reward}: {s.method} follows no reward: leave it out",
     )
     return {role: GIVEN[role](s, family) for role in wanted}

@@ -36,6 +36,12 @@ class Settings:
     """The kind of model: a name of full_scale.families.base."""
     weights: str | None = None
     """The teacher and start: a folder in diffusers' format or a hub id."""
+    reward: str = ""
+    """What methods with a reward follow: clip, pickscore, hps, aesthetic, compressibility,
+    incompressibility, shapes or redness.
+    """
+    reward_weights: str = ""
+    """A local folder with the reward's CLIP."""
     tiny: bool = False
     """The random tiny pipeline instead of weights: every line of the run on a CPU in seconds,
     learning nothing.

@@ -143,4 +143,9 @@ def _valued(reward: Reward, x0: Tensor, cond: Any) -> Tensor:
         f"reward: it returned {tuple(each.shape)} for {len(x0)} samples, wanted ({len(x0)},): "
         "one number a sample",
     )
+    require(
+        each.requires_grad or not x0.requires_grad,
+        "reward: it has no gradient, so there is nothing to follow: use a differentiable one, or "
+        "a method that tries (ddpo, flow_grpo, nft)",
+    )
     return each

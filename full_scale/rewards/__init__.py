@@ -1,0 +1,39 @@
+"""What a reward looks at: pictures and their captions. One function a kind, registered here.
+It knows nothing of latents, families or runs. Touches the pictures of `sources`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dlib._util import require
+from full_scale.rewards import encoders, plain
+
+Score = Callable[[Tensor, Sequence[str]], Tensor]
+"""(pictures (B, 3, height, width), black −1 and white 1; captions) ↦ scores (B,), float32."""
+
+SCORES: dict[str, Callable[[str, torch.device], Score]] = {
+    "clip": encoders.clip,
+    "pickscore": encoders.pickscore,
+    "hps": encoders.hps,
+    "aesthetic": encoders.aesthetic,
+    "compressibility": plain.compressibility,
+    "incompressibility": plain.incompressibility,
+    "shapes": plain.shapes,
+    "redness": plain.redness,
+}
+"""Every reward by name: a function (folder of its weights or "", device) ↦ `Score`."""
+
+
+def opened(name: str, weights: str, device: torch.device) -> Score:
+    """The reward of this name. ValueError for one that does not exist, for weights that are
+    missing, and for weights that nobody reads.
+    """
+    require(
+        name in SCORES,
+        f"--reward {name or '(none)'}: this method needs one of {', '.join(SCORES)}",
+    )
+    return SCORES[name](weights, device)

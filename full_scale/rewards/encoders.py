@@ -1,0 +1,163 @@
+"""Rewards on a CLIP of transformers, with a gradient into the picture. Weights are local folders,
+safetensors only.
+
+A picture is scaled and cut in torch as the model's processor does it on files: the shorter side
+to the model's size, bicubic with antialiasing, the middle of the rest. Rounding to 8 bits in
+between, as files have it, would have no gradient.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dlib._util import require
+
+EXAMPLES = {
+    "clip": "openai/clip-vit-large-patch14",
+    "pickscore": "yuvalkirstain/PickScore_v1",
+    "hps": "a CLIP ViT-H-14 with HPSv2's weights, converted to transformers' format",
+    "aesthetic": "openai/clip-vit-large-patch14, with the predictor as aesthetic.safetensors",
+}
+WIDTHS = (1024, 128, 64, 16, 1)
+"""Of the aesthetic predictor's layers."""
+
+
+class Encoder(NamedTuple):
+    """A CLIP with its processor's numbers."""
+
+    model: Any
+    tokenizer: Any
+    mean: Tensor
+    std: Tensor
+
+    def pictures(self, x: Tensor) -> Tensor:
+        """Unit vectors (B, D) of pictures (B, 3, h, w) in [−1, 1]."""
+        from torchvision.transforms.v2 import InterpolationMode, functional
+
+        side = self.model.config.vision_config.image_size
+        seen = functional.resize(
+            (x.float() + 1) / 2, side, interpolation=InterpolationMode.BICUBIC, antialias=True
+        )
+        seen = (functional.center_crop(seen, side) - self.mean) / self.std
+        found = self.model.get_image_features(pixel_values=seen.to(self.model.dtype))
+        return _unit(found)
+
+    def texts(self, captions: Sequence[str]) -> Tensor:
+        """Unit vectors (B, D) of captions; longer ones are cut."""
+        length = self.model.config.text_config.max_position_embeddings
+        words = self.tokenizer(
+            list(captions),
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.mean.device)
+        with torch.no_grad():
+            found = self.model.get_text_features(
+                input_ids=words.input_ids, attention_mask=words.attention_mask
+            )
+        return _unit(found)
+
+    def cosine(self, x: Tensor, captions: Sequence[str]) -> Tensor:
+        """Of each picture and its caption, (B,)."""
+        return (self.pictures(x) * self.texts(captions)).sum(1)
+
+
+def clip(weights: str, device: torch.device):
+    """100 times the cosine of picture and caption (Radford et al. 2021; Hessel et al. 2021)."""
+    encoder = open_encoder("clip", weights, device)
+    return lambda x, captions: 100 * encoder.cosine(x, captions)
+
+
+def pickscore(weights: str, device: torch.device):
+    """The cosine times the model's learnt scale, about 18 to 24: PickScore (Kirstain et al.
+    2023). Differences are log-odds of a choice.
+    """
+    encoder = open_encoder("pickscore", weights, device)
+    return lambda x, captions: encoder.model.logit_scale.exp() * encoder.cosine(x, captions)
+
+
+def hps(weights: str, device: torch.device):
+    """The cosine itself, about .24 to .30: HPSv2 (Wu et al. 2023)."""
+    encoder = open_encoder("hps", weights, device)
+    return encoder.cosine
+
+
+def aesthetic(weights: str, device: torch.device):
+    """LAION's aesthetic predictor, 1 to 10: five linear layers on CLIP's unit vector of the
+    picture, without anything between them. It does not read the caption.
+    """
+    encoder = open_encoder("aesthetic", weights, device)
+    file = Path(weights).expanduser() / "aesthetic.safetensors"
+    require(
+        file.is_file(),
+        f"--reward-weights {weights}: no aesthetic.safetensors there: put the predictor's layers "
+        "beside the CLIP, converted from .pth by a program that you trust",
+    )
+    sizes = (encoder.model.config.projection_dim, *WIDTHS)
+    head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))).to(device)
+    saved = load_file(file)
+    names = sorted(
+        {n.rsplit(".", 1)[0] for n in saved}, key=lambda n: int("0" + n.split(".")[-1])
+    )
+    require(
+        len(names) == len(head)
+        and all(
+            saved[f"{n}.weight"].shape == layer.weight.shape for n, layer in zip(names, head)
+        ),
+        f"{file} has layers {names}, wanted {len(head)} of widths {sizes}: the predictor belongs "
+        "to another CLIP",
+    )
+    head.load_state_dict(
+        {
+            f"{place}.{part}": saved[f"{name}.{part}"]
+            for place, name in enumerate(names)
+            for part in ("weight", "bias")
+        }
+    )
+    head.requires_grad_(False)
+    return lambda x, captions: head(encoder.pictures(x).float())[:, 0]
+
+
+def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
+    """The CLIP of a local folder, in float32 (half precision rounds away small differences),
+    without gradients of its own. ValueError says what to download.
+    """
+    folder = Path(weights).expanduser()
+    require(
+        bool(weights) and (folder / "config.json").is_file(),
+        f"--reward {name} needs --reward-weights FOLDER, a CLIP in transformers' format, and "
+        f"{weights or 'none'} is not one: {EXAMPLES[name]}",
+    )
+    require(
+        any(folder.glob("*.safetensors")),
+        f"--reward-weights {weights}: no .safetensors file there; pickled weights can run code "
+        "and are not loaded",
+    )
+    from transformers import AutoTokenizer, CLIPModel
+
+    try:
+        model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        numbers = json.loads((folder / "preprocessor_config.json").read_text())
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"--reward-weights {weights} cannot be opened as a CLIP: {str(error).splitlines()[0]}"
+        ) from error
+    mean, std = (
+        torch.tensor(numbers[key], device=device).view(3, 1, 1)
+        for key in ("image_mean", "image_std")
+    )
+    return Encoder(model.eval().requires_grad_(False).to(device), tokenizer, mean, std)
+
+
+def _unit(found: Any) -> Tensor:
+    found = found if isinstance(found, Tensor) else found.pooler_output
+    return nn.functional.normalize(found, dim=-1)

@@ -1,0 +1,73 @@
+"""Rewards without weights."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dlib._util import require
+from full_scale.sources.pictures import picture
+from toy_data import shape_captions, shape_reader
+
+
+def compressibility(weights: str, device: torch.device):
+    """Minus the kilobytes of the picture as a JPEG of quality 95 (Black et al. 2024, section
+    5.1). It has no gradient.
+    """
+    _none(weights, "compressibility")
+
+    def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        return -torch.tensor([_kilobytes(each) for each in pictures], device=pictures.device)
+
+    return score
+
+
+def incompressibility(weights: str, device: torch.device):
+    """The kilobytes themselves."""
+    less = compressibility(weights, device)
+    return lambda pictures, captions: -less(pictures, captions)
+
+
+def _kilobytes(one: Tensor) -> float:
+    file = io.BytesIO()
+    picture(one.detach()).save(file, "jpeg", quality=95)
+    return len(file.getvalue()) / 1000
+
+
+def shapes(weights: str, device: torch.device):
+    """1 where a 16 × 16 picture shows what its caption of the captioned shapes asks for, else
+    0: the true judge of that world. It has no gradient.
+    """
+    _none(weights, "shapes")
+
+    def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        try:
+            codes = torch.tensor([shape_captions.parse(text) for text in captions])
+        except ValueError as error:
+            raise ValueError(
+                f"--reward shapes reads captions of the captioned shapes alone: {error}"
+            ) from None
+        seen = shape_reader.read(pictures.detach().float().cpu())
+        return shape_reader.shows(seen, codes).float().to(pictures.device)
+
+    return score
+
+
+def redness(weights: str, device: torch.device):
+    """How much more red a picture has than green and blue. It has a gradient, and is hacked at
+    once: to see whether a run follows its reward at all.
+    """
+    _none(weights, "redness")
+
+    def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        mean = pictures.float().mean((2, 3))
+        return mean[:, 0] - mean[:, 1:].mean(1)
+
+    return score
+
+
+def _none(weights: str, name: str) -> None:
+    require(not weights, f"--reward-weights {weights}: {name} has no weights: leave the flag out")
