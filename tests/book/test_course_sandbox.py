@@ -204,6 +204,15 @@ def test_the_sandbox_shows_python_and_nothing_of_the_repository():
     assert sandbox.covered() == [home]
 
 
+def test_an_environment_behind_a_link_is_shown_where_it_lies(tmp_path, monkeypatch):
+    """torch imports some of itself late, and asks for it by the link's name."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "link"))
+    shown = sandbox._paths.__wrapped__()
+    assert {str(tmp_path / "link"), str(tmp_path.resolve() / "there")} <= set(shown)
+
+
 @pytest.mark.parametrize(
     "arrays",
     [
