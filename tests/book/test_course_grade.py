@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import nursery
 import pytest
 from course import BOOK, ROOT, every_course
 from course08 import COURSE
@@ -250,7 +251,14 @@ def test_the_tables_open_in_a_spreadsheet(table):
     assert beside[0]["max_score"] == str(MOST)
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """Servers that need not import torch."""
+    monkeypatch.setattr(workers.Worker, "_start", nursery.start)
+
+
 @needs_sandbox
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
 def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
     """One wrong answer a question: all of them are judged, by the same function, in
@@ -283,6 +291,7 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
         assert grade.verdicts[id].share < 1 and says in grade.verdicts[id].feedback
 
 
+@pytest.mark.usefixtures("at_once")
 def test_without_a_sandbox_it_refuses_unless_told(tmp_path, monkeypatch):
     save(tmp_path / "in" / "ann.ipynb", COURSE.only("Q08.2", answers=COURSE.right()))
     # no root can be built there
