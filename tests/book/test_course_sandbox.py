@@ -239,8 +239,16 @@ def test_bytes_that_are_no_arrays_are_refused():
         b"\xff" * 40,
         b"\x02\x00\x00\x00\x00[]",
     ]
-    for mangled in broken + [
+    broken += [
         bytes(rng.integers(0, 256, rng.integers(1, 60), dtype=np.uint8)) for _ in range(2000)
-    ]:
-        with pytest.raises(ValueError):
-            frames.unpack(mangled)
+    ]
+    assert not [mangled for mangled in broken if not _refused(mangled)]
+
+
+def _refused(mangled: bytes) -> bool:
+    """`pytest.raises` would take a millisecond each."""
+    try:
+        frames.unpack(mangled)
+    except ValueError:
+        return True
+    return False
