@@ -82,11 +82,11 @@ def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, processes
 @pytest.mark.parametrize(
     "flags", [["--ema", "0.9"], ["--lora-rank", "2", "--ema", "0.9"]], ids=["full", "lora"]
 )
-def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, processes, flags):
-    whole, first = settings(*flags, out="whole"), settings(*flags, "--steps", "2", out="parts")
+def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(small, processes, flags):
+    whole, first = small(*flags, out="whole"), small(*flags, "--steps", "2", out="parts")
     unbroken = finish(whole, processes)
     finish(first, processes)
-    engine = open_engine(settings(*flags, out="parts"), processes)
+    engine = open_engine(small(*flags, out="parts"), processes)
     assert engine.step == 2
     engine.run(pictures)
     assert losses(whole.out) == losses(first.out)

@@ -6,6 +6,7 @@ on two processes, the others in one.
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,8 @@ def with_data(data, more):
 @pytest.fixture(scope="module")
 def runs(with_data, tmp_path_factory):
     """Of each recipe the folders of a run that was killed while it wrote its second checkpoint,
-    or stopped after a step, and started again; and of an unbroken one.
+    or of which its first checkpoint is all that is left, and started again; and of an unbroken
+    one.
     """
     root, found = tmp_path_factory.mktemp("runs"), {}
 
@@ -95,8 +97,10 @@ def runs(with_data, tmp_path_factory):
         if name in OTHERS:
             words = [*with_data(OTHERS[name]), *TWO]
             forked.alone(words, whole, "--steps", "2")
-            for steps in ("1", "2"):
-                forked.alone(words, parts, "--steps", steps)
+            shutil.copytree(whole / "step-00000001", parts / "step-00000001")
+            (first, _), log = losses(whole), parts / "log.jsonl"
+            log.write_text(json.dumps(first) + "\n")
+            forked.alone(words, parts, "--steps", "2")
             return found[name]
         words, kill = [*with_data(SHAPE_OF[name]), *THREE], forked.Fall(2, signal.SIGKILL)
         assert forked.training((words, parts), fall=kill).ended() == [-9, -9]
