@@ -129,16 +129,16 @@ class Counter(TorchDispatchMode):
         self.now -= size
 
 
-def backward(value: Tensor) -> None:
-    """`value.backward()`, which itself would switch `LikeAGpu` off for the forward passes that
-    gradient checkpointing repeats.
+def backward(value: Tensor, leaves: Iterable[Tensor] = ()) -> None:
+    """`value.backward(inputs=leaves)`, which itself would switch `LikeAGpu` off for the forward
+    passes that gradient checkpointing repeats. leaves: none means all.
     """
     torch.autograd.graph._engine_run_backward(
         (value,),
         (torch.ones_like(value),),
         False,
         False,
-        (),
+        tuple(leaves),
         allow_unreachable=True,
         accumulate_grad=True,
     )

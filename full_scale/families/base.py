@@ -202,10 +202,13 @@ class Blueprint:
     def told_omega(self, call: nn.Module) -> nn.Module:
         return self.kind.told_omega(call)
 
-    def batch(self, rows: int) -> Batch:
-        """A batch of the family's shapes."""
+    def batch(self, rows: int, reads: str = "pictures") -> Batch:
+        """A batch of the family's shapes, with what a recipe that `reads` this finds in it."""
         cond = {name: value.expand(rows, *value.shape) for name, value in self.empty.items()}
-        return Batch(torch.empty(rows, *self.sides, device=META), cond)
+        x0 = torch.empty(rows, *self.sides, device=META)
+        other = {"pairs": "noise", "preferences": "other"}
+        more = {other[reads]: torch.empty_like(x0)} if reads in other else {}
+        return Batch(x0, cond, **more)
 
 
 def without_weights(family: Family) -> Blueprint:

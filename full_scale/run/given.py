@@ -7,13 +7,16 @@ from typing import Any
 
 from dlib._util import require
 from full_scale.families import Family
+from full_scale.families.base import Blueprint
 from full_scale.run.settings import Settings, recipe_of
 
-GIVEN: dict[str, Callable[[Settings, Family], Any]] = {}
-"""Role ↦ a function that opens what plays it, for these settings and this model."""
+GIVEN: dict[str, Callable[[Settings, Family | Blueprint], Any]] = {}
+"""Role ↦ a function that opens what plays it, for these settings and this model. The estimate
+asks it with a `Blueprint` for the model: what it returns then gets tensors of the meta device.
+"""
 
 
-def given_roles(s: Settings, family: Family) -> dict[str, Any]:
+def given_roles(s: Settings, family: Family | Blueprint) -> dict[str, Any]:
     """Who plays the recipe's parts "given". ValueError for one that nobody opens."""
     wanted = recipe_of(s, None, None).play("given")
     missing = [role for role in wanted if role not in GIVEN]
