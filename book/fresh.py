@@ -79,16 +79,18 @@ def _installed_modules() -> Iterator[None]:
 
 
 class _Installed(importlib.abc.MetaPathFinder):
-    """Looks a package or module up as the others do, and finds only what is installed."""
+    """Looks a package or module up as the others do, and finds only what is installed. What none
+    of them finds is left to them: torch asks whether modules exist that need not.
+    """
 
     def find_spec(self, name, path=None, target=None):
         if path is not None or name in _OURS:
             return None
-        for finder in sys.meta_path:
-            spec = finder.find_spec(name, None) if finder is not self else None
-            if spec is not None and _installed(spec):
-                return spec
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = [spec for finder in others if (spec := finder.find_spec(name, None)) is not None]
+        if found and not any(map(_installed, found)):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return next(filter(_installed, found), None)
 
 
 def _installed(spec: ModuleSpec | None) -> bool:

@@ -432,8 +432,8 @@ claim("C14.15", "the library's tcd − TCDScheduler", gap, below=1e-9)
 #
 # Does that matter? Take students that are *perfect*: they follow the guided path to any level without error. One call is exact. *Are eight?*
 # New noise is right if the points of the paths at a level are distributed like noised end points. For the plain ODE they are. But nothing makes
-# $\varepsilon^\omega$ the score of a noised density (chapter 6), so each new noise puts $x$ where no guided path
-# runs. We ask that LCM's distance to the true ends at least doubles, in sliced $W_2$. With γ = 0 the calls follow the path, so the distance must stay what it is.
+# $\varepsilon^\omega$ the score of a noised density (chapter 6), so each new noise gives $x$ another law than the points of guided paths
+# have there. We ask that LCM's distance to the true ends at least doubles, in sliced $W_2$. With γ = 0 the calls follow the path, so the distance must stay what it is.
 # Without guidance it must stay as well, up to the scatter of such distances, which can reach a half.
 
 # %% tags=["fold"]
@@ -492,7 +492,7 @@ claim("C14.18", "γ = 1 without guidance: the same", plain, between=(0.5, 1.6))
 # Look at what the network is told: $x$ and $t$, but not $s$. It has *one* ε for all the places where it may be asked to stop. On a curved path
 # each of them wants another. The squared loss settles for their mean, weighted by the squares of the factors
 # $\alpha_s(\kappa_t-\kappa_s)$. For the Gaussian $\mathcal N(0,0.5^2)$ everything is linear, ε = e · x, and that mean can be followed from the clean end upwards. To check it, we then train a table of
-# fifty numbers e with the library's loss.
+# fifty numbers e with the library's loss. (With equal weights the spreads below would be 0.19 and 0.88, and with the end of the path as the only $s$ they would be 0.95 and 1.46.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -514,8 +514,9 @@ def spread(e, calls):  # of deterministic samples, over the exact one
     return math.prod(jump(e, i, s) for i, s in zip(stops, stops[1:])) * size[0] / size[50]
 
 
-claim("C14.19", "one call of the minimiser: spread over the exact", spread(e, 1), below=0.7)
-claim("C14.20", "eight calls: the same", spread(e, 8), above=1.1)
+tight = spread(e, 1)
+claim("C14.19", "one call of the minimiser: spread over the exact", tight, between=(0.55, 0.6))
+claim("C14.20", "eight calls: the same", spread(e, 8), between=(1.15, 1.2))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -533,8 +534,8 @@ for update in range(1500):
     optim.step()
     rate.step()
 
-gap = abs(spread(table.detach().double(), 1) - spread(e, 1))
-claim("C14.21", "one call: the trained table's spread less the minimiser's", gap, below=0.05)
+gap = max(abs(spread(table.detach().double(), calls) - spread(e, calls)) for calls in (1, 8))
+claim("C14.21", "1 and 8 calls: the trained table's spread less these", gap, below=0.05)
 
 # %% [markdown]
 # The best that this loss can find, each level with its targets held fixed, has samples too narrow by more than two fifths in one call, and too wide by a sixth in eight. The teacher was exact, and no training

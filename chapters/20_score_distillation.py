@@ -27,7 +27,7 @@
 # There are two ways to write this down. They differ in one term, and here is what that term does. The data are GMM5, the book's five
 # modes in the plane, and the teacher is the perfect network of these data.
 #
-# (In code, a *recipe* says which networks are trained, and on what loss; `learn` runs one with Adam; `generate` makes samples. The
+# (In code, a *recipe* says which networks are trained, and on what loss; `learn` runs one with Adam; its `sampler` makes samples. The
 # recipes are derived below.)
 
 # %% tags=["fold"]
@@ -40,7 +40,7 @@ from functools import partial
 import torch
 from scipy.optimize import minimize
 from dlib import NULL, Batch, Denoiser, Draw, Mixture, cosine, exact, fake_score
-from dlib import generate, metrics, plot, recipes, sds, twin, vsd
+from dlib import metrics, plot, recipes, sds, twin, vsd
 from dlib.losses.score_distillation import injected, kl
 from dlib.nets import MLP
 from toy_data import caption_batches, digits_classifier, digits_split, digits_teacher
@@ -55,20 +55,20 @@ plain = {"omega": 0.0, "omega_fake": 0.0}  # no guidance
 
 
 # %%
-def points(recipe, steps, predicts="v", start=1.0, seed=0):
+def points(recipe, steps, predicts="v", seed=0):
     """4000 samples of a student that knew nothing before these steps."""
     torch.manual_seed(seed)
     new = lambda: Denoiser(MLP(2, width=64, depth=2), schedule, predicts)
     roles = {"teacher": teacher} | {role: new() for role in recipe.trained}
     shape = lambda step: Batch(torch.empty(256, 2))  # no data: its shape counts
     learn(recipe, roles, shape, steps, rates={"student": 1e-3, "fake": 3e-3}, seed=seed)
-    return generate(roles["student"], noise, schedule.levels([start])).detach()
+    return recipe.sampler(roles["student"], noise).detach()
 
 
 # %%
 right = recipes.swiftbrush(schedule, None, **plain)  # VSD; shown in 20.7
 made = {
-    "one-step teacher": generate(teacher, noise, schedule.levels([1.0])),
+    "one-step teacher": right.sampler(teacher, noise),
     "SDS": points(recipes.sds(schedule, None, omega=0.0), steps=300),
     "VSD": points(right, steps=600),
 }
@@ -364,11 +364,11 @@ history = learn(
 # %%
 # NBVAL_CHECK_OUTPUT
 judge, (_, (real, label)) = digits_classifier(), digits_split()
-start = digits["teacher"].schedule.levels([0.6])
+sampler = brush.sampler  # one call, at t = 0.6
 
 
 def once(role):
-    return lambda seed: generate(digits[role], Draw(seed).normal(real), start, label).detach()
+    return lambda seed: sampler(digits[role], Draw(seed).normal(real), label).detach()
 
 
 ways = {f"{role}, 1 call": once(role) for role in ("teacher", "student")}
@@ -467,9 +467,7 @@ claim(
 # %%
 # NBVAL_CHECK_OUTPUT
 late = recipes.swiftbrush(schedule, None, start=0.98, **plain)
-inside = {
-    face: mixture.shares(points(late, 250, face, start=0.98)).sum() for face in ("v", "eps")
-}
+inside = {face: mixture.shares(points(late, 250, face)).sum() for face in ("v", "eps")}
 claim(
     "C20.17",
     "share of the samples in modes: ε-prediction over v-prediction",
@@ -485,7 +483,7 @@ claim(
 # - **The published run.** SwiftBrush: Stable Diffusion 2.1-base, prompts only; student's rate $10^{-6}$, fake's $10^{-3}$ (a thousand times), LoRA rank 64 on
 #     `to_q`, `to_v`, guidance scale 4.5 on *both* scores, $t$ in [.02, .98]; COCO-30K FID 16.67 in one call [@nguyen2024swiftbrush]. *Not reproduced here.*
 # - **Where guidance goes.** ProlificDreamer guides the teacher alone, at 7.5 [@wang2023prolificdreamer]. Guiding both moves the fixed point: the *guided* scores agree there.
-# - **The start.** SD 2.1-base predicts ε, and $\alpha=0.068$ at its last level: errors count 15 times. Divide in float32, as `generate` does. With $v$ there is no such trouble.
+# - **The start.** SD 2.1-base predicts ε, and $\alpha=0.068$ at its last level: errors count 15 times. Divide in float32, as a `Denoiser` does. With $v$ there is no such trouble.
 # - **Do not reset the fake.** A fresh adapter is the teacher; $G$ is 0 until it has learnt the student anew.
 # - **One network, two adapters** is peft's way. Switch to the fake's between the student's forward and backward pass, and the student's gradient is 0, without an
 #     error (measured: `tests/full_scale/test_twins.py`).

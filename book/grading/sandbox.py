@@ -45,8 +45,10 @@ def visible() -> list[str]:
 
 @cache
 def _paths() -> list[str]:
+    """Each as it is called and, where a link leads to it, as it lies."""
     paths = [*_SYSTEM, sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()]
-    return sorted({os.path.abspath(path) for path in paths if os.path.exists(path)})
+    ways = (os.path.abspath, os.path.realpath)
+    return sorted({way(path) for path in paths if os.path.exists(path) for way in ways})
 
 
 @cache

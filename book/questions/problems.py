@@ -37,7 +37,16 @@ def model_of(inputs: dict, network: Callable) -> Denoiser:
             )
         return torch.from_numpy(network(x.detach().double().numpy(), float(t[0]))).to(x.dtype)
 
-    return Denoiser(net, schedule_of(inputs), "eps")
+    return _Keeping(net, schedule_of(inputs), "eps")
+
+
+class _Keeping(Denoiser):
+    """A prediction mixes x and the network's answer when it is asked for a face: this one keeps
+    x as it was, also where the answer then computes in place.
+    """
+
+    def __call__(self, x, level, cond=None):
+        return super().__call__(x.clone(), level, cond)
 
 
 def walk(step: Callable, model: Denoiser, x, lams: np.ndarray):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from book.questions.problems import levels_of
-from book.questions.values import arrays, each, given
+from book.questions.values import arrays, each, given, numbers_of
 
 
 def weights_of(answer: Callable, inputs: dict, network: None) -> list:
@@ -22,5 +22,5 @@ def mean_and_step(answer: Callable, inputs: dict, network: None) -> list:
 def over_batches(answer: Callable, inputs: dict, network: None) -> list:
     """Three numbers for every batch size, one array of each."""
     atoms, prior, *numbers = given(inputs, "atoms", "prior", "x_t", "alpha", "sigma")
-    found = [arrays(answer(atoms.clone(), prior.clone(), *numbers, n)) for n in (1, 2, 4)]
+    found = [numbers_of(answer(atoms.clone(), prior.clone(), *numbers, n)) for n in (1, 2, 4)]
     return [] if any(not things for things in found) else [np.stack(k) for k in zip(*found)]

@@ -61,6 +61,16 @@ def pair(returned, names: str) -> list[np.ndarray]:
     return found
 
 
+def numbers_of(returned) -> list[np.ndarray]:
+    """What an answer returned that must return several numbers: also where they are one vector,
+    or each is an array of one.
+    """
+    found = arrays(returned)
+    if len(found) == 1 and found[0].ndim == 1:
+        found = list(found[0])
+    return [np.reshape(value, ()) if np.size(value) == 1 else value for value in found]
+
+
 def said(answers: Iterable) -> list[np.ndarray]:
     """The answers of a test, as one array of 0 and 1; none at all if one is None."""
     try:
@@ -81,7 +91,7 @@ def array(value) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         low = value.is_floating_point() and value.dtype != torch.float64
         value = (value.float() if low else value).detach().numpy()
-    if isinstance(value, list):
+    if isinstance(value, list) or _of_numbers(value):
         value = [array(entry) for entry in value]
     if isinstance(value, tuple | dict | str | bytes | set) or value is None:
         raise ValueError(f"the answer returned a {_kind(value)}, wanted a tensor or a number")
@@ -89,6 +99,17 @@ def array(value) -> np.ndarray:
     if np.iscomplexobj(value):
         raise ValueError("the answer returned complex numbers: was a root of a negative taken?")
     return value if value.dtype == np.float32 else value.astype(np.float64)
+
+
+def _of_numbers(value) -> bool:
+    """Whether this is a tuple that a list could stand for: of numbers, or of rows of them."""
+    return isinstance(value, tuple) and all(
+        isinstance(entry, list) or _of_numbers(entry) or _number(entry) for entry in value
+    )
+
+
+def _number(value) -> bool:
+    return np.isscalar(value) or (isinstance(value, torch.Tensor) and value.ndim == 0)
 
 
 def _kind(value) -> str:

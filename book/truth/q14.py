@@ -11,9 +11,11 @@ ROWS = 24
 
 
 def ladder(rng: np.random.Generator) -> dict:
-    """A number of indices that the number of steps does not divide."""
+    """A number of indices that the number of steps does not divide: the quotient lies nearer to
+    the next whole number.
+    """
     steps, skip = int(rng.integers(8, 20)), int(rng.integers(7, 15))
-    return {"count": steps * skip + int(rng.integers(2, 6)), "steps": steps}
+    return {"count": steps * skip + int(rng.integers(steps // 2 + 1, steps)), "steps": steps}
 
 
 SKIPS = Exact(
@@ -44,6 +46,8 @@ SKIPS = Exact(
         return starts, (starts - k).clamp(min=0) → starts = starts.round().long()
             return starts, (starts - round(k)).clamp(min=0)
         # k is not rounded down: it is a whole number, ⌊N/S⌋
+        count // steps → round(count / steps)
+        # k is rounded to the nearest: it is rounded down, ⌊N/S⌋
     """,
 )
 

@@ -240,6 +240,11 @@ HINGE = Exact(
         # without its weight
         fake.detach() → fake
         # The discriminator's loss reaches the student: detach its fakes
+        real.detach() → real
+        # The discriminator's loss sends a gradient into the real points: detach them
+        real.detach() → real
+        fake.detach() → fake
+        # The discriminator's loss sends its gradient into real and fake points: detach both
         1 - D(fake) → 1 - D(fake.detach())
         # Nothing reaches the student: its own loss needs the fakes as they are
     """,

@@ -19,8 +19,6 @@
 # ---
 
 # %% [markdown]
-# # Assignment 17: the parts of a consistency model
-# %% [markdown]
 # # Assignment 17: a target with less variance
 #
 # Each question asks for one short function; nothing has to be trained. The cell below your answer calls it on inputs that

@@ -14,6 +14,7 @@ from full_scale.families import named
 from full_scale.families.base import Blueprint
 from full_scale.launch import Processes
 from full_scale.run.cast import Company, build
+from full_scale.run.given import given_roles
 from full_scale.run.settings import Settings, recipe_of
 from full_scale.run.student import root
 
@@ -35,6 +36,7 @@ def cast_of(plan: Blueprint, s: Settings, dtype: torch.dtype) -> tuple[Recipe, C
     """The recipe and everyone in it, as the engine builds them, on the meta device."""
     recipe = recipe_of(s, plan.base.schedule, plan.empty)
     with torch.random.fork_rng(devices=[]):
+        given = given_roles(s, plan)
         return recipe, build(
-            plan, recipe, replace(s, parallel="ddp"), Processes(0, 1, META, None), dtype
+            plan, recipe, replace(s, parallel="ddp"), Processes(0, 1, META, None), dtype, given
         )

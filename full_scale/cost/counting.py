@@ -4,7 +4,8 @@ shapes and types but no values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -129,16 +130,16 @@ class Counter(TorchDispatchMode):
         self.now -= size
 
 
-def backward(value: Tensor) -> None:
-    """`value.backward()`, which itself would switch `LikeAGpu` off for the forward passes that
-    gradient checkpointing repeats.
+def backward(value: Tensor, leaves: Iterable[Tensor] = ()) -> None:
+    """`value.backward(inputs=leaves)`, which itself would switch `LikeAGpu` off for the forward
+    passes that gradient checkpointing repeats. leaves: none means all.
     """
     torch.autograd.graph._engine_run_backward(
         (value,),
         (torch.ones_like(value),),
         False,
         False,
-        (),
+        tuple(leaves),
         allow_unreachable=True,
         accumulate_grad=True,
     )
@@ -153,14 +154,56 @@ class Cost(NamedTuple):
     copies: int
 
 
-def cost(run: Callable[[], Any], before: Iterable[Tensor], dtype: torch.dtype) -> Cost:
+@contextmanager
+def repeating(counter: Counter, nets: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it, a network that is called again without gradient, on tensors of the same
+    shapes, is not walked through again: its FLOP and its bytes are known.
+    """
+    nets, known = list(dict.fromkeys(nets)), {}
+
+    def once(net: nn.Module, plain: Callable) -> Callable:
+        def forward(*given: Any) -> Any:
+            if torch.is_grad_enabled():
+                return plain(*given)
+            key = (id(net), *((x.shape, x.dtype) for x in tree_leaves(given)))
+            if key not in known:
+                flops, now, peak = counter.flops, counter.now, counter.peak
+                counter.peak = now
+                out = plain(*given)
+                known[key] = counter.flops - flops, counter.peak - now, out.shape, out.dtype
+                counter.peak = max(peak, counter.peak)
+                return out
+            flops, high, shape, dtype = known[key]
+            counter.flops, counter.peak = (
+                counter.flops + flops,
+                max(counter.peak, counter.now + high),
+            )
+            return torch.empty(shape, dtype=dtype, device=META)
+
+        return forward
+
+    for net in nets:
+        net.forward = once(net, net.forward)
+    try:
+        yield
+    finally:
+        for net in nets:
+            del net.forward
+
+
+def cost(
+    run: Callable[[], Any],
+    before: Iterable[Tensor],
+    dtype: torch.dtype,
+    nets: Iterable[nn.Module] = (),
+) -> Cost:
     """The cost of `run()` on the meta device, under autocast to `dtype`. before: weights and
-    gradients, which are not counted.
+    gradients, which are not counted. nets: as for `repeating`.
 
     >>> x = torch.empty(2, 3, device="meta")
     >>> cost(lambda: x @ torch.empty(3, 4, device="meta"), [x], torch.float32)
     Cost(flops=48, peak=80, copies=0)
     """
-    with Counter(before) as counter, LikeAGpu(dtype) as gpu:
+    with Counter(before) as counter, LikeAGpu(dtype) as gpu, repeating(counter, nets):
         run()
     return Cost(counter.flops, counter.peak, sum(copy.nbytes for copy in gpu.copies.values()))

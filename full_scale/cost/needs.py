@@ -1,20 +1,14 @@
-"""What one process of a run needs: the engine's own cast and the recipe's own losses, on the
-meta device.
-"""
+"""What one process of a run needs: the engine's own cast on the meta device, and its work."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dlib import Batch, Recipe
 from full_scale.cost.blueprint import blueprint, cast_of
-from full_scale.cost.counting import Cost, backward, cost
-from full_scale.data.draws import Draws, step_draws
-from full_scale.families.base import Blueprint
+from full_scale.cost.work import Work, measure, nets
 from full_scale.run.cast import Company, blocks
 from full_scale.run.settings import Settings
 
@@ -26,8 +20,8 @@ class Needs:
     """trained: parameters by role; frozen, averages: parameters. memory: "ddp" or "fsdp" →
     part → bytes of one process.
 
-    step: bytes that the optimiser's step takes for a moment, under ddp. phases: (role, every,
-    cost of one micro-batch).
+    step: bytes that the optimiser's step takes for a moment, under ddp. phases: what a step
+    does with each micro-batch.
     """
 
     trained: dict[str, int]
@@ -35,7 +29,7 @@ class Needs:
     averages: int
     memory: dict[str, dict[str, float]]
     step: int
-    phases: list[tuple[str, int, Cost]]
+    phases: list[Work]
 
     def peak(self, parallel: str, processes: int) -> float:
         """The most bytes of one process: beside what it owns, either a micro-batch or the
@@ -50,7 +44,8 @@ class Needs:
 
     def flops(self, s: Settings) -> float:
         """Of one step, over all processes."""
-        return sum(cost.flops / every for _, every, cost in self.phases) * s.batch / s.micro
+        one = sum(work.times * work.cost.flops for work in self.phases)
+        return float(one * s.batch / s.micro)
 
 
 def needs(s: Settings, processes: int = 1) -> Needs:
@@ -72,10 +67,11 @@ def needs(s: Settings, processes: int = 1) -> Needs:
         "optimiser": 8 * total,
         "averages": 4 * mean,
     }
-    phases = measure(plan, recipe, cast, s, dtype)
-    most = max((cost for *_, cost in phases), key=lambda cost: cost.peak)
+    phases, memo = measure(plan, recipe, cast, s, dtype)
+    most = max((work.cost for work in phases), key=lambda cost: cost.peak)
+    rolled = memo * (s.batch // (s.micro * processes))  # all micro-batches', before the phases
     work, gathered = (
-        {"activations": most.peak - most.copies},
+        {"activations": most.peak - most.copies + rolled},
         3 * largest_block(cast) * dtype.itemsize,
     )
     memory = {
@@ -95,58 +91,6 @@ def precision(s: Settings) -> torch.dtype:
         torch.float32
         if s.dtype == "float32" or (s.dtype == "auto" and s.device == "cpu")
         else torch.bfloat16
-    )
-
-
-def measure(
-    plan: Blueprint, recipe: Recipe, cast: Company, s: Settings, dtype: torch.dtype
-) -> list[tuple[str, int, Cost]]:
-    """What is rolled out first, then each phase's loss, forward and backward, on one
-    micro-batch."""
-    batch, draw, found = plan.batch(s.micro), step_draws(s.seed, 0, range(s.micro)), []
-    before = [
-        batch.x0,
-        *plan.empty.values(),
-        *(p for net in nets(cast) for p in [*net.parameters(), *net.buffers()]),
-    ]
-    if recipe.before is not None:
-        roll = partial(rolled, recipe, cast, batch, draw, s.batch // s.micro)
-        found.append(("before", 1, cost(roll, before, dtype)))
-    for phase in recipe.phases:
-        weights = [leaf for role in phase.roles for leaf in cast.trained[role].leaves]
-        for weight in weights:
-            weight.grad = torch.empty_like(weight)
-        there = [*before, *batch.memo.values(), *(weight.grad for weight in weights)]
-        found.append(
-            (
-                phase.name,
-                phase.every,
-                cost(lambda: backward(phase.loss(cast.roles, batch, draw).value), there, dtype),
-            )
-        )
-    return found
-
-
-@torch.no_grad()
-def rolled(recipe: Recipe, cast: Company, batch: Batch, draw: Draws, micros: int) -> None:
-    """Fill the memo of a micro-batch, as one of `micros` of a step."""
-    memos = [recipe.before(cast.roles, batch, draw)]
-    if recipe.pool is not None:
-        everybody = lambda rows: (torch.cat([rows] * micros), slice(0, len(rows)))
-        memos = recipe.pool(memos, everybody)
-    batch.memo.update(memos[0])
-
-
-def nets(cast: Company) -> list[nn.Module]:
-    """Every network of a cast."""
-    return (
-        [net.inner for net in cast.trained.values()]
-        + [mean.net for mean in cast.averages.values()]
-        + [
-            role.net
-            for role in cast.roles.values()
-            if isinstance(getattr(role, "net", None), nn.Module)
-        ]
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,9 @@ def _time(s: Settings, need: Needs, processes: int) -> list[str]:
     rows = [
         "# work",
         *(
-            f"{f'{role}, a row':28}{cost.flops / s.micro / 1e12:>16.4g} "
-            f"TFLOP{f', every {every} steps' if every > 1 else ''}"
-            for role, every, cost in need.phases
+            f"{f'{name}, a row':28}{float(cost.flops) / s.micro / 1e12:>16.4g} "
+            f"TFLOP{often(times)}"
+            for name, times, cost in need.phases
         ),
         f"{f'a step of {s.batch} rows':28}{flops / 1e12:>16.4g} TFLOP",
         f"{f'{s.steps} steps':28}{flops * s.steps / 1e18:>16.4g} EFLOP",
@@ -84,6 +85,21 @@ def _time(s: Settings, need: Needs, processes: int) -> list[str]:
             f"{seconds * s.steps / 3600:>10.3g} h in all"
         )
     return rows
+
+
+def often(times: Fraction) -> str:
+    """How often a step does something.
+
+    >>> [often(Fraction(*some)) for some in ((1, 1), (2, 1), (1, 5), (4, 5))]
+    ['', ', 2 times a step', ', every 5 steps', ', in 4 of 5 steps']
+    """
+    if times == 1:
+        return ""
+    if times.numerator == 1:
+        return f", every {times.denominator} steps"
+    if times < 1:
+        return f", in {times.numerator} of {times.denominator} steps"
+    return f", {float(times):.3g} times a step"
 
 
 def toml(table: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -130,6 +130,10 @@ class Family(ABC):
         A decoder may overshoot: nothing is clipped, since a clipped value has no gradient.
         """
 
+    def outlined(self) -> Callable[[Tensor], Tensor]:
+        """`pixels` on the meta device; here without a network."""
+        return self.pixels
+
     @torch.no_grad()
     def decode(self, x0: Tensor) -> Image.Image:
         """One x0 as a picture to look at."""
@@ -185,6 +189,7 @@ class Blueprint:
     base: Denoiser
     sides: tuple[int, ...]
     empty: dict[str, Tensor]
+    pixels: Callable[[Tensor], Tensor]
     size: int = 0
 
     def denoiser(self) -> Denoiser:
@@ -202,10 +207,13 @@ class Blueprint:
     def told_omega(self, call: nn.Module) -> nn.Module:
         return self.kind.told_omega(call)
 
-    def batch(self, rows: int) -> Batch:
-        """A batch of the family's shapes."""
+    def batch(self, rows: int, reads: str = "pictures") -> Batch:
+        """A batch of the family's shapes, with what a recipe that `reads` this finds in it."""
         cond = {name: value.expand(rows, *value.shape) for name, value in self.empty.items()}
-        return Batch(torch.empty(rows, *self.sides, device=META), cond)
+        x0 = torch.empty(rows, *self.sides, device=META)
+        other = {"pairs": "noise", "preferences": "other"}
+        more = {other[reads]: torch.empty_like(x0)} if reads in other else {}
+        return Batch(x0, cond, **more)
 
 
 def without_weights(family: Family) -> Blueprint:
@@ -216,4 +224,5 @@ def without_weights(family: Family) -> Blueprint:
         replace(base, net=copy.deepcopy(base.net).to(META)),
         family.shape(family.size),
         {name: torch.empty_like(value, device=META) for name, value in family.null().items()},
+        family.outlined(),
     )

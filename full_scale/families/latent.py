@@ -102,9 +102,12 @@ class LatentPipeline(Family):
         )
         with META:
             net = getattr(diffusers, cls.network).from_config(config).eval()
+            vae = diffusers.AutoencoderKL.from_config(read("vae/config.json")).eval()
         sides = config["in_channels"], config["sample_size"], config["sample_size"]
         base = cls.meaning(cls.call(net), scheduler)
-        return Blueprint(cls, base, sides, cls.empty(config, read))
+        vae.requires_grad_(False)
+        pictures = partial(decoded, vae)
+        return Blueprint(cls, base, sides, cls.empty(config, read), pictures)
 
     @property
     def net(self) -> nn.Module:
@@ -153,9 +156,10 @@ class LatentPipeline(Family):
 
     def pixels(self, x0: Tensor) -> Tensor:
         """The VAE's decoder, in the VAE's dtype, on x0 moved and scaled back."""
-        vae = self.pipe.vae
-        shift, scale = affine(vae)
-        return vae.decode((x0 / scale + shift).to(vae.dtype)).sample
+        return decoded(self.pipe.vae, x0)
+
+    def outlined(self) -> Callable[[Tensor], Tensor]:
+        return partial(decoded, copy.deepcopy(self.pipe.vae).to(META))
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         for text in texts:
@@ -221,6 +225,12 @@ class LatentPipeline(Family):
         pipe = copy.copy(self.pipe)
         pipe.register_modules(**{self.kind.core: net}, scheduler=self.scheduler(*scheduler))
         pipe.save_pretrained(folder)
+
+
+def decoded(vae: nn.Module, x0: Tensor) -> Tensor:
+    """The pictures of x0."""
+    shift, scale = affine(vae)
+    return vae.decode((x0 / scale + shift).to(vae.dtype)).sample
 
 
 def affine(vae: nn.Module) -> tuple[Tensor | float, Tensor | float]:

@@ -52,6 +52,10 @@ class Encoder(NamedTuple):
     def texts(self, captions: Sequence[str]) -> Tensor:
         """Unit vectors (B, D) of captions; longer ones are cut."""
         length = self.model.config.text_config.max_position_embeddings
+        if self.mean.is_meta:
+            ids = torch.zeros(len(captions), length, dtype=torch.int64, device="meta")
+            with torch.no_grad():
+                return _unit(self.model.get_text_features(input_ids=ids))
         words = self.tokenizer(
             list(captions),
             padding="max_length",
@@ -103,6 +107,8 @@ def aesthetic(weights: str, device: torch.device):
     )
     sizes = (encoder.model.config.projection_dim, *WIDTHS)
     head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))).to(device)
+    if device.type == "meta":
+        return lambda x, captions: head(encoder.pictures(x).float())[:, 0]
     saved = load_file(file)
     names = sorted(
         {n.rsplit(".", 1)[0] for n in saved}, key=lambda n: int("0" + n.split(".")[-1])
@@ -141,8 +147,12 @@ def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
         f"--reward-weights {weights}: no .safetensors file there; pickled weights can run code "
         "and are not loaded",
     )
-    from transformers import AutoTokenizer, CLIPModel
+    from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
+    if device.type == "meta":  # what it costs, without its numbers
+        with device:
+            model = CLIPModel(CLIPConfig.from_pretrained(folder)).eval().requires_grad_(False)
+            return Encoder(model, None, *(torch.empty(3, 1, 1) for _ in range(2)))
     try:
         model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -20,6 +20,8 @@ def compressibility(weights: str, device: torch.device):
     _none(weights, "compressibility")
 
     def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        if pictures.is_meta:
+            return pictures.new_empty(len(pictures))
         return -torch.tensor([_kilobytes(each) for each in pictures], device=pictures.device)
 
     return score
@@ -44,6 +46,8 @@ def shapes(weights: str, device: torch.device):
     _none(weights, "shapes")
 
     def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        if pictures.is_meta:
+            return pictures.new_empty(len(pictures))
         try:
             codes = torch.tensor([shape_captions.parse(text) for text in captions])
         except ValueError as error:

@@ -11,26 +11,32 @@ from dlib._util import require
 from full_scale import rewards
 from full_scale.data.captions import NAME, unpacked
 from full_scale.families import Family
+from full_scale.families.base import META, Blueprint
 from full_scale.run.settings import Settings, recipe_of
 
 
-def reward(s: Settings, family: Family) -> Callable[[Tensor, Any], Tensor]:
+def reward(s: Settings, family: Family | Blueprint) -> Callable[[Tensor, Any], Tensor]:
     """The score `--reward` of the pictures that a family makes of x0, (x0, cond) ↦ (B,). A
     gradient goes through the score and the family's decoder.
     """
-    score = rewards.opened(s.reward, s.reward_weights, next(family.net.parameters()).device)
+    drawn = isinstance(family, Blueprint)
+    device = META if drawn else next(family.net.parameters()).device
+    score = rewards.opened(s.reward, s.reward_weights, device)
 
     def of(x0: Tensor, cond: Any) -> Tensor:
-        return score(family.pixels(x0), unpacked(cond[NAME]))
+        captions = [""] * len(x0) if drawn else unpacked(cond[NAME])
+        return score(family.pixels(x0), captions)
 
     return of
 
 
-GIVEN: dict[str, Callable[[Settings, Family], Any]] = {"reward": reward}
-"""Role ↦ a function that opens what plays it, for these settings and this model."""
+GIVEN: dict[str, Callable[[Settings, Family | Blueprint], Any]] = {"reward": reward}
+"""Role ↦ a function that opens what plays it, for these settings and this model. The estimate
+asks it with a `Blueprint` for the model: what it returns then gets tensors of the meta device.
+"""
 
 
-def given_roles(s: Settings, family: Family) -> dict[str, Any]:
+def given_roles(s: Settings, family: Family | Blueprint) -> dict[str, Any]:
     """Who plays the recipe's parts "given". ValueError for one that nobody opens, and for a
     reward that no part asks for.
     """

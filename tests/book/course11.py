@@ -37,6 +37,9 @@ COURSE = Course(
         rows = [[t[i], t[i + h], t[i + 2 * h]] for i in range(0, len(t) - 1, 2 * h)]
         return torch.tensor(rows, dtype=t.dtype)
         # right
+        h = 2 ** (k - 1)
+        return [(t[i], t[i + h].item(), t[i + 2 * h]) for i in range(0, len(t) - 1, 2 * h)]
+        # right
         (0, 3, 2) → (0, 3, 1)  # has shape (15, 3), wanted (8, 3)
         (k - 1) → k  # has shape (4, 3), wanted (8, 3)
         """,

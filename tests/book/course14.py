@@ -41,6 +41,8 @@ COURSE = Course(
         return starts[torch.linspace(0, steps, calls + 1)[:-1].floor().long()]
         # right
         flip(0) → flip(0) - 1  # number the starts from the noisiest
+        return starts[ → return tuple(starts[
+        calls + 1)[:-1].floor().long()] → calls + 1)[:-1].floor().long()].tolist())  # right
         [:-1].floor() → [1:].ceil().sub(1)  # wrong for N = 1000, S = 50, calls = 4
         """,
         "Q14.5": """

@@ -33,6 +33,10 @@ COURSE = Course(
         # right
         eps = model(x, levels[i]).eps → eps = 0.5 * (model(x, levels[i]).eps + model(x, levels[i]).eps)
         # network calls
+        eps = model(x, levels[i]).eps → p = model(x, levels[i])
+        x = levels[j].alpha * (x / levels[i].alpha - (k(levels[i]) - k(levels[j])) * eps)
+        → x *= levels[j].alpha / levels[i].alpha
+            x -= levels[j].alpha * (k(levels[i]) - k(levels[j])) * p.eps  # right
         range(phases - 1, -1, -1) → range(phases - 1, 0, -1)  # one call at levels[0]
         """,
         "Q15.4": """
@@ -54,6 +58,11 @@ COURSE = Course(
         # right
         relu(1 - D(fake)).mean() → relu(1 - D(fake)).sum()  # it is 0.12
         return judge, → return judge.item(),  # a gradient is not
+        real.detach() → real
+        fake.detach() → fake
+        # sends its gradient into real and fake points
+        return judge, weight * relu(1 - D(fake)).mean()
+        → return judge.reshape(1), weight * relu(1 - D(fake)).mean().reshape(1)  # right
         """,
     },
 )

@@ -41,6 +41,12 @@ COURSE = Course(
         return with_it, square - with_it**2, without
         # right
         with_it**2, without → with_it**2, without / 2  # a batch's chance is prior
+        return with_it, square - with_it**2, without
+        → return torch.tensor([with_it, square - with_it**2, without], dtype=torch.float64)
+        # right
+        return with_it, square - with_it**2, without
+        → return [torch.tensor([v], dtype=prior.dtype) for v in (with_it, square - with_it**2, without)]
+        # right
         return with_it, square - with_it**2, without → return with_it, square - with_it**2
         # got 2 arrays, wanted 3
         """,

@@ -35,6 +35,7 @@ ALIKE = {  # an answer's cell ↦ what both say of it
     "assert torch.ones(2).dtype == torch.float32 and str(torch.ones(2).device) == 'cpu'\n": "",
     "import __main__\nassert not hasattr(__main__, 'formula')\n": "",
     "assert torch.initial_seed() != 7\n": "",
+    "import importlib.util\nassert importlib.util.find_spec('no_such_module') is None\n": "",
     "import random, numpy as np\nassert np.random.get_state()[1][0] != 7\nassert random.getstate() != random.Random(7).getstate()\n": "",
     "import helper\n": "No module named 'helper'. An answer may use what is installed with the "
     f"book, {NOTHING_BESIDE}",

@@ -14,9 +14,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import nursery
 import pytest
 from course import BOOK, ROOT, every_course
 from course08 import COURSE
+from course11 import COURSE as QUICK
 from hostile import HOSTILE, MARK, SECRET
 
 from book.__main__ import main
@@ -250,7 +252,14 @@ def test_the_tables_open_in_a_spreadsheet(table):
     assert beside[0]["max_score"] == str(MOST)
 
 
+@pytest.fixture
+def at_once(monkeypatch):
+    """Servers that need not import torch."""
+    monkeypatch.setattr(workers.Worker, "_start", nursery.start)
+
+
 @needs_sandbox
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("course", every_course(), ids=lambda course: course.number)
 def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
     """One wrong answer a question: all of them are judged, by the same function, in
@@ -283,18 +292,19 @@ def test_answers_fare_in_the_grader_as_in_the_notebook(tmp_path, course):
         assert grade.verdicts[id].share < 1 and says in grade.verdicts[id].feedback
 
 
+@pytest.mark.usefixtures("at_once")
 def test_without_a_sandbox_it_refuses_unless_told(tmp_path, monkeypatch):
-    save(tmp_path / "in" / "ann.ipynb", COURSE.only("Q08.2", answers=COURSE.right()))
+    save(tmp_path / "in" / "ann.ipynb", QUICK.only("Q11.2", answers=QUICK.right()))
     # no root can be built there
     monkeypatch.setattr(workers.sandbox, "STAGE", str(tmp_path / "not there"))
     with pytest.raises(BookError, match="offers no sandbox.*--unsafe"):
-        grading.grade(BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lambda line: None)
+        grading.grade(BOOK, tmp_path / "in", "11", tmp_path / "grades.csv", lambda line: None)
     assert not (tmp_path / "grades.csv").exists()
     lines = []
     grades = grading.grade(
-        BOOK, tmp_path / "in", "08", tmp_path / "grades.csv", lines.append, unsafe=True
+        BOOK, tmp_path / "in", "11", tmp_path / "grades.csv", lines.append, unsafe=True
     )
-    assert "NO SANDBOX" in lines[0] and grades[0].total(questions("08")) == WORTH["Q08.2"]
+    assert "NO SANDBOX" in lines[0] and grades[0].total(questions("11")) == 4  # of Q11.2
 
 
 def test_other_systems_have_no_sandbox(monkeypatch):
@@ -351,7 +361,7 @@ def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Pope
         f"os.execv('/bin/sleep', ['{mark}', '300'])\n"
         "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\ntime.sleep(300)"
     )
-    node = COURSE.only("Q08.5", answers={"Q08.5": COURSE.cell("Q08.5", body)})
+    node = QUICK.only("Q11.4", answers={"Q11.4": QUICK.cell("Q11.4", body)})
     save(folder / "in" / "ann.ipynb", node)
     command = [
         sys.executable,
@@ -360,7 +370,7 @@ def _start_with_an_answer_that_stays(folder: Path, mark: str) -> subprocess.Pope
         "grade",
         str(folder / "in"),
         "--assignment",
-        "08",
+        QUICK.number,
         "--out",
         str(folder / "g.csv"),
     ]

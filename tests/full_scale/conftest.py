@@ -250,3 +250,11 @@ def settings(data, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def small(settings, shapes_data):
+    """The same on the small network of the captioned shapes, for what no network changes."""
+    return lambda *flags, **more: settings(
+        "--family", "shapes", "--data", str(shapes_data), *flags, **more
+    )

@@ -31,7 +31,7 @@ def dmd2(schedule, null, *, ratio: int = 5, gan: float = 0.01) -> Recipe:
             return k, roles["student"](z, levels[k], batch.cond).x0
 
     def noised(x, draw):
-        at = schedule.at(times(draw, len(x)), like=x)
+        at = schedule.at(times(draw, len(x)).to(x), like=x)
         return at.alpha * x + at.sigma * draw.normal(x), at.t.flatten()
 
     def student(roles, batch, draw):
@@ -119,7 +119,7 @@ def dpo(schedule, null, *, beta: float = 10.0) -> Recipe:
     times = uniform_times(0.02, 0.98)
 
     def student(roles, batch, draw):
-        at = schedule.at(times(draw, len(batch.x0)), like=batch.x0)
+        at = schedule.at(times(draw, len(batch.x0)).to(batch.x0), like=batch.x0)
         noise = draw.normal(batch.x0)
 
         def error(model, x):

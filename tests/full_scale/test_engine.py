@@ -82,11 +82,11 @@ def test_recomputing_changes_no_gradient_and_bfloat16_little(settings, processes
 @pytest.mark.parametrize(
     "flags", [["--ema", "0.9"], ["--lora-rank", "2", "--ema", "0.9"]], ids=["full", "lora"]
 )
-def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, processes, flags):
-    whole, first = settings(*flags, out="whole"), settings(*flags, "--steps", "2", out="parts")
+def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(small, processes, flags):
+    whole, first = small(*flags, out="whole"), small(*flags, "--steps", "2", out="parts")
     unbroken = finish(whole, processes)
     finish(first, processes)
-    engine = open_engine(settings(*flags, out="parts"), processes)
+    engine = open_engine(small(*flags, out="parts"), processes)
     assert engine.step == 2
     engine.run(pictures)
     assert losses(whole.out) == losses(first.out)
@@ -97,8 +97,8 @@ def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(settings, proc
     assert engine.cast.averages["ema"].count == 4
 
 
-def test_the_average_is_not_the_student_and_not_its_start(settings, processes):
-    engine = finish(settings("--ema", "0.9", "--lora-rank", "2"), processes)
+def test_the_average_is_not_the_student_and_not_its_start(small, processes):
+    engine = finish(small("--ema", "0.9", "--lora-rank", "2"), processes)
     mean, live = engine.cast.averages["ema"].weights, engine.cast.trained["student"].weights
     assert any((mean[name] != live[name]).any() for name in live) and all(
         mean[name].abs().max() > 0 for name in live
@@ -136,12 +136,12 @@ def by_perform(s, processes, family):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [("sd", "finetune"), ("shapes", "lcm"), ("sd", "swiftbrush")]
+    ("name", "method"), [("sd", "finetune"), ("shapes", "lcm"), ("shapes", "swiftbrush")]
 )
 def test_the_notebooks_trainer_gives_the_same_weights_bitwise(
     settings, processes, name, method, request
 ):
-    """Denoising, and two networks with an optimiser each, on the tiny Stable Diffusion; LCM on
+    """Denoising on the tiny Stable Diffusion; LCM, and two networks with an optimiser each, on
     the very network and pictures of the chapters.
     """
     more = (
@@ -162,20 +162,20 @@ def test_the_notebooks_trainer_gives_the_same_weights_bitwise(
         assert all((own[role][key] == value).all() for key, value in net.weights.items())
 
 
-def test_a_changed_setting_is_named_when_a_run_is_resumed(settings, processes):
-    finish(settings("--steps", "2"), processes)
+def test_a_changed_setting_is_named_when_a_run_is_resumed(small, processes):
+    finish(small("--steps", "2"), processes)
     with pytest.raises(ValueError, match="other settings: batch: 8 → 4.*use a new --out"):
-        open_engine(settings("--batch", "4"), processes)
+        open_engine(small("--batch", "4"), processes)
     with pytest.raises(ValueError, match="hyper: .*eps.* → .*'v'"):
-        open_engine(settings("--hyper.weight", "v"), processes)
+        open_engine(small("--hyper.weight", "v"), processes)
     with pytest.raises(
         ValueError,
         match="holds a run of finetune, not of swiftbrush: name the recipe that it was started "
         "with, or use a new --out$",
     ):
-        open_engine(settings("--method", "swiftbrush"), processes)
+        open_engine(small("--method", "swiftbrush"), processes)
     # speed and length may change
-    assert open_engine(settings("--lr", "1", "--micro", "2"), processes).step == 2
+    assert open_engine(small("--lr", "1", "--micro", "2"), processes).step == 2
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(settings, processes):
@@ -198,8 +198,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(setting
     assert open_engine(s, processes).step == 1
 
 
-def test_a_full_disk_costs_the_new_checkpoint_only(settings, processes, monkeypatch):
-    s = settings()
+def test_a_full_disk_costs_the_new_checkpoint_only(small, processes, monkeypatch):
+    s = small()
     engine = open_engine(s, processes)
     engine.advance()
     engine.save(wait=True)
@@ -223,8 +223,8 @@ def test_a_full_disk_costs_the_new_checkpoint_only(settings, processes, monkeypa
     )
 
 
-def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(settings, processes):
-    s = settings("--keep", "2")
+def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(small, processes):
+    s = small("--keep", "2")
     engine = open_engine(s, processes)
     for step in range(3):
         engine.advance()
@@ -241,8 +241,8 @@ def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(settings, proc
     assert [path.name for path in complete(s.out)] == ["step-00000002", "step-00000003"]
 
 
-def test_half_a_checkpoint_is_not_one(settings, processes):
-    s = settings("--steps", "2")
+def test_half_a_checkpoint_is_not_one(small, processes):
+    s = small("--steps", "2")
     finish(s, processes)
     half = s.out / "step-00000009.part"
     half.mkdir()
@@ -250,12 +250,12 @@ def test_half_a_checkpoint_is_not_one(settings, processes):
     assert open_engine(s, processes).step == 2 and not half.exists()
 
 
-def test_a_torn_line_of_the_log_is_written_again(settings, processes):
-    s = settings("--steps", "2")
+def test_a_torn_line_of_the_log_is_written_again(small, processes):
+    s = small("--steps", "2")
     finish(s, processes)
     with (s.out / "log.jsonl").open("a") as file:
         file.write('{"step": 3, "stud')
-    finish(settings(), processes)
+    finish(small(), processes)
     assert [line["step"] for line in losses(s.out)] == [0, 1, 2, 3]
 
 

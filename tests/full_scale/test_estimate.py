@@ -8,10 +8,12 @@ import doctest
 import json
 import tomllib
 
+import methods
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlib import Part, Phase, Recipe, recipes
@@ -25,7 +27,9 @@ from full_scale.data.draws import step_draws
 from full_scale.cost.needs import needs
 from full_scale.run.settings import as_table, read
 from full_scale.families.tiny import tiny_pipeline
+from full_scale.train import open_engine
 
+methods.register()
 WEIGHTS = 859_520_964
 
 
@@ -228,47 +232,76 @@ def test_adapters_are_counted_and_the_base_once():
 
 
 def test_phases_add_up(monkeypatch):
-    """Two networks, the second at every other step and with a teacher's pass; what one leaves
-    in the memo, the other finds.
+    """Two networks, the first at every other step, after as many calls without gradient as a
+    number says that all rows share: none, one or two. What it leaves in the memo the second
+    finds; in other steps it makes a call of its own for it.
     """
 
-    def method(schedule, null=None):
-        def student(roles, batch, draw):
-            batch.memo["made"] = roles["student"](
-                batch.x0, schedule.at(0.5), batch.cond
-            ).raw.detach()
-            return Loss(
-                roles["student"](batch.x0, schedule.at(0.5), batch.cond).raw.square().mean(), {}
-            )
+    def call(roles, role, batch, x):
+        return roles[role](x, schedule.at(0.5), batch.cond).raw
 
-        def fake(roles, batch, draw):
-            return Loss(
-                roles["fake"](batch.memo["made"], schedule.at(0.5), batch.cond)
-                .raw.square()
-                .mean(),
-                {},
-            )
+    def student(roles, batch, draw):
+        with torch.no_grad():
+            for _ in range(draw.shared(3)):
+                call(roles, "student", batch, batch.x0)
+        made = call(roles, "student", batch, batch.x0)
+        batch.memo["made"] = made.detach()
+        return Loss(made.square().mean(), {})
 
-        return Recipe(
-            (Phase("student", student), Phase("fake", fake, every=2)),
-            {"student": Part("copy"), "teacher": Part("teacher"), "fake": Part("copy")},
-        )
+    def fake(roles, batch, draw):
+        with torch.no_grad():
+            x = batch.memo["made"] if batch.memo else call(roles, "student", batch, batch.x0)
+        return Loss(call(roles, "fake", batch, x).square().mean(), {})
 
-    monkeypatch.setitem(recipes.METHODS, "two", method)
-    s = read(
-        ["--method", "two", "--tiny", "--batch", "8", "--micro", "2", "--roles.fake.rank", "2"]
+    parts = {"student": Part("copy"), "teacher": Part("teacher"), "fake": Part("copy")}
+    phases = Phase("student", student, every=2), Phase("fake", fake)
+    monkeypatch.setitem(recipes.METHODS, "two", lambda schedule, null=None: Recipe(phases, parts))
+    words = "--method two --family shapes --tiny --batch 8 --micro 2 --roles.fake.rank 2".split()
+    s, half = read([*words, "--device", "cpu"]), 1 / 2
+    plan = blueprint(s)
+    schedule, batch, (_, cast) = (
+        plan.base.schedule,
+        plan.batch(2),
+        cast_of(plan, s, torch.float32),
     )
     need = needs(s)
-    (_, _, first), (role, every, second) = need.phases
-    assert (
-        list(need.trained) == ["student", "fake"]
-        and (role, every) == ("fake", 2)
-        and need.trained["fake"] < need.trained["student"]
-    )
-    assert (
-        need.flops(s) == (first.flops + second.flops / 2) * 4
-        and need.step == 4 * need.trained["student"]
-    )
+    once = lambda: call(cast.roles, "student", batch, batch.x0)
+    trained = cost(lambda: backward(once().square().mean()), [], torch.float32).flops
+    with torch.no_grad():
+        asked = cost(once, [], torch.float32).flops
+    first, second, third = need.phases
+    assert [work[:2] for work in need.phases] == [("student", half), ("fake", half)] + [
+        ("fake", half)
+    ]
+    assert first.cost.flops == trained + asked  # one call more on average
+    assert third.cost.flops == second.cost.flops + asked and 0 < second.cost.flops < trained
+    assert need.flops(s) == 4 * half * sum(work.cost.flops for work in need.phases)
+    assert need.trained["fake"] < need.trained["student"] == need.step / 4
+
+
+@pytest.mark.parametrize("words", ["ddpo --batch 4", "dpo --batch 2", "reflow --batch 2"])
+def test_the_work_is_that_of_the_engine_s_own_step(words, more, tmp_path, processes):
+    """Rollouts, parts, inner epochs and micro-batches, to the last FLOP. Attention is written
+    out, since a GPU's repeats a product.
+    """
+    tiny = f"--family shapes --tiny --micro 2 --device cpu --data {more} --out {tmp_path / 'run'}"
+    s = read(f"--method {words} {tiny}".split())
+    with sdpa_kernel(SDPBackend.MATH):
+        need = needs(s)
+        engine = open_engine(s, processes)
+        with FlopCounterMode(display=False) as theirs:
+            engine.advance()
+    assert need.flops(s) == theirs.get_total_flops()
+
+
+def test_what_is_rolled_out_stays_for_the_whole_step():
+    """DDPO's memo, of each of four micro-batches: four pictures, three numbers, a reward and
+    an advantage a row.
+    """
+    words = "--method ddpo --family shapes --tiny --batch 8 --micro 2 --device cpu".split()
+    two, one = (needs(read(words), processes).memory["ddp"] for processes in (1, 2))
+    row = 4 * (4 * 3 * 16 * 16 + 3 + 1 + 1)  # bytes
+    assert two["activations"] - one["activations"] == 2 * 2 * row
 
 
 def test_gradients_are_not_counted_as_activations(monkeypatch):

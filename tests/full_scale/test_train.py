@@ -6,6 +6,7 @@ on two processes, the others in one.
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,17 +36,21 @@ from full_scale.train import main, open_engine
 
 methods.register()
 SHAPES = ["--family", "shapes", "--tiny"]
-SHAPE_OF = {  # one recipe of each shape, on two processes
+AVERAGES = ["--method", "lcm", *SHAPES, "--ema", "0.9", "--lr", "8e-6"]
+SHAPE_OF = {  # one recipe of each shape, on two processes; small networks where the shape allows
     "one network, fsdp": ["finetune", *SHAPES, "--parallel", "fsdp", "--ema", "0.9"],
-    "student with average, fsdp": ["lcm", "--tiny", "--parallel", "fsdp"],
+    "student with averages, fsdp": [*AVERAGES, "--parallel", "fsdp"],
+    "preferences, fsdp": ["--method", "dpo", *SHAPES, "--parallel", "fsdp"],
     "adapters, ddp": ["lcm_lora", "--tiny", "--ema", "0.9"],
-    "twins, ddp": ["swiftbrush", "--tiny"],
-    "heads, ddp": ["pcm_adversarial", "--tiny"],
-    "pairs, fsdp": ["--method", "reflow", *SHAPES, "--parallel", "fsdp", "--ema", "0.9"],
+    "twins, ddp": ["swiftbrush", *SHAPES],
+    "heads, ddp": ["--method", "dmd2", *SHAPES, "--hyper.ratio", "2"],
     "rollouts, ddp": ["--method", "ddpo", *SHAPES],
 }
 OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
+    "lcm": ["lcm", "--tiny"],
+    "swiftbrush": ["swiftbrush", "--tiny"],
+    "pcm_adversarial": ["pcm_adversarial", "--tiny"],
     "pcm": ["pcm", "--tiny"],
     "tcd": ["tcd", "--tiny"],
     "lcm_shapes": ["lcm_shapes"],
@@ -58,7 +63,8 @@ OTHERS = {  # in one process
         for name in ("consistency_distillation", "ct", "pcm_normalcfg", "sds", "diff_instruct")
     },
 }
-IN_ONE = ["pcm_lora", "pcm", "tcd", "guided"]  # of the others, those that stock programs read
+# of the others, those that stock programs read
+IN_ONE = ["lcm", "swiftbrush", "pcm_adversarial", "pcm_lora", "pcm", "tcd", "guided"]
 STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words), *IN_ONE]
 PROMPT = ["--prompts", "a red circle"]
 THREE = ["--micro", "2", "--steps", "3", "--save-every", "1", "--show-every", "3", *PROMPT]
@@ -79,7 +85,8 @@ def with_data(data, more):
 @pytest.fixture(scope="module")
 def runs(with_data, tmp_path_factory):
     """Of each recipe the folders of a run that was killed while it wrote its second checkpoint,
-    or stopped after a step, and started again; and of an unbroken one.
+    or of which its first checkpoint is all that is left, and started again; and of an unbroken
+    one.
     """
     root, found = tmp_path_factory.mktemp("runs"), {}
 
@@ -90,8 +97,10 @@ def runs(with_data, tmp_path_factory):
         if name in OTHERS:
             words = [*with_data(OTHERS[name]), *TWO]
             forked.alone(words, whole, "--steps", "2")
-            for steps in ("1", "2"):
-                forked.alone(words, parts, "--steps", steps)
+            shutil.copytree(whole / "step-00000001", parts / "step-00000001")
+            (first, _), log = losses(whole), parts / "log.jsonl"
+            log.write_text(json.dumps(first) + "\n")
+            forked.alone(words, parts, "--steps", "2")
             return found[name]
         words, kill = [*with_data(SHAPE_OF[name]), *THREE], forked.Fall(2, signal.SIGKILL)
         assert forked.training((words, parts), fall=kill).ended() == [-9, -9]
@@ -158,7 +167,7 @@ def test_what_was_killed_is_exported_and_stock_programs_read_it(
     assert ours.shape == (128, 128, 3) and ours.std() > 5
     assert np.abs(ours - theirs).max() <= 2
     found, own = export.student(step)[1], dict(pipe.unet.named_parameters())
-    if name in ("adapters, ddp", "heads, ddp", "pcm_lora"):
+    if name in ("adapters, ddp", "pcm_adversarial", "pcm_lora"):
         keys = {key.split(".")[0] for key in load_file(out / lora_files.KOHYA)}
         assert keys == {
             f"lora_unet_{layer.removesuffix('.base_layer.weight').replace('.', '_')}"
@@ -250,8 +259,8 @@ def test_two_processes_have_the_gradient_of_one(recipe, parallel, micro, data, t
 
 
 def test_fsdp_is_ddp(runs, with_data, tmp_path):
-    fsdp_run, ddp_run = runs("student with average, fsdp")[1], tmp_path / "ddp"
-    words = [*with_data(["lcm", "--tiny"]), *THREE, "--show-every", "0"]
+    fsdp_run, ddp_run = runs("student with averages, fsdp")[1], tmp_path / "ddp"
+    words = [*with_data(AVERAGES), *THREE, "--show-every", "0"]
     forked.training((words, ddp_run)).finished()
     for ddp, fsdp in zip(losses(ddp_run), losses(fsdp_run), strict=True):
         assert all(ddp[key] == pytest.approx(fsdp[key], rel=1e-4, abs=1e-7) for key in ddp)
