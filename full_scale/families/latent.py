@@ -9,7 +9,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -102,11 +102,16 @@ class LatentPipeline(Family):
         )
         with META:
             net = getattr(diffusers, cls.network).from_config(config).eval()
-            vae = diffusers.AutoencoderKL.from_config(read("vae/config.json")).eval()
         sides = config["in_channels"], config["sample_size"], config["sample_size"]
         base = cls.meaning(cls.call(net), scheduler)
-        vae.requires_grad_(False)
-        pictures = partial(decoded, vae)
+
+        @cache
+        def vae() -> nn.Module:  # asked for by rewards alone
+            with META:
+                made = diffusers.AutoencoderKL.from_config(read("vae/config.json"))
+            return made.eval().requires_grad_(False)
+
+        pictures = lambda x0: decoded(vae(), x0)
         return Blueprint(cls, base, sides, cls.empty(config, read), pictures)
 
     @property

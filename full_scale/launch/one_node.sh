@@ -8,9 +8,13 @@
 # cost: see python -m full_scale.estimate, which says of Stable Diffusion 1.5 at 512 pixels, on 8 GPUs under ddp with CUDA's and
 #         NCCL's own 1 to 2 GB still to be added, and of the time: counted work at an ASSUMED 35 % of the data sheet's peak, without
 #         communication, not measured,
+#             npo                  6 GB    A100 2.1 h    H100 0.7 h
 #             lcm_lora             7 GB    A100 0.8 h    H100 0.3 h
+#             ddpo                 8 GB    A100 5.1 h    H100 1.6 h
 #             pcm_lora             9 GB    A100 1.4 h    H100 0.4 h
+#             reward_gradient     13 GB    A100 0.9 h    H100 0.3 h
 #             pcm_adversarial     14 GB    A100 4.8 h    H100 1.5 h
+#             dpo                 19 GB    A100  10 h    H100 3.2 h     6 GB with --parallel fsdp
 #             progressive         22 GB    A100  13 h    H100 4.0 h     8 GB with --parallel fsdp
 #             ect                 21 GB    A100 6.3 h    H100 2.0 h     6 GB with --parallel fsdp
 #             sct                 21 GB    A100 6.3 h    H100 2.0 h     6 GB with --parallel fsdp

@@ -25,6 +25,40 @@ EXAMPLES = {
     "hps": "a CLIP ViT-H-14 with HPSv2's weights, converted to transformers' format",
     "aesthetic": "openai/clip-vit-large-patch14, with the predictor as aesthetic.safetensors",
 }
+LARGE = {
+    "text_config": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+        "num_hidden_layers": 12,
+    },
+    "vision_config": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+    },
+    "projection_dim": 768,
+}
+HUGE = {
+    "text_config": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+    },
+    "vision_config": {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 32,
+        "patch_size": 14,
+    },
+    "projection_dim": 1024,
+}
+PUBLISHED = {"clip": LARGE, "aesthetic": LARGE, "pickscore": HUGE, "hps": HUGE}
+"""Sizes of CLIP ViT-L/14 and ViT-H/14, for an estimate without weights."""
 WIDTHS = (1024, 128, 64, 16, 1)
 """Of the aesthetic predictor's layers."""
 
@@ -100,15 +134,17 @@ def aesthetic(weights: str, device: torch.device):
     """
     encoder = open_encoder("aesthetic", weights, device)
     file = Path(weights).expanduser() / "aesthetic.safetensors"
+    sizes = (encoder.model.config.projection_dim, *WIDTHS)
+    head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))).to(device)
+    head.requires_grad_(False)
+    score = lambda x, captions: head(encoder.pictures(x).float())[:, 0]
+    if device.type == "meta":
+        return score
     require(
         file.is_file(),
         f"--reward-weights {weights}: no aesthetic.safetensors there: put the predictor's layers "
         "beside the CLIP, converted from .pth by a program that you trust",
     )
-    sizes = (encoder.model.config.projection_dim, *WIDTHS)
-    head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))).to(device)
-    if device.type == "meta":
-        return lambda x, captions: head(encoder.pictures(x).float())[:, 0]
     saved = load_file(file)
     names = sorted(
         {n.rsplit(".", 1)[0] for n in saved}, key=lambda n: int("0" + n.split(".")[-1])
@@ -128,8 +164,7 @@ def aesthetic(weights: str, device: torch.device):
             for part in ("weight", "bias")
         }
     )
-    head.requires_grad_(False)
-    return lambda x, captions: head(encoder.pictures(x).float())[:, 0]
+    return score
 
 
 def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
@@ -137,6 +172,8 @@ def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
     without gradients of its own. ValueError says what to download.
     """
     folder = Path(weights).expanduser()
+    if device.type == "meta":
+        return _outline(name, folder)
     require(
         bool(weights) and (folder / "config.json").is_file(),
         f"--reward {name} needs --reward-weights FOLDER, a CLIP in transformers' format, and "
@@ -147,12 +184,8 @@ def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
         f"--reward-weights {weights}: no .safetensors file there; pickled weights can run code "
         "and are not loaded",
     )
-    from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+    from transformers import AutoTokenizer, CLIPModel
 
-    if device.type == "meta":  # what it costs, without its numbers
-        with device:
-            model = CLIPModel(CLIPConfig.from_pretrained(folder)).eval().requires_grad_(False)
-            return Encoder(model, None, *(torch.empty(3, 1, 1) for _ in range(2)))
     try:
         model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -166,6 +199,19 @@ def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
         for key in ("image_mean", "image_std")
     )
     return Encoder(model.eval().requires_grad_(False).to(device), tokenizer, mean, std)
+
+
+def _outline(name: str, folder: Path) -> Encoder:
+    """What it costs, without its numbers: of a folder's configuration, or of the published
+    one's where there is no folder yet.
+    """
+    from transformers import CLIPConfig, CLIPModel
+
+    known = (folder / "config.json").is_file()
+    config = CLIPConfig.from_pretrained(folder) if known else CLIPConfig(**PUBLISHED[name])
+    with torch.device("meta"):
+        model = CLIPModel(config).eval().requires_grad_(False)
+        return Encoder(model, None, *(torch.empty(3, 1, 1) for _ in range(2)))
 
 
 def _unit(found: Any) -> Tensor:

@@ -166,6 +166,15 @@ def more(shapes_data, tmp_path_factory):
     return out
 
 
+VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "sample_size": 512,
+    "scaling_factor": 0.18215,
+}
 SD15 = {  # unet/config.json as published
     "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
@@ -190,12 +199,13 @@ SD15 = {  # unet/config.json as published
 
 @pytest.fixture(scope="session")
 def sd15(tmp_path_factory):
-    """A folder with the three configuration files and no weights."""
+    """A folder with the configuration files and no weights."""
     path = tmp_path_factory.mktemp("sd15")
     for part, name, value in (
         ("unet", "config", SD15),
         ("text_encoder", "config", {"max_position_embeddings": 77}),
         ("scheduler", "scheduler_config", {**SCHEDULER, "prediction_type": "epsilon"}),
+        ("vae", "config", VAE),
     ):
         (path / part).mkdir()
         (path / part / f"{name}.json").write_text(json.dumps(value))

@@ -3,14 +3,13 @@ engine must carry. `register` names them; a forked process inherits the names.
 """
 
 import torch
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
 
-from dlib import Batch, Loss, Part, Phase, Recipe, Sampler, recipes, transition
+from dlib import Batch, Loss, Part, Phase, Recipe, Sampler, recipes
 from dlib.losses import denoising, fake_score, uniform_times, vsd, weights
 from dlib.losses.adversarial import held
 from dlib.losses.score_distillation import variance
 from dlib.rollout import generate
-from full_scale.run.given import GIVEN
 
 STUDENT, TEACHER = Part("copy"), Part("teacher")
 SHOWN = Sampler("ddim", "sd_trailing", 2)
@@ -59,82 +58,10 @@ def dmd2(schedule, null, *, ratio: int = 5, gan: float = 0.01) -> Recipe:
     return Recipe(phases, parts | {"judge": Part("heads", "fake")}, SHOWN)
 
 
-def ddpo(
-    schedule, null, *, steps: int = 3, group: int = 2, epochs: int = 2, clip: float = 0.2
-) -> Recipe:
-    """Rollouts, advantages within a prompt's group over all ranks, two inner epochs, a part a
-    step.
-    """
-    levels = schedule.levels(torch.linspace(1.0, 0.1, steps + 1).tolist())
-
-    def log_prob(student, x, a, b, y, cond):
-        mean, std = transition(student, x, a, b, cond=cond)
-        return -((y - mean) ** 2).flatten(1).mean(1) / (2 * std**2)
-
-    def roll(roles, batch, draw):
-        x, path, old = draw.normal(batch.x0), [], []
-        for a, b in zip(levels, levels[1:]):
-            mean, std = transition(roles["student"], x, a, b, cond=batch.cond)
-            y = mean + std * draw.normal(x)
-            old.append(log_prob(roles["student"], x, a, b, y, batch.cond))
-            path, x = [*path, x], y
-        return {"path": torch.stack([*path, x], 1), "old": torch.stack(old, 1)} | {
-            "reward": roles["reward"](x)
-        }
-
-    def pool(memos, gather):
-        everyone, mine = gather(torch.cat([memo["reward"] for memo in memos]))
-        groups = everyone.view(-1, group)
-        better = (groups - groups.mean(1, keepdim=True)) / (everyone.std() + 1e-6)
-        rows = better.flatten()[mine].split([len(memo["reward"]) for memo in memos])
-        return [{**memo, "advantage": row} for memo, row in zip(memos, rows)]
-
-    def part(roles, batch, k):
-        path, better = batch.memo["path"], batch.memo["advantage"]
-        a, b = levels[k], levels[k + 1]
-        now = log_prob(roles["student"], path[:, k], a, b, path[:, k + 1], batch.cond)
-        ratio = (now - batch.memo["old"][:, k]).exp()
-        clipped = ratio.clamp(1 - clip, 1 + clip)
-        value = -torch.minimum(ratio * better, clipped * better).mean() / steps
-        return Loss(value, {"ratio": ratio.detach().mean()})
-
-    def student(roles, batch, draw):
-        return [lambda k=k: part(roles, batch, k) for k in range(steps)]
-
-    parts = {"student": STUDENT, "reward": Part("given")}
-    return Recipe(
-        (Phase("student", student),),
-        parts,
-        SHOWN,
-        reads="texts",
-        before=roll,
-        pool=pool,
-        epochs=epochs,
-        group=group,
-    )
-
-
-def dpo(schedule, null, *, beta: float = 10.0) -> Recipe:
-    """A pair of pictures, the better and the worse, against a frozen reference."""
-    times = uniform_times(0.02, 0.98)
-
-    def student(roles, batch, draw):
-        at = schedule.at(times(draw, len(batch.x0)).to(batch.x0), like=batch.x0)
-        noise = draw.normal(batch.x0)
-
-        def error(model, x):
-            return (model(at.alpha * x + at.sigma * noise, at, batch.cond).eps - noise).square()
-
-        gap = 0.0
-        for sign, x in ((1, batch.x0), (-1, batch.other)):
-            with torch.no_grad():
-                base = error(roles["reference"], x)
-            gap = gap + sign * (error(roles["student"], x) - base).flatten(1).mean(1)
-        value = -logsigmoid(-beta * gap).mean()
-        return Loss(value, {"loss": value.detach()})
-
-    parts = {"student": STUDENT, "reference": TEACHER}
-    return Recipe((Phase("student", student),), parts, SHOWN, reads="preferences")
+TRIES = [  # the book's DDPO, as small as its shape allows
+    *"--reward redness --hyper.steps 4 --hyper.group 2 --hyper.epochs 2 --hyper.clip 0.2".split(),
+    *"--hyper.omega 0 --hyper.kl 0.1".split(),
+]
 
 
 def reflow(schedule, null) -> Recipe:
@@ -149,13 +76,7 @@ def reflow(schedule, null) -> Recipe:
     return Recipe((Phase("student", student),), {"student": STUDENT}, SHOWN, reads="pairs")
 
 
-def redness(s, family):
-    """A reward: how red a picture is."""
-    return lambda x: x[:, 0].mean((1, 2)) - x[:, 1:].mean((1, 2, 3))
-
-
 def register() -> None:
-    """Name them among the book's methods, and open the reward."""
-    for method in (dmd2, ddpo, dpo, reflow):
+    """Name them among the book's methods."""
+    for method in (dmd2, reflow):
         recipes.METHODS[method.__name__] = method
-    GIVEN["reward"] = redness

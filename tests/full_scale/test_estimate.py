@@ -30,6 +30,7 @@ from full_scale.families.tiny import tiny_pipeline
 from full_scale.train import open_engine
 
 methods.register()
+TRIES = " ".join(methods.TRIES)
 WEIGHTS = 859_520_964
 
 
@@ -279,7 +280,9 @@ def test_phases_add_up(monkeypatch):
     assert need.trained["fake"] < need.trained["student"] == need.step / 4
 
 
-@pytest.mark.parametrize("words", ["ddpo --batch 4", "dpo --batch 2", "reflow --batch 2"])
+@pytest.mark.parametrize(
+    "words", [f"ddpo --batch 4 {TRIES}", "dpo --batch 2", "reflow --batch 2"]
+)
 def test_the_work_is_that_of_the_engine_s_own_step(words, more, tmp_path, processes):
     """Rollouts, parts, inner epochs and micro-batches, to the last FLOP. Attention is written
     out, since a GPU's repeats a product.
@@ -295,12 +298,13 @@ def test_the_work_is_that_of_the_engine_s_own_step(words, more, tmp_path, proces
 
 
 def test_what_is_rolled_out_stays_for_the_whole_step():
-    """DDPO's memo, of each of four micro-batches: four pictures, three numbers, a reward and
+    """DDPO's memo, of each of four micro-batches: five pictures, four numbers, a reward and
     an advantage a row.
     """
     words = "--method ddpo --family shapes --tiny --batch 8 --micro 2 --device cpu".split()
+    words = [*words, *methods.TRIES]
     two, one = (needs(read(words), processes).memory["ddp"] for processes in (1, 2))
-    row = 4 * (4 * 3 * 16 * 16 + 3 + 1 + 1)  # bytes
+    row = 4 * (5 * 3 * 16 * 16 + 4 + 1 + 1)  # bytes
     assert two["activations"] - one["activations"] == 2 * 2 * row
 
 

@@ -72,7 +72,7 @@ def together(s, steps, out, size):
 TWO = {
     "dmd2": ("dmd2", []),
     "progressive-fsdp": ("progressive", ["--parallel", "fsdp"]),
-    "ddpo": ("ddpo", []),
+    "ddpo": ("ddpo", methods.TRIES),
     "dpo": ("dpo", []),
 }
 
@@ -86,7 +86,9 @@ def test_two_processes_do_what_one_does(name, more, tmp_path):
     steps = 6 if method == "dmd2" else 2  # the student's second turn is step 5
     found = {}
     for size in (1, 2):
-        s = of(method, more, tmp_path / f"{size}", *(flags if size == 2 else []))
+        s = of(
+            method, more, tmp_path / f"{size}", *(flags if size == 2 or method == "ddpo" else [])
+        )
         found[size] = together(s, steps, tmp_path / f"made{size}", size)
     one, (first, second) = found[1][0], found[2]
     assert first["held"] == second["held"] == one["held"]
@@ -128,7 +130,8 @@ def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(
     method, more, tmp_path, processes
 ):
     """A checkpoint falls between steps: after the last inner epoch, before the next rollout."""
-    whole, parts = (of(method, more, tmp_path / out, "--micro", "4") for out in ("a", "b"))
+    flags = methods.TRIES if method == "ddpo" else []
+    whole, parts = (of(method, more, tmp_path / out, "--micro", "4", *flags) for out in "ab")
     finish(replaced(whole, steps=4), processes)
     finish(replaced(parts, steps=2), processes)
     finish(replaced(parts, steps=4), processes)

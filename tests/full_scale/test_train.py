@@ -36,15 +36,16 @@ from full_scale.train import main, open_engine
 
 methods.register()
 SHAPES = ["--family", "shapes", "--tiny"]
+ADAPTED = [*SHAPES, "--lora-rank", "2", "--lora-targets", "to_q"]
 AVERAGES = ["--method", "lcm", *SHAPES, "--ema", "0.9", "--lr", "8e-6"]
 SHAPE_OF = {  # one recipe of each shape, on two processes; small networks where the shape allows
     "one network, fsdp": ["finetune", *SHAPES, "--parallel", "fsdp", "--ema", "0.9"],
     "student with averages, fsdp": [*AVERAGES, "--parallel", "fsdp"],
-    "preferences, fsdp": ["--method", "dpo", *SHAPES, "--parallel", "fsdp"],
+    "preferences, fsdp": ["dpo", *SHAPES, "--parallel", "fsdp"],
     "adapters, ddp": ["lcm_lora", "--tiny", "--ema", "0.9"],
     "twins, ddp": ["swiftbrush", *SHAPES],
     "heads, ddp": ["--method", "dmd2", *SHAPES, "--hyper.ratio", "2"],
-    "rollouts, ddp": ["--method", "ddpo", *SHAPES],
+    "rollouts, ddp": ["ddpo", *SHAPES, "--lora-rank", "0", *methods.TRIES],
 }
 OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
@@ -57,6 +58,15 @@ OTHERS = {  # in one process
     "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
     "guided": ["guided", "--tiny"],
     "knowledge": ["--method", "knowledge", *SHAPES],
+    "reward_gradient": ["reward_gradient", *ADAPTED, *"--reward redness --hyper.steps 3".split()]
+    + "--hyper.last 1 --hyper.deepest 2 --hyper.kl 0.1 --reward-weights".split()
+    + [""],
+    "flow_grpo": ["flow_grpo", *ADAPTED, *"--reward redness --hyper.group 2".split()]
+    + "--hyper.steps 3 --hyper.window 1 --hyper.preserving --hyper.spacing sd_trailing".split()
+    + ["--reward-weights", ""],
+    "nft": ["nft", *ADAPTED, *"--reward shapes --hyper.steps 2 --hyper.group 2".split()]
+    + ["--hyper.spacing", "sd_trailing", "--reward-weights", ""],
+    "npo": ["npo", *ADAPTED],
     **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
     **{
         name: ["--method", name, *SHAPES]
