@@ -11,7 +11,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from dlib._util import require
-from full_scale.sources.folders import folder
+from full_scale.sources.captions import NoCaption, read_caption
+from full_scale.sources.folders import Row, folder
 from full_scale.sources.pictures import decoded
 
 
@@ -37,7 +38,7 @@ def read_captioned(path: Path, flag: str) -> tuple[list[Captioned], list[str]]:
     rows = (
         _sampled(path, settings)
         if settings.is_file()
-        else [(row.where, row.picture, _text(row.caption)) for row in folder(path).rows(0)]
+        else [(row.where, row.picture, _text(row)) for row in folder(path).rows(0)]
     )
     shown, bad = [], []
     for where, picture, caption in rows:
@@ -58,7 +59,7 @@ def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str]]:
     try:
         return [
             (entry["file"], path / entry["file"], entry["prompt"])
-            for entry in json.loads(settings.read_text())["pictures"]
+            for entry in json.loads(settings.read_text(encoding="utf-8"))["pictures"]
         ]
     except (ValueError, KeyError, TypeError):
         raise ValueError(
@@ -67,6 +68,8 @@ def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str]]:
         ) from None
 
 
-def _text(caption: str | bytes | Path | None) -> str | None:
-    raw = caption.read_bytes() if isinstance(caption, Path) else caption
-    return raw.decode(errors="replace").strip() if isinstance(raw, bytes) else raw
+def _text(row: Row) -> str | None:
+    try:
+        return read_caption(row.captions).text
+    except NoCaption:
+        return None
