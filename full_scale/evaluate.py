@@ -140,7 +140,7 @@ def main() -> None:
     """
     try:
         print(run(tyro.cli(Config, prog="python -m full_scale.evaluate", description=__doc__)))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"full_scale.evaluate: {error}")
 
 

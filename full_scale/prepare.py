@@ -146,6 +146,7 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
     null = {name: value.cpu().contiguous() for name, value in family.null().items()}
     half = config.out / ".half-null.safetensors"
     save_file(null, half)
+    output.readable(half)
     half.replace(config.out / "null.safetensors")
     shards.write_json(
         config.out / "info.json",
