@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import full_scale.evaluate as evaluate
 import full_scale.sample as command
-from full_scale.families import open_family
+from full_scale.families import open_family, weights
 from full_scale.out import folder as output
 from full_scale.out import judges
 from full_scale.sampling.request import Config, check
@@ -174,3 +175,33 @@ def test_sampled_shapes_are_scored(monkeypatch, capsys):
     assert judges.toy(large, real) == judges.toy(real, real)
     blurred = [each._replace(picture=each.picture.rotate(3)) for each in large]
     assert "shapes" not in judges.toy(blurred, [])
+
+
+LAYER = "unet.mid_block.attentions.0.proj_in"
+KOHYA = "lora_unet_mid_block_attentions_0_proj_in"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        f"{KOHYA}.dora_scale",
+        f"{LAYER}.lora_magnitude_vector",
+        f"{KOHYA}_2.lokr_w1",
+        f"{KOHYA}.hada_w1_a",
+        f"{KOHYA}.lora_mid.weight",
+        f"{KOHYA}.diff_b",
+        f"{KOHYA}_2.alpha",
+        f"{LAYER}_2.lora_A.weight",
+        f"{LAYER}_2.lora_B.weight",
+        "emb_params",
+    ],
+)
+def test_what_a_lora_file_holds_beside_pairs_is_refused_by_name(odd, tmp_path):
+    """Before a network is touched: diffusers would drop it with a warning."""
+    pairs = [f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"]
+    pairs += [f"{KOHYA}.{end}" for end in ("lora_down.weight", "lora_up.weight", "alpha")]
+    pairs += [f"{LAYER}.processor.to_q_lora.{end}.weight" for end in ("down", "up")]
+    assert weights.lora_layers(pairs) == (3, [])
+    save_file({name: torch.zeros(1) for name in [*pairs, odd]}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=f"1 of its tensors have no place, the first {odd}:"):
+        weights.add_lora(None, tmp_path / "x.safetensors")
