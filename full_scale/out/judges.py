@@ -62,9 +62,11 @@ def toy(made: Sequence[Captioned], real: Sequence[Captioned]) -> dict[str, Any]:
     codes = _codes(made)
     if codes is not None:
         seen = shape_reader.read(_small(made))
+        shows = shape_reader.shows(seen, codes).double()
         found["shapes"] = {
-            "accuracy": shape_reader.shows(seen, codes).double().mean().item(),
+            "accuracy": shows.mean().item(),
             "off": seen.off.square().mean().sqrt().item(),
+            "each": {"accuracy": shows.tolist(), "off": seen.off.tolist()},
         }
     if len(real) > 1 and len(made) > 1:
         a, b = shape_scores.features(_small(made)), shape_scores.features(_small(real))
@@ -184,7 +186,7 @@ def clip_score(
     return {
         "mean": every.mean().item(),
         "standard_error": error,
-        "each": every.tolist(),
+        "each": {"score": every.tolist()},
         "model": folder,
     }
 
