@@ -47,7 +47,8 @@ def open_source(names: Sequence[str], columns: tables.Columns = tables.Columns()
         source = tars(paths, left)
     elif kinds == {".parquet"}:
         told = f"{len(paths)} parquet files{left}"
-        source = tables.from_table(tables.parquet(paths), told, columns)
+        table, broken = tables.parquet(paths)
+        source = tables.from_table(table, told, columns, broken)
     else:
         require(
             len(names) == len(paths) == 1,

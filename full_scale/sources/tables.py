@@ -21,7 +21,12 @@ def saved(path: Path) -> Dataset:
     """What `Dataset.save_to_disk` left in a folder; of several splits, train."""
     from datasets import load_from_disk
 
-    found = load_from_disk(str(path))
+    try:
+        found = load_from_disk(str(path))
+    except Exception as error:  # arrow's own types for torn files
+        raise ValueError(
+            f"--source {path} cannot be read as a saved dataset ({_reason(error)}): save it again"
+        ) from error
     if not isinstance(found, dict):
         return found
     split = "train" if "train" in found else next(iter(found), None)
@@ -33,12 +38,23 @@ def saved(path: Path) -> Dataset:
     return found[split]
 
 
-def parquet(paths: Sequence[Path]) -> Dataset:
-    """Parquet files as one dataset; `datasets` keeps a memory-mapped copy in its cache."""
+def parquet(paths: Sequence[Path]) -> tuple[Dataset, list[tuple[str, str]]]:
+    """Parquet files as one dataset, of which `datasets` keeps a memory-mapped copy in its cache;
+    and those without an end, as a killed writer leaves them: name and reason.
+    """
     from datasets import load_dataset
+    from pyarrow.parquet import read_metadata
 
+    whole, broken = [], []
+    for path in paths:
+        try:
+            read_metadata(path)
+            whole.append(str(path))
+        except (OSError, ValueError) as error:  # arrow's own types are among them
+            broken.append((str(path), f"not readable as parquet: {_reason(error)}"))
+    require(bool(whole), f"--source {': '.join((broken or [('', 'no file')])[0])}")
     try:
-        return load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
+        return load_dataset("parquet", data_files=whole, split="train"), broken
     except Exception as error:  # the builder wraps what went wrong in its own types
         raise ValueError(
             f"--source {paths[0]}{' …' * (len(paths) > 1)}: not readable as parquet: "
@@ -79,12 +95,17 @@ class Columns(NamedTuple):
     seed: str | None = None
 
 
-def from_table(dataset: Dataset, what: str, columns: Columns = Columns()) -> Source:
+def from_table(
+    dataset: Dataset,
+    what: str,
+    columns: Columns = Columns(),
+    broken: Sequence[tuple[str, str]] = (),
+) -> Source:
     """A source of the dataset's image and caption columns, found by type and by name unless
     given; keys are row numbers.
 
     Without an image column it is a source of texts. `other` and `seed` are read where they are
-    named.
+    named. broken: files that could not be read, and why: bad rows at the end.
     """
     from datasets import Image
 
@@ -102,7 +123,7 @@ def from_table(dataset: Dataset, what: str, columns: Columns = Columns()) -> Sou
         dataset = dataset.cast_column(name, Image(decode=False)) if name else dataset
     texts = dataset.select_columns(captions)
     probe = [_entry(texts, n) for n in range(0, len(dataset), 1 + len(dataset) // 64)]
-    stamp = stamped([len(dataset), dataset.column_names, *probe])
+    stamp = stamped([len(dataset), dataset.column_names, *probe, *broken])
 
     def rows(start: int) -> Iterator[Row]:
         for n in range(start, len(dataset)):
@@ -119,8 +140,11 @@ def from_table(dataset: Dataset, what: str, columns: Columns = Columns()) -> Sou
                 seed=entry[columns.seed] if columns.seed else None,
             )
 
-    told = f"{what} with {len(dataset)} rows"
-    return Source(told, stamp, image is not None, len(dataset), rows, columns=True)
+        for name, reason in broken[max(0, start - len(dataset)) :]:
+            yield Row(name, name, fault=("broken source", reason))
+
+    told, count = f"{what} with {len(dataset)} rows", len(dataset) + len(broken)
+    return Source(told, stamp, image is not None, count, rows, columns=True)
 
 
 def _entry(dataset: Dataset, n: int) -> dict[str, Any] | str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import signal
 import sys
@@ -21,7 +22,7 @@ import full_scale.evaluate as evaluate
 import full_scale.sample as command
 from full_scale.families import open_family, weights
 from full_scale.out import folder as output
-from full_scale.out import judges
+from full_scale.out import judges, lora_files
 from full_scale.sampling.request import Config, check
 from full_scale.sources.captioned import read_captioned
 from toy_data.shapes import write_folder
@@ -205,3 +206,25 @@ def test_what_a_lora_file_holds_beside_pairs_is_refused_by_name(odd, tmp_path):
     save_file({name: torch.zeros(1) for name in [*pairs, odd]}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match=f"1 of its tensors have no place, the first {odd}:"):
         weights.add_lora(None, tmp_path / "x.safetensors")
+
+
+def test_what_is_written_for_others_can_be_read_by_them(tmp_path):
+    """safetensors makes files private, and so does a temporary folder; the umask decides."""
+
+    def fill(half):
+        (half / "unet").mkdir()
+        lora_files.save({"unet.x.lora_A": x, "unet.x.lora_B": x.clone()}, 1, 1.0, "unet", half)
+        save_file({"x": x}, half / "unet" / "model.safetensors")
+        NET.save(NET.net, half)
+
+    x = torch.zeros(1, 1)
+    for mask, folder, file in ((0o022, 0o755, 0o644), (0o027, 0o750, 0o640)):
+        old = os.umask(mask)
+        try:
+            out = output.whole(tmp_path / f"{mask}", fill)
+        finally:
+            os.umask(old)
+        found = [out, *out.rglob("*")]
+        assert len(found) == 7
+        for path in found:
+            assert path.stat().st_mode & 0o777 == (folder if path.is_dir() else file), path

@@ -238,7 +238,9 @@ def test_the_picture_of_a_sample_and_keys_that_begin_anew(tmp_path):
 
 
 def test_tables_of_other_writers(tmp_path, monkeypatch):
-    """pandas' bytes and paths, texts that are not UTF-8, lists of pictures, splits by name."""
+    """pandas' bytes and paths, texts that are not UTF-8, lists of pictures, splits by name, and
+    files that a killed writer left without their end.
+    """
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     held = [{"bytes": PNG, "path": None}, {"bytes": None, "path": None}, None]
     pandas = pa.table({"image": held, "text": ["a", "b", "c"]})
@@ -249,6 +251,13 @@ def test_tables_of_other_writers(tmp_path, monkeypatch):
     pq.write_table(pandas, tmp_path / "d" / "train-00000-of-00001.parquet")
     pq.write_table(pandas, tmp_path / "d" / "test-00000-of-00001.parquet")
     assert list(read(tmp_path / "d").values()) == ["a", "[no picture]", "[no picture]"]
+    torn = (tmp_path / "d" / "train-00000-of-00001.parquet").read_bytes()[:-9]
+    write(tmp_path / "d", {"train-00001-of-00001.parquet": torn})
+    source = open_source([str(tmp_path / "d")])
+    assert [row.fault and row.fault[0] for row in source.rows(2)] == [None, "broken source"]
+    assert source.count == 4 and [row.key for row in source.rows(3)] == [
+        str(tmp_path / "d" / "train-00001-of-00001.parquet")
+    ]
     pq.write_table(pa.table({"text": bad}), tmp_path / "bad.parquet")
     assert list(read(tmp_path / "bad.parquet").values()) == ["a", "[broken source]", "c"]
     kinds = datasets.Features(
@@ -257,6 +266,10 @@ def test_tables_of_other_writers(tmp_path, monkeypatch):
     several = datasets.Dataset.from_dict({"images": [[held[0]]], "text": ["a"]}, kinds)
     several.save_to_disk(tmp_path / "lists")
     with pytest.raises(ValueError, match="column images holds lists of pictures"):
+        read(tmp_path / "lists")
+    (arrow,) = (tmp_path / "lists").glob("*.arrow")
+    os.truncate(arrow, arrow.stat().st_size // 2)
+    with pytest.raises(ValueError, match="cannot be read as a saved dataset .*save it again"):
         read(tmp_path / "lists")
 
 
