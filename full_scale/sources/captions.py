@@ -1,7 +1,7 @@
 """What a caption is: the rules that every source keeps. Which file or field, which entry of a
 list, what counts as none, and how a name is written that UTF-8 cannot hold.
 
-The table "What is a row" of the page on full scale says the same for readers.
+The page on full scale says the same for readers, in "Your pictures and captions".
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def read_caption(places: Iterable[Any]) -> Caption:
     r"""The caption of the first place that has one.
 
     A place is a `File`, or a value: a text, bytes in UTF-8, or a list of them. Of a list the
-    first entry that is not blank is taken, and the lines of a text file are such a list. None,
-    NaN and an empty list are null. Byte-order marks are taken out, and space at the ends.
+    first entry that is not blank is taken, and the lines of a text file are such a list. None
+    and an empty list are null; a number, NaN too, is no text. Byte-order marks are taken out,
+    and space at the ends.
     NoCaption says why there is none.
 
     >>> read_caption([None, File("x.txt", b"\xef\xbb\xbfa cat\r\n"), "a dog"])
@@ -111,7 +112,7 @@ def _values(places: Iterable[Any]) -> Iterator[Any]:
 
 def _texts(value: Any) -> Iterator[Any]:
     """The texts in a value, stripped; what is neither text nor null as it is."""
-    if value is None or value != value:  # NaN
+    if value is None:
         return
     if isinstance(value, list | tuple):
         for each in value:

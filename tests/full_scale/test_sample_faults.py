@@ -218,7 +218,7 @@ def test_what_is_written_for_others_can_be_read_by_them(tmp_path):
         NET.save(NET.net, half)
 
     x = torch.zeros(1, 1)
-    for mask, folder, file in ((0o022, 0o755, 0o644), (0o027, 0o750, 0o640)):
+    for mask, folder, file in ((0o002, 0o775, 0o664), (0o027, 0o750, 0o640)):
         old = os.umask(mask)
         try:
             out = output.whole(tmp_path / f"{mask}", fill)

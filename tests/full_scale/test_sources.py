@@ -182,6 +182,15 @@ def test_bad_lines_of_a_csv_and_ordinary_layouts(tmp_path):
     write(path, {"test/metadata.jsonl": b""})
     with pytest.raises(ValueError, match="holds metadata.csv and metadata.jsonl: keep the one"):
         read(path)
+    odd = [{"file_name": name, "text": "x"} for name in ("\ud83d.png", "a\0.png", "a" * 300)]
+    lines = "\n".join(map(json.dumps, [*odd, {"file_name": ["x"]}, ["x"]]))
+    assert read(write(tmp_path / "f", {"metadata.jsonl": lines})) == {
+        "\\ud83d.png": "[no picture]",
+        "a\0.png": "[no picture]",
+        "a" * 300: "[no picture]",
+        "metadata.jsonl line 4": "[broken source]",
+        "metadata.jsonl line 5": "[broken source]",
+    }
     spoiled = write(tmp_path / "e", {"a.png": PNG, "metadata.parquet": b"no parquet"})
     assert read(spoiled) == {"metadata.parquet": "[broken source]", "a.png": "[no caption]"}
 
@@ -255,6 +264,7 @@ def test_tables_of_other_writers(tmp_path, monkeypatch):
     write(tmp_path / "d", {"train-00001-of-00001.parquet": torn})
     source = open_source([str(tmp_path / "d")])
     assert [row.fault and row.fault[0] for row in source.rows(2)] == [None, "broken source"]
+    assert not list(source.rows(4))
     assert source.count == 4 and [row.key for row in source.rows(3)] == [
         str(tmp_path / "d" / "train-00001-of-00001.parquet")
     ]
@@ -367,6 +377,7 @@ def test_names_and_captions_that_cannot_be_encoded_end_to_end(tmp_path, capsys):
     }
     rows = Rows(config.out)
     assert rows.captions([0]) == ["a red circle"] and len(rows) == 5
+    assert capsys.readouterr().out.count("source: folder with 8 pictures") == 2
     assert report["several_keys"] == ["caf\\udce9"]
     assert "    caf\\udce9" in (config.out / "report.txt").read_text()
     for path in config.out.rglob("*"):
