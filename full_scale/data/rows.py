@@ -50,7 +50,9 @@ class Rows:
             f"data {folder}: not finished: run the same full_scale.prepare command again",
         )
         require(whole, f"data {folder}: not prepared data. To make some: {_how(folder)}")
-        self.info: dict[str, Any] = json.loads((self.folder / "info.json").read_text())
+        self.info: dict[str, Any] = json.loads(
+            (self.folder / "info.json").read_text(encoding="utf-8")
+        )
         found, wanted = (
             sum(record["kept"] for record in shards.records(self.folder)),
             self.info["counts"]["kept"],
