@@ -35,7 +35,7 @@ from dlib.solvers import Solver
 from full_scale.families import Family, introduced, open_family
 from full_scale import launch
 from full_scale.launch import Processes
-from full_scale.out import folder as output
+from full_scale.out import folder as output, manifest
 from full_scale.run.settings import recipe_from
 from full_scale.sampling.latents import latents
 from full_scale.sampling.request import DEFAULT, Config, check, place, settled
@@ -52,6 +52,10 @@ def run(config: Config) -> Path | None:
     check(config, own)
     device, dtype = place(config)
     laps = output.Laps()
+    if config.weights:
+        manifest.refuse_damaged(Path(config.weights).expanduser(), "--weights")
+    if config.lora:
+        manifest.refuse_damaged(config.lora.parent, "--lora: the folder")
     family = open_family(config.family, config.weights, device, dtype)
     if config.lora:
         family.add_lora(config.lora)

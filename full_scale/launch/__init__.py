@@ -11,6 +11,17 @@ from full_scale.launch.processes import (
     place,
     start,
     stop,
+    told,
 )
 
-__all__ = ["Processes", "agree", "average", "gathered", "launched", "place", "start", "stop"]
+__all__ = [
+    "Processes",
+    "agree",
+    "average",
+    "gathered",
+    "launched",
+    "place",
+    "start",
+    "stop",
+    "told",
+]

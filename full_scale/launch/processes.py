@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -121,6 +121,15 @@ def agree(flag: bool, processes: Processes) -> bool:
     votes = torch.tensor([int(flag)])
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes.item())
+
+
+def told(value: Any, processes: Processes) -> Any:
+    """What the leading process passes, in every process; the others' values are not looked at."""
+    if processes.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
 
 
 def gathered(rows: torch.Tensor, processes: Processes) -> tuple[torch.Tensor, slice]:

@@ -117,13 +117,13 @@ class Engine:
         self.step = self.resume()
 
     def resume(self) -> int:
-        """Take over the last checkpoint of the run's folder, if there is one; the step to go
-        on with.
+        """Take over the newest whole checkpoint of the run's folder, if there is one; the step
+        to go on with.
         """
-        found = checkpoint.complete(self.s.out)
-        if not found:
+        found = self.checkpoints.newest()
+        if found is None:
             return 0
-        facts, now = checkpoint.described(found[-1]), self._facts()
+        facts, now = checkpoint.described(found), self._facts()
         require(
             facts["settings"]["method"] == now["method"],
             f"--out {self.s.out} holds a run of {facts['settings']['method']}, not of "
@@ -141,7 +141,7 @@ class Engine:
                 "Type them again as they were, or use a new --out"
             )
         state = self.cast.state()
-        self.checkpoints.load(found[-1], state)
+        self.checkpoints.load(found, state)
         self.cast.restore(state)
         return facts["step"]
 
