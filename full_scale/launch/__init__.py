@@ -2,11 +2,13 @@
 room.
 """
 
+from full_scale.launch.peers import is_loss, quiet
 from full_scale.launch.processes import (
     Processes,
     agree,
     average,
     gathered,
+    joined,
     launched,
     place,
     start,
@@ -15,10 +17,13 @@ from full_scale.launch.processes import (
 )
 
 __all__ = [
+    "is_loss",
+    "quiet",
     "Processes",
     "agree",
     "average",
     "gathered",
+    "joined",
     "launched",
     "place",
     "start",

@@ -187,17 +187,18 @@ class Engine:
         """Train to the end, or until a signal; whether it is the end. `show` makes this step's
         pictures.
         """
-        s, stop, start = self.s, Stop(), self.step
+        s, start = self.s, self.step
         logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.processes.leads else []
         if self.processes.leads:
             self.alarms.remember(s.out / "log.jsonl")
-        with tqdm(
+        bar = tqdm(
             total=s.steps,
             initial=start,
             unit="step",
             desc=s.method,
             disable=not self.processes.leads,
-        ) as bar:
+        )
+        with bar, Stop(self.processes.leads) as stop:
             while self.step < s.steps:
                 metrics = self.advance()
                 if (self.step - 1) % s.log_every == 0:
@@ -218,7 +219,7 @@ class Engine:
                         f"{self.step}; start the same command again to go on",
                     )
                     return False
-        self.checkpoints.finish()
+            self.checkpoints.finish()
         return True
 
     def _log(self, logs: list, metrics: dict[str, Tensor], bar: tqdm) -> None:

@@ -5,6 +5,7 @@ student collapses.
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections import defaultdict
 from collections.abc import Mapping
@@ -24,17 +25,32 @@ from full_scale.launch import Processes
 
 
 class Stop:
-    """Raised flags: SIGTERM (the machine wants its processors back) and SIGUSR1 (SLURM's
-    warning before the time limit).
+    """Raised flags: SIGTERM (the machine wants its processors back), SIGUSR1 (SLURM's warning
+    before the time limit) and SIGINT (Ctrl-C). After Ctrl-C, another one or SIGTERM ends the
+    process at once.
     """
 
-    def __init__(self):
-        self.asked = ""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
-    def _note(self, number: int, frame) -> None:
+    def __init__(self, speaks: bool):
+        self.asked, self.speaks = "", speaks
+
+    def __enter__(self) -> Stop:
+        self.before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.asked == "SIGINT" and number != signal.SIGUSR1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.asked = signal.Signals(number).name
+        if self.speaks and number == signal.SIGINT:
+            text = "Ctrl-C: this step is finished and saved; a second Ctrl-C ends at once"
+            os.write(2, f"\nfull_scale.train: {text}\n".encode())  # print may be interrupted
 
 
 def gradient_norm(weights: Mapping[str, nn.Parameter], clip: float) -> float:

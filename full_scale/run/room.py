@@ -1,0 +1,56 @@
+"""Room on the disk, in words."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+SPARE = 1.02
+"""A checkpoint on the disk over its tensors, whose index and names come to less than 2 % of a
+model's: a tiny one's are more, and a few more bytes.
+"""
+
+
+def free(out: Path) -> int | None:
+    """Free bytes where `out` lies, if the system tells."""
+    with suppress(OSError):
+        return shutil.disk_usage(out).free
+    return None
+
+
+def needed(state: Mapping[str, Any]) -> int:
+    """Bytes of all tensors of a checkpoint's state, of sharded ones the whole."""
+    total = 0
+    for value in state.values():
+        if isinstance(value, Mapping):
+            total += needed(value)
+        elif isinstance(value, torch.Tensor):
+            total += value.numel() * value.element_size()
+    return total
+
+
+def size(count: int | None) -> str:
+    """
+    >>> size(3_400_000_000), size(25_000), size(None)
+    ('3.40 GB', '0.03 MB', 'an unknown number of bytes')
+    """
+    if count is None:
+        return "an unknown number of bytes"
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.2f} MB"
+
+
+def with_room(error: OSError, out: Path) -> str:
+    """An error in words; if the disk is full, with what is free and how to go on."""
+    if error.errno not in FULL:
+        return str(error)
+    return (
+        f"no space left for {error.filename or out} ({size(free(out))} free): make room, and "
+        "start the same command again to go on from the last checkpoint"
+    )
