@@ -166,7 +166,9 @@ class Checkpoints:
             future.result()
         # whatever the writer's threads met: a full disk, a lost file system
         except (Exception, CheckpointException) as error:
-            raise self._failed(part, error) from error
+            if launch.is_loss(cause := _cause(error)):
+                raise cause from None
+            raise self._failed(part, cause) from error
         if self.processes.leads:
             os.replace(part, part.with_suffix(""))
             manifest.flush(self.out)
@@ -180,7 +182,7 @@ class Checkpoints:
         shutil.rmtree(part, ignore_errors=True)
         good = complete(self.out)
         return OSError(
-            f"checkpoint {part.stem} could not be written ({_cause(error)}). "
+            f"checkpoint {part.stem} could not be written ({_worded(error)}). "
             f"{f'The last good one is {good[-1]}' if good else 'There is none yet'}: "
             "make room, or fix the disk, and start the same command again"
         )
@@ -202,8 +204,12 @@ def _aside(path: Path) -> Path:
     return new
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of what really went wrong, inside the writer's wrappers."""
+def _cause(error: BaseException) -> BaseException:
+    """What really went wrong, inside the writer's wrappers."""
     found = next(iter(error.failures.values()), None) if hasattr(error, "failures") else None
-    error = found[0] if isinstance(found, tuple) else found or error
+    return found[0] if isinstance(found, tuple) else found or error
+
+
+def _worded(error: BaseException) -> str:
+    """Its first line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

@@ -12,7 +12,7 @@ import time
 import forked
 import pytest
 
-from full_scale import launch, train
+from full_scale import train
 from full_scale.launch import peers
 from full_scale.run import lock
 from full_scale.run.engine import Engine
