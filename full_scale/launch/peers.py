@@ -26,7 +26,7 @@ BEAT = 3.0
 """Seconds between two signs of life."""
 GONE = 90.0
 """Seconds without a sign of life after which a process is given up."""
-LINGER = 5.0
+LINGER = 15.0
 """Seconds for which a store outlives the process that has it."""
 SPEAK = 10.0
 """Seconds that the first process of a run has to say what is wrong, before another one does."""

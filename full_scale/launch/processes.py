@@ -175,6 +175,14 @@ def told(value: Any, processes: Processes) -> Any:
     return box[0]
 
 
+def gathered_objects(value: Any, processes: Processes) -> list[Any]:
+    """What each process passes, in their order, in every process."""
+    found: list[Any] = [value] * processes.size
+    if processes.size > 1:
+        dist.all_gather_object(found, value)
+    return found
+
+
 def gathered(rows: torch.Tensor, processes: Processes) -> tuple[torch.Tensor, slice]:
     """(the rows of all processes in the order of the global batch, which of them are this one's).
     All must have as many.

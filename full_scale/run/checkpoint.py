@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from full_scale import launch
 from full_scale.launch import Processes
 from full_scale.out import manifest
+from full_scale.run import room
 
 PREFIX, PART, DAMAGED = "step-", ".part", ".damaged"
 NAME = re.compile(rf"{PREFIX}\d{{8,}}")
@@ -102,6 +103,7 @@ class Checkpoints:
     def __init__(self, out: Path, keep: int, processes: Processes):
         self.out, self.keep, self.processes = out, keep, processes
         self.pending: tuple[Future, Path] | None = None
+        self.needed = 0  # bytes of the checkpoint that is being written
         if processes.leads:
             out.mkdir(parents=True, exist_ok=True)
             for half in out.glob(f"{PREFIX}*{PART}"):
@@ -129,14 +131,11 @@ class Checkpoints:
         go on at once, unless `wait`.
         """
         self.finish()
-        part = self.out / f"{PREFIX}{step:08d}{PART}"
-        if self.processes.leads:
-            try:
-                part.mkdir(parents=True, exist_ok=True)
-                (part / "run.json").write_text(json.dumps({"step": step, **facts}, indent=1))
-                manifest.flush(part / "run.json")
-            except OSError as error:
-                raise self._failed(part, error) from error
+        part, self.needed = self.out / f"{PREFIX}{step:08d}{PART}", room.needed(state)
+        about = {"step": step, **facts}
+        failed = self._begin(part, about) if self.processes.leads else ""
+        if failed := launch.told(failed, self.processes):
+            raise OSError(failed)
         stager = DefaultStager(StagingOptions(False, False, False, False))
         future = dcp.async_save(
             dict(state),
@@ -149,6 +148,19 @@ class Checkpoints:
         self.pending = future, part
         if wait:
             self.finish()
+
+    def _begin(self, part: Path, about: Mapping[str, Any]) -> str:
+        """Make the folder with run.json; in words what was wrong, or nothing."""
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+            free = room.free(self.out)
+            if free is not None and free < self.needed:
+                return self._failed(part, "the disk is full")
+            (part / "run.json").write_text(json.dumps(about, indent=1))
+            manifest.flush(part / "run.json")
+            return ""
+        except OSError as error:
+            return self._failed(part, _worded(error))
 
     def poll(self) -> None:
         """Give a checkpoint that has been written its name. Call it now and then."""
@@ -168,7 +180,7 @@ class Checkpoints:
         except (Exception, CheckpointException) as error:
             if launch.is_loss(cause := _cause(error)):
                 raise cause from None
-            raise self._failed(part, cause) from error
+            raise OSError(self._failed(part, _worded(cause))) from error
         if self.processes.leads:
             os.replace(part, part.with_suffix(""))
             manifest.flush(self.out)
@@ -177,12 +189,14 @@ class Checkpoints:
                 os.replace(old, away)
                 shutil.rmtree(away, ignore_errors=True)
 
-    def _failed(self, part: Path, error: BaseException) -> OSError:
-        """The error to raise; the half-written checkpoint is removed, which also makes room."""
+    def _failed(self, part: Path, why: str) -> str:
+        """What to say; the half-written checkpoint is removed, which also makes room."""
+        free = room.free(self.out)
         shutil.rmtree(part, ignore_errors=True)
         good = complete(self.out)
-        return OSError(
-            f"checkpoint {part.stem} could not be written ({_worded(error)}). "
+        return (
+            f"checkpoint {part.stem} could not be written ({why}): it needs "
+            f"{room.size(self.needed)}, and {room.size(free)} were free. "
             f"{f'The last good one is {good[-1]}' if good else 'There is none yet'}: "
             "make room, or fix the disk, and start the same command again"
         )

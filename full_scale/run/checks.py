@@ -78,6 +78,8 @@ def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:
     """Raise ValueError, with a number that works, unless the data have rows enough for a global
     batch on `count` processes.
     """
+    far = [row for row in s.skip_rows if not 0 <= row < len(rows)]
+    require(not far, f"--skip-rows {far}: {s.data} has the rows 0 … {len(rows) - 1}")
     group, left = recipe_of(s, None, None).group, len(rows) - len(set(s.skip_rows))
     if s.batch // group <= left:
         return

@@ -26,13 +26,14 @@ from dlib.losses import drop
 from dlib.training import Trainer
 from dlib.training.performing import Micro
 from full_scale.data.draws import Draws, step_draws
-from full_scale.data.rows import Rows, indices
+from full_scale.data.rows import Rows, indices, without
 from full_scale.families import Family
 from full_scale import launch
 from full_scale.launch import Processes
-from full_scale.run import checkpoint
+from full_scale.run import checkpoint, room
 from full_scale.run.cast import Company, build
-from full_scale.run.guard import Alarms, Stop, gradient_norm, moved, refuse
+from full_scale.run.culprit import Scene, refuse
+from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
 
@@ -62,6 +63,7 @@ class Distributed(Trainer):
     def __init__(self, recipe: Recipe, cast: Company, s: Settings, processes: Processes, dtype):
         super().__init__(recipe, cast, cast.trained)
         self.s, self.processes, self.dtype = s, processes, dtype
+        self.refuse: Callable[[str, Phase, int, Micro], None]  # the engine's: it knows the rows
 
     def computing(self) -> AbstractContextManager:
         on = self.dtype == torch.bfloat16
@@ -83,12 +85,18 @@ class Distributed(Trainer):
         for role in set(self.trained) - set(phase.roles):
             self.trained[role].optim.zero_grad(set_to_none=True)
 
+    def _run(self, phase: Phase, micro: Micro, step: int) -> dict[str, Tensor]:
+        """Remember what the phase begins from: its samples may have to be taken one by one."""
+        self.phase = phase
+        self.begun = [(replace(batch, memo={**batch.memo}), draw.copy()) for batch, draw in micro]
+        return super()._run(phase, micro, step)
+
     def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
         """Clip and step; the gradient's norm."""
         net, own = self.trained[role], role_of(self.s, role)
         norm = gradient_norm(net.weights, own.clip)
         if not math.isfinite(norm):
-            refuse(step, role, micro[-1][0], self.s.out, self.processes)
+            self.refuse(role, self.phase, step, self.begun)
         for group in net.optim.param_groups:
             group["lr"] = learning_rate(self.s, role, step)
         net.optim.step()
@@ -113,6 +121,7 @@ class Engine:
         self.recipe = recipe_of(s, family.denoiser().schedule, self.null)
         self.cast = build(family, self.recipe, s, processes, dtype, given)
         self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype)
+        self.trainer.refuse = self._refuse
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
         self.step = self.resume()
 
@@ -135,11 +144,23 @@ class Engine:
             for name in (*BOUND, "bound_roles", "rows")
             if then.get(name) != now[name]
         ]
+        if missed := sorted(set(then["skip_rows"]) - set(now["skip_rows"])):
+            changed.append(f"skip_rows: without {missed}")
         if changed:
             raise ValueError(
                 f"--out {self.s.out} holds a run with other settings: {'; '.join(changed)}. "
                 "Type them again as they were, or use a new --out"
             )
+        require(
+            then["stamp"] == now["stamp"],
+            f"--data {self.s.data} holds other rows than those that --out {self.s.out} was "
+            f"started on ({then['data']}), though as many: pass those, or use a new --out",
+        )
+        require(
+            facts["step"] <= self.s.steps,
+            f"--steps {self.s.steps}: --out {self.s.out} has done {facts['step']} already: pass "
+            "more to go on, export what there is, or use a new --out",
+        )
         state = self.cast.state()
         self.checkpoints.load(found, state)
         self.cast.restore(state)
@@ -156,21 +177,31 @@ class Engine:
             role: {name: own[name] for name in BOUND_ROLE if name in own}
             for role, own in table["roles"].items()
         }
-        return table | {"rows": [len(self.rows), self.rows.info["family"]]}
+        rows = [len(self.rows), self.rows.info["family"]]
+        return table | {"rows": rows, "stamp": self.rows.stamp}
 
     def micro_batches(self, step: int) -> list[tuple[Batch, Draws]]:
         """This process's share of a step's rows, cut into micro-batches, each row with the
         draws of its place in the global batch; a row comes `group` times, with other draws.
         """
-        s, group = self.s, self.recipe.group
-        prompts = indices(s.seed, step, s.batch // group, len(self.rows))
+        return [self._micro(step, pairs) for pairs in self.places(step)]
+
+    def places(self, step: int) -> list[list[tuple[int, int]]]:
+        """Of each of this process's micro-batches the (place in the global batch, row)."""
+        s, group, n = self.s, self.recipe.group, len(self.rows)
+        prompts = without(indices(s.seed, step, s.batch // group, n), set(s.skip_rows), n)
         chosen = [row for row in prompts for _ in range(group)]
         share = s.batch // self.processes.size
-        places = range(self.processes.rank * share, (self.processes.rank + 1) * share)
+        mine = range(self.processes.rank * share, (self.processes.rank + 1) * share)
         return [
-            self._micro(step, [(place, chosen[place]) for place in places[k : k + s.micro]])
+            [(place, chosen[place]) for place in mine[k : k + s.micro]]
             for k in range(0, share, s.micro)
         ]
+
+    def _refuse(self, role: str, phase: Phase, step: int, micro: Micro) -> None:
+        """A gradient of this step is not finite: find whose, keep it, and end."""
+        s, scene = self.s, Scene(role, phase, step, micro, self.places(step))
+        refuse(self.trainer, scene, s, self.rows.captions, self.processes)
 
     def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
         draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
@@ -191,6 +222,9 @@ class Engine:
         logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.processes.leads else []
         if self.processes.leads:
             self.alarms.remember(s.out / "log.jsonl")
+            there = len(checkpoint.complete(s.out))
+            if wanting := room.wanting(s.out, self.cast, s.keep, there):
+                print(f"ALARM: {wanting}")
         bar = tqdm(
             total=s.steps,
             initial=start,

@@ -14,14 +14,11 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dlib import Batch, Denoiser
-from dlib._util import tensors
 from dlib.lora import LowRank, adapters
 from full_scale.data.draws import step_draws
-from full_scale.launch import Processes
 
 
 class Stop:
@@ -99,25 +96,6 @@ def check_target(model: Denoiser, batch: Batch) -> None:
             f"{off[model.predicts]:.2g}): put prediction_type right in the weights' "
             "scheduler/scheduler_config.json"
         )
-
-
-def refuse(step: int, role: str, batch: Batch, out: Path, processes: Processes) -> None:
-    """Save the batch that gave a loss or gradient that is not finite, and raise
-    FloatingPointError. No weight was changed.
-    """
-    path = out / f"nonfinite-step-{step:08d}-{role}-rank-{processes.rank}.safetensors"
-    found = {
-        "x0": batch.x0,
-        **tensors(batch.cond),
-        **{f"memo[{key!r}]": value for key, value in batch.memo.items()},
-    }
-    save_file({name: value.detach().contiguous().cpu() for name, value in found.items()}, path)
-    raise FloatingPointError(
-        f"the gradient of {role!r} is not finite at step {step}. No weight was changed, and "
-        f"this process's last micro-batch is in {path}. "
-        "Start the same command again to go on from the last checkpoint, with a lower --lr, a "
-        "--clip, or --dtype float32"
-    )
 
 
 class Rule(NamedTuple):

@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 
+from full_scale.run.cast import Company
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
-SPARE = 1.02
-"""A checkpoint on the disk over its tensors, whose index and names come to less than 2 % of a
-model's: a tiny one's are more, and a few more bytes.
-"""
 
 
 def free(out: Path) -> int | None:
@@ -34,6 +32,22 @@ def needed(state: Mapping[str, Any]) -> int:
         elif isinstance(value, torch.Tensor):
             total += value.numel() * value.element_size()
     return total
+
+
+def wanting(out: Path, company: Company, keep: int, there: int) -> str:
+    """A line if the checkpoints of this cast, `keep` and the one that is being written, do not
+    fit where `out` lies, `there` of them being there already.
+    """
+    weights = [p for net in company.trained.values() for p in net.weights.values()]
+    means = [p for mean in company.averages.values() for p in mean.weights.values()]
+    one = needed({str(k): p for k, p in enumerate([*weights * 3, *means])})  # AdamW has two more
+    missing, found = keep + 1 - there, free(out)
+    if found is None or found >= missing * one:
+        return ""
+    return (
+        f"a checkpoint needs {size(one)}; --keep {keep} and the one that is being written will "
+        f"need {size(missing * one)} more in {out}, and {size(found)} are free"
+    )
 
 
 def size(count: int | None) -> str:

@@ -19,7 +19,7 @@ GO_ON = "start the same command again to go on from its last checkpoint"
 @pytest.fixture(autouse=True)
 def sooner(monkeypatch):
     """The same waits, shorter; forked processes inherit them."""
-    for name, seconds in {"BEAT": 0.1, "GONE": 1.5, "JOIN": 1.5, "LINGER": 0.3}.items():
+    for name, seconds in {"BEAT": 0.1, "GONE": 1.5, "JOIN": 1.5, "LINGER": 4.0}.items():
         monkeypatch.setattr(peers, name, seconds)
     monkeypatch.setattr(peers, "SPEAK", 0.1)
 
