@@ -5,7 +5,7 @@
 #
 # Needs   as one_node.sh, and
 #         HEAD    the name and a free port of one of the machines, which all can reach,
-#         NODES   how many machines; torchrun waits ten minutes for all of them,
+#         NODES   how many machines; each waits WAIT seconds, 100 unless you say more, for all of them,
 #         --out, --data and --weights on a file system that all share, and as many GPUs on each.
 # cost: see python -m full_scale.estimate … --processes GPUS_IN_ALL; one_node.sh has its figures for 8. Time falls with their number, less
 #         what the network costs; memory does not under ddp.
@@ -17,5 +17,6 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else workers that are started again read the addresses of the dead, and wait
-exec "${PYTHON:-python}" -m torch.distributed.run --nnodes "$NODES" --nproc_per_node "${GPUS:-gpu}" --max_restarts "${RESTARTS:-3}" \
-    --rdzv_backend c10d --rdzv_endpoint "$HEAD" --rdzv_id "${RUN_ID:-full-scale}" -m full_scale.train "$@"
+exec "${PYTHON:-python}" -m full_scale.launch.agent --nnodes "$NODES" --nproc_per_node "${GPUS:-gpu}" --max_restarts "${RESTARTS:-3}" \
+    --rdzv_backend c10d --rdzv_endpoint "$HEAD" --rdzv_id "${RUN_ID:-full-scale}" \
+    --rdzv_conf join_timeout="${WAIT:-100}" -m full_scale.train "$@"

@@ -1,6 +1,7 @@
 """A process that dies, hangs or never comes: the others end, and say how to go on."""
 
 import os
+import re
 import signal
 import time
 
@@ -8,9 +9,16 @@ import forked
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.rendezvous.api import (
+    RendezvousConnectionError,
+    RendezvousTimeoutError,
+)
 
 from full_scale import launch
-from full_scale.launch import peers
+from full_scale.launch import agent, peers
 from full_scale.run import checkpoint
 
 GO_ON = "start the same command again to go on from its last checkpoint"
@@ -91,6 +99,36 @@ def test_who_never_joins_is_named(rank, says, monkeypatch):
     with pytest.raises(ConnectionError, match=f"{says}.* start the same command again"):
         launch.start("cpu")
     assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (
+            ChildFailedError("train", {1: ProcessFailure(1, 7, -9, "")}),
+            137,
+            "1 was ended by SIGKILL",
+        ),
+        (ChildFailedError("train", {1: ProcessFailure(1, 7, 1, "")}), 1, ""),
+        (RendezvousTimeoutError(), 1, "2 machine.s. have not met at head:1 within"),
+        (RendezvousConnectionError(), 1, "2 machine.s. have not met at head:1 within"),
+        (SignalException("", signal.SIGINT), 130, ""),
+    ],
+)
+def test_torchrun_s_own_ends_are_a_line_too(error, status, says, monkeypatch, capsys):
+    """A machine that never starts is met by nobody."""
+
+    def failing(asked):
+        raise error
+
+    monkeypatch.setattr(run, "run", failing)
+    words = ["--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", "head:1", "x.py"]
+    with pytest.raises(SystemExit) as end:
+        agent.main(words)
+    code = end.value.code
+    said = code if isinstance(code, str) else capsys.readouterr().err
+    assert (1 if isinstance(code, str) else code) == status
+    assert (re.search(says, said) and "start the same command again" in said) if says else not said
 
 
 def test_a_run_whose_peer_dies_has_its_checkpoint_and_no_traceback(
