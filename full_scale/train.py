@@ -60,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, FloatingPointError) as error:
         sys.exit(f"full_scale.train: {error}")
     except KeyboardInterrupt:
-        print("full_scale.train: stopped; nothing that was saved is lost", file=sys.stderr)
+        if launch.place()[0] == 0:
+            print("full_scale.train: stopped; nothing that was saved is lost", file=sys.stderr)
         sys.exit(130)
 
 

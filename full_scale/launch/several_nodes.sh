@@ -11,7 +11,8 @@
 #         what the network costs; memory does not under ddp.
 # Stop    kill -USR1 of any one worker on any machine saves at once and ends the run everywhere.
 # Resume  the same command on each machine. When a worker or a machine dies, the others start again from the last checkpoint,
-#         up to RESTARTS times, as soon as there are NODES machines: start the command again on the lost one, or on another.
+#         up to RESTARTS times, as soon as there are NODES machines: start the command again on the lost one, or on another,
+#         within WAIT seconds. Later, start it again on all of them.
 set -euo pipefail
 : "${NODES:?how many machines, e.g. NODES=2}" "${HEAD:?name and port of one of the machines, e.g. HEAD=node0:29500}"
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

@@ -17,9 +17,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def free(out: Path) -> int | None:
-    """Free bytes where `out` lies, if the system tells."""
+    """Free bytes where `out` lies, or will lie, if the system tells."""
     with suppress(OSError):
-        return shutil.disk_usage(out).free
+        return shutil.disk_usage(next(p for p in (out, *out.parents) if p.exists())).free
     return None
 
 

@@ -148,6 +148,25 @@ def test_ctrl_c_before_the_first_step_is_one_line(words, monkeypatch, capsys):
     assert end.value.code == 130 and "stopped; nothing that was saved" in capsys.readouterr().err
 
 
+def test_a_disk_that_fills_up_between_checkpoints_is_told(words, monkeypatch):
+    """The log's line, a picture, TensorBoard."""
+    for number, says in (
+        (
+            errno.ENOSPC,
+            r"no space left for log.jsonl \([\d.]+ [MG]B free\): make room, and start",
+        ),
+        (errno.EDQUOT, "no space left for log.jsonl"),
+        (errno.EACCES, "Permission denied: 'log.jsonl'"),
+    ):
+
+        def failing(settings, number=number):
+            raise OSError(number, os.strerror(number), "log.jsonl")
+
+        monkeypatch.setattr(train, "train", failing)
+        with pytest.raises(SystemExit, match=says):
+            main(words)
+
+
 def wrong(words, speak: float = 60.0) -> None:
     peers.SPEAK = speak
     try:

@@ -128,7 +128,9 @@ def test_torchrun_s_own_ends_are_a_line_too(error, status, says, monkeypatch, ca
     code = end.value.code
     said = code if isinstance(code, str) else capsys.readouterr().err
     assert (1 if isinstance(code, str) else code) == status
-    assert (re.search(says, said) and "start the same command again" in said) if says else not said
+    assert (
+        (re.search(says, said) and "start the same command again" in said) if says else not said
+    )
 
 
 def test_a_run_whose_peer_dies_has_its_checkpoint_and_no_traceback(
