@@ -1,9 +1,11 @@
 """A number that is not finite: whose it is, what is kept of it, and how to go on without it."""
 
 import json
+import math
 import shutil
 
 import forked
+import methods
 import numpy as np
 import pytest
 import torch
@@ -15,9 +17,11 @@ from full_scale import launch, train
 from full_scale.data import shards
 from full_scale.data.draws import step_draws
 from full_scale.data.rows import Rows, indices
+from full_scale.run import engine
 from full_scale.run.culprit import guilty
 from full_scale.train import open_engine
 
+methods.register()
 BAD = 12
 
 
@@ -69,9 +73,11 @@ def spoilt(run) -> None:
         print(f"full_scale.train: {error}")
 
 
-def test_of_two_processes_the_one_that_has_it_keeps_it_and_one_speaks(bad, tmp_path):
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_of_two_processes_the_one_that_has_it_keeps_it_and_one_speaks(parallel, bad, tmp_path):
     """The first test here: forked processes must not inherit a process group."""
-    run = forked.start(2, tmp_path / "said", spoilt, words(bad, tmp_path / "run"))
+    asked = words(bad, tmp_path / "run", "--parallel", parallel)
+    run = forked.start(2, tmp_path / "said", spoilt, asked)
     run.ended()
     said = run.said.read_text()
     files = {path.name for path in (tmp_path / "run").glob("nonfinite-*.json")}
@@ -114,10 +120,10 @@ def test_the_row_is_named_kept_and_left_out(bad, tmp_path, one):
 
 def test_a_row_that_is_left_out_gives_its_place_to_another(bad, tmp_path, one):
     s = train.read(words(bad, tmp_path / "run"))
-    engine, step = open_engine(s, one), first_read()
-    with_it = [pair for pairs in engine.places(step) for pair in pairs]
-    engine.s = train.read(words(bad, tmp_path / "run", "--skip-rows", str(BAD), str(BAD + 1)))
-    without = [pair for pairs in engine.places(step) for pair in pairs]
+    run, step = open_engine(s, one), first_read()
+    with_it = [pair for pairs in run.places(step) for pair in pairs]
+    run.s = train.read(words(bad, tmp_path / "run", "--skip-rows", str(BAD), str(BAD + 1)))
+    without = [pair for pairs in run.places(step) for pair in pairs]
     assert [p for p, _ in with_it] == [p for p, _ in without]
     changed = [(a, b) for (_, a), (_, b) in zip(with_it, without) if a != b]
     assert (BAD, BAD + 2) in changed and all(a in (BAD, BAD + 1) for a, _ in changed)
@@ -169,6 +175,21 @@ def test_samples_are_found_by_their_loss_their_slope_and_their_draws(value, says
     trainer.cast = type("Nobody", (), {"roles": {}})
     assert guilty(trainer, phase, micro) == says
     assert guilty(trainer, phase, micro) == says  # the draws were copied
+
+
+def test_every_shape_of_method_can_be_taken_apart(more, tmp_path, one, monkeypatch):
+    """Rollouts, samples that one phase hands to the next, heads, pairs, preferences: nothing is
+    wrong with any sample, and whose gradient was called wrong is said.
+    """
+    norm = engine.gradient_norm
+    for method in ("swiftbrush", "pcm_adversarial", "dmd2", "ddpo", "dpo", "reflow"):
+        run = open_engine(train.read(words(more, tmp_path / method, "--method", method)[1:]), one)
+        for role, net in run.trainer.trained.items():
+            own = set(map(id, net.weights.values()))
+            wrong = lambda w, clip: math.nan if set(map(id, w.values())) == own else norm(w, clip)
+            monkeypatch.setattr(engine, "gradient_norm", wrong)
+            with pytest.raises(FloatingPointError, match=f"'{role}' .* 4 samples none does it"):
+                run.advance()
 
 
 NOISE = float(step_draws(0, 0, [5]).normal(torch.zeros(1))[0])
