@@ -60,10 +60,17 @@ BOUND_ROLE = ("rank", "alpha", "targets", "decay")
 class Distributed(Trainer):
     """The recipe's steps with autocast, many processes, clipped gradients and learning rates."""
 
-    def __init__(self, recipe: Recipe, cast: Company, s: Settings, processes: Processes, dtype):
+    def __init__(
+        self,
+        recipe: Recipe,
+        cast: Company,
+        s: Settings,
+        processes: Processes,
+        dtype: torch.dtype,
+        rows: Rows,
+    ):
         super().__init__(recipe, cast, cast.trained)
-        self.s, self.processes, self.dtype = s, processes, dtype
-        self.refuse: Callable[[str, Phase, int, Micro], None]  # the engine's: it knows the rows
+        self.s, self.processes, self.dtype, self.rows = s, processes, dtype, rows
 
     def computing(self) -> AbstractContextManager:
         on = self.dtype == torch.bfloat16
@@ -91,12 +98,25 @@ class Distributed(Trainer):
         self.begun = [(replace(batch, memo={**batch.memo}), draw.copy()) for batch, draw in micro]
         return super()._run(phase, micro, step)
 
+    def places(self, step: int) -> list[list[tuple[int, int]]]:
+        """Of each of this process's micro-batches the (place in the global batch, row)."""
+        s, group, n = self.s, self.recipe.group, len(self.rows)
+        prompts = without(indices(s.seed, step, s.batch // group, n), set(s.skip_rows), n)
+        chosen = [row for row in prompts for _ in range(group)]
+        share = s.batch // self.processes.size
+        mine = range(self.processes.rank * share, (self.processes.rank + 1) * share)
+        return [
+            [(place, chosen[place]) for place in mine[k : k + s.micro]]
+            for k in range(0, share, s.micro)
+        ]
+
     def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
         """Clip and step; the gradient's norm."""
         net, own = self.trained[role], role_of(self.s, role)
         norm = gradient_norm(net.weights, own.clip)
         if not math.isfinite(norm):
-            self.refuse(role, self.phase, step, self.begun)
+            scene = Scene(role, self.phase, step, self.begun, self.places(step))
+            refuse(self, scene, self.s, self.rows.captions, self.processes)
         for group in net.optim.param_groups:
             group["lr"] = learning_rate(self.s, role, step)
         net.optim.step()
@@ -120,8 +140,7 @@ class Engine:
         self.null = {name: value.to(processes.device) for name, value in family.null().items()}
         self.recipe = recipe_of(s, family.denoiser().schedule, self.null)
         self.cast = build(family, self.recipe, s, processes, dtype, given)
-        self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype)
-        self.trainer.refuse = self._refuse
+        self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype, rows)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
         self.step = self.resume()
 
@@ -184,24 +203,7 @@ class Engine:
         """This process's share of a step's rows, cut into micro-batches, each row with the
         draws of its place in the global batch; a row comes `group` times, with other draws.
         """
-        return [self._micro(step, pairs) for pairs in self.places(step)]
-
-    def places(self, step: int) -> list[list[tuple[int, int]]]:
-        """Of each of this process's micro-batches the (place in the global batch, row)."""
-        s, group, n = self.s, self.recipe.group, len(self.rows)
-        prompts = without(indices(s.seed, step, s.batch // group, n), set(s.skip_rows), n)
-        chosen = [row for row in prompts for _ in range(group)]
-        share = s.batch // self.processes.size
-        mine = range(self.processes.rank * share, (self.processes.rank + 1) * share)
-        return [
-            [(place, chosen[place]) for place in mine[k : k + s.micro]]
-            for k in range(0, share, s.micro)
-        ]
-
-    def _refuse(self, role: str, phase: Phase, step: int, micro: Micro) -> None:
-        """A gradient of this step is not finite: find whose, keep it, and end."""
-        s, scene = self.s, Scene(role, phase, step, micro, self.places(step))
-        refuse(self.trainer, scene, s, self.rows.captions, self.processes)
+        return [self._micro(step, pairs) for pairs in self.trainer.places(step)]
 
     def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
         draw = step_draws(self.s.seed, step, [place for place, _ in pairs])

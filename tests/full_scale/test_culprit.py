@@ -1,8 +1,10 @@
 """A number that is not finite: whose it is, what is kept of it, and how to go on without it."""
 
+import gc
 import json
 import math
 import shutil
+import weakref
 
 import forked
 import methods
@@ -118,12 +120,31 @@ def test_the_row_is_named_kept_and_left_out(bad, tmp_path, one):
         open_engine(train.read(words(bad, out, "--skip-rows", "40")), one)
 
 
+def test_an_engine_goes_with_its_last_reference(shapes_data, tmp_path, one):
+    """Not when garbage is collected: in a forked process that would wait for the threads of the
+    parent's process group.
+    """
+    s = train.read(words(shapes_data, tmp_path / "run", "--steps", "1"))
+    gc.collect()
+    gc.disable()
+    try:
+        run = open_engine(s, one)
+        run.run(None)
+        left = weakref.ref(run), weakref.ref(run.checkpoints)
+        del run
+        assert left[0]() is None and left[1]() is None
+    finally:
+        gc.enable()
+
+
 def test_a_row_that_is_left_out_gives_its_place_to_another(bad, tmp_path, one):
     s = train.read(words(bad, tmp_path / "run"))
     run, step = open_engine(s, one), first_read()
-    with_it = [pair for pairs in run.places(step) for pair in pairs]
-    run.s = train.read(words(bad, tmp_path / "run", "--skip-rows", str(BAD), str(BAD + 1)))
-    without = [pair for pairs in run.places(step) for pair in pairs]
+    with_it = [pair for pairs in run.trainer.places(step) for pair in pairs]
+    run.trainer.s = train.read(
+        words(bad, tmp_path / "run", "--skip-rows", str(BAD), str(BAD + 1))
+    )
+    without = [pair for pairs in run.trainer.places(step) for pair in pairs]
     assert [p for p, _ in with_it] == [p for p, _ in without]
     changed = [(a, b) for (_, a), (_, b) in zip(with_it, without) if a != b]
     assert (BAD, BAD + 2) in changed and all(a in (BAD, BAD + 1) for a, _ in changed)
