@@ -37,6 +37,7 @@ from full_scale import launch
 from full_scale.launch import Processes
 from full_scale.out import folder as output, manifest
 from full_scale.run.settings import recipe_from
+from full_scale.run.student import is_run
 from full_scale.sampling.latents import latents
 from full_scale.sampling.request import DEFAULT, Config, check, place, settled
 from full_scale.sampling.spread import finder
@@ -52,6 +53,11 @@ def run(config: Config) -> Path | None:
     check(config, own)
     device, dtype = place(config)
     laps = output.Laps()
+    if is_run(config.weights):
+        raise ValueError(
+            f"--weights {config.weights} is a training run: make of it what can be sampled with "
+            f"python -m full_scale.export {config.weights}"
+        )
     if config.weights:
         manifest.refuse_damaged(Path(config.weights).expanduser(), "--weights")
     if config.lora:

@@ -113,6 +113,12 @@ def test_several_are_put_aside_and_a_name_that_is_taken_stays(out, one):
     ]
 
 
+def test_a_run_is_exported_before_it_is_sampled(kept):
+    """So that one rule says which checkpoint is read."""
+    with pytest.raises(ValueError, match="is a training run: .* python -m full_scale.export"):
+        sampling.run(Config(prompt=("a cat",), family="shapes", weights=str(kept)))
+
+
 def test_none_whole_is_one_line_and_nothing_moves(out, one):
     for step in (1, 2, 3):
         cut(out / f"step-{step:08d}" / "run.json")
