@@ -37,8 +37,9 @@ from dlib.solvers import Solver
 from full_scale.families import Family, introduced, open_family
 from full_scale import launch
 from full_scale.launch import Processes
-from full_scale.out import folder as output
+from full_scale.out import folder as output, manifest
 from full_scale.run.settings import recipe_from
+from full_scale.run.student import is_run
 from full_scale.sampling.latents import latents
 from full_scale.sampling.request import DEFAULT, SAMPLES, Config, check, place, settled
 from full_scale.sampling.spread import finder
@@ -55,6 +56,15 @@ def run(config: Config) -> Path | None:
     check(config, own)
     device, dtype = place(config)
     laps = output.Laps()
+    if is_run(config.weights):
+        raise ValueError(
+            f"--weights {config.weights} is a training run: make of it what can be sampled with "
+            f"python -m full_scale.export {config.weights}"
+        )
+    if config.weights:
+        manifest.refuse_damaged(Path(config.weights).expanduser(), "--weights")
+    if config.lora:
+        manifest.refuse_damaged(config.lora.parent, "--lora: the folder")
     family = open_family(config.family, config.weights, device, dtype)
     if config.lora:
         family.add_lora(config.lora)

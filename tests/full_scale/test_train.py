@@ -30,7 +30,8 @@ from full_scale.families.tiny import tiny_pipeline
 from full_scale import launch
 from full_scale.out import lora_files
 from full_scale.run.checkpoint import complete
-from full_scale.run.settings import RECIPES, read
+from full_scale.run.recipe_file import RECIPES
+from full_scale.run.settings import read
 from full_scale.sampling.request import Config
 from full_scale.train import main, open_engine
 
