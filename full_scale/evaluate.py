@@ -2,11 +2,13 @@
 without any; one JSON, one picture.
 
     python -m full_scale.evaluate --pictures runs/sample-001
+    python -m full_scale.evaluate --pictures runs/sample-002 --against runs/sample-001
     python -m full_scale.evaluate --pictures runs/sample-001 --real data/coco-val \\
         --encoder weights/dinov2-base --clip weights/clip-vit-large-patch14
 
 `--pictures` and `--real` are what `full_scale.sample` wrote, or folders of pictures with
-captions (x.txt beside x.png, or metadata.jsonl). Results go to
+captions (x.txt beside x.png, or metadata.jsonl). `--against` tells in how many pairs of the
+same prompt and seed the first folder's picture scores higher. Results go to
 runs/evaluate-001/evaluation.json, with grid.png. Nothing is downloaded: weights are local
 folders in transformers' format, safetensors only.
 """
@@ -24,7 +26,7 @@ import torch
 import tyro
 
 from dlib._util import require
-from full_scale.out import judges
+from full_scale.out import duels, judges
 from full_scale.out import folder as output
 from full_scale.sources.captioned import Captioned, read_captioned
 
@@ -37,6 +39,8 @@ class Config:
     """What full_scale.sample wrote, or a folder of pictures with captions."""
     real: Path | None = None
     """Real pictures to compare with, likewise."""
+    against: Path | None = None
+    """Other pictures of the same prompts and seeds: in how many pairs do --pictures win?"""
     encoder: str | None = None
     """A local folder with an image encoder, e.g. DINOv2's: its features carry the Fréchet
     distance. Needs --real.
@@ -81,30 +85,52 @@ def run(config: Config) -> Path:
         scores["frechet"] = judges.frechet(config.encoder, made, real, config.batch, device)
     if config.clip:
         scores["clip_score"] = judges.clip_score(config.clip, made, config.batch, device)
-    sheet = output.contact_sheet(_side_by_side(made, real), columns=8)
+    rivals, skipped_rivals = (
+        read_captioned(config.against, "--against") if config.against else ([], [])
+    )
+    if config.against:
+        scores["against"] = versus(config, made, rivals, scores, device)
+    bad = skipped + skipped_real + skipped_rivals
+    sheet = output.contact_sheet(_side_by_side(made, rivals or real), columns=8)
 
     def fill(folder: Path) -> None:
         sheet.save(folder / "grid.png")
         said = {
             "config": asdict(config),
             "scores": scores,
-            "bad_rows": skipped + skipped_real,
+            "bad_rows": bad,
             "versions": output.versions(),
         }
-        (folder / "evaluation.json").write_text(
-            json.dumps(said, indent=2, ensure_ascii=False, default=str) + "\n"
-        )
+        text = json.dumps(said, indent=2, ensure_ascii=False, default=str) + "\n"
+        file = folder / "evaluation.json"
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     out = output.whole(config.out or output.next_free(Path("runs/evaluate")), fill)
-    print(*_lines(scores, skipped + skipped_real), sep="\n")
+    print(*_lines(scores, bad), sep="\n")
     return out
+
+
+def versus(
+    config: Config,
+    made: Sequence[Captioned],
+    rivals: Sequence[Captioned],
+    scores: dict[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """How often the pictures score higher than their rivals of the same prompt and seed."""
+    pairs, lone = duels.paired(made, rivals)
+    theirs = judges.toy(rivals, [])
+    if config.clip:
+        theirs["clip_score"] = judges.clip_score(config.clip, rivals, config.batch, device)
+    wins = duels.duel(scores, theirs, pairs, [made[k].caption for k, _ in pairs])
+    return {"pairs": len(pairs), "without a partner": len(lone), **wins, "lone": lone}
 
 
 def _side_by_side(
     made: Sequence[Captioned], real: Sequence[Captioned], most: int = 64, side: int = 96
 ) -> list:
     """Up to `most` small pictures for the sheet: generated ones, then, in rows of their own,
-    as many real ones.
+    as many of the others.
     """
     small = lambda shown, n: [item.picture.resize((side, side)) for item in shown[:n]]
     return small(made, most) if not real else small(made, most // 2) + small(real, most // 2)
@@ -129,7 +155,9 @@ def _lines(scores: dict[str, Any], bad: Sequence[str]) -> list[str]:
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(
-            f"{name} {_words(each)}" for name, each in value.items() if not isinstance(each, list)
+            f"{name} {_words(each)}"
+            for name, each in value.items()
+            if name != "each" and not isinstance(each, list)
         )
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -140,7 +168,7 @@ def main() -> None:
     """
     try:
         print(run(tyro.cli(Config, prog="python -m full_scale.evaluate", description=__doc__)))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"full_scale.evaluate: {error}")
 
 

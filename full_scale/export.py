@@ -4,9 +4,9 @@ diffusers and for ComfyUI.
     python -m full_scale.export runs/lcm
     python -m full_scale.export runs/lcm --step 2000 --to exports/lcm-2000
 
-It takes the averaged student where the run keeps an average, else the student, from the last
-complete checkpoint. One process on a CPU reads what any number of processes wrote, also while
-the run goes on.
+It takes the averaged student where the run keeps an average, else the student, from the
+newest checkpoint that is whole; a damaged one is named. One process on a CPU reads what any
+number of processes wrote, also while the run goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tyro
 from torch import Tensor
 
 from dlib.lora import merged
-from full_scale.out import card
+from full_scale.out import card, manifest
 from full_scale.run import checkpoint
 from full_scale.run.settings import recipe_from
 from full_scale.run.student import chosen, open_start, restored, student
@@ -41,7 +41,7 @@ class Export:
     run: tyro.conf.Positional[Path]
     """The run's folder: what was --out in training."""
     step: int | None = None
-    """The checkpoint of this step; the last complete one unless given."""
+    """The checkpoint of this step; the newest whole one unless given."""
     to: Path | None = None
     """A new folder; RUN/export unless given."""
     weights: str | None = None
@@ -82,6 +82,7 @@ def write(
         # the family's network, out of its call
         (net,) = (merged(call) if s["lora_rank"] else call).children()
         family.save(net, folder, card.choice(s["sampler"]))
+    manifest.seal_weights(folder)
     (folder / "README.md").write_text(card.text(about, lora))
     (folder / "settings.json").write_text(json.dumps(about, indent=1) + "\n")
 

@@ -146,6 +146,7 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
     null = {name: value.cpu().contiguous() for name, value in family.null().items()}
     half = config.out / ".half-null.safetensors"
     save_file(null, half)
+    output.readable(half)
     half.replace(config.out / "null.safetensors")
     shards.write_json(
         config.out / "info.json",
@@ -154,9 +155,7 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
             "given": list(config.source),
             "cond": {name: list(value.shape) for name, value in null.items()},
             "latents": family.x0_is if plan["pictures"] else None,
-            "counts": {
-                name: summary[name] for name in ("read", "kept", "bad", "truncated", "enlarged")
-            },
+            "counts": {name: summary[name] for name in ("read", "kept", "bad", *report.KEPT)},
             "shards": summary["shards"],
             "licence": family.licence,
             "versions": output.versions()
@@ -185,6 +184,7 @@ def run(config: Config) -> str:
     source = open_source(config.source, columns)
     family = open_family(config.family, config.weights, device, dtype)
     print(introduced(family, config.weights))
+    print(f"source: {source.what}")
     size, shape = sized(family, config.size)
     plan = {
         "source": source.what,

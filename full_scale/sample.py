@@ -12,8 +12,8 @@
 
 The first line needs no weights and takes seconds on a CPU; its pictures are noise. The second
 writes 2 × 4 pictures, a contact sheet grid.png (a row a prompt) and settings.json into
-runs/sample-001, the next free folder. The third makes one picture on eight GPUs, which share
-its steps.
+runs/sample-001, the next free folder; if it is stopped, the pictures that it finished. The third
+makes one picture on eight GPUs, which share its steps.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
+from torch import Tensor
 from tqdm import tqdm
 
 from dlib import SOLVERS, Denoiser, NoiseLevel, Sampler, counted, guided, sample
@@ -35,11 +37,13 @@ from dlib.solvers import Solver
 from full_scale.families import Family, introduced, open_family
 from full_scale import launch
 from full_scale.launch import Processes
-from full_scale.out import folder as output
+from full_scale.out import folder as output, manifest
 from full_scale.run.settings import recipe_from
+from full_scale.run.student import is_run
 from full_scale.sampling.latents import latents
-from full_scale.sampling.request import DEFAULT, Config, check, place, settled
+from full_scale.sampling.request import DEFAULT, SAMPLES, Config, check, place, settled
 from full_scale.sampling.spread import finder
+from full_scale.sources.captions import printable
 
 
 @torch.no_grad()
@@ -52,6 +56,15 @@ def run(config: Config) -> Path | None:
     check(config, own)
     device, dtype = place(config)
     laps = output.Laps()
+    if is_run(config.weights):
+        raise ValueError(
+            f"--weights {config.weights} is a training run: make of it what can be sampled with "
+            f"python -m full_scale.export {config.weights}"
+        )
+    if config.weights:
+        manifest.refuse_damaged(Path(config.weights).expanduser(), "--weights")
+    if config.lora:
+        manifest.refuse_damaged(config.lora.parent, "--lora: the folder")
     family = open_family(config.family, config.weights, device, dtype)
     if config.lora:
         family.add_lora(config.lora)
@@ -63,17 +76,25 @@ def run(config: Config) -> Path | None:
             launch.stop()
 
 
-def _run(
-    config: Config,
-    table: dict[str, Any] | None,
-    family: Family,
-    device: torch.device,
-    laps: output.Laps,
-    processes: Processes | None,
-) -> Path | None:
-    leads, base = processes is None or processes.leads, counted(family.denoiser())
-    if leads:
-        print(introduced(family, config.weights))
+@dataclass(frozen=True)
+class Work:
+    """What is settled before the first picture."""
+
+    base: Denoiser
+    model: Denoiser
+    shape: tuple[int, ...]
+    shown: Sampler
+    levels: Sequence[NoiseLevel]
+    solver: Solver
+    prompts: list[str]
+    cond: dict[str, Tensor]
+
+
+def planned(
+    config: Config, table: dict[str, Any] | None, family: Family, device: torch.device
+) -> Work:
+    """What `config` asks of a family; table: the settings of the export, if it is one."""
+    base = counted(family.denoiser())
     shape = sized(family, config.height, config.width)
     own = recipe_from(table, base.schedule).sampler if table else DEFAULT
     shown = settled(config, own)
@@ -85,12 +106,41 @@ def _run(
         cond["omega"] = torch.full((len(prompts),), shown.omega, device=device)
     model = shown.wrap(base)
     model = guided(model, shown.omega, null) if shown.omega and not family.told else model
-    seeds, costs = range(config.seed, config.seed + len(prompts)), []
+    return Work(base, model, shape, shown, levels, solver, prompts, cond)
+
+
+def _run(
+    config: Config,
+    table: dict[str, Any] | None,
+    family: Family,
+    device: torch.device,
+    laps: output.Laps,
+    processes: Processes | None,
+) -> Path | None:
+    leads, size = (processes.leads, processes.size) if processes else (True, 1)
+    if leads:
+        print(introduced(family, config.weights))
+    work = planned(config, table, family, device)
+    count, flags, costs = len(work.prompts), [], []
+    sides = config.width or family.size, config.height or family.size
     laps.mark("load")
-    total = shown.steps * math.ceil(len(prompts) / config.batch)
-    with tqdm(
-        total=total, unit="step", desc=config.parallel or shown.solver, disable=not leads
-    ) as bar:
+    total = work.shown.steps * math.ceil(count / config.batch)
+    word = config.parallel or work.shown.solver
+    with (
+        tqdm(total=total, unit="step", desc=word, disable=not leads) as bar,
+        output.growing(
+            config.out or output.next_free(SAMPLES),
+            output.room_for(count, *sides),
+            columns(config),
+            lambda pictures: (
+                told(config, family, work, pictures, flags)
+                | ({"parallel": costs, "processes": size} if config.parallel else {})
+                | {"seconds": laps}
+            ),
+        )
+        if leads
+        else nullcontext() as pictures,
+    ):
         find = (
             finder(
                 config.parallel, config.tol, config.window, config.chunk, processes, bar, costs
@@ -98,47 +148,56 @@ def _run(
             if config.parallel
             else sample
         )
-        x = latents(
-            model,
-            shape,
-            levels,
-            solver,
-            cond,
-            seeds,
-            config.batch,
-            lambda state: bar.update(state.step > 0),
-            find,
-        )
-    laps.mark("sample")
-    if not leads:
-        return None
-    pictures, flags = family.censor([family.decode(latent) for latent in x])
-    laps.mark("decode")
-    files = {f"{k:03d}.png": picture for k, picture in enumerate(pictures)}
-    return output.write(
-        config.out or output.next_free(Path("runs/sample")),
-        files,
-        columns(config),
-        {
-            "config": asdict(config) | asked(shown),
-            "device": str(device),
-            "dtype": str(next(family.net.parameters()).dtype),
-            "licence": family.licence,
-            "safety_checker": family.checked,
-            "pictures": [
-                {"file": name, "prompt": prompt, "seed": seed, "flagged": flag}
-                for name, prompt, seed, flag in zip(files, prompts, seeds, flags)
-            ],
-            **facts(base, levels, solver),
-            **(
-                {"parallel": costs, "processes": processes.size if processes else 1}
-                if config.parallel
-                else {}
-            ),
-            "seconds": laps,
-            "versions": output.versions(),
-        },
+        for i in range(0, count, config.batch):
+            x = drawn(config, work, slice(i, i + config.batch), bar, find)
+            laps.mark("sample")
+            if pictures:
+                made, flagged = family.censor([family.decode(latent) for latent in x])
+                flags += flagged
+                for k, picture in enumerate(made, i):
+                    pictures.add(f"{k:03d}.png", picture)
+                laps.mark("decode")
+    return pictures.done if pictures else None
+
+
+def drawn(
+    config: Config, work: Work, part: slice, bar: tqdm, find: Callable[..., Tensor]
+) -> Tensor:
+    """The latents of some of the prompts: one batch."""
+    seeds = range(config.seed, config.seed + len(work.prompts))[part]
+    cond = {name: rows[part] for name, rows in work.cond.items()}
+    return latents(
+        work.model,
+        work.shape,
+        work.levels,
+        work.solver,
+        cond,
+        seeds,
+        config.batch,
+        lambda state: bar.update(state.step > 0),
+        find,
     )
+
+
+def told(
+    config: Config, family: Family, work: Work, pictures: output.Growing, flags: Sequence[bool]
+) -> dict[str, Any]:
+    """What settings.json says; of a run that was stopped, `pictures` has those it finished."""
+    net = next(family.net.parameters())
+    return {
+        "config": asdict(config) | asked(work.shown),
+        "device": str(net.device),
+        "dtype": str(net.dtype),
+        "licence": family.licence,
+        "safety_checker": family.checked,
+        "asked": len(work.prompts),
+        "pictures": [
+            {"file": name, "prompt": prompt, "seed": config.seed + k, "flagged": flag}
+            for k, (name, prompt, flag) in enumerate(zip(pictures.shown, work.prompts, flags))
+        ],
+        **facts(work.base, work.levels, work.solver),
+        "versions": output.versions(),
+    }
 
 
 def exported(config: Config) -> dict[str, Any] | None:
@@ -198,9 +257,12 @@ def main() -> None:
     config = tyro.cli(Config, prog="python -m full_scale.sample", description=__doc__)
     try:
         if out := run(config):
-            print(out)
-    except (ValueError, FloatingPointError) as error:
+            print(printable(str(out)))
+    except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"full_scale.sample: {error}")
+    except KeyboardInterrupt:
+        print("full_scale.sample: stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

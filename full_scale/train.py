@@ -14,8 +14,10 @@ processes were started; full_scale.estimate has --processes for other numbers.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 
 import torch
 from PIL import Image
@@ -31,25 +33,52 @@ from full_scale.out.folder import contact_sheet
 from full_scale.data.rows import Rows
 from full_scale.sampling.latents import latents
 from full_scale.run.student import open_start
-from full_scale.run.checks import check
+from full_scale.run import lock
+from full_scale.run.checks import check, check_rows
+from full_scale.run.room import with_room
 from full_scale.run.settings import Settings, as_table, read, recipe_of
 from full_scale.launch import Processes
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: one line on stderr, and exit status 1, for what the reader can put
-    right.
+    """The command line: one line on stderr, from one process, and exit status 1, for what the
+    reader can put right.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     dry = "--dry-run" in arguments
     try:
-        settings = read([a for a in arguments if a != "--dry-run"])
+        settings = asked([a for a in arguments if a != "--dry-run"])
         if dry:
             return rehearse(settings)
-        check(settings)
+        check(settings, launch.place()[1])
+    except (ValueError, OSError) as error:
+        sys.exit(1 if launch.quiet() else f"full_scale.train: {error}")
+    try:
         train(settings)
-    except (ValueError, FloatingPointError, OSError) as error:
+    except OSError as error:
+        sys.exit(f"full_scale.train: {with_room(error, settings.out)}")
+    except (ValueError, FloatingPointError) as error:
         sys.exit(f"full_scale.train: {error}")
+    except KeyboardInterrupt:
+        if launch.place()[0] == 0:
+            print("full_scale.train: stopped; nothing that was saved is lost", file=sys.stderr)
+        sys.exit(130)
+
+
+def asked(arguments: list[str]) -> Settings:
+    """The settings that these words ask for; only the first process of a run says what is wrong
+    with a flag.
+    """
+    if launch.place()[0] == 0:
+        return read(arguments)
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            return read(arguments)
+    except SystemExit:
+        if not launch.quiet():
+            sys.stderr.write(said.getvalue())
+        raise
 
 
 def rehearse(settings: Settings) -> None:
@@ -65,9 +94,10 @@ def rehearse(settings: Settings) -> None:
 
 def train(settings: Settings) -> Engine:
     """Run `settings` to the end, or until a signal."""
-    processes = launch.start(settings.device)
-    try:
+    with launch.joined(settings.device) as processes, ExitStack() as held:
         check(settings, processes.size)
+        if processes.leads:
+            held.enter_context(lock.alone(settings.out))
         engine = open_engine(settings, processes)
         if processes.leads:
             facts = {
@@ -84,8 +114,6 @@ def train(settings: Settings) -> Engine:
                 f"python -m full_scale.export {settings.out}"
             )
         return engine
-    finally:
-        launch.stop()
 
 
 def open_engine(settings: Settings, processes: Processes) -> Engine:
@@ -106,7 +134,8 @@ def open_engine(settings: Settings, processes: Processes) -> Engine:
     if processes.leads:
         print(introduced(family, weights))
     rows = Rows(settings.data, recipe_of(settings, None, None).reads)
-    rows.check(family, settings.batch)
+    check_rows(settings, rows, processes.size)
+    rows.check(family, settings.batch // recipe_of(settings, None, None).group)
     if rows.pictures:
         check_target(
             family.denoiser(), placed(rows[range(min(settings.micro, 8))], processes.device)

@@ -9,8 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from pathlib import Path
+from itertools import chain, islice
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from full_scale.families.base import Family
+from full_scale.sources.captions import NoCaption, printable, read_caption
 from full_scale.sources.folders import Row
 from full_scale.sources.pictures import decoded, fitted
 from full_scale.data.shards import Columns
@@ -29,8 +29,8 @@ Bad = tuple[str, str, str, str]
 
 
 class Found(NamedTuple):
-    """A row that was read. small: the picture had to be enlarged; fault: (reason, detail) of a
-    bad one.
+    """A row that was read. small: the picture had to be enlarged; several: its caption is the
+    first of several; fault: (reason, detail) of a bad one.
     """
 
     row: Row
@@ -39,36 +39,36 @@ class Found(NamedTuple):
     small: bool = False
     fault: tuple[str, str] | None = None
     other: Image.Image | None = None
+    several: bool = False
 
 
 def examine(
     row: Row, size: int, pictures: bool, other: bool = False, seed: bool = False
 ) -> Found:
     """Read a row's caption and picture, or say what is wrong with it; runs in threads."""
+    row = row._replace(key=printable(row.key), where=printable(row.where))
     if row.fault:
-        return Found(row, fault=("broken source", row.fault))
+        return Found(row, fault=row.fault)
     try:
-        caption = _text(row.caption)
-    except (OSError, UnicodeDecodeError) as error:
-        return Found(row, fault=("caption does not read as UTF-8", str(error)))
-    if not isinstance(caption, str) or not caption:
-        return Found(
-            row,
-            fault=("empty caption", "")
-            if caption == ""
-            else ("no caption", "" if caption is None else repr(caption)[:80]),
-        )
+        caption, several = read_caption(row.captions)
+    except NoCaption as error:
+        return Found(row, fault=(error.reason, error.detail))
     if not pictures:
-        return Found(row, caption)
+        return Found(row, caption, several=several)
     if row.picture is None:
         return Found(row, fault=("no picture", ""))
     try:
         picture = decoded(row.picture)
     except ValueError as error:
         return Found(row, fault=("picture does not decode", str(error)))
-    if seed and not isinstance(row.seed, int):
+    if seed and not (isinstance(row.seed, int) and -(2**63) <= row.seed < 2**63):
         return Found(row, fault=("no seed", repr(row.seed)[:80]))
-    found = Found(row, caption, fitted(picture, size), min(picture.size) < size)
+    try:
+        found = Found(
+            row, caption, fitted(picture, size), min(picture.size) < size, several=several
+        )
+    except ValueError as error:
+        return Found(row, fault=("picture cannot be scaled", str(error)))
     if not other:
         return found
     if row.other is None:
@@ -77,12 +77,6 @@ def examine(
         return found._replace(other=fitted(decoded(row.other), size))
     except ValueError as error:
         return Found(row, fault=("worse picture does not decode", str(error)))
-
-
-def _text(caption: str | bytes | Path | None) -> Any:
-    caption = caption.read_bytes() if isinstance(caption, Path) else caption
-    caption = caption.decode() if isinstance(caption, bytes) else caption
-    return caption.strip() if isinstance(caption, str) else caption
 
 
 def ahead(work: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:
@@ -141,6 +135,18 @@ def encoded(family: Family, found: list[Found], size: int, dtype: str) -> dict[s
     return {name: stored(values) for name, values in arrays.items()}
 
 
+def refused(family: Family, found: Iterable[Found]) -> list[Bad]:
+    """The rows whose captions the family cannot encode: words outside its grammar, say."""
+    bad = []
+    for one in found:
+        try:
+            family.encode_texts([one.caption])
+        except ValueError as error:
+            why = "caption that this family cannot encode", str(error)
+            bad.append((one.row.key, one.row.where, *why))
+    return bad
+
+
 def one_shard(
     family: Family,
     rows: Iterable[Found],
@@ -151,15 +157,24 @@ def one_shard(
     each: Callable[[int], Any],
 ) -> tuple[Columns, dict[str, Any]]:
     """The columns of one shard, and its record: how many rows were read and kept, and which
-    are bad, cut or enlarged.
+    are bad, cut, enlarged or one of several captions.
 
     each: called with the number of rows as they are done. A row whose numbers are not finite
-    in `dtype` is bad.
+    in `dtype` is bad, and one whose caption the family cannot encode.
     """
     bad: list[Bad] = []
     kept, parts, good = [], [], screened(rows, seen, bad)
     while found := list(islice(good, batch)):
-        arrays = encoded(family, found, size, dtype)
+        try:
+            arrays = encoded(family, found, size, dtype)
+        except ValueError:
+            odd = refused(family, found)
+            if not odd:
+                raise
+            bad += odd
+            seen.difference_update(out := {key for key, *_ in odd})
+            good = chain([one for one in found if one.row.key not in out], good)
+            continue
         finite = [
             all(np.isfinite(values[i]).all() for values in arrays.values())
             for i in range(len(found))
@@ -184,5 +199,6 @@ def one_shard(
         "kept": len(kept),
         "bad": bad,
         "enlarged": [one.row.key for one in kept if one.small],
+        "several": [one.row.key for one in kept if one.several],
         "truncated": [one.row.key for one in kept if family.truncated(one.caption)],
     }

@@ -15,6 +15,14 @@ from dlib._util import require
 from full_scale.data import shards
 
 
+KEPT = {
+    "truncated": "captions are longer than the text encoder reads; kept, the end is cut off",
+    "enlarged": "pictures are smaller than the network's; kept, enlarged",
+    "several": "captions are the first of several; the others are not read",
+}
+"""What the report says of rows that are kept, by the name of their list."""
+
+
 def write(out: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Write both reports from the shards' records, and return what report.json says."""
     bad = [
@@ -22,25 +30,21 @@ def write(out: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for record in records
         for row in record["bad"]
     ]
-    named = {
-        name: [key for record in records for key in record[name]]
-        for name in ("truncated", "enlarged")
-    }
+    named = {name: [key for record in records for key in record.get(name, ())] for name in KEPT}
     summary = {
         "read": sum(record["read"] for record in records),
         "kept": sum(record["kept"] for record in records),
         "bad": len(bad),
-        "truncated": len(named["truncated"]),
-        "enlarged": len(named["enlarged"]),
+        **{name: len(keys) for name, keys in named.items()},
         "shards": len(records),
         "reasons": dict(Counter(row["reason"] for row in bad)),
         "bad_rows": bad,
-        "truncated_keys": named["truncated"],
-        "enlarged_keys": named["enlarged"],
+        **{f"{name}_keys": keys for name, keys in named.items()},
     }
     shards.write_json(out / "report.json", summary)
     half = out / ".half-report.txt"
-    half.write_text("\n".join(lines(summary)) + "\n")
+    text = "\n".join(lines(summary)) + "\n"
+    half.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(half, out / "report.txt")
     return summary
 
@@ -58,13 +62,7 @@ def lines(summary: Mapping[str, Any]) -> list[str]:
             for row in summary["bad_rows"]
             if row["reason"] == reason
         ]
-    for name, what in (
-        (
-            "truncated",
-            "captions are longer than the text encoder reads; kept, the end is cut off",
-        ),
-        ("enlarged", "pictures are smaller than the network's; kept, enlarged"),
-    ):
+    for name, what in KEPT.items():
         if summary[name]:
             text += [
                 "",
@@ -94,7 +92,7 @@ def enough(out: Path, summary: Mapping[str, Any]) -> None:
 
 def closing(out: Path, pictures: bool) -> str:
     """What the command says at its end."""
-    summary = json.loads((out / "report.json").read_text())
+    summary = json.loads((out / "report.json").read_text(encoding="utf-8"))
     text = [
         f"{out}: {summary['kept']} rows of "
         f"{'latents and texts' if pictures else 'texts alone'} in {summary['shards']} shards."
@@ -114,4 +112,6 @@ def closing(out: Path, pictures: bool) -> str:
         text.append(
             f"{summary['enlarged']} pictures were smaller than the network's and were enlarged."
         )
+    if summary.get("several"):  # absent from reports of older versions
+        text.append(f"Of {summary['several']} rows with several captions the first was taken.")
     return " ".join(text)

@@ -4,10 +4,11 @@ on (seed, step) alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,9 @@ class Rows:
             f"data {folder}: not finished: run the same full_scale.prepare command again",
         )
         require(whole, f"data {folder}: not prepared data. To make some: {_how(folder)}")
-        self.info: dict[str, Any] = json.loads((self.folder / "info.json").read_text())
+        self.info: dict[str, Any] = json.loads(
+            (self.folder / "info.json").read_text(encoding="utf-8")
+        )
         found, wanted = (
             sum(record["kept"] for record in shards.records(self.folder)),
             self.info["counts"]["kept"],
@@ -66,6 +69,21 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def stamp(self) -> str:
+        """Changes when the rows do: the source's own stamp, and every column of four rows."""
+        some = sorted({0, len(self) // 3, 2 * len(self) // 3, max(len(self) - 1, 0)})
+        found = hashlib.sha256(repr((self.info.get("source_stamp"), self.info["shape"])).encode())
+        table = self._gathered(some)
+        for name in sorted(table.column_names):
+            values = table[name].combine_chunks()
+            if hasattr(values, "flatten") and str(values.type) != "string":
+                values = values.flatten().to_numpy(zero_copy_only=False)
+                found.update(np.ascontiguousarray(values).tobytes())
+            else:
+                found.update(repr(values.to_pylist()).encode())
+        return found.hexdigest()[:16]
 
     @property
     def pictures(self) -> bool:
@@ -210,6 +228,21 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
     """
     words = np.random.Philox(np.random.SeedSequence((seed, epoch), spawn_key=(n,))).random_raw(n)
     return np.argsort(words, kind="stable")
+
+
+def without(rows: Iterable[int], skipped: Collection[int], n: int) -> list[int]:
+    """The rows of a batch, where each that is skipped gives its place to the next of the n rows
+    that is not: all other places are read as they were.
+
+    >>> without([3, 0, 2], {0, 1}, 4), without([3], {3}, 4)
+    ([3, 2, 2], [0])
+    """
+    kept = []
+    for row in rows:
+        while row in skipped:
+            row = (row + 1) % n
+        kept.append(row)
+    return kept
 
 
 def indices(seed: int, step: int, batch: int, n: int) -> list[int]:

@@ -88,7 +88,9 @@ def folders(out: Path) -> list[Path]:
 
 def records(out: Path) -> list[dict[str, Any]]:
     """The record of every finished shard, in order."""
-    return [json.loads((path / "record.json").read_text()) for path in folders(out)]
+    return [
+        json.loads((path / "record.json").read_text(encoding="utf-8")) for path in folders(out)
+    ]
 
 
 def open_shards(out: Path) -> Dataset:
@@ -116,9 +118,12 @@ def _loaded(path: Path) -> Dataset:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON under another name first, then renamed."""
+    r"""JSON under another name first, then renamed. What UTF-8 cannot hold, as the bytes of a
+    file's name, becomes JSON's own \udcXX, which reads back as it was.
+    """
     half = path.with_name(f".half-{path.name}")
-    half.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+    half.write_text(text, encoding="utf-8", errors="backslashreplace")
     flush(half)
     os.replace(half, path)
 
@@ -180,7 +185,7 @@ def same_plan(out: Path, plan: Mapping[str, Any]) -> None:
     if not path.is_file():
         write_json(path, plan)
         return
-    then = json.loads(path.read_text())
+    then = json.loads(path.read_text(encoding="utf-8"))
     other = [
         f"{name}: {then.get(name)} then, {plan.get(name)} now"
         for name in {**then, **plan}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -105,7 +106,7 @@ def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
     """Put the LoRA of a safetensors file, in diffusers' or kohya's names, on the pipeline's
     networks, through peft.
 
-    Raises ValueError unless every tensor of the file finds its layer.
+    Raises ValueError, with names, unless every tensor of the file finds its place.
     """
     require(
         file.is_file() and file.suffix == ".safetensors",
@@ -114,16 +115,19 @@ def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
     )
     try:
         with safe_open(file, "pt") as opened:
-            wanted = sum(
-                name.endswith((".lora_A.weight", ".lora_down.weight", "lora.down.weight"))
-                for name in opened.keys()
-            )
+            wanted, odd = lora_layers(opened.keys())
+        require(
+            not odd,
+            f"{len(odd)} of its tensors have no place, the first {odd[0] if odd else ''}: this "
+            "reads pairs of low rank (lora_A and lora_B, or lora_down and lora_up, and alpha), "
+            "not DoRA, LoKr, LoHa or whole differences",
+        )
         pipe.load_lora_weights(str(file.parent), weight_name=file.name)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
             f"--lora {file} does not fit these weights, or is no LoRA: "
             f"{str(error).splitlines()[0]}. "
-            "Name the weights that it was trained on"
+            "Name a LoRA, and the weights that it was trained on"
         ) from error
     nets = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
     found = sum(".lora_A." in name for net in nets for name, _ in net.named_parameters())
@@ -132,6 +136,28 @@ def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
         f"--lora {file}: {found} of its {wanted} layers exist in these weights: name those it "
         "was trained on",
     )
+
+
+DOWN = (".lora_A.weight", ".lora_down.weight", "lora.down.weight")
+UP = (".lora_B.weight", ".lora_up.weight", "lora.up.weight")
+"""How the names of a LoRA's factors end: peft's, kohya's, and diffusers' older ones."""
+
+
+def lora_layers(names: Iterable[str]) -> tuple[int, list[str]]:
+    """How many layers a LoRA file adapts, and the tensors that are no part of a whole pair.
+
+    >>> lora_layers(["a.lora_down.weight", "a.lora_up.weight", "a.alpha", "a.dora_scale"])
+    (1, ['a.dora_scale'])
+    """
+    names = list(names)
+
+    def of(*ends: str) -> dict[str, str]:
+        return {n.removesuffix(e): n for n in names for e in ends if n.endswith(e)}
+
+    down, up, alpha = of(*DOWN), of(*UP), of(".alpha")
+    whole = down.keys() & up.keys()
+    placed = {held[layer] for held in (down, up, alpha) for layer in whole if layer in held}
+    return len(whole), [name for name in names if name not in placed]
 
 
 def find(kind: Weights, weights: str) -> Path:

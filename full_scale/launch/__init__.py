@@ -2,15 +2,33 @@
 room.
 """
 
+from full_scale.launch.peers import is_loss, quiet
 from full_scale.launch.processes import (
     Processes,
     agree,
     average,
     gathered,
+    gathered_objects,
+    joined,
     launched,
     place,
     start,
     stop,
+    told,
 )
 
-__all__ = ["Processes", "agree", "average", "gathered", "launched", "place", "start", "stop"]
+__all__ = [
+    "is_loss",
+    "quiet",
+    "Processes",
+    "agree",
+    "average",
+    "gathered",
+    "gathered_objects",
+    "joined",
+    "launched",
+    "place",
+    "start",
+    "stop",
+    "told",
+]

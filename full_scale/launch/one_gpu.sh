@@ -8,8 +8,8 @@
 #         still to be added to the memory, and of the time: counted work at an ASSUMED 35 % of the data sheet's peak, not measured,
 #             lcm_lora                           7 GB    RTX 4090 12 h     A100 6.5 h    H100 2.1 h
 #             finetune --micro 2 --recompute    21 GB    RTX 4090 9.4 h    A100 5.0 h    H100 1.6 h
-# Stop    kill -TERM or kill -USR1 saves at once and ends the run.
-# Resume  the same command: a run goes on from the last complete checkpoint in --out, whatever ended it.
+# Stop    Ctrl-C, kill -TERM or kill -USR1 saves at once and ends the run; a second Ctrl-C does not wait for that.
+# Resume  the same command: a run goes on from the newest whole checkpoint in --out, whatever ended it.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

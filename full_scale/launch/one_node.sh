@@ -25,7 +25,7 @@
 #             lcm                 28 GB    A100  13 h    H100 4.0 h     7 GB with --parallel fsdp
 #             tcd                 29 GB    A100 1.7 h    H100 0.5 h     8 GB with --parallel fsdp
 #             pcm                 29 GB    A100 1.7 h    H100 0.5 h     8 GB with --parallel fsdp
-# Stop    kill -USR1 of any one worker saves at once and ends the run. kill -TERM of torchrun does too, but torchrun gives
+# Stop    kill -USR1 of any one worker saves at once and ends the run. Ctrl-C or kill -TERM of torchrun do too, but torchrun gives
 #         its workers 30 seconds: where a checkpoint takes longer, the one before it is the last.
 # Resume  the same command, also with another number of GPUs. RESTARTS=3 makes torchrun itself start again, from the last
 #         checkpoint, when a worker dies.
@@ -33,5 +33,5 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else workers that are started again read the addresses of the dead, and wait
-exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc_per_node "${GPUS:-gpu}" --max_restarts "${RESTARTS:-0}" \
+exec "${PYTHON:-python}" -m full_scale.launch.agent --standalone --nproc_per_node "${GPUS:-gpu}" --max_restarts "${RESTARTS:-0}" \
     -m full_scale.train "$@"

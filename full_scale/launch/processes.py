@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 
 from dlib._util import require
+from full_scale.launch import peers
+
+
+_peers: list[peers.Peers] = []  # of the run that is going on: one, or none where it is alone
 
 
 class Processes(NamedTuple):
@@ -61,10 +67,17 @@ def start(device: str = "auto") -> Processes:
         "the last checkpoint",
     )
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-    if "RANK" in os.environ:
-        dist.init_process_group(backend, timeout=timedelta(minutes=30))
-    else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    rank, size = place()
+    store = peers.meet(rank, size) if "RANK" in os.environ else dist.HashStore()
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore("group", store),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(minutes=30),  # of a message: others may write to a slow disk
+    )
+    if size > 1:
+        _peers.append(peers.Peers(store, rank, size))
     saving = dist.new_group(backend="gloo")
     return Processes(
         dist.get_rank(),
@@ -112,6 +125,36 @@ def stop() -> None:
     """Leave the processes' group."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    while _peers:
+        _peers.pop().leave()
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[Processes]:
+    """The processes of a run, for as long as it goes on. What goes wrong is raised where it is
+    to be said: in the first process that says these words, and as SystemExit in the others.
+    Where another process is gone, ConnectionError says how to go on.
+    """
+    try:
+        yield start(device)
+    except Exception as error:
+        if not _peers:
+            if not isinstance(error, (ValueError, OSError)) or not peers.quiet():
+                raise
+            raise SystemExit(1) from None
+        kind = ""
+        if peers.is_loss(error):
+            if _peers[0].failed():
+                raise SystemExit(1) from None
+            kind, why = "gone", str(error).splitlines()[0]
+            error = ConnectionError(f"another process is gone ({why}). {peers.GO_ON}")
+        if not _peers[0].first_to_say(str(error), kind):
+            raise SystemExit(1) from None
+        if kind:
+            raise error from None
+        raise
+    finally:
+        stop()
 
 
 def agree(flag: bool, processes: Processes) -> bool:
@@ -121,6 +164,23 @@ def agree(flag: bool, processes: Processes) -> bool:
     votes = torch.tensor([int(flag)])
     dist.all_reduce(votes, dist.ReduceOp.MAX)
     return bool(votes.item())
+
+
+def told(value: Any, processes: Processes) -> Any:
+    """What the leading process passes, in every process; the others' values are not looked at."""
+    if processes.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
+
+
+def gathered_objects(value: Any, processes: Processes) -> list[Any]:
+    """What each process passes, in their order, in every process."""
+    found: list[Any] = [value] * processes.size
+    if processes.size > 1:
+        dist.all_gather_object(found, value)
+    return found
 
 
 def gathered(rows: torch.Tensor, processes: Processes) -> tuple[torch.Tensor, slice]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -61,9 +62,11 @@ def toy(made: Sequence[Captioned], real: Sequence[Captioned]) -> dict[str, Any]:
     codes = _codes(made)
     if codes is not None:
         seen = shape_reader.read(_small(made))
+        shows = shape_reader.shows(seen, codes).double()
         found["shapes"] = {
-            "accuracy": shape_reader.shows(seen, codes).double().mean().item(),
+            "accuracy": shows.mean().item(),
             "off": seen.off.square().mean().sqrt().item(),
+            "each": {"accuracy": shows.tolist(), "off": seen.off.tolist()},
         }
     if len(real) > 1 and len(made) > 1:
         a, b = shape_scores.features(_small(made)), shape_scores.features(_small(real))
@@ -183,7 +186,7 @@ def clip_score(
     return {
         "mean": every.mean().item(),
         "standard_error": error,
-        "each": every.tolist(),
+        "each": {"score": every.tolist()},
         "model": folder,
     }
 
@@ -214,9 +217,9 @@ def _parts(shown: Sequence[Captioned], batch: int, what: str) -> tqdm:
 
 def _codes(shown: Sequence[Captioned]) -> Tensor | None:
     """What the captions ask for, if all are of the captioned shapes' grammar and all pictures
-    of their size.
+    of their size, or enlarged ones of it.
     """
-    if any(item.caption is None or item.picture.size != (SIDE, SIDE) for item in shown):
+    if any(item.caption is None or shrunk(item.picture).size != (SIDE, SIDE) for item in shown):
         return None
     try:
         return torch.tensor([shape_captions.parse(item.caption) for item in shown])
@@ -225,4 +228,18 @@ def _codes(shown: Sequence[Captioned]) -> Tensor | None:
 
 
 def _small(shown: Sequence[Captioned]) -> Tensor:
-    return pixels([fitted(item.picture, SIDE) for item in shown])
+    return pixels([fitted(shrunk(item.picture), SIDE) for item in shown])
+
+
+def shrunk(picture: Image.Image) -> Image.Image:
+    """A picture of captioned shapes that `full_scale.sample` enlarged for the eye, at its own
+    16 × 16 pixels, to the bit; any other as it is.
+
+    >>> shrunk(Image.new("RGB", (128, 128))).size, shrunk(Image.new("RGB", (120, 128))).size
+    ((16, 16), (120, 128))
+    """
+    if picture.width != picture.height or picture.width % SIDE:
+        return picture
+    small = picture.resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    again = small.resize(picture.size, Image.Resampling.NEAREST)
+    return small if again.tobytes() == picture.tobytes() else picture

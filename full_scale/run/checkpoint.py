@@ -1,36 +1,74 @@
 """Checkpoints that survive: sharded, written while training goes on, complete or absent, the
-last good one always kept.
+last good one always kept, and none read that the disk has changed.
 
 A checkpoint is a folder step-00001200 with the shards that `torch.distributed.checkpoint`
-writes and run.json. It is written under another name and renamed when every process has
-finished. The index of the shards is a pickle: resume only your own.
+writes, run.json, and manifest.json, the sizes and digests of them all. It is written under
+another name, synced to the disk, and renamed when every process has finished. The index of the
+shards is a pickle: resume only your own.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
+from full_scale import launch
 from full_scale.launch import Processes
+from full_scale.out import manifest
+from full_scale.run import room
 
-PREFIX, PART = "step-", ".part"
+PREFIX, PART, DAMAGED = "step-", ".part", ".damaged"
+NAME = re.compile(rf"{PREFIX}\d{{8,}}")
 
 
 def complete(out: Path) -> list[Path]:
-    """The checkpoints in a run's folder, oldest first; half-written ones are not among them."""
-    return sorted(
-        path
-        for path in out.glob(f"{PREFIX}*")
-        if path.suffix != PART and (path / "run.json").is_file()
+    """The checkpoints in a run's folder that were written to their end, oldest first. Whether
+    they are whole still, `newest_whole` says.
+    """
+    return sorted(path for path in out.glob(f"{PREFIX}*") if NAME.fullmatch(path.name))
+
+
+class Newest(NamedTuple):
+    """The newest checkpoint that is whole, if there is one, and what is wrong with each that is
+    newer.
+    """
+
+    path: Path | None
+    damaged: dict[Path, str]
+
+
+def newest_whole(out: Path) -> Newest:
+    """Where a run's folder stands: training, export and sampling all begin from here. Nothing
+    is changed, so a run may be going on in `out`.
+    """
+    damaged: dict[Path, str] = {}
+    for path in reversed(complete(out)):
+        fault = manifest.fault(path)
+        if not fault:
+            return Newest(path, damaged)
+        if path.exists():  # else the run has just put it away: it keeps its last ones
+            damaged[path] = fault
+    return Newest(None, damaged)
+
+
+def none_whole(out: Path, damaged: Mapping[Path, str]) -> str:
+    """What to do when every checkpoint is damaged, in one line."""
+    listed = "; ".join(f"{path.name}: {fault}" for path, fault in damaged.items())
+    return (
+        f"{out} holds no checkpoint that is whole ({listed}). Nothing was changed: copy one of "
+        "them back from where you keep copies, or begin anew with another --out"
     )
 
 
@@ -39,17 +77,52 @@ def described(path: Path) -> dict[str, Any]:
     return json.loads((path / "run.json").read_text())
 
 
+class Writer(dcp.FileSystemWriter):
+    """Writes shards, and beside them the manifest: each process reads the digests of its own
+    files, and the one that leads writes them down when all are there.
+    """
+
+    def write_data(self, plan: Any, planner: Any) -> torch.futures.Future:
+        written = super().write_data(plan, planner).value()
+        names = sorted({one.storage_data.relative_path for one in written})
+        both: torch.futures.Future = torch.futures.Future()
+        both.set_result((written, manifest.entries(Path(self.path), names)))
+        return both
+
+    def finish(self, metadata: Any, results: Any) -> None:
+        super().finish(metadata, [written for written, _ in results])
+        files = manifest.entries(Path(self.path), ["run.json", ".metadata"])
+        for _, entries in results:
+            files |= entries
+        manifest.seal(Path(self.path), files)
+
+
 class Checkpoints:
     """The checkpoints of one run, of which the last `keep` stay."""
 
     def __init__(self, out: Path, keep: int, processes: Processes):
         self.out, self.keep, self.processes = out, keep, processes
         self.pending: tuple[Future, Path] | None = None
+        self.needed = 0  # bytes of the checkpoint that is being written
         if processes.leads:
             out.mkdir(parents=True, exist_ok=True)
             for half in out.glob(f"{PREFIX}*{PART}"):
                 shutil.rmtree(half, ignore_errors=True)
         dist.barrier()
+
+    def newest(self) -> Path | None:
+        """The checkpoint to go on from: the newest that is whole, the same for every process.
+        Damaged ones that are newer are named and put aside, none is deleted. ValueError if
+        there are checkpoints and none is whole.
+        """
+        found = newest_whole(self.out) if self.processes.leads else None
+        path, damaged = launch.told(found, self.processes)
+        if path is None and damaged:
+            raise ValueError(none_whole(self.out, damaged))
+        if self.processes.leads:
+            for broken, fault in damaged.items():
+                print(f"{broken} is damaged: {fault}. It is kept as {_aside(broken).name}")
+        return path
 
     def save(
         self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any], wait: bool = False
@@ -58,19 +131,36 @@ class Checkpoints:
         go on at once, unless `wait`.
         """
         self.finish()
-        part = self.out / f"{PREFIX}{step:08d}{PART}"
-        if self.processes.leads:
-            try:
-                part.mkdir(parents=True, exist_ok=True)
-                (part / "run.json").write_text(json.dumps({"step": step, **facts}, indent=1))
-            except OSError as error:
-                raise self._failed(part, error) from error
+        part, self.needed = self.out / f"{PREFIX}{step:08d}{PART}", room.needed(state)
+        about = {"step": step, **facts}
+        failed = self._begin(part, about) if self.processes.leads else ""
+        if failed := launch.told(failed, self.processes):
+            raise OSError(failed)
+        stager = DefaultStager(StagingOptions(False, False, False, False))
         future = dcp.async_save(
-            dict(state), checkpoint_id=part, process_group=self.processes.saving
+            dict(state),
+            checkpoint_id=part,
+            storage_writer=Writer(part),
+            async_stager=stager,
+            process_group=self.processes.saving,
         )
+        future.add_done_callback(lambda _: stager.close())
         self.pending = future, part
         if wait:
             self.finish()
+
+    def _begin(self, part: Path, about: Mapping[str, Any]) -> str:
+        """Make the folder with run.json; in words what was wrong, or nothing."""
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+            free = room.free(self.out)
+            if free is not None and free < self.needed:
+                return self._failed(part, "the disk is full")
+            (part / "run.json").write_text(json.dumps(about, indent=1))
+            manifest.flush(part / "run.json")
+            return ""
+        except OSError as error:
+            return self._failed(part, _worded(error))
 
     def poll(self) -> None:
         """Give a checkpoint that has been written its name. Call it now and then."""
@@ -88,18 +178,25 @@ class Checkpoints:
             future.result()
         # whatever the writer's threads met: a full disk, a lost file system
         except (Exception, CheckpointException) as error:
-            raise self._failed(part, error) from error
+            if launch.is_loss(cause := _cause(error)):
+                raise cause from None
+            raise OSError(self._failed(part, _worded(cause))) from error
         if self.processes.leads:
             os.replace(part, part.with_suffix(""))
+            manifest.flush(self.out)
             for old in complete(self.out)[: -self.keep]:
-                shutil.rmtree(old, ignore_errors=True)
+                away = old.with_suffix(PART)  # at once: half a checkpoint would look damaged
+                os.replace(old, away)
+                shutil.rmtree(away, ignore_errors=True)
 
-    def _failed(self, part: Path, error: BaseException) -> OSError:
-        """The error to raise; the half-written checkpoint is removed, which also makes room."""
+    def _failed(self, part: Path, why: str) -> str:
+        """What to say; the half-written checkpoint is removed, which also makes room."""
+        free = room.free(self.out)
         shutil.rmtree(part, ignore_errors=True)
         good = complete(self.out)
-        return OSError(
-            f"checkpoint {part.stem} could not be written ({_cause(error)}). "
+        return (
+            f"checkpoint {part.stem} could not be written ({why}): it needs "
+            f"{room.size(self.needed)}, and {room.size(free)} were free. "
             f"{f'The last good one is {good[-1]}' if good else 'There is none yet'}: "
             "make room, or fix the disk, and start the same command again"
         )
@@ -111,8 +208,22 @@ class Checkpoints:
         dcp.load(dict(state), checkpoint_id=path, process_group=self.processes.saving)
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of what really went wrong, inside the writer's wrappers."""
+def _aside(path: Path) -> Path:
+    """Put a damaged checkpoint where no run reads or removes it; its new name."""
+    number, new = 1, path.with_suffix(DAMAGED)
+    while new.exists():
+        number += 1
+        new = path.with_suffix(f"{DAMAGED}-{number}")
+    os.replace(path, new)
+    return new
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What really went wrong, inside the writer's wrappers."""
     found = next(iter(error.failures.values()), None) if hasattr(error, "failures") else None
-    error = found[0] if isinstance(found, tuple) else found or error
+    return found[0] if isinstance(found, tuple) else found or error
+
+
+def _worded(error: BaseException) -> str:
+    """Its first line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sized
+
 from dlib._util import require
 from full_scale.run.settings import Mean, Settings, recipe_of, role_of
 
@@ -18,6 +21,12 @@ def check(s: Settings, count: int = 1) -> None:
         bool(s.weights) != s.tiny,
         f"{'both --weights and --tiny' if s.tiny else 'neither --weights nor --tiny'} given: "
         "pass exactly one of them",
+    )
+    taken = [path for path in (s.out, *s.out.parents) if path.exists() and not path.is_dir()]
+    require(
+        not taken,
+        f"--out {s.out}: {taken[0] if taken else ''} is a file, wanted a folder: pass another "
+        "--out, or move the file away",
     )
     for name in ("steps", "batch", "micro", "save_every", "keep", "log_every"):
         require(
@@ -62,6 +71,32 @@ def check(s: Settings, count: int = 1) -> None:
         s.batch % recipe.group == 0,
         f"--batch {s.batch} is not a multiple of the {recipe.group} samples that {s.method} "
         f"draws for each prompt: try --batch {max(1, s.batch // recipe.group) * recipe.group}",
+    )
+
+
+def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:
+    """Raise ValueError, with a number that works, unless the data have rows enough for a global
+    batch on `count` processes.
+    """
+    far = [row for row in s.skip_rows if not 0 <= row < len(rows)]
+    require(not far, f"--skip-rows {far}: {s.data} has the rows 0 … {len(rows) - 1}")
+    group, left = recipe_of(s, None, None).group, len(rows) - len(set(s.skip_rows))
+    if s.batch // group <= left:
+        return
+    unit = math.lcm(count * s.micro, group)
+    fits = left * group // unit * unit  # the largest batch that can be cut
+    small = math.lcm(count, group)
+    require(
+        False,
+        f"data {s.data} have {left} rows, fewer than one global batch of {s.batch} on {count} "
+        "process(es): "
+        + (
+            f"pass --batch {fits}, or prepare more rows"
+            if fits
+            else f"pass --micro 1 --batch {left * group // small * small}, or prepare more rows"
+            if left * group >= small
+            else f"prepare at least {-(-small // group)} rows, or start at most {left} processes"
+        ),
     )
 
 

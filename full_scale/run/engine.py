@@ -27,13 +27,14 @@ from dlib.training import Trainer
 from dlib.training.performing import Micro
 from full_scale.data.captions import NAME, packed
 from full_scale.data.draws import Draws, step_draws
-from full_scale.data.rows import Rows, indices
+from full_scale.data.rows import Rows, indices, without
 from full_scale.families import Family
 from full_scale import launch
 from full_scale.launch import Processes
-from full_scale.run import checkpoint
+from full_scale.run import checkpoint, room
 from full_scale.run.cast import Company, build
-from full_scale.run.guard import Alarms, Stop, gradient_norm, moved, refuse
+from full_scale.run.culprit import Scene, refuse
+from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
 
@@ -62,9 +63,17 @@ BOUND_ROLE = ("rank", "alpha", "targets", "decay")
 class Distributed(Trainer):
     """The recipe's steps with autocast, many processes, clipped gradients and learning rates."""
 
-    def __init__(self, recipe: Recipe, cast: Company, s: Settings, processes: Processes, dtype):
+    def __init__(
+        self,
+        recipe: Recipe,
+        cast: Company,
+        s: Settings,
+        processes: Processes,
+        dtype: torch.dtype,
+        rows: Rows,
+    ):
         super().__init__(recipe, cast, cast.trained)
-        self.s, self.processes, self.dtype = s, processes, dtype
+        self.s, self.processes, self.dtype, self.rows = s, processes, dtype, rows
 
     def computing(self) -> AbstractContextManager:
         on = self.dtype == torch.bfloat16
@@ -86,12 +95,31 @@ class Distributed(Trainer):
         for role in set(self.trained) - set(phase.roles):
             self.trained[role].optim.zero_grad(set_to_none=True)
 
+    def _run(self, phase: Phase, micro: Micro, step: int) -> dict[str, Tensor]:
+        """Remember what the phase begins from: its samples may have to be taken one by one."""
+        self.phase = phase
+        self.begun = [(replace(batch, memo={**batch.memo}), draw.copy()) for batch, draw in micro]
+        return super()._run(phase, micro, step)
+
+    def places(self, step: int) -> list[list[tuple[int, int]]]:
+        """Of each of this process's micro-batches the (place in the global batch, row)."""
+        s, group, n = self.s, self.recipe.group, len(self.rows)
+        prompts = without(indices(s.seed, step, s.batch // group, n), set(s.skip_rows), n)
+        chosen = [row for row in prompts for _ in range(group)]
+        share = s.batch // self.processes.size
+        mine = range(self.processes.rank * share, (self.processes.rank + 1) * share)
+        return [
+            [(place, chosen[place]) for place in mine[k : k + s.micro]]
+            for k in range(0, share, s.micro)
+        ]
+
     def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
         """Clip and step; the gradient's norm."""
         net, own = self.trained[role], role_of(self.s, role)
         norm = gradient_norm(net.weights, own.clip)
         if not math.isfinite(norm):
-            refuse(step, role, micro[-1][0], self.s.out, self.processes)
+            scene = Scene(role, self.phase, step, self.begun, self.places(step))
+            refuse(self, scene, self.s, self.rows.captions, self.processes)
         for group in net.optim.param_groups:
             group["lr"] = learning_rate(self.s, role, step)
         net.optim.step()
@@ -118,18 +146,18 @@ class Engine:
         null = null if self.words else self.null
         self.recipe = recipe_of(s, family.denoiser().schedule, null)
         self.cast = build(family, self.recipe, s, processes, dtype, given)
-        self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype)
+        self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype, rows)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
         self.step = self.resume()
 
     def resume(self) -> int:
-        """Take over the last checkpoint of the run's folder, if there is one; the step to go
-        on with.
+        """Take over the newest whole checkpoint of the run's folder, if there is one; the step
+        to go on with.
         """
-        found = checkpoint.complete(self.s.out)
-        if not found:
+        found = self.checkpoints.newest()
+        if found is None:
             return 0
-        facts, now = checkpoint.described(found[-1]), self._facts()
+        facts, now = checkpoint.described(found), self._facts()
         require(
             facts["settings"]["method"] == now["method"],
             f"--out {self.s.out} holds a run of {facts['settings']['method']}, not of "
@@ -141,13 +169,25 @@ class Engine:
             for name in (*BOUND, "bound_roles", "rows")
             if then.get(name) != now[name]
         ]
+        if missed := sorted(set(then["skip_rows"]) - set(now["skip_rows"])):
+            changed.append(f"skip_rows: without {missed}")
         if changed:
             raise ValueError(
                 f"--out {self.s.out} holds a run with other settings: {'; '.join(changed)}. "
                 "Type them again as they were, or use a new --out"
             )
+        require(
+            then["stamp"] == now["stamp"],
+            f"--data {self.s.data} holds other rows than those that --out {self.s.out} was "
+            f"started on ({then['data']}), though as many: pass those, or use a new --out",
+        )
+        require(
+            facts["step"] <= self.s.steps,
+            f"--steps {self.s.steps}: --out {self.s.out} has done {facts['step']} already: pass "
+            "more to go on, export what there is, or use a new --out",
+        )
         state = self.cast.state()
-        self.checkpoints.load(found[-1], state)
+        self.checkpoints.load(found, state)
         self.cast.restore(state)
         return facts["step"]
 
@@ -162,21 +202,14 @@ class Engine:
             role: {name: own[name] for name in BOUND_ROLE if name in own}
             for role, own in table["roles"].items()
         }
-        return table | {"rows": [len(self.rows), self.rows.info["family"]]}
+        rows = [len(self.rows), self.rows.info["family"]]
+        return table | {"rows": rows, "stamp": self.rows.stamp}
 
     def micro_batches(self, step: int) -> list[tuple[Batch, Draws]]:
         """This process's share of a step's rows, cut into micro-batches, each row with the
         draws of its place in the global batch; a row comes `group` times, with other draws.
         """
-        s, group = self.s, self.recipe.group
-        prompts = indices(s.seed, step, s.batch // group, len(self.rows))
-        chosen = [row for row in prompts for _ in range(group)]
-        share = s.batch // self.processes.size
-        places = range(self.processes.rank * share, (self.processes.rank + 1) * share)
-        return [
-            self._micro(step, [(place, chosen[place]) for place in places[k : k + s.micro]])
-            for k in range(0, share, s.micro)
-        ]
+        return [self._micro(step, pairs) for pairs in self.trainer.places(step)]
 
     def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
         draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
@@ -197,17 +230,21 @@ class Engine:
         """Train to the end, or until a signal; whether it is the end. `show` makes this step's
         pictures.
         """
-        s, stop, start = self.s, Stop(), self.step
+        s, start = self.s, self.step
         logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.processes.leads else []
         if self.processes.leads:
             self.alarms.remember(s.out / "log.jsonl")
-        with tqdm(
+            there = len(checkpoint.complete(s.out))
+            if wanting := room.wanting(s.out, self.cast, s.keep, there):
+                print(f"ALARM: {wanting}")
+        bar = tqdm(
             total=s.steps,
             initial=start,
             unit="step",
             desc=s.method,
             disable=not self.processes.leads,
-        ) as bar:
+        )
+        with bar, Stop(self.processes.leads) as stop:
             while self.step < s.steps:
                 metrics = self.advance()
                 if (self.step - 1) % s.log_every == 0:
@@ -228,7 +265,7 @@ class Engine:
                         f"{self.step}; start the same command again to go on",
                     )
                     return False
-        self.checkpoints.finish()
+            self.checkpoints.finish()
         return True
 
     def _log(self, logs: list, metrics: dict[str, Tensor], bar: tqdm) -> None:

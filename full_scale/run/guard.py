@@ -5,6 +5,7 @@ student collapses.
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,28 +14,40 @@ from statistics import median
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dlib import Batch, Denoiser
-from dlib._util import tensors
 from dlib.lora import LowRank, adapters
 from full_scale.data.draws import step_draws
-from full_scale.launch import Processes
 
 
 class Stop:
-    """Raised flags: SIGTERM (the machine wants its processors back) and SIGUSR1 (SLURM's
-    warning before the time limit).
+    """Raised flags: SIGTERM (the machine wants its processors back), SIGUSR1 (SLURM's warning
+    before the time limit) and SIGINT (Ctrl-C). After Ctrl-C, another one or SIGTERM ends the
+    process at once.
     """
 
-    def __init__(self):
-        self.asked = ""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
-    def _note(self, number: int, frame) -> None:
+    def __init__(self, speaks: bool):
+        self.asked, self.speaks = "", speaks
+
+    def __enter__(self) -> Stop:
+        self.before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.asked == "SIGINT" and number != signal.SIGUSR1:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.asked = signal.Signals(number).name
+        if self.speaks and number == signal.SIGINT:
+            text = "Ctrl-C: this step is finished and saved; a second Ctrl-C ends at once"
+            os.write(2, f"\nfull_scale.train: {text}\n".encode())  # print may be interrupted
 
 
 def gradient_norm(weights: Mapping[str, nn.Parameter], clip: float) -> float:
@@ -83,25 +96,6 @@ def check_target(model: Denoiser, batch: Batch) -> None:
             f"{off[model.predicts]:.2g}): put prediction_type right in the weights' "
             "scheduler/scheduler_config.json"
         )
-
-
-def refuse(step: int, role: str, batch: Batch, out: Path, processes: Processes) -> None:
-    """Save the batch that gave a loss or gradient that is not finite, and raise
-    FloatingPointError. No weight was changed.
-    """
-    path = out / f"nonfinite-step-{step:08d}-{role}-rank-{processes.rank}.safetensors"
-    found = {
-        "x0": batch.x0,
-        **tensors(batch.cond),
-        **{f"memo[{key!r}]": value for key, value in batch.memo.items()},
-    }
-    save_file({name: value.detach().contiguous().cpu() for name, value in found.items()}, path)
-    raise FloatingPointError(
-        f"the gradient of {role!r} is not finite at step {step}. No weight was changed, and "
-        f"this process's last micro-batch is in {path}. "
-        "Start the same command again to go on from the last checkpoint, with a lower --lr, a "
-        "--clip, or --dtype float32"
-    )
 
 
 class Rule(NamedTuple):

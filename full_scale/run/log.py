@@ -31,12 +31,11 @@ class Lines:
     def __init__(self, out: Path, start: int):
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.path = out, out / "log.jsonl"
-        kept = (
-            [line for line in self.path.read_text().splitlines() if _step(line) < start]
-            if self.path.exists()
-            else []
-        )
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+        text = self.path.read_text(errors="replace") if self.path.exists() else ""
+        kept = [line for line in text.splitlines() if _step(line) < start]
+        half = self.path.with_name(".half-log.jsonl")
+        half.write_text("".join(f"{line}\n" for line in kept))
+        half.replace(self.path)  # a kill between the two loses no line
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         with self.path.open("a") as file:
@@ -49,12 +48,12 @@ class Lines:
 
 
 def _step(line: str) -> float:
-    """The step of a line; a line that a crash cut short counts as one that will be written
-    again.
+    """The step of a line; a line that a crash cut short, or a disk has changed, counts as one
+    that will be written again.
     """
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 

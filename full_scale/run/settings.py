@@ -5,12 +5,10 @@ checked before any work.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import json
 import math
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_type_hints
@@ -20,8 +18,8 @@ import tyro
 from dlib import NoiseSchedule, discrete, recipes, scaled_linear
 from dlib._util import require
 from full_scale.families import named
-
-RECIPES = Path(__file__).parents[1] / "recipes"
+from full_scale.run import recipe_file
+from full_scale.run.recipe_file import filled, nearest
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,10 @@ class Settings:
     """Checkpoints kept: the last ones."""
     log_every: int = 10
     """Steps between lines in the log."""
+    skip_rows: tuple[int, ...] = ()
+    """Rows of the data that are left out: a step that would read one reads the next instead.
+    A resumed run keeps them.
+    """
     show_every: int = 500
     """Steps between grids of pictures; 0 is none."""
     prompts: tuple[str, ...] = (
@@ -119,11 +121,13 @@ def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> 
     the file that does not exist.
     """
     arguments = list(arguments)
-    table = _toml(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else {}
-    if "--method" in arguments:
-        table["method"] = arguments[arguments.index("--method") + 1]
-    method = table.get("method", "")
-    known = sorted(recipes.METHODS)
+    named_file = arguments and not arguments[0].startswith("-")
+    table = recipe_file.table(arguments.pop(0)) if named_file else {}
+    for word, after in zip(arguments, [*arguments[1:], ""]):
+        if word == "--method" or word.startswith("--method="):
+            table["method"] = word.partition("=")[2] or after
+    method, known = table.get("method", ""), sorted(recipes.METHODS)
+    require(isinstance(method, str), f"recipe key method = {method!r}: wanted a text")
     require(
         method in known,
         f"method {method!r} does not exist{nearest(method, known)}: name a recipe file "
@@ -131,7 +135,7 @@ def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> 
         f"or --method, one of {', '.join(known)}",
     )
     kind = with_hyper(method)
-    s = tyro.cli(kind, args=arguments, default=_filled(kind, table, "key"), prog=prog)
+    s = tyro.cli(kind, args=arguments, default=filled(kind, table, "key"), prog=prog)
     targets = s.lora_targets or named(s.family).lora_targets
     return dataclasses.replace(s, lora_targets=targets)
 
@@ -208,48 +212,6 @@ def role_of(s: Settings, role: str) -> Role:
     )
     table = vars(getattr(s.roles, role)) if hasattr(s.roles, role) else {}
     return student._replace(**{name: v for name, v in table.items() if v is not None})
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`: did you mean …?` for a misspelt name, or nothing if none is near."""
-    found = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {found[0]!r}?" if found else ""
-
-
-def _toml(path: str) -> dict[str, Any]:
-    file = Path(path)
-    file = file if file.exists() or file.suffix else RECIPES / f"{path}.toml"
-    require(
-        file.is_file(),
-        f"no recipe file {path}; there are "
-        f"{', '.join(sorted(f.stem for f in RECIPES.glob('*.toml')))} (by name), or give a path",
-    )
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is not TOML: {error}") from None
-
-
-def _filled(kind: type, table: Mapping[str, Any], what: str) -> Any:
-    """An instance of the record with the table's values, lists as tuples. ValueError for a
-    name that it does not have.
-    """
-    names = {f.name: f for f in dataclasses.fields(kind)}
-    values = {}
-    for name, value in table.items():
-        require(
-            name in names,
-            f"recipe {what} {name!r} does not exist{nearest(name, names)}; there are "
-            f"{', '.join(names)}",
-        )
-        if name in ("hyper", "roles"):
-            value = _filled(names[name].default_factory, value, f"key {name}.")
-        elif isinstance(value, dict):
-            value = _filled(names[name].default_factory, value, f"key roles.{name}.")
-        elif name in ("data", "out"):
-            value = Path(value)
-        values[name] = tuple(value) if isinstance(value, list) else value
-    return kind(**values)
 
 
 def recipe_of(s: Settings, schedule: NoiseSchedule | None, null: Any) -> recipes.Recipe:

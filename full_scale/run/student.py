@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from dlib._util import require
 from dlib.lora import load_adapters, merged, twin
 from full_scale.families import Family, open_family
+from full_scale.out import manifest
 from full_scale.run import checkpoint
 from full_scale.run.settings import recipe_from
 
@@ -42,6 +44,8 @@ def open_start(
     ValueError for a run of another family, or whose student takes ω as an input.
     """
     if not is_run(weights):
+        if weights:
+            manifest.refuse_damaged(Path(weights).expanduser(), "--weights")
         return open_family(name, weights, device, dtype)
     path = chosen(Path(weights), None)
     s = checkpoint.described(path)["settings"]
@@ -62,20 +66,31 @@ def open_start(
 
 
 def chosen(folder: Path, step: int | None) -> Path:
-    """The checkpoint of `step`, or the last complete one."""
+    """The checkpoint of `step`, or the newest whole one; damaged ones that are newer are named
+    on stderr. ValueError where there is none.
+    """
     require(folder.is_dir(), f"{folder}: no such folder; name the --out of a training run")
-    there = {checkpoint.described(path)["step"]: path for path in checkpoint.complete(folder)}
+    there = {int(path.name.split("-")[1]): path for path in checkpoint.complete(folder)}
     require(
         bool(there),
         f"{folder} holds no complete checkpoint. A run writes one every --save-every steps, at "
         "its end and when it is asked to stop",
     )
-    require(
-        step is None or step in there,
-        f"--step {step}: {folder} holds checkpoints of the steps {', '.join(map(str, there))}; "
-        "a run keeps its last --keep",
-    )
-    return there[max(there) if step is None else step]
+    if step is not None:
+        require(
+            step in there,
+            f"--step {step}: {folder} holds checkpoints of the steps "
+            f"{', '.join(map(str, there))}; a run keeps its last --keep",
+        )
+        fault = manifest.fault(there[step])
+        require(not fault, f"--step {step}: {there[step]} is damaged: {fault}: choose another")
+        return there[step]
+    path, damaged = checkpoint.newest_whole(folder)
+    if path is None:
+        raise ValueError(checkpoint.none_whole(folder, damaged))
+    for broken, fault in damaged.items():
+        print(f"{broken} is damaged: {fault}. {path.name} is read instead", file=sys.stderr)
+    return path
 
 
 def student(path: Path) -> tuple[str, dict[str, Tensor]]:

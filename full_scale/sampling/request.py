@@ -16,8 +16,12 @@ from dlib import SOLVERS, Sampler
 from dlib._util import require
 from dlib.grids import SPACINGS
 from full_scale.families import named
-from full_scale.out.folder import check_free
+from full_scale.out.folder import check_free, next_free
 from full_scale.sampling.spread import check_parallel
+from full_scale.sources.captions import printable
+
+SAMPLES = Path("runs/sample")
+"""Where pictures go unless --out says otherwise, with a number behind."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,19 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
         f"--omega {config.omega or 0:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
         "guidance_scale g is omega = g − 1",
     )
+    for flag, texts in (("prompt", config.prompt), ("negative", (config.negative,))):
+        odd = next((text for text in texts if printable(text) != text), None)
+        require(
+            odd is None,
+            f"--{flag} {printable(odd or '')}: not UTF-8, so no text encoder can read it: set "
+            "the terminal or the script to UTF-8",
+        )
+    last = config.seed + config.n * len(config.prompt) - 1
+    require(
+        -(2**63) <= config.seed and last < 2**64,
+        f"--seed {config.seed}: a seed has 64 bits, and the last picture's would be {last}: "
+        f"wanted 0 … {2**64 - 1 - (last - config.seed)}",
+    )
     if config.parallel:
         solver = settled(config, own).solver
         check_parallel(config.parallel, solver, config.chunk, config.tol, config.window)
@@ -137,8 +154,7 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
         "several processes, but every one would make the same pictures: "
         "add --parallel picard or parareal, which share the steps, or start one process",
     )
-    if config.out:
-        check_free(config.out)
+    check_free(config.out or next_free(SAMPLES))
 
 
 def check_model(family: str, weights: str | None, tiny: bool) -> None:

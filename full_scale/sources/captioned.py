@@ -11,15 +11,19 @@ from typing import NamedTuple
 from PIL import Image
 
 from dlib._util import require
-from full_scale.sources.folders import folder
-from full_scale.sources.pictures import decoded
+from full_scale.sources.captions import NoCaption, printable, read_caption
+from full_scale.sources.folders import Row, folder
+from full_scale.sources.pictures import SUFFIXES, decoded
 
 
 class Captioned(NamedTuple):
-    """A picture in RGB, and its caption if it has one."""
+    """A picture in RGB, its caption if it has one, and what tells it from others of the same
+    caption: its seed if it was sampled, else its name.
+    """
 
     picture: Image.Image
     caption: str | None
+    mark: str = ""
 
 
 def read_captioned(path: Path, flag: str) -> tuple[list[Captioned], list[str]]:
@@ -37,15 +41,15 @@ def read_captioned(path: Path, flag: str) -> tuple[list[Captioned], list[str]]:
     rows = (
         _sampled(path, settings)
         if settings.is_file()
-        else [(row.where, row.picture, _text(row.caption)) for row in folder(path).rows(0)]
+        else [(row.where, row.picture, _text(row), _mark(row)) for row in folder(path).rows(0)]
     )
     shown, bad = [], []
-    for where, picture, caption in rows:
+    for where, picture, caption, mark in rows:
         try:
             require(picture is not None, "there is a caption but no picture")
-            shown.append(Captioned(decoded(picture), caption))
+            shown.append(Captioned(decoded(picture), caption, mark))
         except ValueError as error:
-            bad.append(f"{path / where}: {error}")
+            bad.append(printable(f"{path / where}: {error}"))
     require(
         len(shown) > 0,
         f"{flag} {path}: no picture in it could be read"
@@ -54,11 +58,11 @@ def read_captioned(path: Path, flag: str) -> tuple[list[Captioned], list[str]]:
     return shown, bad
 
 
-def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str]]:
+def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str, str]]:
     try:
         return [
-            (entry["file"], path / entry["file"], entry["prompt"])
-            for entry in json.loads(settings.read_text())["pictures"]
+            (entry["file"], path / entry["file"], entry["prompt"], f"seed {entry.get('seed')}")
+            for entry in json.loads(settings.read_text(encoding="utf-8"))["pictures"]
         ]
     except (ValueError, KeyError, TypeError):
         raise ValueError(
@@ -67,6 +71,14 @@ def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str]]:
         ) from None
 
 
-def _text(caption: str | bytes | Path | None) -> str | None:
-    raw = caption.read_bytes() if isinstance(caption, Path) else caption
-    return raw.decode(errors="replace").strip() if isinstance(raw, bytes) else raw
+def _mark(row: Row) -> str:
+    """The name without a picture's ending, which a key has only under an index."""
+    stem, _, end = row.key.rpartition(".")
+    return printable(stem if f".{end.lower()}" in SUFFIXES else row.key)
+
+
+def _text(row: Row) -> str | None:
+    try:
+        return read_caption(row.captions).text
+    except NoCaption:
+        return None

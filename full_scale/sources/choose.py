@@ -9,13 +9,13 @@ from pathlib import Path
 
 from dlib._util import require
 from full_scale.sources import tables
-from full_scale.sources.folders import Source, folder, prompts
+from full_scale.sources.folders import Source, folder, of_train, prompts
 from full_scale.sources.pictures import SUFFIXES
 from full_scale.sources.tars import tars
 
 HOW = """A source is one of
-    a folder of pictures with captions: x.txt beside x.png, or a metadata.jsonl with
-      file_name and text
+    a folder of pictures with captions: x.txt, x.caption or x.json beside x.png, or a
+      metadata.jsonl, .csv or .parquet with file_name and text
     WebDataset tars: a folder, files, or a pattern such as 'data/{00..12}.tar' or 'data/*.tar'
     parquet files: a folder, files or a pattern
     a folder written by datasets' save_to_disk, or a dataset's id on the hub
@@ -30,7 +30,9 @@ def open_source(names: Sequence[str], columns: tables.Columns = tables.Columns()
     """
     given = f"--source {' '.join(names)}"
     require(len(names) > 0, f"--source is missing. {HOW}")
-    paths = [path for name in names for path in _files(name)]
+    meant = [_files(name) for name in names]
+    paths = [path for found, _ in meant for path in found]
+    left = next((words for _, words in meant if words), "")
     gone = [
         str(path)
         for path in paths
@@ -42,9 +44,11 @@ def open_source(names: Sequence[str], columns: tables.Columns = tables.Columns()
     )
     kinds = {path.suffix for path in paths}
     if kinds == {".tar"}:
-        source = tars(paths)
+        source = tars(paths, left)
     elif kinds == {".parquet"}:
-        source = tables.from_table(tables.parquet(paths), f"{len(paths)} parquet files", columns)
+        told = f"{len(paths)} parquet files{left}"
+        table, broken = tables.parquet(paths)
+        source = tables.from_table(table, told, columns, broken)
     else:
         require(
             len(names) == len(paths) == 1,
@@ -61,9 +65,10 @@ def open_source(names: Sequence[str], columns: tables.Columns = tables.Columns()
     return source
 
 
-def _files(name: str) -> list[Path]:
+def _files(name: str) -> tuple[list[Path], str]:
     """The files that a word means: itself, or those that match a pattern, or the tars or
-    parquet files of a folder without pictures.
+    parquet files of a folder without pictures; of several splits train, and in words what that
+    left out.
     """
     from braceexpand import braceexpand
 
@@ -72,18 +77,21 @@ def _files(name: str) -> list[Path]:
         inside = sorted(path.rglob("*"))
         kinds = {each.suffix.lower() for each in inside}
         kind = next((suffix for suffix in (".tar", ".parquet") if suffix in kinds), "")
-        return (
-            [each for each in inside if each.suffix == kind]
-            if kind and not kinds & set(SUFFIXES)
-            else [path]
+        if kind and not kinds & set(SUFFIXES):
+            return of_train(path, [each for each in inside if each.suffix == kind])
+        require(
+            kind != ".tar",
+            f"--source {name} holds both tars and pictures: name the tars, as in '{name}/*.tar', "
+            "or move them away",
         )
+        return [path], ""
     if path.exists() or not re.search(r"[*?\[{]", name):
-        return [path]
+        return [path], ""
     return [
         Path(found)
         for word in braceexpand(str(path))
         for found in (sorted(glob.glob(word)) or [word])
-    ]
+    ], ""
 
 
 def _is_hub_id(name: str) -> bool:

@@ -5,34 +5,34 @@ captions, a file of prompts.
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from full_scale.sources.captions import ENDINGS, File
+from full_scale.sources.indexes import entries, found_in
 from full_scale.sources.pictures import SUFFIXES
 
-CAPTIONS = ("text", "caption", "prompt")
-"""What the column or field with the caption is usually called; the first that is there is
-taken.
-"""
+OTHER_SPLITS = ("test", "validation", "valid", "val", "dev")
 
 
 class Row(NamedTuple):
-    """One row as its source has it, nothing decoded: caption and picture may be files, or
-    bytes still to be read.
+    """One row as its source has it, nothing decoded: the picture may be a file, or bytes still
+    to be read.
 
-    where: how a person finds it. fault: what the source already knows to be wrong, for the
-    report. other: of a preference, the worse picture. seed: of the noise that the picture was
-    made from.
+    where: how a person finds it. captions: the places where its caption may be, as
+    `read_caption` takes them. fault: reason and detail of what the source already knows to be
+    wrong, for the report. other: of a preference, the worse picture. seed: of the noise that
+    the picture was made from.
     """
 
     key: str
     where: str
-    caption: str | bytes | Path | None
+    captions: Sequence[Any] = ()
     picture: bytes | Path | None = None
-    fault: str = ""
+    fault: tuple[str, str] | None = None
     other: bytes | Path | None = None
     seed: int | None = None
 
@@ -62,7 +62,7 @@ def stamped(parts: Iterable[Any]) -> str:
     """
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(f"{part}\0".encode(errors="surrogateescape"))
+        digest.update(f"{part}\0".encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
 
 
@@ -77,63 +77,82 @@ def prompts(path: Path) -> Source:
     lines = path.read_bytes().splitlines()
     return listed(
         f"{len(lines)} prompts",
-        [Row(f"{n:09d}", f"line {n}", line) for n, line in enumerate(lines, 1)],
+        [Row(f"{n:09d}", f"line {n}", (line,)) for n, line in enumerate(lines, 1)],
         pictures=False,
     )
 
 
+def of_train(root: Path, files: Sequence[Path]) -> tuple[list[Path], str]:
+    """The files of the split train, where a folder holds train and others, and in words which
+    were left out; else all.
+
+    A split is a folder at the top, or the beginning of a file's name, as in
+    train-00000-of-00002.parquet.
+
+    >>> root = Path("d")
+    >>> of_train(root, [root / "train" / "a.png", root / "test" / "b.png"])
+    ([PosixPath('d/train/a.png')], ', split train (left out: test)')
+    """
+    names = "|".join(("train", *OTHER_SPLITS))
+    kinds = []
+    for file in files:
+        first, *below = file.relative_to(root).parts
+        inside = re.fullmatch(names, first) if below else None
+        part = inside or re.match(rf"({names})-\d.*\.(tar|parquet)$", file.name)
+        kinds.append(re.match(names, part[0])[0] if part else None)
+    left = sorted({kind for kind in kinds if kind} - {"train"})
+    if "train" not in kinds or not left:
+        return list(files), ""
+    kept = [file for file, kind in zip(files, kinds) if kind not in left]
+    return kept, f", split train (left out: {', '.join(left)})"
+
+
 def folder(path: Path) -> Source:
-    """Pictures at any depth, each with x.txt beside x.png, or all with a line in
-    metadata.jsonl (Hugging Face's imagefolder).
+    """Pictures at any depth, each with its caption in a file beside it or in an index of its
+    folder or one above: metadata.jsonl, .csv or .parquet as in Hugging Face's imagefolder, or
+    kohya's meta_*.json.
     """
-    pictures = sorted(
-        each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file()
-    )
-    index = path / "metadata.jsonl"
-    rows = list(_indexed(path, index, pictures) if index.is_file() else _beside(path, pictures))
-    return listed(f"folder with {len(pictures)} pictures", rows)
+    files, left = of_train(path, sorted(path.rglob("*")))
+    pictures = [each for each in files if each.suffix.lower() in SUFFIXES and each.is_file()]
+    indexes = found_in(files)
+    rows, named = [], set()
+    for index in indexes:
+        for entry in entries(path, index, pictures):
+            named.add(entry.picture)
+            rows.append(Row(*entry))
+    rows += _beside(path, [each for each in pictures if each not in named], files, indexes)
+    return listed(f"folder with {len(pictures)} pictures{left}", rows)
 
 
-def _beside(path: Path, pictures: Sequence[Path]) -> Iterator[Row]:
-    """x.png with x.txt; then the captions that no picture goes with. The key is the name
-    without its ending.
+def _beside(
+    path: Path, pictures: Sequence[Path], files: Sequence[Path], indexes: Sequence[Path]
+) -> Iterator[Row]:
+    """x.png with x.txt, x.caption or x.json; then the captions that no picture goes with. The
+    key is the name without its ending; under an index, with it.
     """
-    captions = {each.with_suffix(""): each for each in sorted(path.rglob("*.txt"))}
-    taken = {each.with_suffix("") for each in pictures}
+    captions: dict[Path, dict[str, Path]] = {}
+    for each in files:
+        if each.suffix in ENDINGS:
+            captions.setdefault(each.with_suffix(""), {})[each.suffix] = each
     for picture in pictures:
-        stem = picture.with_suffix("")
+        stem, own = picture.with_suffix(""), picture.relative_to(path)
+        found = captions.get(stem, {})
+        index = _above(picture, indexes)
+        where = f"{own}, not in {index.relative_to(path)}" if index else str(own)
         yield Row(
-            stem.relative_to(path).as_posix(),
-            str(picture.relative_to(path)),
-            captions.get(stem),
+            (own if index else own.with_suffix("")).as_posix(),
+            where,
+            tuple(File(found[end].name, found[end]) for end in ENDINGS if end in found),
             picture,
         )
-    for stem, caption in captions.items():
-        if stem not in taken:
-            yield Row(stem.relative_to(path).as_posix(), str(caption.relative_to(path)), caption)
+    taken = {each.with_suffix("") for each in files if each.suffix.lower() in SUFFIXES}
+    for stem, found in captions.items():
+        texts = [found[end] for end in (".txt", ".caption") if end in found]
+        if texts and stem not in taken and not _above(stem, indexes):
+            own = [each.relative_to(path) for each in texts][0]
+            yield Row(own.with_suffix("").as_posix(), str(own), (File(own.name, texts[0]),))
 
 
-def _indexed(path: Path, index: Path, pictures: Sequence[Path]) -> Iterator[Row]:
-    """The lines of metadata.jsonl; then the pictures that it does not name. The key is the
-    file's name with its ending.
-    """
-    seen = set()
-    for number, line in enumerate(index.read_bytes().splitlines(), 1):
-        where = f"{index.name} line {number}"
-        try:
-            entry = json.loads(line)
-            name = entry["file_name"]
-            seen.add(path / name)
-        except (ValueError, KeyError, TypeError):
-            yield Row(
-                where,
-                where,
-                None,
-                fault='not a line of JSON like {"file_name": "x.png", "text": "a caption"}',
-            )
-            continue
-        caption = next((entry[field] for field in CAPTIONS if field in entry), None)
-        yield Row(str(name), where, caption, path / name if (path / name).is_file() else None)
-    for picture in pictures:
-        if picture not in seen:
-            yield Row(picture.relative_to(path).as_posix(), f"not in {index.name}", None, picture)
+def _above(file: Path, indexes: Sequence[Path]) -> Path | None:
+    """The index in the file's folder or one above."""
+    return next((index for index in indexes if index.parent in file.parents), None)

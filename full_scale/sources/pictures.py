@@ -12,7 +12,13 @@ from torch import Tensor
 
 from dlib._util import require
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".heic", ".heif", ".jxl", ".exr", ".pfm"),
+)
+"""How pictures' names end; those that PIL cannot read are then named in the report."""
+NARROW = 64
+"""Times that a picture's long side may be its short one: beyond, scaling needs gigabytes."""
 
 
 def decoded(source: Path | bytes) -> Image.Image:
@@ -36,13 +42,38 @@ def rgb(picture: Image.Image) -> Image.Image:
     >>> rgb(clear).getpixel((0, 0)), clear.convert("RGB").getpixel((0, 0))
     ((255, 255, 255), (255, 0, 0))
     """
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _eight_bits(picture)
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I;16"):  # PIL would clip 16 bits at 255
-        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if picture.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """A grey picture of 12 or 16 bits in 8, with its orientation; PIL itself would clip at 255.
+
+    ValueError for whole numbers of 32 bits and for floats: nothing in such a file says which
+    value is white.
+    """
+    wide = picture.mode == "I" and picture.format == "PPM"  # which PIL scales to 0 … 65535
+    require(
+        wide or picture.mode.startswith("I;16"),
+        f"mode {picture.mode}, {'32-bit integers' if picture.mode == 'I' else 'floats'}: which "
+        "value is white is not said; save it with 8 or 16 bits a channel",
+    )
+    picture.load()
+    values = np.asarray(picture).astype(np.uint16)
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF
+    grey = (values >> (4 if tags.get(258) == (12,) else 8)).astype(np.uint8)
+    if tags.get(262) == 0:  # white is zero, which PIL knows of 8 bits alone
+        grey = 255 - grey
+    if isinstance(clear := picture.info.get("transparency"), int):
+        grey[values == clear] = 255
+    small = Image.fromarray(grey)
+    small.info["exif"] = picture.getexif().tobytes()
+    return small
 
 
 def fitted(picture: Image.Image, size: int) -> Image.Image:
@@ -55,6 +86,11 @@ def fitted(picture: Image.Image, size: int) -> Image.Image:
     from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 
     require(size >= 1, f"fitted: size = {size}, wanted at least 1")
+    require(
+        max(picture.size) <= NARROW * min(picture.size),
+        f"{picture.width} × {picture.height} pixels: one side is more than {NARROW} times the "
+        "other",
+    )
     if picture.size == (size, size):
         return picture
     return center_crop(resize(picture, size, InterpolationMode.LANCZOS), size)

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dlib._util import require
-from full_scale.sources.folders import CAPTIONS, Row, Source, stamped
+from full_scale.sources.captions import FIELDS
+from full_scale.sources.folders import Row, Source, stamped
+from full_scale.sources.pictures import SUFFIXES
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,7 +21,12 @@ def saved(path: Path) -> Dataset:
     """What `Dataset.save_to_disk` left in a folder; of several splits, train."""
     from datasets import load_from_disk
 
-    found = load_from_disk(str(path))
+    try:
+        found = load_from_disk(str(path))
+    except Exception as error:  # arrow's own types for torn files
+        raise ValueError(
+            f"--source {path} cannot be read as a saved dataset ({_reason(error)}): save it again"
+        ) from error
     if not isinstance(found, dict):
         return found
     split = "train" if "train" in found else next(iter(found), None)
@@ -31,12 +38,23 @@ def saved(path: Path) -> Dataset:
     return found[split]
 
 
-def parquet(paths: Sequence[Path]) -> Dataset:
-    """Parquet files as one dataset; `datasets` keeps a memory-mapped copy in its cache."""
+def parquet(paths: Sequence[Path]) -> tuple[Dataset, list[tuple[str, str]]]:
+    """Parquet files as one dataset, of which `datasets` keeps a memory-mapped copy in its cache;
+    and those without an end, as a killed writer leaves them: name and reason.
+    """
     from datasets import load_dataset
+    from pyarrow.parquet import read_metadata
 
+    whole, broken = [], []
+    for path in paths:
+        try:
+            read_metadata(path)
+            whole.append(str(path))
+        except (OSError, ValueError) as error:  # arrow's own types are among them
+            broken.append((str(path), f"not readable as parquet: {_reason(error)}"))
+    require(bool(whole), f"--source {': '.join((broken or [('', 'no file')])[0])}")
     try:
-        return load_dataset("parquet", data_files=[str(path) for path in paths], split="train")
+        return load_dataset("parquet", data_files=whole, split="train"), broken
     except Exception as error:  # the builder wraps what went wrong in its own types
         raise ValueError(
             f"--source {paths[0]}{' …' * (len(paths) > 1)}: not readable as parquet: "
@@ -77,46 +95,64 @@ class Columns(NamedTuple):
     seed: str | None = None
 
 
-def from_table(dataset: Dataset, what: str, columns: Columns = Columns()) -> Source:
+def from_table(
+    dataset: Dataset,
+    what: str,
+    columns: Columns = Columns(),
+    broken: Sequence[tuple[str, str]] = (),
+) -> Source:
     """A source of the dataset's image and caption columns, found by type and by name unless
     given; keys are row numbers.
 
-    Without an image column it is a source of texts. A caption that is a list gives its first
-    entry. `other` and `seed` are read where they are named.
+    Without an image column it is a source of texts. `other` and `seed` are read where they are
+    named. broken: files that could not be read, and why: bad rows at the end.
     """
     from datasets import Image
 
     for flag, name in (("--other-column", columns.other), ("--seed-column", columns.seed)):
         _check_column(flag, name, dataset)
     kept = dataset.remove_columns([name for name in [columns.other] if name])
-    image, caption = _image_column(kept, columns.image), _caption_column(kept, columns.caption)
+    image, captions = _image_column(kept, columns.image), _caption_columns(kept, columns.caption)
     require(
         image is not None or not (columns.other or columns.seed),
         "--other-column and --seed-column belong to pictures, and this source has none",
     )
-    names = [name for name in (caption, image, columns.other, columns.seed) if name]
+    names = [name for name in (*captions, image, columns.other, columns.seed) if name]
     dataset = dataset.select_columns(names)
     for name in (image, columns.other):
         dataset = dataset.cast_column(name, Image(decode=False)) if name else dataset
-    probe = dataset.select(range(0, len(dataset), 1 + len(dataset) // 64))[caption]
-    stamp = stamped([len(dataset), dataset.column_names, *probe])
+    texts = dataset.select_columns(captions)
+    probe = [_entry(texts, n) for n in range(0, len(dataset), 1 + len(dataset) // 64)]
+    stamp = stamped([len(dataset), dataset.column_names, *probe, *broken])
 
     def rows(start: int) -> Iterator[Row]:
         for n in range(start, len(dataset)):
-            entry = dataset[n]
-            text = entry[caption]
-            text = text[0] if isinstance(text, list) and text else text
+            entry = _entry(dataset, n)
+            if isinstance(entry, str):
+                yield Row(f"{n:09d}", f"row {n}", fault=("broken source", entry))
+                continue
             yield Row(
                 f"{n:09d}",
                 f"row {n}",
-                text,
+                tuple(entry[name] for name in captions),
                 _picture(entry[image]) if image else None,
                 other=_picture(entry[columns.other]) if columns.other else None,
                 seed=entry[columns.seed] if columns.seed else None,
             )
 
-    told = f"{what} with {len(dataset)} rows"
-    return Source(told, stamp, image is not None, len(dataset), rows, columns=True)
+        for name, reason in broken[max(0, start - len(dataset)) :]:
+            yield Row(name, name, fault=("broken source", reason))
+
+    told, count = f"{what} with {len(dataset)} rows", len(dataset) + len(broken)
+    return Source(told, stamp, image is not None, count, rows, columns=True)
+
+
+def _entry(dataset: Dataset, n: int) -> dict[str, Any] | str:
+    """A row; or in words why its texts cannot be read."""
+    try:
+        return dataset[n]
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: {error}"
 
 
 def _picture(entry: dict[str, Any] | None) -> bytes | Path | None:
@@ -125,10 +161,26 @@ def _picture(entry: dict[str, Any] | None) -> bytes | Path | None:
 
 
 def _image_column(dataset: Dataset, given: str | None) -> str | None:
-    from datasets import Image
+    """A column of images, or of their bytes as img2dataset and pandas write them: called jpg,
+    png … or image, or with the fields bytes and path.
+    """
+    from datasets import Image, List
 
-    found = [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+    names = (*(suffix[1:] for suffix in SUFFIXES), "image", "img")
+    found, lists = [], []
+    for name, feature in dataset.features.items():
+        encoded = getattr(feature, "dtype", "") in ("binary", "large_binary") and name in names
+        held = isinstance(feature, dict) and {*feature} == {"bytes", "path"}
+        if isinstance(feature, Image) or encoded or held:
+            found.append(name)
+        elif isinstance(feature, List) and isinstance(feature.feature, Image):
+            lists.append(name)
     _check_column("--image-column", given, dataset)
+    require(
+        bool(found) or not lists or given is not None,
+        f"--source: the column {', '.join(lists)} holds lists of pictures, and a row is one "
+        "picture: write a table with a row a picture",
+    )
     require(
         given is not None or len(found) < 2,
         f"--source has {len(found)} columns of images: "
@@ -137,7 +189,8 @@ def _image_column(dataset: Dataset, given: str | None) -> str | None:
     return given or next(iter(found), None)
 
 
-def _caption_column(dataset: Dataset, given: str | None) -> str:
+def _caption_columns(dataset: Dataset, given: str | None) -> list[str]:
+    """Those called as `FIELDS` say, in that order; else the only column of texts."""
     texts = [
         name
         for name, feature in dataset.features.items()
@@ -145,15 +198,16 @@ def _caption_column(dataset: Dataset, given: str | None) -> str:
         if getattr(getattr(feature, "feature", feature), "dtype", "")
         in ("string", "large_string")
     ]
-    found = [given] if given else [name for name in CAPTIONS if name in texts][:1] or texts
+    named = [name for name in FIELDS if name in texts]
+    found = [given] if given else named or texts
     _check_column("--caption-column", given, dataset)
     require(
-        len(found) == 1,
-        f"--source has no column of captions called {' or '.join(CAPTIONS)}: pass "
+        len(found) == 1 or bool(named),
+        f"--source has no column of captions called {' or '.join(FIELDS)}: pass "
         "--caption-column, "
         f"one of {', '.join(texts or dataset.column_names)}",
     )
-    return found[0]
+    return found
 
 
 def _check_column(flag: str, given: str | None, dataset: Dataset) -> None:

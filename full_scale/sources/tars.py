@@ -4,35 +4,42 @@ to the first dot.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from full_scale.sources.folders import CAPTIONS, Row, Source, stamped
+from full_scale.sources.captions import ENDINGS, File
+from full_scale.sources.folders import Row, Source, stamped
 from full_scale.sources.pictures import SUFFIXES
 
 
-def tars(paths: Sequence[Path]) -> Source:
-    """Samples with a picture and a caption (x.txt, x.caption, or x.json with one of CAPTIONS),
-    tar after tar.
+def tars(paths: Sequence[Path], left: str = "") -> Source:
+    """Samples with a picture and a caption (x.txt, x.caption, or x.json with one of its
+    fields), tar after tar. left: in words, what was left out.
 
-    The key is WebDataset's. A tar that breaks off gives the samples before the break, and a
-    row that says so.
+    The key is the tar's name and WebDataset's key, which may begin anew in each tar. A tar that
+    breaks off gives the samples before the break, and a row that says so.
     """
     paths = [path.resolve() for path in paths]
-    stamp = stamped(part for path in paths for part in (path.name, path.stat().st_size))
+    above = os.path.commonpath([path.parent for path in paths])
+    names = [path.relative_to(above).as_posix() for path in paths]
+    stamp = stamped(part for name, path in zip(names, paths) for part in (name, _size(path)))
     return Source(
-        f"{len(paths)} tar files",
+        f"{len(paths)} tar files{left}",
         stamp,
         True,
         None,
-        lambda start: islice(chain.from_iterable(map(_samples, paths)), start, None),
+        lambda start: islice(chain.from_iterable(map(_samples, paths, names)), start, None),
     )
 
 
-def _samples(path: Path) -> Iterator[Row]:
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _samples(path: Path, name: str) -> Iterator[Row]:
     from webdataset import WebDataset
 
     faults: dict[str, None] = {}  # in order, each once
@@ -44,32 +51,27 @@ def _samples(path: Path) -> Iterator[Row]:
         return True
 
     for sample in WebDataset([str(path)], shardshuffle=False, handler=note, empty_check=False):
+        key = sample["__key__"]
+        picture, fault = _picture(sample)
+        captions = tuple(
+            File(f"{key}{end}", sample[end[1:]]) for end in ENDINGS if end[1:] in sample
+        )
         yield Row(
-            sample["__key__"],
-            f"{path.name}: {sample['__key__']}",
-            _caption(sample),
-            _picture(sample),
+            f"{name.removesuffix('.tar')}/{key}", f"{name}: {key}", captions, picture, fault
         )
     for number, fault in enumerate(faults):
-        yield Row(f"{path.name}#{number}", path.name, None, fault=f"broken tar: {fault}")
+        yield Row(f"{name}#{number}", name, fault=("broken source", f"broken tar: {fault}"))
 
 
-def _picture(sample: Mapping[str, Any]) -> bytes | None:
-    return next(
-        (data for name, data in sample.items() if f".{name.split('.')[-1]}" in SUFFIXES), None
-    )
-
-
-def _caption(sample: Mapping[str, Any]) -> bytes | str | None:
-    for name in ("txt", "caption"):
-        if name in sample:
-            return sample[name]
-    try:
-        fields = json.loads(sample.get("json", b"{}"))
-    except ValueError:
-        return None
-    return (
-        next((fields[name] for name in CAPTIONS if name in fields), None)
-        if isinstance(fields, dict)
-        else None
-    )
+def _picture(sample: Mapping[str, Any]) -> tuple[bytes | None, tuple[str, str] | None]:
+    """The sample's picture, or what is wrong: the one member whose whole ending, from the
+    name's first dot on, is a picture's. 0.mask.png is not the picture of sample 0.
+    """
+    ends = [name for name in sample if f".{name.split('.')[-1]}" in SUFFIXES]
+    plain = [name for name in ends if "." not in name]
+    if len(plain) > 1:
+        return None, ("several pictures", f"{', '.join(plain)}: keep one of them in the sample")
+    if ends and not plain:
+        told = f"{', '.join(ends)} alone: the picture of x is x.png, not x.{ends[0]}"
+        return None, ("no picture", told)
+    return (sample[plain[0]] if plain else None), None

@@ -4,6 +4,7 @@ stopped, and as the chapters' `perform`.
 
 import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,7 +179,8 @@ def test_a_changed_setting_is_named_when_a_run_is_resumed(small, processes):
     assert open_engine(small("--lr", "1", "--micro", "2"), processes).step == 2
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(settings, processes):
+def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing(settings, processes):
+    """Every sample is broken: the weights are suspected before the data."""
     s = settings()
     engine = open_engine(s, processes)
     engine.advance()
@@ -187,40 +189,55 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(setting
     broken = [(Batch(batch.x0 * float("nan"), batch.cond), draw) for batch, draw in batches]
     engine.micro_batches = lambda step: broken
     with pytest.raises(
-        FloatingPointError, match="'student' is not finite at step 1. No weight was changed"
+        FloatingPointError,
+        match="'student' is not finite at step 1, and none of its weights was changed. Each of "
+        "its 8 samples .* the weights",
     ):
         engine.advance()
     assert all((value == before[name]).all() for name, value in weights(engine).items())
-    saved = load_file(next(s.out.glob("nonfinite-*.safetensors")))
+    saved = load_file(s.out / "nonfinite-step-00000001-student-rank-0-micro-1.safetensors")
     assert (
         saved["x0"].isnan().all() and (saved["cond['text']"] == batches[-1][0].cond["text"]).all()
     )
     assert open_engine(s, processes).step == 1
 
 
-def test_a_full_disk_costs_the_new_checkpoint_only(small, processes, monkeypatch):
+def test_a_full_disk_costs_the_new_checkpoint_only(small, processes, monkeypatch, capsys):
+    """Found before anything is written, at run.json, or in the middle of a shard: what is
+    needed and what is free are told.
+    """
     s = small()
     engine = open_engine(s, processes)
     engine.advance()
     engine.save(wait=True)
+    size = sum(path.stat().st_size for path in (s.out / "step-00000001").iterdir())
+    assert 0.8 * size < engine.checkpoints.needed < size  # a lower bound, and no bad one
 
     def no_room(*given):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     engine.advance()
-    # the shards; run.json
-    for where, name in ((filesystem.FileSystem, "create_stream"), (Path, "write_text")):
+    little = shutil.disk_usage(s.out)._replace(free=engine.checkpoints.needed - 1)
+    for where, name, what in (
+        (shutil, "disk_usage", lambda path: little),
+        (filesystem.FileSystem, "create_stream", no_room),
+        (Path, "write_text", no_room),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(where, name, no_room)
+            patch.setattr(where, name, what)
             with pytest.raises(
                 OSError,
-                match="step-00000002 could not be written .*No space left.*last good one is "
-                ".*step-00000001",
+                match="step-00000002 could not be written .*(No space left|disk is full).*: it "
+                r"needs [\d.]+ MB, and [\d.]+ [MG]B were free.*last good one is .*step-00000001",
             ):
                 engine.save(wait=True)
     assert [path.name for path in complete(s.out)] == ["step-00000001"] and not list(
         s.out.glob("*.part")
     )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: little)
+    engine.s = replace(s, steps=0)
+    engine.run(None)
+    assert "--keep 2 and the one that is being written" in capsys.readouterr().out
 
 
 def test_a_checkpoint_is_of_its_own_moment_and_the_last_ones_stay(small, processes):

@@ -5,6 +5,7 @@ CLIP; bad folders and bad rows.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ import full_scale.evaluate as command
 from dlib import metrics
 from full_scale import sample
 from full_scale.out import judges
+from full_scale.out.duels import paired, win_rate
 from full_scale.evaluate import Config
-from full_scale.sources.captioned import read_captioned
+from full_scale.sources.captioned import Captioned, read_captioned
 from full_scale.families.tiny import tiny_pipeline
 from toy_data.shapes import write_folder
 
@@ -132,8 +134,10 @@ def test_clip_score_and_frechet_are_their_definitions(shapes, clip):
             one.append(
                 100 * max(output.logits_per_image.item() / model.logit_scale.exp().item(), 0)
             )
-    assert said["clip_score"]["each"][:4] == pytest.approx(one, abs=1e-3)
-    assert said["clip_score"]["mean"] == pytest.approx(sum(said["clip_score"]["each"]) / 32)
+    assert said["clip_score"]["each"]["score"][:4] == pytest.approx(one, abs=1e-3)
+    assert said["clip_score"]["mean"] == pytest.approx(
+        sum(said["clip_score"]["each"]["score"]) / 32
+    )
     a, b = (
         judges.features(str(clip), read_captioned(shapes / seed, "")[0], 7, torch.device("cpu"))
         for seed in "01"
@@ -204,3 +208,83 @@ def test_empty_and_captionless_folders_and_pickles(shapes, clip, tmp_path):
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ValueError, match="pickled weights can run code"):
         command.run(Config(pictures=bare, clip=str(tmp_path / "pickled")))
+
+
+def half_each(values, groups):
+    return win_rate(torch.tensor(values), torch.zeros(len(values)), groups)
+
+
+def test_win_rates_and_their_errors_are_their_definitions():
+    """Against independent pairs, and pairs that are copies of a prompt's one: copies add no
+    knowledge.
+    """
+    won = [1.0, -1.0, 1.0, 0.0, 1.0, -1.0, 1.0, 1.0]
+    share = torch.tensor([1.0, 0, 1, 0.5, 1, 0, 1, 1])
+    want = {"win_rate": share.mean().item(), "standard_error": (share.std() / 8**0.5).item()}
+    alone = half_each(won, [str(n) for n in range(8)])
+    copied = half_each([each for each in won for _ in range(5)], [n // 5 for n in range(40)])
+    one = half_each(won, ["a prompt"] * 8)
+    for said in (alone, copied, one):
+        assert said == {**{k: pytest.approx(v, abs=1e-6) for k, v in want.items()}, "ties": 1 / 8}
+    assert half_each([1.0], ["x"])["standard_error"] is None
+    near = win_rate(torch.tensor([25.0, 0.0]), torch.tensor([25.001, 0.0]), ["x", "y"])
+    assert near == {"win_rate": 0.5, "standard_error": 0.0, "ties": 1.0}
+
+
+def test_two_folders_are_compared_pair_by_pair(shapes, clip, tmp_path, capsys):
+    """Real shapes win over those with exchanged captions' pictures by every score of a picture,
+    whatever the order of files; a picture without a partner is named, and a folder ties with
+    itself.
+    """
+    worse = tmp_path / "worse"
+    worse.mkdir()
+    files = sorted((shapes / "0").glob("*.png"))[:12]
+    for file, other in zip(files, files[1:] + files[:1]):
+        shutil.copy(file.with_suffix(".txt"), worse)
+        noisy = Image.blend(
+            Image.open(other).convert("RGB"), Image.effect_noise((16, 16), 90).convert("RGB"), 0.2
+        )
+        noisy.save(worse / file.name)
+    command.run(Config(pictures=shapes / "0", against=worse))
+    assert (
+        "against: pairs 12, without a partner 20, shapes accuracy win_rate"
+        in capsys.readouterr().out
+    )
+    said = scores(Path("runs/evaluate-001"))["against"]
+    assert said["shapes off"]["win_rate"] == 1.0 and said["shapes off"]["standard_error"] == 0.0
+    accuracy = said["shapes accuracy"]
+    assert 0.5 < accuracy["win_rate"] <= 1.0 and accuracy["ties"] < 0.5
+    assert len(said["lone"]) == 20 and "--pictures: 'a" in said["lone"][0]
+    back = scores(command.run(Config(pictures=worse, against=shapes / "0")))["against"]
+    assert back["shapes accuracy"]["win_rate"] == pytest.approx(1 - accuracy["win_rate"])
+    same = command.run(Config(pictures=worse, against=worse, clip=str(clip), batch=5))
+    wins = scores(same)["against"]
+    assert {name for name in wins if isinstance(wins[name], dict)} == {
+        "shapes accuracy",
+        "shapes off",
+        "clip_score score",
+    }
+    assert all(each["ties"] == 1.0 for each in wins.values() if isinstance(each, dict))
+
+
+def test_what_cannot_be_compared_is_said(shapes, tmp_path):
+    for seed, name in ((3, "a"), (4, "b")):
+        folder = tmp_path / name
+        folder.mkdir()
+        Image.effect_noise((20, 20), 90).convert("RGB").save(folder / "x.png")
+        (folder / "x.txt").write_text("a cat")
+    with pytest.raises(ValueError, match="no score of a single picture can be had: add --clip"):
+        command.run(Config(pictures=tmp_path / "a", against=tmp_path / "b"))
+    with pytest.raises(ValueError, match="none of its 32 pictures has the prompt and the seed"):
+        command.run(Config(pictures=tmp_path / "a", against=shapes / "0"))
+
+
+def test_sampled_pictures_are_paired_by_prompt_and_seed():
+    """Not by their place: another order of prompts, more pictures, a seed that is missing."""
+    picture = Image.new("RGB", (16, 16))
+    shown = lambda *keys: [Captioned(picture, prompt, f"seed {n}") for prompt, n in keys]
+    ours = shown(("a", 0), ("a", 1), ("b", 2), ("b", 2))
+    theirs = shown(("b", 2), ("a", 1), ("a", 2), ("b", 2))
+    pairs, lone = paired(ours, theirs)
+    assert pairs == [(1, 1), (2, 0), (3, 3)]
+    assert lone == ["--pictures: 'a', seed 0", "--against: 'a', seed 2"]

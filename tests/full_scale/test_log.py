@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from full_scale.run.log import open_loggers
+from full_scale.run.log import Lines, open_loggers
 
 
 def test_tensorboard_reads_back_numbers_and_pictures(tmp_path):
@@ -25,6 +25,16 @@ def test_tensorboard_reads_back_numbers_and_pictures(tmp_path):
     assert (
         tmp_path / "pictures" / "samples-00000003.png"
     ).is_file() and '"student/loss": 0.5' in (tmp_path / "log.jsonl").read_text()
+
+
+def test_lines_that_a_disk_has_changed_are_left_out(tmp_path):
+    """Cut short, no JSON of a line, bytes that are no text, zeros, a step that is none."""
+    path = tmp_path / "log.jsonl"
+    good = b'{"step": 0, "a": 1.0}\n{"step": 1, "a": 2.0}\n'
+    for bad in (b'{"step": 1, "a', b"3", b"[]", b"\xff\xfe{", b"\0" * 9, b'{"step": "x"}'):
+        path.write_bytes(good + bad + b"\n" + b'{"step": 2, "a": 1.0}\n')
+        Lines(tmp_path, 2)
+        assert path.read_bytes() == good and [*tmp_path.iterdir()] == [path]
 
 
 def test_wandb_is_asked_to_go_on_with_the_same_run(tmp_path, monkeypatch):

@@ -3,11 +3,12 @@ ones.
 """
 
 import inspect
+import re
 
 import pytest
 
 from dlib import discrete, recipes, scaled_linear
-from full_scale.run.checks import check
+from full_scale.run.checks import check, check_rows
 from full_scale.run.settings import as_table, learning_rate, nearest, read, recipe_of, role_of
 
 OK = ["finetune", "--tiny", "--data", "somewhere"]
@@ -40,6 +41,22 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
             'method = "finetune"\n[hyper]\nwieght = "v"',
             "hyper. 'wieght' does not exist: did you mean 'weight'",
         ),
+        (
+            'method = "swiftbrush"\n[roles.fake]\nlr = "fast"',
+            "roles.fake. lr = 'fast': wanted a number",
+        ),
+        ('method = "swiftbrush"\n[roles]\nfake = 1', "fake = 1: wanted a table"),
+        ('method = "finetune"\nhyper = 3', "key hyper = 3: wanted a table"),
+        ('method = "finetune"\nbatch = "64"', "key batch = '64': wanted a whole number"),
+        ('method = "finetune"\nbatch = 64.0', "key batch = 64.0: wanted a whole number"),
+        ('method = "finetune"\ntiny = 1', "key tiny = 1: wanted true or false"),
+        ('method = "finetune"\nlr = true', "key lr = true: wanted a number"),
+        ('method = "finetune"\nbetas = [0.9]', "wanted a list of 2: a number, a number"),
+        ('method = "finetune"\nprompts = "a cat"', "wanted a list, each a text"),
+        ('method = "finetune"\nparallel = "dpp"', "wanted 'ddp' or 'fsdp'"),
+        ('method = "finetune"\nout = 3', "key out = 3: wanted a text"),
+        ('method = "lcm"\n[hyper]\nomega = [1, "2"]', "hyper. omega .* a list of 2"),
+        ("method = 3", "key method = 3: wanted a text"),
         ("method =", "is not TOML"),
         ("batch = 1", "name a recipe file"),
     ],
@@ -51,8 +68,14 @@ def test_a_misspelt_file_is_answered_with_the_right_name(tmp_path, text, says):
 
 
 def test_an_unknown_file_or_flag_is_answered(capsys):
-    with pytest.raises(ValueError, match="no recipe file finetoon; there are .*finetune"):
-        read(["finetoon"])
+    for name in ("finetoon", "finetoon.toml", "recipes/finetune.tml"):
+        with pytest.raises(ValueError, match=f"no recipe file {name}; .* mean 'finetune'"):
+            read([name])
+    for words in (["--method", "finetun"], ["--method=finetun"]):
+        with pytest.raises(ValueError, match="did you mean 'finetune'"):
+            read(words)
+    with pytest.raises(ValueError, match="method '' does not exist"):
+        read(["--method"])
     with pytest.raises(SystemExit):
         read(["finetune", "--bach", "3"])
     assert "--batch" in capsys.readouterr().err
@@ -99,6 +122,35 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
 def test_what_cannot_work_is_refused_before_the_work(flags, count, says):
     with pytest.raises(ValueError, match=says):
         check(read(flags), count)
+
+
+def test_an_out_that_cannot_be_a_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in ("file", "file/run"):
+        with pytest.raises(ValueError, match=f"--out .*{out}: .*file is a file, wanted a folder"):
+            check(read([*OK, "--out", str(tmp_path / out)]))
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "batch", "micro", "says"),
+    [
+        (40, 1, 64, 8, "pass --batch 40, or"),
+        (40, 3, 48, 4, "on 3 process.*pass --batch 36, or"),
+        (40, 8, 64, 8, "pass --micro 1 --batch 40, or"),
+        (5, 8, 8, 1, "prepare at least 8 rows, or start at most 5"),
+    ],
+)
+def test_too_few_rows_for_these_processes_are_answered_with_what_works(
+    rows, count, batch, micro, says
+):
+    flags = [*OK, "--batch", str(batch), "--micro", str(micro)]
+    with pytest.raises(ValueError, match=says):
+        check_rows(read(flags), range(rows), count)
+    check_rows(read(flags), range(batch), count)
+    if found := re.search(r"(?:--micro 1 )?--batch \d+", says):
+        better = read([*OK, "--micro", str(micro), *found[0].split()])
+        check(better, count)
+        check_rows(better, range(rows), count)
 
 
 def test_an_unknown_weight_is_named():
@@ -161,11 +213,12 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
             pictures=False, check=lambda family, batch: asked.append(reads)
         ),
     )
+    monkeypatch.setattr(train, "check_rows", lambda *given: None)
     monkeypatch.setattr(train, "Engine", lambda *given: None)
     for method in ("swiftbrush", "finetune"):
         train.open_engine(
             read([method, "--tiny", "--data", "d"]),
-            SimpleNamespace(device=torch.device("cpu"), leads=False),
+            SimpleNamespace(device=torch.device("cpu"), leads=False, size=1),
         )
     assert asked == ["texts", "pictures"]
 

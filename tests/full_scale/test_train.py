@@ -30,13 +30,14 @@ from full_scale.families.tiny import tiny_pipeline
 from full_scale import launch
 from full_scale.out import lora_files
 from full_scale.run.checkpoint import complete
-from full_scale.run.settings import RECIPES, read
+from full_scale.run.recipe_file import RECIPES
+from full_scale.run.settings import read
 from full_scale.sampling.request import Config
 from full_scale.train import main, open_engine
 
 methods.register()
 SHAPES = ["--family", "shapes", "--tiny"]
-ADAPTED = [*SHAPES, "--lora-rank", "2", "--lora-targets", "to_q"]
+WHOLE = [*SHAPES, "--lora-rank", "0"]
 AVERAGES = ["--method", "lcm", *SHAPES, "--ema", "0.9", "--lr", "8e-6"]
 SHAPE_OF = {  # one recipe of each shape, on two processes; small networks where the shape allows
     "one network, fsdp": ["finetune", *SHAPES, "--parallel", "fsdp", "--ema", "0.9"],
@@ -58,15 +59,15 @@ OTHERS = {  # in one process
     "progressive": ["progressive", *SHAPES, "--hyper.steps", "2"],
     "guided": ["guided", "--tiny"],
     "knowledge": ["--method", "knowledge", *SHAPES],
-    "reward_gradient": ["reward_gradient", *ADAPTED, *"--reward redness --hyper.steps 3".split()]
+    "reward_gradient": ["reward_gradient", *WHOLE, *"--reward redness --hyper.steps 3".split()]
     + "--hyper.last 1 --hyper.deepest 2 --hyper.kl 0.1 --reward-weights".split()
     + [""],
-    "flow_grpo": ["flow_grpo", *ADAPTED, *"--reward redness --hyper.group 2".split()]
+    "flow_grpo": ["flow_grpo", *WHOLE, *"--reward redness --hyper.group 2".split()]
     + "--hyper.steps 3 --hyper.window 1 --hyper.preserving --hyper.spacing sd_trailing".split()
     + ["--reward-weights", ""],
-    "nft": ["nft", *ADAPTED, *"--reward shapes --hyper.steps 2 --hyper.group 2".split()]
+    "nft": ["nft", *WHOLE, *"--reward shapes --hyper.steps 2 --hyper.group 2".split()]
     + ["--hyper.spacing", "sd_trailing", "--reward-weights", ""],
-    "npo": ["npo", *ADAPTED],
+    "npo": ["npo", *WHOLE],
     **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
     **{
         name: ["--method", name, *SHAPES]
