@@ -42,7 +42,7 @@ class Config:
 
     source: tuple[str, ...]
     """A folder of pictures with captions, WebDataset tars, parquet files, a saved or hub
-    dataset, or a .txt with a prompt a line.
+    dataset, votes between pictures, or a .txt with a prompt a line.
     """
     out: Path
     """The folder to write; one that an earlier run of the same command left unfinished is
@@ -72,6 +72,8 @@ class Config:
     """A dataset's column of captions, where it is not called text, caption or prompt."""
     other_column: str | None = None
     """Of preferences: the column of the worse pictures; the image column has the better ones."""
+    worse: Path | None = None
+    """Of preferences: a folder with the worse picture of each in --source, under its name."""
     seed_column: str | None = None
     """Of pairs: the column of the seeds whose noise the pictures were made from."""
     device: str = "auto"
@@ -117,7 +119,7 @@ def make_shards(family: Family, source: Source, config: Config, size: int) -> No
         if any(record["kept"] for record in done)
         else set()
     )
-    more = bool(config.other_column), bool(config.seed_column)
+    more = bool(config.other_column) or source.others, bool(config.seed_column)
     rows = ahead(
         lambda row: examine(row, size, source.pictures, *more),
         source.rows(first),
@@ -181,7 +183,7 @@ def run(config: Config) -> str:
     columns = Columns(
         config.image_column, config.caption_column, config.other_column, config.seed_column
     )
-    source = open_source(config.source, columns)
+    source = open_source(config.source, columns, config.worse)
     family = open_family(config.family, config.weights, device, dtype)
     print(introduced(family, config.weights))
     print(f"source: {source.what}")
@@ -197,7 +199,7 @@ def run(config: Config) -> str:
         "batch": config.batch,
         "shard": config.shard,
         "numbers": config.numbers,
-        "other": config.other_column,
+        "other": config.other_column or ("votes" if source.others else None),
         "seed": config.seed_column,
     }
     config.out.mkdir(parents=True, exist_ok=True)

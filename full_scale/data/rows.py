@@ -136,7 +136,7 @@ class Rows:
         made = {
             "pictures": "a source with pictures",
             "pairs": "a table with --seed-column, the seeds of the noise",
-            "preferences": "a table with --other-column, the worse pictures",
+            "preferences": "votes between pictures, or a table with --other-column",
         }
         require(
             self.reads in self.holds,

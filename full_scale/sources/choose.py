@@ -6,12 +6,16 @@ import glob
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlib._util import require
-from full_scale.sources import tables
+from full_scale.sources import tables, votes
 from full_scale.sources.folders import Source, folder, of_train, prompts
 from full_scale.sources.pictures import SUFFIXES
 from full_scale.sources.tars import tars
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 HOW = """A source is one of
     a folder of pictures with captions: x.txt, x.caption or x.json beside x.png, or a
@@ -19,17 +23,28 @@ HOW = """A source is one of
     WebDataset tars: a folder, files, or a pattern such as 'data/{00..12}.tar' or 'data/*.tar'
     parquet files: a folder, files or a pattern
     a folder written by datasets' save_to_disk, or a dataset's id on the hub
+    votes between pictures: parquet files or a dataset with jpg_0, jpg_1, label_0 and caption, as
+      Pick-a-Pic, a .csv with image_0, image_1, label_0 and caption, or a folder and --worse
     a text file with a prompt a line: texts only, for training without pictures"""
 
 
-def open_source(names: Sequence[str], columns: tables.Columns = tables.Columns()) -> Source:
+def open_source(
+    names: Sequence[str], columns: tables.Columns = tables.Columns(), worse: Path | None = None
+) -> Source:
     """The source that `names` stand for; several names only of tars or of parquet files.
 
-    columns: those of a dataset, where types and names do not tell. Raises ValueError with
-    what a source can be.
+    columns: those of a dataset, where types and names do not tell. worse: a folder with the
+    worse picture of each in a source that is a folder. Raises ValueError with what a source
+    can be.
     """
     given = f"--source {' '.join(names)}"
     require(len(names) > 0, f"--source is missing. {HOW}")
+    if worse is not None:
+        require(
+            len(names) == 1 and Path(names[0]).expanduser().is_dir(),
+            f"{given} with --worse {worse}: the better pictures must be one folder too",
+        )
+        return votes.two_folders(Path(names[0]).expanduser(), worse.expanduser())
     meant = [_files(name) for name in names]
     paths = [path for found, _ in meant for path in found]
     left = next((words for _, words in meant if words), "")
@@ -48,7 +63,7 @@ def open_source(names: Sequence[str], columns: tables.Columns = tables.Columns()
     elif kinds == {".parquet"}:
         told = f"{len(paths)} parquet files{left}"
         table, broken = tables.parquet(paths)
-        source = tables.from_table(table, told, columns, broken)
+        source = _table(table, told, columns, broken)
     else:
         require(
             len(names) == len(paths) == 1,
@@ -100,12 +115,23 @@ def _is_hub_id(name: str) -> bool:
 
 def _single(name: str, path: Path, columns: tables.Columns) -> Source:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        return tables.from_table(tables.saved(path), "saved dataset", columns)
+        return _table(tables.saved(path), "saved dataset", columns)
     if path.is_dir():
         return folder(path)
+    if path.suffix == ".csv" and path.is_file():
+        return votes.votes_file(path)
     if path.is_file():
         require(
             path.suffix == ".txt", f"--source {name} is a {path.suffix or 'nameless'} file. {HOW}"
         )
         return prompts(path)
-    return tables.from_table(tables.from_hub(name), f"hub dataset {name}", columns)
+    return _table(tables.from_hub(name), f"hub dataset {name}", columns)
+
+
+def _table(
+    dataset: Dataset, what: str, columns: tables.Columns, broken: Sequence[tuple[str, str]] = ()
+) -> Source:
+    """Of votes, if it has their columns and no others were named."""
+    if votes.is_votes(dataset) and not any(columns):
+        return votes.votes_table(dataset, what)
+    return tables.from_table(dataset, what, columns, broken)

@@ -52,6 +52,8 @@ class Source:
     rows: Callable[[int], Iterator[Row]]
     columns: bool = False
     """Whether it is a table, whose columns can be named."""
+    others: bool = False
+    """Whether each row has a worse picture beside it."""
 
 
 def stamped(parts: Iterable[Any]) -> str:
