@@ -23,7 +23,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dlib import SOLVERS, Denoiser, NoiseLevel, Sampler, counted, guided, sample
+from dlib._util import require
+from dlib.guidance import contrasted
 from dlib.solvers import Solver
 from full_scale.families import Family, introduced, open_family
 from full_scale import launch
@@ -68,9 +70,10 @@ def run(config: Config) -> Path | None:
     family = open_family(config.family, config.weights, device, dtype)
     if config.lora:
         family.add_lora(config.lora)
+    negative = opposite(config, device, dtype)
     processes = launch.start(config.device) if config.parallel and launch.launched() else None
     try:
-        return _run(config, table, family, device, laps, processes)
+        return _run(config, table, family, negative, device, laps, processes)
     finally:
         if processes:
             launch.stop()
@@ -90,8 +93,28 @@ class Work:
     cond: dict[str, Tensor]
 
 
+def opposite(config: Config, device: torch.device, dtype: torch.dtype) -> Family | None:
+    """The family with --negative-lora on top of --lora, if there is one."""
+    if config.negative_lora is None:
+        return None
+    manifest.refuse_damaged(config.negative_lora.parent, "--negative-lora: the folder")
+    family = open_family(config.family, config.weights, device, dtype)
+    for file in (config.lora, config.negative_lora):
+        if file:
+            family.add_lora(file)
+    require(
+        not family.told,
+        "--negative-lora: this network is told ω and has no negative branch: leave it out",
+    )
+    return family
+
+
 def planned(
-    config: Config, table: dict[str, Any] | None, family: Family, device: torch.device
+    config: Config,
+    table: dict[str, Any] | None,
+    family: Family,
+    negative: Family | None,
+    device: torch.device,
 ) -> Work:
     """What `config` asks of a family; table: the settings of the export, if it is one."""
     base = counted(family.denoiser())
@@ -105,7 +128,11 @@ def planned(
     if family.told:
         cond["omega"] = torch.full((len(prompts),), shown.omega, device=device)
     model = shown.wrap(base)
-    model = guided(model, shown.omega, null) if shown.omega and not family.told else model
+    if negative:
+        other = base.net.counting(negative.denoiser().net)  # counted with the positive's calls
+        model = contrasted(model, shown.wrap(replace(base, net=other)), shown.omega, null)
+    elif shown.omega and not family.told:
+        model = guided(model, shown.omega, null)
     return Work(base, model, shape, shown, levels, solver, prompts, cond)
 
 
@@ -113,6 +140,7 @@ def _run(
     config: Config,
     table: dict[str, Any] | None,
     family: Family,
+    negative: Family | None,
     device: torch.device,
     laps: output.Laps,
     processes: Processes | None,
@@ -120,7 +148,7 @@ def _run(
     leads, size = (processes.leads, processes.size) if processes else (True, 1)
     if leads:
         print(introduced(family, config.weights))
-    work = planned(config, table, family, device)
+    work = planned(config, table, family, negative, device)
     count, flags, costs = len(work.prompts), [], []
     sides = config.width or family.size, config.height or family.size
     laps.mark("load")

@@ -11,11 +11,12 @@ from dlib.recipes.consistency import (
 )
 from dlib.recipes.continuous_time import scm
 from dlib.recipes.finetuning import finetune
+from dlib.recipes.forward_process import nft
 from dlib.recipes.guiding import guided
 from dlib.recipes.halving import knowledge, progressive
 from dlib.recipes.phased_consistency import pcm_normalcfg
 from dlib.recipes.preferences import dpo
-from dlib.recipes.rewards import ddpo, flow_grpo, nft, reward_gradient
+from dlib.recipes.rewards import ddpo, flow_grpo, reward_gradient
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 from dlib.recipes.trajectory_consistency import tcd
 from dlib.recipes.stable_consistency import sct

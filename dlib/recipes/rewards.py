@@ -17,12 +17,12 @@ from dlib._util import require
 from dlib.denoiser import Denoiser, guided
 from dlib.grids import levels as levels_between
 from dlib.losses import Batch, Loss, uniform_times, weights
+from dlib.losses.diffusion import Times
 from dlib.losses.preference import anchor, clipped_ratio, draft, gaussian_kl, standardised
-from dlib.losses.preference import nft as nft_loss
-from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe, Sampler, many_steps
+from dlib.recipes.base import STUDENT, TEACHER, Part, Phase, Recipe, Sampler, many_steps
 from dlib.recipes.preferences import opposed
 from dlib.schedule import NoiseLevel, NoiseSchedule
-from dlib.solvers import SOLVERS, sample, transition
+from dlib.solvers import transition
 from dlib.solvers.transitions import Kernel, flow_transition, preserving_transition
 from dlib.trajectories import log_prob, roll, windowed
 
@@ -51,7 +51,7 @@ def reward_gradient(
     reference. negative: go after the worse (Diffusion-NPO). The gradient through few steps
     changes fine detail alone. Without `kl`, or an early stop, the reward is soon hacked.
     """
-    walk, times = levels_between(schedule, steps, spacing, end="clean"), _times(schedule)
+    walk, times = levels_between(schedule, steps, spacing, end="clean"), inner_times(schedule)
 
     def loss(roles, batch, draw):
         model = _guided(roles["student"], omega, null)
@@ -71,7 +71,7 @@ def reward_gradient(
         )
         return Loss(found.value + kl * held.value, {**found.metrics, **held.metrics})
 
-    made = Recipe((Phase("student", loss),), _parts(kl), many_steps(schedule), reads="texts")
+    made = Recipe((Phase("student", loss),), roles_of(kl), many_steps(schedule), reads="texts")
     return opposed(made) if negative else made
 
 
@@ -188,7 +188,7 @@ def _policy(
         step = kernel(model, path[:, k], walk[k], walk[k + 1], cond=batch.cond)
         now = log_prob(step, path[:, k + 1])
         found = clipped_ratio(now / size, old[:, k] / size, gain, clip)
-        metrics = {**found.metrics, "reward": batch.memo["reward"].mean()}
+        metrics = {**found.metrics, **rewarded(batch)}
         if not kl:
             return Loss(found.value / count(batch), metrics)
         with torch.no_grad():
@@ -205,85 +205,34 @@ def _policy(
 
     return Recipe(
         (Phase("student", loss),),
-        _parts(kl),
+        roles_of(kl),
         shown,
         reads="texts",
         before=roll_out,
-        pool=partial(_advantages, group=group),
+        pool=partial(advantages, group=group),
         epochs=epochs,
         group=group,
     )
 
 
-def nft(
-    schedule: NoiseSchedule,
-    null: Any = None,
-    *,
-    steps: int = 10,
-    solver: str = "dpm_solver_pp_2m",
-    beta: float = 1.0,
-    group: int = 24,
-    epochs: int = 1,
-    kl: float = 1e-4,
-    spacing: str = "time",
-    negative: bool = False,
-) -> Recipe:
-    """DiffusionNFT (Zheng et al. 2025): samples of an average of the student, made by any
-    solver and without guidance; then a contrast of two denoising losses.
-
-    Roles: student, old (its moving average; the released decay rises to 0.5), reward, and a
-    reference if kl > 0. beta: 1 or 0.1; smaller takes longer steps. A sample's share is ½ +
-    clamp(advantage, ±5)/10.
+def rewarded(batch: Batch) -> dict[str, Tensor]:
+    """The mean reward, and its standard deviation among samples of one prompt: at 0 all are
+    alike, and nothing is learnt.
     """
-    walk, times = levels_between(schedule, steps, spacing, end="clean"), _times(schedule)
-
-    def make(roles, batch, draw):
-        z = draw.normal(batch.x0)
-        x0 = sample(roles["old"], z, walk, SOLVERS[solver], batch.cond, draw)
-        return {"sample": x0, "reward": roles["reward"](x0, batch.cond)}
-
-    def loss(roles, batch, draw):
-        mine = Batch(batch.memo["sample"], batch.cond)
-        share = 0.5 + batch.memo["advantage"].clamp(-5, 5) / 10
-        found = nft_loss(
-            roles["student"], roles["old"], mine, share, draw, beta=beta, times=times
-        )
-        metrics = {**found.metrics, "reward": batch.memo["reward"].mean()}
-        if not kl:
-            return Loss(found.value, metrics)
-        held = anchor(
-            roles["student"],
-            roles["reference"],
-            mine.x0,
-            batch.cond,
-            draw=draw,
-            weight=weights.velocity,
-            times=times,
-        )
-        return Loss(found.value + kl * held.value, {**metrics, **held.metrics})
-
-    made = Recipe(
-        (Phase("student", loss),),
-        {**_parts(kl), "old": TARGET},
-        many_steps(schedule),
-        reads="texts",
-        before=make,
-        pool=partial(_advantages, group=group),
-        epochs=epochs,
-        group=group,
-    )
-    return opposed(made) if negative else made
+    return {"reward": batch.memo["reward"].mean(), "reward_spread": batch.memo["spread"]}
 
 
-def _advantages(memos: list[dict], gather: Callable, group: int) -> list[dict]:
+def advantages(memos: list[dict], gather: Callable, group: int) -> list[dict]:
     """Every memo with the advantages of its rows, from everybody's rewards."""
     counts = [len(memo["reward"]) for memo in memos]
-    everyone, mine = gather(torch.cat([memo["reward"] for memo in memos]))
-    rows = standardised(everyone.float(), group)[mine].split(counts)
-    return [{**memo, "advantage": row} for memo, row in zip(memos, rows)]
+    everyone, mine = gather(torch.cat([memo["reward"] for memo in memos]).float())
+    rows = standardised(everyone, group)[mine].split(counts)
+    spread = everyone.view(-1, group).std(1, correction=0).mean()
+    return [{**memo, "advantage": row, "spread": spread} for memo, row in zip(memos, rows)]
 
 
-def _parts(kl: float) -> dict[str, Part]:
+def roles_of(kl: float) -> dict[str, Part]:
+    """Student and reward; with a divergence in the loss, the reference too."""
     parts = {"student": STUDENT, "reward": REWARD}
     return parts | ({"reference": TEACHER} if kl else {})
 
@@ -292,5 +241,6 @@ def _guided(model: Denoiser, omega: float, null: Any) -> Denoiser:
     return guided(model, omega, null) if omega else model
 
 
-def _times(schedule: NoiseSchedule) -> Callable[..., Tensor]:
+def inner_times(schedule: NoiseSchedule) -> Times:
+    """Times between the schedule's ends, where every face is determined."""
     return uniform_times(max(schedule.t_min, 1e-3), 0.999)

@@ -212,6 +212,11 @@ class LatentPipeline(Family):
         return unet.told_omega(call)
 
     def add_lora(self, file: Path) -> None:
+        if (
+            self.pipe.get_active_adapters()
+        ):  # one is there already: it becomes part of the weights
+            self.pipe.fuse_lora()
+            self.pipe.unload_lora_weights()
         add_lora(self.pipe, file)
 
     def scheduler(self, name: str, more: Mapping[str, Any]) -> SchedulerMixin:

@@ -5,9 +5,10 @@ student collapses.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -123,7 +124,31 @@ RULES = (
     Rule(
         "student/drift", 0.0, 50.0, "the student leaves its teacher fast: lower --lr, or --clip"
     ),
+    Rule(
+        "student/reward_spread",
+        0.1,
+        math.inf,
+        "all samples of a prompt get the same reward, so nothing is learnt, or the reward is "
+        "hacked: look at the pictures",
+    ),
+    *(
+        Rule(
+            metric,
+            0.0,
+            100.0,
+            "the student is far from its reference: look at the pictures, raise hyper.kl, or "
+            "stop here",
+        )
+        for metric in ("student/kl", "student/anchor")
+    ),
 )
+POSITIVE = {
+    "student/better": "the student gets worse on the better pictures of the pairs: raise "
+    "hyper.beta, or lower --lr"
+}
+"""Metrics that should stay below 0, and what it means when the median of the last values, as
+many as an alarm's first ones, does not.
+"""
 
 
 class Alarms:
@@ -133,10 +158,20 @@ class Alarms:
 
     def __init__(self, first: int = 20):
         self.first, self.start, self.loud = first, defaultdict(list), set()
+        self.last = {metric: deque(maxlen=first) for metric in POSITIVE}
 
     def __call__(self, metrics: Mapping[str, float]) -> list[str]:
         """The alarms that these metrics raise, in words."""
         found = []
+        for metric, meaning in POSITIVE.items():
+            if metric not in metrics:
+                continue
+            last = self.last[metric]
+            last.append(metrics[metric])
+            out = len(last) == self.first and median(last) > 0
+            if out and metric not in self.loud:
+                found.append(f"{metric} is {median(last):.3g}, above 0: {meaning}")
+            (self.loud.add if out else self.loud.discard)(metric)
         for rule in RULES:
             value, start = metrics.get(rule.metric), self.start[rule.metric]
             if value is None:

@@ -42,6 +42,10 @@ class Config:
     """A LoRA file to put on the weights: what `full_scale.export` wrote, or another one that
     diffusers reads.
     """
+    negative_lora: Path | None = None
+    """A LoRA file for the negative branch of guidance alone, on top of --lora: what training
+    with hyper.negative gave (Diffusion-NPO). It takes a second network's memory.
+    """
     negative: str = ""
     """The null prompt ∅, which guidance moves away from."""
     solver: str | None = None
@@ -145,6 +149,10 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
         -(2**63) <= config.seed and last < 2**64,
         f"--seed {config.seed}: a seed has 64 bits, and the last picture's would be {last}: "
         f"wanted 0 … {2**64 - 1 - (last - config.seed)}",
+    )
+    require(
+        config.negative_lora is None or settled(config, own).omega > 0,
+        "--negative-lora: without guidance there is no negative branch: give --omega above 0",
     )
     if config.parallel:
         solver = settled(config, own).solver

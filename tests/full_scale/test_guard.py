@@ -64,6 +64,23 @@ def test_alarms_compare_with_the_start_and_speak_once():
     )
 
 
+def test_preference_runs_have_alarms_of_their_own():
+    """A reward that no longer differs, a student far from its reference, pairs that get worse:
+    the median of the last values counts, not one of them.
+    """
+    alarms = Alarms(first=3)
+    start = {"student/reward_spread": 0.5, "student/kl": 0.01, "student/better": -0.1}
+    for _ in range(3):
+        assert alarms(start) == []
+    assert alarms({**start, "student/reward_spread": 5.0, "student/better": 3.0}) == []
+    assert "same reward" in alarms({**start, "student/reward_spread": 0.01})[0]
+    assert "raise hyper.kl" in alarms({**start, "student/kl": 2.0})[0]
+    assert alarms({**start, "student/better": 0.2}) == []  # one of the last three
+    (found,) = alarms({**start, "student/better": 0.2})
+    assert "student/better is 0.2, above 0" in found and "hyper.beta" in found
+    assert alarms({**start, "student/better": 0.2}) == []
+
+
 def test_an_alarm_is_said_once_and_a_resumed_run_keeps_its_own_start(settings, processes, capsys):
     """Twenty lines of the log are the start, also for the run that goes on; a run of its own
     would take its first steps for it.
