@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from bench.report import RESULTS, Report, machine, write
+from bench.students_report import SCORES, draw, reported
 from dlib._util import require
 from toy_data.student_scores import student_scores
 from toy_data.student_settings import SETTINGS, Setting
@@ -26,21 +27,6 @@ from toy_data.student_training import POINTS, ship, trained
 
 SEEDS, TINY = 3, 2
 WORLDS = ("gmm5", "labelled", "digits", "shapes")
-SCORES = ("ratio", "paired", "d", "none", "rms", "frechet", "right")
-NOTE = """Students at one budget: {points:.0f} processor seconds on points and {pictures:.0f} on
-pictures (medians of what was measured on one core that other programs used too; what is fixed
-is each setting's number of updates, so that a student is the same on every machine). The
-settings are those of `toy_data/student_settings.py`; the last column is a hash of all that
-decides a student. Means over seeds, each with two standard errors.
-
-On GMM5 the schedule is VP, the student an MLP of width 96 and depth 2 that predicts v. *ratio*:
-mean sliced Wasserstein distance of eight fixed pairs of 10 000 samples to exact ones, over the
-sampling floor (.0319); *paired*: the same over the score of the exact flow on these pairs;
-*d*: the distance of 20 000 samples to the exact flow's ends of the same noise, over the floor;
-*none*: the share in no mode (exact: 1.1 %); *RMS*: to these ends. On pictures, *Fréchet*: the
-Fréchet distance over the mean of sixteen draws of its floor (1 is real pictures), *right*: the
-share read as what was asked for. The guided student on points has its own score: the RMS to
-the ends of the flow guided at ω = 2, in 8 calls."""
 
 
 def run(
@@ -66,6 +52,8 @@ def run(
         cells = load(folder / "students.json") | {key(setting, seed): cell}
         report = reported(cells.values())
         write(report, "students", folder)
+        if report.picture:
+            draw(cells.values(), folder)
         print(f"[{count}/{len(todo)}] {setting.name}, seed {seed}: {said(cell)}", flush=True)
     if not todo:
         print(f"students: all {len(wanted)} cells are there, and as they are set now")
@@ -110,44 +98,6 @@ def load(path: Path) -> dict[tuple, dict]:
     current = {s.identity for s in every}
     named = {(c["world"], c["method"], c["seed"], c["identity"]): c for c in cells}
     return {name: cell for name, cell in named.items() if cell["identity"] in current}
-
-
-def reported(cells) -> Report:
-    """The table: a row a method and world, in the settings' order."""
-    rows, order = [], list(SETTINGS)
-    cells = sorted(cells, key=lambda c: (order.index(f"{c['world']}/{c['method']}"), c["seed"]))
-    groups = {}
-    for cell in cells:
-        groups.setdefault((cell["world"], cell["method"], cell["identity"]), []).append(cell)
-    for (world, method, identity), group in groups.items():
-        scores = [spread([cell.get(name) for cell in group]) for name in SCORES]
-        seconds = median([cell["cpu s"] for cell in group])
-        calls = group[0]["calls"]
-        rows.append([world, method, calls, len(group), *scores, seconds, identity])
-    seconds = lambda *names: median([c["cpu s"] for c in cells if c["world"] in names] or [0.0])
-    note = NOTE.format(points=seconds("gmm5"), pictures=seconds("digits", "shapes"))
-    head = ["world", "method", "calls", "seeds", "ratio", "paired", "d", "none", "RMS"]
-    head += ["Fréchet", "right", "CPU s", "setting"]
-    return Report("Students at one budget", note, head, rows, cells)
-
-
-def spread(values: list[float | None]) -> str:
-    """ "mean ± two standard errors", the mean alone of one seed, a dash where a score means
-    nothing.
-
-    >>> spread([1.0, 1.2, 1.4]), spread([0.5]), spread([None])
-    ('1.200 ± 0.231', '0.500', '–')
-    """
-    if None in values:
-        return "–"
-    found = torch.tensor(values, dtype=torch.float64)
-    mean = f"{found.mean():.3f}"
-    return mean if len(values) < 2 else f"{mean} ± {2 * found.std() / len(values) ** 0.5:.3f}"
-
-
-def median(values: list[float]) -> float:
-    """Of a few numbers."""
-    return torch.tensor(values, dtype=torch.float64).quantile(0.5).item()
 
 
 def said(cell: dict) -> str:

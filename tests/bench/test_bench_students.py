@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from bench import students
+from bench import students, students_report
 from bench.__main__ import main
+from book.benchmarks import benchmark_pictures, benchmarks_page
+from book.errors import BookError
 from toy_data import student_settings
 from toy_data.student_settings import SETTINGS
 
@@ -56,7 +58,15 @@ def test_a_run_that_was_stopped_goes_on_and_what_changed_is_measured_again(
     cells = kept(tmp_path)
     assert [c["identity"] for c in cells if c["method"] == "CD"] == [other.shorter(2).identity]
     assert [row[1] for row in report.rows] == ["CD", "SCT"] and len(cells) == 2
-    assert os.listdir(tmp_path) == ["students.json"], "nothing half written is left"
+    assert sorted(os.listdir(tmp_path)) == ["students.json", "students.png"], (
+        "nothing half written is left"
+    )
+    page = benchmarks_page(tmp_path)
+    assert "](students.png)" in page and "| gmm5 | SCT | 1 | 1 |" in page
+    assert list(benchmark_pictures(tmp_path)) == ["students.png"]
+    (tmp_path / "students.png").unlink()
+    with pytest.raises(BookError, match="students.json speaks of students.png: make bench"):
+        benchmarks_page(tmp_path)
 
 
 def test_an_identity_holds_the_recipes_own_defaults(monkeypatch):
@@ -89,5 +99,34 @@ def test_settings_are_refused_that_cannot_be_trained():
 
 
 def test_two_standard_errors():
-    assert students.spread([1.0, 1.2, 1.4]) == "1.200 ± 0.231"  # 2 · 0.2/√3
-    assert students.spread([0.5]) == "0.500" and students.spread([None, None]) == "–"
+    assert students_report.spread([1.0, 1.2, 1.4]) == "1.200 ± 0.231"  # 2 · 0.2/√3
+    assert (
+        students_report.spread([0.5]) == "0.500" and students_report.spread([None, None]) == "–"
+    )
+
+
+def cell(method, seed=0, **scores):
+    return {"method": method, "world": "gmm5", "seed": seed, "calls": 1, "cpu s": 1.0,
+            "identity": "x"} | scores  # fmt: skip
+
+
+def test_the_verdict_says_what_was_reached_and_what_was_missed():
+    good = dict(ratio=1.0, d=0.4, none=0.03, rms=0.04)
+    cells = [
+        cell("CD", **good),
+        cell("LCM", **good | {"d": 0.6}),
+        cell("CT", **good | {"d": 2.0}),
+    ]
+    said = students_report.verdict(cells)
+    assert "one call is CD: ratio" in said and "missed" not in said and "SCT" not in said
+    cells = [cell("CD", **good | {"none": 0.04}), cell("CT", d=2.0), cell("SCT", d=1.0)]
+    said = students_report.verdict(cells)
+    assert "none 0.040 ± 0.000 (asked: 0.035; **missed**)" in said and said.count("missed") == 1
+    assert "SCT is clearly better than CT: d 1.00 ± 0.00 against 2.00" in said
+    noisy = [
+        cell("CT", 0, d=1.0),
+        cell("CT", 1, d=2.0),
+        cell("SCT", 0, d=0.9),
+        cell("SCT", 1, d=1.8),
+    ]
+    assert "SCT is **not** clearly better" in students_report.verdict(noisy)
