@@ -23,7 +23,7 @@ from bench.students_report import SCORES, draw, reported
 from dlib._util import require
 from toy_data.student_scores import student_scores
 from toy_data.student_settings import SETTINGS, Setting
-from toy_data.student_training import POINTS, ship, trained
+from toy_data.student_training import SHIPPED, ship, trained
 
 SEEDS, TINY = 3, 2
 WORLDS = ("gmm5", "labelled", "digits", "shapes")
@@ -77,7 +77,7 @@ def measured(setting: Setting, seed: int, tiny: bool = False, shipping: bool = F
     seconds = time.process_time() - start
     scores = student_scores(student, setting, n=200 if tiny else 10_000)
     scores = {name: float(f"{value:.4g}") for name, value in scores.items()}
-    if shipping and setting.world in POINTS:
+    if shipping and setting in SHIPPED.values():
         ship(setting, student, scores)
     facts = dict(method=setting.method, world=setting.world, seed=seed, calls=setting.calls)
     stamp = dict(identity=setting.identity, machine=machine())
