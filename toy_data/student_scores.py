@@ -168,7 +168,7 @@ def student_scores(student: Denoiser, setting: Setting, n: int = 10_000) -> dict
     return picture_scores(student, setting)
 
 
-def rescored(method: str, n: int = 2000) -> dict[str, float]:
+def rescored(method: str, n: int = 1000) -> dict[str, float]:
     """The shipped student's scores, measured again on fewer points: about a second.
 
     The sampling floor grows as n falls, so that "ratio" and "paired" are to be compared at one
