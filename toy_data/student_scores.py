@@ -89,14 +89,14 @@ def points_scores(student: Denoiser, setting: Setting, n: int = 10_000) -> dict[
 
 
 @torch.no_grad()
-def guided_scores(student: Denoiser, setting: Setting, n: int = 4000) -> dict[str, float]:
+def guided_scores(student: Denoiser, setting: Setting, n: int = 2000) -> dict[str, float]:
     """A guided student on `labelled`: RMS to the ends of the exact flow that is guided at
     ω = 2, and the same of the guided teacher in as many steps, which costs two calls a step.
     """
     world = world_of("labelled")
     noise, label = Draw(3).normal((n, 2), torch.float64), torch.arange(n) % 2
     pair, sampler = guided(world.teacher, OMEGA, world.null), sampler_of(setting)
-    fine = levels(world.teacher.schedule, 400, "time")
+    fine = levels(world.teacher.schedule, 200, "time")
     ends = sample(pair, noise, fine, solvers.dpm_solver_pp_2m, label)
     told = with_omega(label, torch.full((n,), OMEGA))
     walk = sampler.levels(world.teacher.schedule)
