@@ -4,7 +4,6 @@ as they were trained.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -133,8 +132,10 @@ def sampler_of(setting: Setting) -> Sampler:
 
 
 def shipped_name(setting: Setting) -> str:
-    """The file's name in toy_data, without its ending."""
-    return "student_" + re.sub(r"\W+", "_", setting.method.lower())
+    """The file's name in toy_data, without its ending: after the recipe, since sCT and SCT
+    differ in case alone.
+    """
+    return f"student_{setting.recipe}"
 
 
 def shipped(method: str) -> Denoiser:
