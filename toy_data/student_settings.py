@@ -1,5 +1,4 @@
-"""Which students are measured and how each is trained: data, and the three recipes that only
-the toys have.
+"""Which students are measured and how each is trained, as data.
 
 A setting is a method in one world. `identity` is a hash of all that decides the student, so
 that a stored score is known to be of this setting and no other.
@@ -12,106 +11,17 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from typing import Any
 
-from dlib import Recipe, boundary, edm_boundary, grid, lcm_scalings
+from dlib import Recipe
 from dlib._util import require
-from dlib.losses import by_rms, consistency_training, continuous_consistency, inverse_step
-from dlib.losses import ladder_pairs, laplace, lognormal_times, moment_matching, norm_huber, own
-from dlib.losses.continuous_time import warmup
-from dlib.losses.curricula import ict_law, ict_points
-from dlib.losses.inductive import imm_triples
-from dlib.recipes import METHODS, Phase, Sampler
-from dlib.recipes.bootstrapping import PARTS
+from dlib.recipes import METHODS
 from dlib.schedule import NoiseSchedule
-
-
-def ict(
-    schedule: NoiseSchedule,
-    null: Any = None,
-    *,
-    points: tuple[int, int] = (10, 1280),
-    growth: int = 400_000,
-    spacing: str = "karras",
-    sigma_data: float = 0.5,
-    mean: float = -1.1,
-    std: float = 2.0,
-    huber_c: float = 0.03,
-) -> Recipe:
-    """iCT: `ct` with a ladder that doubles, places drawn by a normal law, the weight 1/Δκ and
-    a rounded norm (Song & Dhariwal 2024). The defaults are the paper's; null is not used.
-    """
-    ends_at, distance = grid(schedule, 1, spacing), norm_huber(huber_c)
-    scalings = edm_boundary(schedule, ends_at[-1].item(), sigma_data)
-
-    def loss(roles, batch, draw):
-        count = ict_points(min(batch.step, growth), growth, *points)
-        times = grid(schedule, count - 1, spacing)
-        pairs = ladder_pairs(times, ict_law(schedule, times, mean, std))
-        student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
-        how = dict(pairs=pairs, weight=inverse_step, distance=distance)
-        return consistency_training(student, target, batch, draw, **how)
-
-    wrap = partial(boundary, skip_out=scalings)
-    shown = Sampler("stochastic_iterative", spacing, 1, times=tuple(ends_at.tolist()), wrap=wrap)
-    return Recipe((Phase("student", loss),), PARTS, shown)
-
-
-def scm_training(
-    schedule: NoiseSchedule,
-    null: Any = None,
-    *,
-    rise: int = 10_000,
-    c: float = 0.1,
-    mean: float = -1.0,
-    std: float = 1.4,
-    sigma_data: float = 0.5,
-) -> Recipe:
-    """sCT: `dlib.recipes.scm` with the slope of the batch's own sample in place of a teacher's
-    (Lu & Song 2025). Arguments as there.
-    """
-    times = lognormal_times(schedule, mean, std)
-    how = dict(times=times, estimate=own, normalise=by_rms(c), sigma_data=sigma_data)
-
-    def loss(roles, batch, draw):
-        rho = warmup(batch.step, rise)
-        both = roles["student"], roles["target"]
-        return continuous_consistency(*both, batch, draw, rho=rho, **how)
-
-    shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=lcm_scalings(schedule)))
-    return Recipe((Phase("student", loss),), PARTS, shown, slopes=("target",))
-
-
-def imm(
-    schedule: NoiseSchedule,
-    null: Any = None,
-    *,
-    halvings: int = 12,
-    group: int = 4,
-    width: float = 1.0,
-) -> Recipe:
-    """IMM whose jumps all end at the clean data, s = 0, so that no network need be told s
-    (Zhou et al. 2025). halvings: of `imm_triples`; group: samples that are compared as a set;
-    width: of the Laplace kernel. null is not used.
-    """
-    drawn, kernel = imm_triples(schedule, halvings=halvings), laplace(width)
-
-    def triples(draw, n):
-        t, r, s = drawn(draw, n)
-        return t, r, s.new_full(s.shape, -1.0)  # a time below the schedule's: clean
-
-    def loss(roles, batch, draw):
-        both = roles["student"], roles["target"]
-        how = dict(triples=triples, group=group, kernel=kernel)
-        return moment_matching(*both, batch, draw, **how)
-
-    shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=lcm_scalings(schedule)))
-    return Recipe((Phase("student", loss),), PARTS, shown)
-
+from toy_data.student_recipes import ct_reduced, ict, imm, scm_training
 
 RECIPES: dict[str, Callable[..., Recipe]] = METHODS | {
     "ict": ict,
+    "ct_reduced": ct_reduced,
     "scm_training": scm_training,
     "imm": imm,
 }
@@ -215,6 +125,13 @@ def _gmm5() -> list[Setting]:
         of("TCD", "tcd", 3400, PLAIN),
         of("PCM, 4 phases", "pcm", 3400, PLAIN, calls=4),
         of("CT", "ct", 3400, ARCTAN | {"points": (10, 60), "growth": 2500}),
+        of(
+            "CT, SCT's target",
+            "ct_reduced",
+            2800,
+            ARCTAN | {"points": (10, 60), "growth": 2000},
+            batch=256,
+        ),
         of("iCT", "ict", 3300, ARCTAN | {"points": (10, 80), "growth": 3300}, decay=0.0),
         of("ECT", "ect", 2800, TUNED | {"every": 500, "stages": 5}, **tuned),
         of(
