@@ -585,15 +585,15 @@ claim(
 # becomes too sure. Nothing in the loss tells you. If pictures come again, let the bank hold everything but the batch, or make it
 # shorter than an epoch.
 #
-# **With half a minute each** on GMM5, `python -m bench students` has trained consistency training on chapter 16's ladder with one clean sample and
-# with the mean of 32, and the whole recipe of SCT, which takes ECT's long steps as well. All are shipped, and scored here again by *d*, the sliced
-# Wasserstein distance to the flow's ends in units of what two exact sets of 10 000 points leave. We expect the better target to win on the same ladder.
+# **With half a minute each** on GMM5, `python -m bench students` has trained consistency training on chapter 16's ladder, with one clean sample and
+# with the mean of 32. Both students are shipped, and scored here again by *d*, the sliced Wasserstein distance to the flow's ends in units of what two exact sets of
+# 10 000 points leave. The better target should win. (SCT's whole recipe also takes ECT's long
+# steps, and at this budget both recipes stay behind the ladder: the benchmark's table has them.)
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
-d = {name: rescored(name, 500)["d"] for name in ("CT", "CT, SCT's target", "ECT", "SCT")}
-gain = d["CT, SCT's target"] / d["CT"]
-claim("C17.26", "the ladder: d with 32 references over that with one", gain, below=0.9)
+one, many = (rescored(name)["d"] for name in ("CT", "CT, SCT's target"))
+claim("C17.26", "the ladder: d with 32 references over that with one", many / one, below=0.9)
 
 # %% [markdown]
 # ## 17.11 In practice
