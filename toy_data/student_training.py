@@ -146,7 +146,7 @@ def shipped(method: str) -> Denoiser:
     for "guided", whose condition carries ω under "omega". ValueError for a method without one.
 
     >>> student, sampler = shipped("CD"), sampler_of(setting_of("CD"))
-    >>> sampler(student, Draw(0).normal((3, 2))).shape
+    >>> sampler(student, Draw(0).normal((3, 2)), draw=Draw(1)).shape
     torch.Size([3, 2])
     """
     setting = setting_of(method)
