@@ -149,6 +149,8 @@ def scores(
     that another panel lacks has no point there. bars: score ↦ what was asked for, dashed. The
     axes are logarithmic. ValueError for a score that is not positive.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     rows = list(next(iter(panels.values())))
     width, height = 2.0 + 1.8 * len(panels), 0.9 + 0.24 * len(rows)
     figure, axes = make_axes(1, len(panels), (width, height), sharey=True)
@@ -166,6 +168,9 @@ def scores(
         if bars and score in bars:
             ax.axvline(bars[score], color=INK, ls="--", lw=1)
         ax.set(xscale="log", xlabel=score, ylim=(len(rows) - 0.5, -0.5))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.grid(axis="y", color=FLOOR, lw=0.6)
     axes[0].set_yticks(range(len(rows)), rows)
     return figure
