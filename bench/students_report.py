@@ -39,8 +39,8 @@ the ends of the flow guided at ω = 2, in 8 calls.
 Why students fall short. LCM, PCM and TCD learn their teacher's walk, and the perfect teacher's
 fifty DDIM steps leave a d of .69 (chapter 14 measures it); TCD, which is not told where it
 jumps, pays for every jump with one answer. Progressive distillation starts from 64 DDIM steps,
-which leave .47, and its six rounds share the budget. CD reaches its bars with few updates to
-spare. What learns from single samples (CT, iCT, ECT, sCT) has the scatter of its target; iCT,
+which leave .47, and its six rounds share the budget. CD stands
+at the edge of its bars. What learns from single samples (CT, iCT, ECT, sCT) has the scatter of its target; iCT,
 sCD, sCT and IMM have no average of it, which CT has. ECT and SCT begin with steps that end at
 the data, whose answer is a mean: 2800 updates do not undo it, though the last stage alone
 would narrow Gaussian data by 2 % only (C16.16). So SCT's recipe has to be compared with ECT,
@@ -65,7 +65,10 @@ def reported(cells: Iterable[dict]) -> Report:
         rows.append([world, method, calls, len(group), *scores, seconds, identity])
     seconds = lambda *names: median([c["cpu s"] for c in cells if c["world"] in names] or [0.0])
     note = NOTE.format(
-        points=seconds("gmm5"), pictures=seconds("digits", "shapes"), verdict=verdict(cells)
+        points=seconds("gmm5"),
+        pictures=seconds("digits", "shapes"),
+        verdict=verdict(cells),
+        **teachers(),
     )
     head = ["world", "method", "calls", "seeds", "ratio", "paired", "d", "none", "RMS"]
     head += ["Fréchet", "right", "CPU s", "setting"]
@@ -130,9 +133,10 @@ def verdict(cells: Iterable[dict]) -> str:
         first = min(best, key=lambda name: mean(name, "d")[0])
         said = []
         for score, bar in BARS.items():
-            value, error = mean(first, score)
+            values = [cell[score] for cell in found[first]]
+            value = mean_error(values)[0]
             reached = "reached" if value <= bar else "**missed**"
-            said.append(f"{score} {value:.3f} ± {error:.3f} (asked: {bar:g}; {reached})")
+            said.append(f"{score} {spread(values)} (asked: {bar:g}; {reached})")
         lines.append(f"The best trajectory student of one call is {first}: {', '.join(said)}.")
     for name in ("CT, SCT's target", "SCT"):
         if not {name, "CT"} <= set(found):
@@ -150,7 +154,7 @@ def _compared(name: str, ours: Sequence[float], plain: Sequence[float]) -> str:
     if min(len(ours), len(plain)) < 2:
         better = "not yet comparable, with one seed,"
     than = "than" if "better" in better else "to"
-    return f"{name} is {better} {than} CT: d {low:.2f} ± {a:.2f} against {high:.2f} ± {b:.2f}."
+    return f"{name} is {better} {than} CT: d {spread(ours)} against {spread(plain)}."
 
 
 def draw(cells: Iterable[dict], folder: Path) -> Path:
