@@ -1,11 +1,12 @@
-"""What a consistency loss costs besides its network calls, on the tiny random U-Net of Stable
-Diffusion's classes.
+"""What the losses of Part III cost besides their network calls, on the tiny random U-Net of
+Stable Diffusion's classes.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,20 +14,39 @@ from torch import Tensor
 import dlib
 from bench.report import Report
 from bench.timing import Round, Times, interleave
-from dlib.recipes import Recipe, lcm, pcm
+from dlib.forward_mode import tangent
+from dlib.recipes import Recipe, ect, knowledge, lcm, pcm, progressive, scm, sct, tcd
 
 NOTE = """Milliseconds of processor time (of all threads, so that other programs count less) of
-one training step's forward and backward pass: the loss of a recipe, against its bare network
-calls and nothing else: the guided teacher on 2 × {batch} latents without gradient, the target
-on {batch} without, the student on {batch} with, and the backward pass of a plain mean. What is
-left is the loss's own work: draws, noise levels, noising, the solver step, jumps, distance.
+one training step's forward and backward pass: the loss of a recipe, against its own network
+calls and nothing else: the teacher's and the target's without gradient (guided, on 2 × {batch}
+latents), the student's on {batch} with, and the backward pass of a plain mean. A derivative in
+forward mode counts as what it costs alone. What is left is the loss's own work: draws, noise
+levels, noising, the solver step, jumps, weights of references, distance.
 
 The tiny random U-Net of `full_scale.families.tiny` ({millions:.1f} M parameters), latents
 ({batch}, 4, 16, 16), float32, CPU, one thread; {repeats} turns, one of each
 competitor in turn, the starter
 rotating. Read the minimum: it is the work; median and IQR show what else the machine was
-doing. The ratio is that of the minima, loss ÷ bare calls. The real U-Net is a thousand times
-larger and the loss's own work is not."""
+doing. The ratio is that of the minima, loss ÷ its bare calls. The real U-Net is a thousand times
+larger and the loss's own work is not. Guided distillation is left out: this U-Net has no input
+for ω."""
+
+
+class Calls(NamedTuple):
+    """What a loss asks besides the student, whose call has a gradient: guided evaluations,
+    plain ones, and derivatives in forward mode.
+    """
+
+    guided: int = 0
+    plain: int = 0
+    slopes: int = 0
+
+    @property
+    def name(self) -> str:
+        """As a row says it."""
+        more = [f"{n} {kind}" for kind, n in self._asdict().items() if n]
+        return "bare calls: " + " + ".join([*more, "student"])
 
 
 def run(batch: int = 8, repeats: int = 40) -> Report:
@@ -38,13 +58,16 @@ def run(batch: int = 8, repeats: int = 40) -> Report:
     model = denoiser(pipe.unet, pipe.scheduler.config)
     torch.set_num_threads(1)
     times = measure(model, batch, repeats)
-    bare = times["bare calls"].low
     note = NOTE.format(
         batch=batch,
         repeats=repeats,
         millions=sum(w.numel() for w in pipe.unet.parameters()) / 1e6,
     )
-    rows = [[name, *value.cells(), value.low / bare] for name, value in times.items()]
+    own = {name: calls.name for name, (_, calls) in losses(model.schedule, None).items()}
+    rows = [
+        [name, *value.cells(), value.low / times[own.get(name, name)].low]
+        for name, value in times.items()
+    ]
     return Report(
         "Overhead of a loss",
         note,
@@ -54,23 +77,46 @@ def run(batch: int = 8, repeats: int = 40) -> Report:
 
 
 def measure(model: dlib.Denoiser, batch: int, repeats: int) -> dict[str, Times]:
-    """The times of the bare calls, of LCM's loss and of PCM's, in ms."""
+    """The times of the bare calls and of the losses, in ms."""
     return interleave(
         rounds(model, batch), repeats, unit=1e-3, label="loss_overhead", clock=time.process_time
     )
+
+
+def losses(schedule: dlib.NoiseSchedule, null: object) -> dict[str, tuple[Recipe, Calls]]:
+    """Every loss by name: its recipe, and which calls it makes besides the student's."""
+    guided = Calls(guided=1, plain=1)
+    return {
+        "LCM loss": (lcm(schedule, null), guided),
+        "PCM loss, 4 phases": (pcm(schedule, null), guided),
+        "TCD loss": (tcd(schedule, null), guided),
+        "knowledge": (knowledge(schedule), Calls()),
+        "progressive": (progressive(schedule), Calls(plain=2)),
+        "ECT loss": (ect(schedule), Calls(plain=1)),
+        "SCT loss": (sct(schedule), Calls(plain=1)),
+        "sCM loss": (scm(schedule, null), Calls(plain=1, slopes=1)),
+    }
 
 
 def rounds(model: dlib.Denoiser, batch: int, width: int = 32) -> dict[str, Round]:
     """Every competitor by name, ready for `interleave`; width: of the text embedding."""
     schedule, draw = model.schedule, dlib.Draw(0)
     x0, text = (draw.normal((batch, 4, 16, 16)), draw.normal((batch, 16, width)))
-    null = {"text": torch.zeros(16, width)}
-    recipes = {"LCM loss": lcm(schedule, null), "PCM loss, 4 phases": pcm(schedule, null)}
-    losses = {
-        name: _loss(recipe, model, dlib.Batch(x0, {"text": text}))
-        for name, recipe in recipes.items()
-    }
-    return {"bare calls": _bare(model, x0, text), **losses}
+    known = losses(schedule, {"text": torch.zeros(16, width)})
+    bare = {calls.name: _bare(model, x0, text, calls) for _, calls in known.values()}
+    data = lambda recipe: _batch(recipe, x0, text)
+    return bare | {name: _loss(r, model, data(r)) for name, (r, _) in known.items()}
+
+
+def _batch(recipe: Recipe, x0: Tensor, text: Tensor) -> dlib.Batch:
+    """A batch as the recipe reads it; what its rollout leaves in the memo was made before."""
+    noise = dlib.Draw(1).normal(x0) if recipe.reads == "pairs" else None
+    batch = dlib.Batch(x0, {"text": text}, noise=noise)
+    if recipe.before is not None:
+        memos = [recipe.before({}, batch, dlib.Draw(0))]
+        alone = lambda rows: (rows, slice(0, len(rows)))
+        batch.memo.update(recipe.pool(memos, alone)[0])
+    return batch
 
 
 def _loss(recipe: Recipe, model: dlib.Denoiser, batch: dlib.Batch) -> Round:
@@ -82,21 +128,22 @@ def _loss(recipe: Recipe, model: dlib.Denoiser, batch: dlib.Batch) -> Round:
     return _prepared(model, work)
 
 
-def _bare(model: dlib.Denoiser, x0: Tensor, text: Tensor) -> Round:
-    now, twice = (
-        torch.full((len(x0),), 499.0),
-        (
-            torch.cat([x0, x0]),
-            torch.full((2 * len(x0),), 499.0),
-            {"text": torch.cat([text, text])},
-        ),
-    )
+def _bare(model: dlib.Denoiser, x0: Tensor, text: Tensor, calls: Calls) -> Round:
+    n, cond = len(x0), {"text": text}
+    now = torch.full((n,), 499.0)
+    twice = (torch.cat([x0, x0]), torch.full((2 * n,), 499.0), {"text": torch.cat([text, text])})
+    level = model.schedule.at(torch.full((n,), 0.5, dtype=torch.float64), like=x0)
+    dt = torch.ones(n, 1, 1, 1)
 
     def work() -> None:
         with torch.no_grad():
-            model.net(*twice)
-            model.net(x0, now, {"text": text})
-        model.net(x0, now, {"text": text}).mean().backward()
+            for _ in range(calls.guided):
+                model.net(*twice)
+            for _ in range(calls.plain):
+                model.net(x0, now, cond)
+            for _ in range(calls.slopes):
+                tangent(model, x0, level, x0, dt, cond, read=lambda said: said.raw)
+        model.net(x0, now, cond).mean().backward()
 
     return _prepared(model, work)
 

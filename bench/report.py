@@ -19,13 +19,16 @@ Cell = str | int | float
 @dataclass(frozen=True)
 class Report:
     """title; note (Markdown: what was done, how to read it); columns; rows, each with one cell
-    a column.
+    a column; cells: what the rows are made of, where a benchmark goes on from there; picture:
+    what NAME.png beside the result shows, if there is one.
     """
 
     title: str
     note: str
     columns: list[str]
     rows: list[list[Cell]]
+    cells: list[dict] | None = None
+    picture: str | None = None
 
     def __post_init__(self):
         for row in self.rows:
@@ -55,6 +58,8 @@ def write(report: Report, name: str, folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = {**asdict(report), "machine": machine(), "date": datetime.date.today().isoformat()}
+    optional = {key: content.pop(key) for key in ("cells", "picture")}
+    content |= {key: value for key, value in optional.items() if value is not None}
     content["rows"] = [
         [float(_text(cell)) if isinstance(cell, float) else cell for cell in row]
         for row in report.rows

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from bench.report import Report
 from dlib import Batch, Denoiser, Draw, Part, Phase, Recipe, boundary, edm_boundary, exact, grid
-from dlib import metrics, sample, solvers, vp
+from dlib import metrics, vp
 from dlib.losses import consistency_training, ladder_pairs, own, taught
 from dlib.losses.bootstrapping import Estimate
 from dlib.losses.variance_reduction import among, variance_reduced_target
 from dlib.nets import MLP
 from toy_data import distil, gmm5
+from toy_data.student_scores import FLOOR, flow_ends
 
 NOTE = """One-call students of consistency training on GMM5 (VP schedule, MLP of width 96 and
 depth 2 that predicts v, a ladder of {points} points on the grid `arctan`, squared distance,
@@ -25,7 +26,7 @@ points; {seeds} seeds. They differ in the clean sample that a step is made with:
 80 000 samples to the exact flow's end points of the same noise, in units of what two exact sets
 of 10 000 leave (.0319); *none* is the share of samples in no mode (exact: .011). Means over
 seeds, with two standard errors."""
-FLOOR, POINTS, BATCH = 0.0319, 60, 256
+POINTS, BATCH = 60, 256
 SCHEDULE, MIXTURE = vp(), gmm5()
 
 
@@ -77,16 +78,6 @@ def student(estimate: Estimate, steps: int, seed: int) -> Denoiser:
     torch.manual_seed(seed)
     model = Denoiser(MLP(2, 96, 2), SCHEDULE, "v")
     return boundary(distil(recipe, model, model, data, steps, seed=seed), scalings)
-
-
-def flow_ends(noise: Tensor) -> Tensor:
-    """Where the exact flow carries the noise: 60 steps of UniPC-3 in float64, then the mean of
-    what is left.
-    """
-    model, end = exact(MIXTURE, SCHEDULE), SCHEDULE.at_lam(6.5)
-    steps = SCHEDULE.levels(grid(SCHEDULE, 60, "arctan", t_min=end.t))
-    made = [sample(model, part, steps, solvers.unipc_3) for part in noise.split(20_000)]
-    return MIXTURE.posterior_means(torch.cat(made), steps[-1])[0]
 
 
 @torch.no_grad()

@@ -47,6 +47,7 @@ def _section(path: Path) -> list[str]:
             "",
             result["note"],
             "",
+            *_picture(path, result),
             *_table(result["columns"], rows),
             "",
             where,
@@ -70,6 +71,7 @@ def _section(path: Path) -> list[str]:
         "",
         result["note"],
         "",
+        *_picture(path, result),
         f"The first {BEST} rows of each {result['columns'][0]}:",
         "",
         *_table(result["columns"], best),
@@ -79,6 +81,21 @@ def _section(path: Path) -> list[str]:
         where,
         "",
     ]
+
+
+def benchmark_pictures(folder: Path) -> dict[str, Path]:
+    """{address: file} of the pictures beside the results that name one."""
+    return {path.name: path for path in sorted(folder.glob("*.png"))}
+
+
+def _picture(path: Path, result: dict) -> list[str]:
+    """The picture of a result that says what it shows. BookError if the file is not there."""
+    if "picture" not in result:
+        return []
+    picture = path.with_suffix(".png")
+    if not picture.exists():
+        raise BookError(f"bench/results/{path.name} speaks of {picture.name}: make bench")
+    return [f"![{' '.join(result['picture'].split())}]({picture.name})", ""]
 
 
 def _table(columns: list, rows: list) -> list[str]:

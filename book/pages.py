@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from book import api, floors
-from book.benchmarks import benchmarks_page
+from book.benchmarks import benchmark_pictures, benchmarks_page
 from book.bibliography import bibliography_page
 from book.errors import BookError, Complaints
 from book.ledger import facts, ledger_page, read_ledger
@@ -51,7 +51,9 @@ class Pages:
             files |= {f"chapters/{path.name}": path for path in (chapter.path, chapter.notebook)}
         files["ledger.md"] = ledger_page(self.claims, self.titles)
         files["bibliography.md"] = bibliography_page(self.book.entries, self._citing())
-        files["benchmarks.md"] = benchmarks_page(self.book.root / "bench" / "results")
+        results = self.book.root / "bench" / "results"
+        files["benchmarks.md"] = benchmarks_page(results)
+        files |= benchmark_pictures(results)
         files["api/index.md"] = api.overview(self.modules)
         return files | {module.uri: api.page(module) for module in self.modules}
 

@@ -45,6 +45,7 @@ from toy_data import shape_batches, shapes_teacher
 from toy_data.shape_captions import NULL_TOKENS, say, tokens
 from toy_data.shape_reader import read, shows
 from toy_data.shape_scores import asked
+from toy_data.student_scores import rescored
 
 schedule, mixture = cosine(), labelled()
 teacher = exact(mixture, schedule)  # the perfect network of these data
@@ -483,6 +484,17 @@ claim("C12.19", "ω = 2, told 3: error in units of ω", error(dial, 2.0, 3.0), b
 # One unit, as it must be: the answer is right, for another question. No error message and no loss will tell you. The pictures
 # have a little too much contrast, and at the top of the range you leave it.
 #
+# **With half a minute** for the first stage alone, `python -m bench students` has trained a student of this mixture for ω from 0 to 4. It is shipped, and
+# asked here with ω = 2 for eight DDIM steps, eight calls. The guided teacher takes the same eight steps with sixteen. Whoever learns the teacher's
+# answers makes the teacher's steps, so the two should end equally far from the guided path's ends, within a quarter.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+told = rescored("guided")
+ratio = told["rms"] / told["teacher rms"]
+claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.8, 1.25))
+
+# %% [markdown]
 # ## 12.7 In practice
 #
 # | symptom | cause | cure |

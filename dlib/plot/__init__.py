@@ -23,7 +23,7 @@ from dlib.plot.paths import (
     trajectories,
 )
 from dlib.plot.timetable import pipeline
-from dlib.plot.students import audit, commutator, ledger, modes
+from dlib.plot.students import audit, commutator, ledger, modes, scores
 
 __all__ = [
     "CYCLE",
@@ -51,6 +51,7 @@ __all__ = [
     "pipeline",
     "running_mean",
     "score_error",
+    "scores",
     "sweeps",
     "trajectories",
 ]

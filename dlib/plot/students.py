@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlib._util import require
 from dlib.mixtures import Mixture
-from dlib.plot.grammar import CYCLE, GREY, INK, MODES, in_paper_style, numpy
+from dlib.plot.grammar import CYCLE, FLOOR, GREY, INK, MODES, in_paper_style, numpy
 from dlib.plot.grammar import axes as make_axes
 from dlib.plot.lines import curves
 
@@ -135,4 +135,42 @@ def commutator(panels: Mapping[str, Tensor], lam: Tensor) -> Figure:
     figure.colorbar(
         image, ax=list(axes), location="bottom", shrink=0.9, label="distance of the two ends"
     )
+    return figure
+
+
+@in_paper_style
+def scores(
+    panels: Mapping[str, Mapping[str, tuple[float, float]]],
+    bars: Mapping[str, float] | None = None,
+) -> Figure:
+    """Methods in rows, a score a panel: a point each, with its error to both sides.
+
+    panels: score ↦ {method ↦ (value, error)}; the rows are the first panel's, and a method
+    that another panel lacks has no point there. bars: score ↦ what was asked for, dashed. The
+    axes are logarithmic. ValueError for a score that is not positive.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    rows = list(next(iter(panels.values())))
+    width, height = 2.0 + 1.8 * len(panels), 0.9 + 0.24 * len(rows)
+    figure, axes = make_axes(1, len(panels), (width, height), sharey=True)
+    for ax, (score, found) in zip(axes, panels.items()):
+        for name, (value, error) in found.items():
+            require(
+                value > 0,
+                f"plot.scores: {score} of {name!r} is {value:g}, wanted a positive number: the "
+                "axes are logarithmic",
+            )
+            low = min(error, 0.99 * value)  # an error as large as the value would leave the axis
+            ax.errorbar(
+                value, rows.index(name), xerr=[[low], [error]], fmt="o", ms=4.5, color=CYCLE[0]
+            )
+        if bars and score in bars:
+            ax.axvline(bars[score], color=INK, ls="--", lw=1)
+        ax.set(xscale="log", xlabel=score, ylim=(len(rows) - 0.5, -0.5))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.grid(axis="y", color=FLOOR, lw=0.6)
+    axes[0].set_yticks(range(len(rows)), rows)
     return figure

@@ -29,8 +29,10 @@ def tcd(
     2024).
 
     null, omega, steps, skip as for `lcm`, whose defaults they are: the authors released no
-    training code. Sample the student itself with the solver `tcd` on the grid `lcm`, which
-    ends at the grid's last level; `tcd(0.0)` adds no noise.
+    training code. A student that is not told s pays for it in one call: on the book's mixtures
+    its error is five times LCM's (`python -m bench students`). Sample the student itself with
+    the solver `tcd` on the grid `lcm`, which ends at the grid's last level; `tcd(0.0)` adds no
+    noise.
 
     >>> from dlib.schedule import vp
     >>> tcd(vp(), -1).sampler.solver

@@ -344,3 +344,18 @@ def test_log_density_puts_dashed_truth_over_what_was_found():
     assert "dashed" in ax.figure.axes[1].get_ylabel()
     with pytest.raises(ValueError, match="one value a point"):
         plot.log_density(truth[:5], truth, axis)
+
+
+def test_scores_have_a_row_a_method_their_errors_and_a_dashed_bar():
+    found = {"ratio": {"CD": (1.1, 0.1), "CT": (3.0, 0.5)}, "RMS": {"CT": (0.2, 0.5)}}
+    figure = plot.scores(found, {"ratio": 1.2})
+    left, right = figure.axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["CD", "CT"]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["ratio", "RMS"]
+    (ends,) = left.collections[0].get_segments()
+    assert ends[:, 0].tolist() == pytest.approx([1.0, 1.2]) and ends[:, 1].tolist() == [0, 0]
+    assert [line.get_xdata()[0] for line in left.lines if line.get_linestyle() == "--"] == [1.2]
+    (ends,) = right.collections[0].get_segments()  # an error above the value stays on the axis
+    assert 0 < ends[0, 0] < 0.01 and ends[:, 1].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="RMS of 'CT' is 0"):
+        plot.scores({"RMS": {"CT": (0.0, 0.1)}})
