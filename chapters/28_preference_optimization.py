@@ -472,9 +472,9 @@ authors = lambda beta: -logsigmoid(-0.5 * beta * (m.better - m.worse)).mean()
 npo_sdxl = authors
 diffusers = lambda beta: -logsigmoid(beta * (-m.better + m.worse)).mean()
 npo_sd15 = diffusers
-gap = abs(authors(4.0) / found - 1)
+gap = abs(authors(4.0).item() / found.item() - 1)
 claim("C28.14", "the authors' loss over the library's, less 1", gap, below=1e-9)
-gap = abs(diffusers(2.0) / found - 1)
+gap = abs(diffusers(2.0).item() / found.item() - 1)
 claim("C28.15", "diffusers' loss at half of its beta: the same", gap, below=1e-9)
 
 # %% [markdown]
