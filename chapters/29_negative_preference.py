@@ -346,12 +346,12 @@ figure(
 )
 
 # %% [markdown]
-# (0.1 is about four standard errors of such a difference with 2000 samples from one noise; 0.94 is one of the spread's.) At equal ω the negative beats the base, and the base beats nothing at all. Guidance
+# (The bound 0.1 is about four standard errors of such a difference with 2000 samples from one noise, and 0.94 is four standard errors of a spread below 1.) At equal ω the negative beats the base, and the base beats the positive against itself. Guidance
 # at ω with the negative is guidance at 2ω with the base, as \eqref{eq:np-mean} says. And the price is the same too. The figure above plots the spread in a direction that the judge does
 # not care about. The two curves lie almost on each other, the base's a little above.
 #
-# So on this toy, which has no prompt, the negative is a way to double ω and nothing more. That is not what the paper reports for real models; there, a prompt and a limited range of ω make
-# the difference (29.3), and we have not reproduced its figures.
+# So on this toy, which has no prompt, the negative is a way to double ω and nothing more. That is not what the paper reports for real models; there a prompt and a limited range of ω may make
+# the difference (29.3). We have not reproduced its figures.
 #
 # ## 29.5 Merging
 #
@@ -507,12 +507,12 @@ claim(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `recipes.dpo(schedule, negative=True)` | the recipe's setting `negative = true`, for every method of Part VII |
+# | `recipes.dpo(schedule, negative=True)` | `--hyper.negative true`, for every method of Part VII |
 # | `contrasted(positive, negative, omega, null)` | the same function, behind `full_scale.sample --negative-lora` |
 # | `merge(base, positive, negative, m)` | the same, on the adapters' merged weights |
 #
 # ```bash
-# torchrun --standalone --nproc_per_node 8 -m full_scale.train dpo --set negative=true \
+# torchrun --standalone --nproc_per_node 8 -m full_scale.train dpo --hyper.negative true \
 #     --weights weights/stable-diffusion-v1-5 --data pairs --out runs/negative
 # python -m full_scale.export runs/negative
 # ```
