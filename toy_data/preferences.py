@@ -16,21 +16,16 @@ from torch import Tensor
 
 from dlib import Batch, Denoiser, Draw, Mixture, NoiseLevel, NoiseSchedule, exact, levels
 from dlib import log_likelihood, normal_log_prob, sample, vp
-from dlib.losses.preference import preferred
 from dlib.losses.preference.reward_models import Reward
 from dlib.reward_tilts import Linear, Quadratic
 from dlib.solvers import dpm_solver_pp_2m
-from toy_data.shape_captions import COLOURS, NULL_TOKENS, SHAPES, captions, draw_codes, parse
-from toy_data.shape_captions import say, tokens
-from toy_data.shape_reader import as_read, read
+from toy_data.judged_pictures import caption_reward, codes_of, colour_reward, judged, shape_pairs
+from toy_data.judged_pictures import told
+from toy_data.shape_captions import NULL_TOKENS, draw_codes
 from toy_data.shape_scores import draw_shapes
-from toy_data.shapes import INKS, PAPER, SIDE, _draw, pictures, shapes_teacher
+from toy_data.shapes import SIDE, _draw, pictures, shapes_teacher
 
 Scores = dict[str, float]
-JUDGE = 8.0
-"""How much a picture of shapes with everything right is worth, in units of the judge's
-temperature: one wrong fact of four is seen in 88 of 100 choices.
-"""
 
 
 def two_sides() -> Mixture:
@@ -70,52 +65,9 @@ def preference_pairs(
         draw = _draw(seed, step, 3)
         x = mixture.sample(2 * size, draw)[0].float()
         first, second = x.split(size)
-        return _judged(first, second, [reward(part, None) for part in (first, second)], draw)
+        return judged(first, second, [reward(part, None) for part in (first, second)], draw)
 
     return at
-
-
-def shape_pairs(size: int, seed: int) -> Callable[[int], Batch]:
-    """step ↦ Batch of pairs of pictures (size, 3, 16, 16) for captions, cond = tokens (size,
-    10), judged as `caption_reward` does.
-
-    One of the two shows its caption. Of the other one fact is wrong: a size that is stated, a
-    colour or a shape. Each batch is a function of (seed, step) alone. Draws: the captions'
-    codes, the slips, the scenes of the right pictures and of the others, the judge's.
-    """
-
-    def at(step: int) -> Batch:
-        draw = _draw(seed, step, 3)
-        codes = draw_codes(size, draw)
-        slipped = _slipped(codes, draw)
-        right, wrong = pictures(codes, draw), pictures(slipped, draw)
-        worth = [_worth(as_read(shown)[0], codes) for shown in (codes, slipped)]
-        return _judged(right, wrong, worth, draw, _told(codes))
-
-    return at
-
-
-def caption_reward(x: Tensor, cond: Tensor) -> Tensor:
-    """The hidden reward of pictures of shapes, (B,): `JUDGE` times the share of the facts of
-    its caption that a picture shows. It has no gradient.
-
-    A caption's facts are how many things there are and where, and the colour, the shape and,
-    if stated, the size of each. cond: tokens (B, 10); the empty caption is an error.
-    """
-    return _worth(read(x).code, _codes(cond))
-
-
-def colour_reward(x: Tensor, cond: Tensor) -> Tensor:
-    """A proxy with a gradient, (B,): `JUDGE` times how near the pixels are to the ink that is
-    asked for, 0 for bare paper and 1 where all is ink; the mean over a caption's things.
-
-    Among real pictures, the right colour has more of it. So has a large thing where a small
-    one is asked for, or a picture without any paper left.
-    """
-    codes = _codes(cond)
-    two = (codes[:, 0] > 0).to(x)
-    first, second = (_nearness(x, INKS[codes[:, k]].to(x)) for k in (2, 5))
-    return JUDGE * (first + two * second) / (1 + two)
 
 
 def kl_estimate(
@@ -202,11 +154,11 @@ class Shapes:
 
     def ask(self, n: int, seed: int) -> Batch:
         """n captions, cond = tokens (n, 10); x0 is NaN."""
-        return Batch(torch.full((n, 3, SIDE, SIDE), torch.nan), _told(draw_codes(n, Draw(seed))))
+        return Batch(torch.full((n, 3, SIDE, SIDE), torch.nan), told(draw_codes(n, Draw(seed))))
 
     def draw(self, model: Denoiser, asked: Batch, seed: int) -> Tensor:
         """A picture for each caption: DDIM, 10 steps, without guidance."""
-        return draw_shapes(model, _codes(asked.cond), 0.0, 10, seed)
+        return draw_shapes(model, codes_of(asked.cond), 0.0, 10, seed)
 
     def scores(self, x: Tensor, asked: Batch) -> Scores:
         """The mean of the hidden reward and of the proxy."""
@@ -216,7 +168,7 @@ class Shapes:
         """(mean, standard deviation) of the scores over five sets of real pictures of the same
         captions.
         """
-        codes = _codes(asked.cond)
+        codes = codes_of(asked.cond)
         return _floor(self, lambda k: pictures(codes, Draw(3_000_000 + k)), asked)
 
 
@@ -225,49 +177,9 @@ def _walk(schedule: NoiseSchedule, steps: int, end: str) -> list[NoiseLevel]:
     return list(levels(schedule, steps, end=end, t_max=0.999))
 
 
-def _judged(first: Tensor, second: Tensor, worth, draw: Draw, cond=None) -> Batch:
-    chosen = preferred(*worth, draw).view(-1, *(1,) * (first.ndim - 1))
-    better, worse = torch.where(chosen, first, second), torch.where(chosen, second, first)
-    return Batch(better, cond, other=worse)
-
-
-def _worth(shown: Tensor, codes: Tensor) -> Tensor:
-    asked, stated = as_read(codes)
-    return JUDGE * ((shown == asked) & stated).sum(1) / stated.sum(1)
-
-
-def _slipped(codes: Tensor, draw: Draw) -> Tensor:
-    """The codes with one wrong fact each. Draws: which thing, which fact, another one where no
-    size is stated, by how much.
-    """
-    n, rows = len(codes), torch.arange(len(codes))
-    thing = 3 * ((draw.uniform(n) < 0.5) & (codes[:, 0] > 0))
-    fact, spare, shift = draw.integers(3, n), draw.integers(2, n), draw.uniform(n)
-    fact = torch.where((fact == 0) & (codes[rows, 1 + thing] == 0), 1 + spare, fact)
-    of = torch.tensor([2, len(COLOURS), len(SHAPES)])[fact]
-    old, by = codes[rows, 1 + thing + fact], 1 + (shift * (of - 1)).long()
-    wrong = codes.clone()
-    wrong[rows, 1 + thing + fact] = torch.where(fact == 0, 3 - old, (old + by) % of)
-    return wrong
-
-
-def _nearness(x: Tensor, ink: Tensor) -> Tensor:
-    paper = PAPER.to(x)
-    apart = (x - ink[:, :, None, None]).square().sum(1).add(1e-6).sqrt().flatten(1).mean(1)
-    return 1 - apart / (ink - paper).square().sum(1).sqrt()
-
-
-def _told(codes: Tensor) -> Tensor:
-    return tokens([say(tuple(code)) for code in codes.tolist()])
-
-
-def _codes(cond: Tensor) -> Tensor:
-    return torch.tensor([parse(caption) for caption in captions(cond)])
-
-
 def _scores(x: Tensor, asked: Batch, hidden: Reward, proxy: Reward) -> Scores:
-    told = {"reward": hidden, "proxy": proxy}
-    return {name: float(each(x, asked.cond).double().mean()) for name, each in told.items()}
+    each = {"reward": hidden, "proxy": proxy}
+    return {name: float(one(x, asked.cond).double().mean()) for name, one in each.items()}
 
 
 def _floor(world: Plane | Shapes, real: Callable[[int], Tensor], asked: Batch):

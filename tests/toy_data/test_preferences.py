@@ -8,17 +8,15 @@ from truth import mutant
 
 from dlib import Draw, Mixture, exact, vp
 from dlib.reward_tilts import Linear, mean_reward, reward_tilt
-from toy_data import preferences
-from toy_data.preferences import Plane, Shapes, caption_reward, colour_reward, hidden_reward
-from toy_data.preferences import kl_estimate, preference_pairs, proxy_reward, shape_pairs
-from toy_data.preferences import two_sides
-from toy_data.shape_captions import captions, parse, tokens
+from toy_data import judged_pictures, preferences
+from toy_data.judged_pictures import caption_reward, codes_of, colour_reward, digit_pairs
+from toy_data.judged_pictures import ink_reward, shape_pairs
+from toy_data.preferences import Plane, Shapes, hidden_reward, kl_estimate, preference_pairs
+from toy_data.preferences import proxy_reward, two_sides
+from toy_data.shape_captions import tokens
+from toy_data.digits import digits_split
 from toy_data.shape_reader import read, shows
 from toy_data.shapes import INKS, pictures
-
-
-def codes_of(cond):
-    return torch.tensor([parse(caption) for caption in captions(cond)])
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
@@ -105,6 +103,18 @@ def test_the_proxy_of_shapes_likes_ink_and_has_a_gradient():
     assert 0.53 < sides.double().mean() < 0.8
 
 
+def test_pairs_of_digits_are_of_one_label_and_the_judge_likes_ink():
+    batch = digit_pairs(2000, seed=0)(0)
+    (x0, labels), _ = digits_split()
+    apart = torch.cdist(batch.other[:50].flatten(1), x0.flatten(1))
+    assert torch.equal(labels[apart.argmin(1)], batch.cond[:50])
+    gap = ink_reward(batch.x0) - ink_reward(batch.other)
+    chance = torch.sigmoid(gap.abs())[gap != 0]
+    spread = (chance * (1 - chance)).sum().sqrt() / len(chance)
+    share = (gap[gap != 0] > 0).double().mean()
+    assert abs(share - chance.mean()) < 4 * spread
+
+
 def test_both_worlds_have_the_same_verbs():
     for world, n in ((Plane(), 400), (Shapes(), 6)):
         asked = world.ask(n, seed=1)
@@ -133,7 +143,7 @@ def test_the_empty_caption_has_no_reward():
 @pytest.mark.parametrize(
     "function, old, new, test",
     [
-        ("_judged", "chosen, first, second", "chosen, second, first", "judge"),
+        ("judged", "chosen, first, second", "chosen, second, first", "judge"),
         ("_worth", "(shown == asked) & stated", "shown == asked", "pictures"),
         ("_slipped", "(old + by) % of", "old", "pictures"),
         ("_slipped", "3 - old", "old", "pictures"),
@@ -141,7 +151,11 @@ def test_the_empty_caption_has_no_reward():
     ],
 )
 def test_a_slip_in_the_judge_is_caught(function, old, new, test, monkeypatch):
-    monkeypatch.setattr(preferences, function, mutant(getattr(preferences, function), old, new))
+    home = preferences if function == "kl_estimate" else judged_pictures
+    broken = mutant(getattr(home, function), old, new)
+    monkeypatch.setattr(home, function, broken)
+    if function == "judged":
+        monkeypatch.setattr(preferences, function, broken)
     tests = {
         "judge": test_the_judge_chooses_as_bradley_and_terry_say,
         "pictures": test_one_of_two_pictures_shows_its_caption_and_of_the_other_one_fact_is_wrong,
