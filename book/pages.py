@@ -82,6 +82,7 @@ class Pages:
                     {"Notation": "notation.md"},
                     {"Claims ledger": "ledger.md"},
                     {"Benchmarks": "benchmarks.md"},
+                    {"Reward hacking": "reward-hacking.md"},
                     {"Errata of the sources": "errata.md"},
                     {"Bibliography": "bibliography.md"},
                 ]

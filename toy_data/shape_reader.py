@@ -62,15 +62,25 @@ def shows(reading: Reading, codes: Tensor) -> Tensor:
     """(n,) bool: whether each picture shows what the code of its caption says; a size that is
     not stated may be any.
     """
+    wanted, stated = as_read(codes)
+    return ((reading.code == wanted) | ~stated).all(1)
+
+
+def as_read(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """(codes, stated), both (n, 7): captions' codes as `read` would put them, the upper or left
+    thing first; and what they state, bool: no size of 0, and nothing of a second thing where
+    there is one.
+    """
     wanted = codes.clone()
     turned = (codes[:, 0] == RELATIONS.index("below")) | (
         codes[:, 0] == RELATIONS.index("right of")
     )
     wanted[turned] = codes[turned][:, [0, 4, 5, 6, 1, 2, 3]]
     wanted[turned, 0] -= 1
-    free = torch.zeros_like(codes, dtype=torch.bool)
-    free[:, [1, 4]] = wanted[:, [1, 4]] == 0
-    return ((reading.code == wanted) | free).all(1)
+    stated = torch.ones_like(codes, dtype=torch.bool)
+    stated[:, [1, 4]] = wanted[:, [1, 4]] > 0
+    stated[:, 4:] &= wanted[:, :1] > 0
+    return wanted, stated
 
 
 class _Templates(NamedTuple):

@@ -33,7 +33,7 @@ def nft(
     spacing: str = "time",
     negative: bool = False,
 ) -> Recipe:
-    """DiffusionNFT (Zheng et al. 2025): samples of an average of the student, made by any
+    """DiffusionNFT (Zheng et al. 2025a): samples of an average of the student, made by any
     solver and without guidance; then a contrast of two denoising losses.
 
     Roles: student, old (its moving average; the released decay rises to 0.5), reward, and a

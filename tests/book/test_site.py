@@ -1,5 +1,6 @@
 """The site as files: it builds strictly, whole or not at all, and asks nothing of anyone else."""
 
+import json
 import re
 import subprocess
 import sys
@@ -218,3 +219,19 @@ def test_the_errata_lead_to_claims_that_exist():
     links = re.findall(r"\[C\d\d\.\d+\]\(chapters/[^)]+\)", text)
     page = Pages(Book(ROOT)).fill(text, "errata.md")
     assert len(links) > 10 and all(link in page for link in links)
+
+
+def test_a_page_shows_the_figure_that_it_describes():
+    """A page's <img> of a chapter's figure has that figure's alt text, in its words."""
+    found = 0
+    for page in (ROOT / "book" / "pages").glob("*.md"):
+        said = re.findall(
+            r'<img src="chapters/(\w+)/fig-(\d+)\.png" alt="([^"]+)"', page.read_text("utf-8")
+        )
+        for stem, number, alt in said:
+            notebook = json.loads((ROOT / "chapters" / f"{stem}.ipynb").read_text("utf-8"))
+            outputs = [out for cell in notebook["cells"] for out in cell.get("outputs", [])]
+            figures = [out for out in outputs if "image/png" in out.get("data", {})]
+            assert figures[int(number) - 1]["metadata"]["book"]["alt"] == alt, page.name
+            found += 1
+    assert found >= 2

@@ -152,8 +152,8 @@ def test_scores_are_taken_at_one_n_only():
         ("_best", "gain.flatten(1).max(1)", "gain.flatten(1).min(1)"),
         ("_read", "gains.argmax(1) == i", "gains.argmin(1) == i"),
         ("_read", "3 * k : 4", "0 * k : 4"),
-        ("shows", "wanted[turned, 0] -= 1", "pass"),
-        ("shows", "[0, 4, 5, 6, 1, 2, 3]", "[0, 1, 2, 3, 4, 5, 6]"),
+        ("as_read", "wanted[turned, 0] -= 1", "pass"),
+        ("as_read", "[0, 4, 5, 6, 1, 2, 3]", "[0, 1, 2, 3, 4, 5, 6]"),
         ("_region", "low + radius", "low + 1 + radius"),
     ],
 )

@@ -25,7 +25,7 @@ def nft(
     times: Times = uniform_times(),
 ) -> Loss:
     """E w(t) [r ‖u⁺ − u‖² + (1 − r) ‖u⁻ − u‖²], u⁺ = u_old + β(u_θ − u_old), u⁻ = u_old −
-    β(u_θ − u_old) (Zheng et al. 2025, eq. 7 and 8).
+    β(u_θ − u_old) (Zheng et al. 2025a, eq. 7 and 8).
 
     batch: samples x0 of the old model, made by whatever sampler, and their conditions. share:
     r ∈ [0, 1], (B,), how good each is. What is learnt is u_old + (2/β) Cov(r, u | x_t): a step

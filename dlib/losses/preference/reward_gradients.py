@@ -88,7 +88,7 @@ def refl(
     solver: Solver = ddim,
 ) -> tuple[Loss, Tensor]:
     """ReFL: E max(0, enough − r(x̂₀)), where x̂₀ is what the network guesses at one of the
-    last `late` steps (Xu et al. 2023, algorithm 1); and the guesses, detached.
+    last `late` steps (Xu et al. 2023a, algorithm 1); and the guesses, detached.
 
     The gradient goes through that one call. No reward above `enough` pulls: the released code
     has 2, of 40 steps the last 10, and a weight of 1e-3. Draws: the step, shared by all
