@@ -487,8 +487,42 @@ claim(
 # The world is a mirror image of itself, so the ratio is −1, up to what training and sampling leave. In pictures such a mistake is hard to see at small ω and catastrophic at large ω. A quick
 # check: sample the "negative" alone. It should be *worse* than the base. (If it is just noise, it was trained too long.)
 #
-# **Curves.** The negative's training has the curves of its method (28.6), with winner and loser exchanged. Its loss tells you nothing about the contrast. So plot the reward against ω, for the
-# base and for the negative, with the spread beside it. A healthy negative lies above the base at small ω. A sick one lies below, or breaks down at the ω that you use.
+# **Healthy and sick curves.** The negative's training has the curves of its method (28.6), with winner and loser exchanged. Chapter 28 knows how to ruin it: take $B$ too small. We train a second negative with
+# $B=5$ instead of 50, and look at the reward, and at the share of samples that lie in no mode of the data (four standard deviations). *Which negative has the better reward curve?*
+
+# %%
+# NBVAL_CHECK_OUTPUT
+ruined = tuned(start, recipes.dpo(schedule, beta=5.0, negative=True), pairs, 300, 3e-3)
+sick = {w: guide(positive, ruined, w) for w in OMEGAS}
+outside = lambda x: (mixture.modes_of(x.double(), 4) < 0).double().mean().item()
+gain = liking(sick[0.5].double()).mean().item() - at["negative"][0.5]
+claim("C29.24", "ω = ½: the sick one's reward less the healthy one's", gain, above=0.1)
+claim("C29.25", "sick, ω = ½: share in no mode", outside(sick[0.5]), above=0.1)
+claim("C29.26", "healthy, ω = ½: the same", outside(drawn["negative"][0.5]), below=0.05)
+
+# %% tags=["fold"]
+figure(
+    plot.curves(
+        {
+            f"{name}, {what}": (OMEGAS, [measure(x) for x in each.values()])
+            for name, each in (("healthy", drawn["negative"]), ("sick", sick))
+            for what, measure in (
+                ("reward", lambda x: liking(x.double()).mean().item()),
+                ("share in no mode", outside),
+            )
+        },
+        xlabel="guidance ω",
+        ylabel="mean reward, and share",
+    ),
+    "The sick negative's reward rises about twice as fast as the healthy one's, and its samples "
+    "leave the modes at a quarter of the guidance.",
+    "By the reward you would choose the sick one.",
+)
+
+# %% [markdown]
+# The sick one has the better curve, and nearly all of its samples lie where there are no data. The reward lies because it is linear, and any learnt reward may lie there too (chapter 26). The healthy
+# negative leaves the data as well, only later: at ω = 2 more than half of its samples lie in no mode. So plot the reward against ω for the base and for the negative, and beside it a measure that
+# does not come from the judge.
 #
 # ## 29.9 In practice
 #
