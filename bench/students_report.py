@@ -39,9 +39,9 @@ the ends of the flow guided at ω = 2, in 8 calls.
 Why students fall short. LCM, PCM and TCD learn their teacher's walk, and the perfect teacher's
 fifty DDIM steps leave a d of .69 (chapter 14 measures it); TCD, which is not told where it
 jumps, pays for every jump with one answer. Progressive distillation starts from 64 DDIM steps,
-which leave .47, and its six rounds share the budget. CD stands
-at the edge of its bars. What learns from single samples (CT, iCT, ECT, sCT) has the scatter of its target; iCT,
-sCD, sCT and IMM have no average of it, which CT has. ECT and SCT begin with steps that end at
+which leave .47, and its six rounds share the budget. CD stands at the edge of its bars. What
+learns from single samples (CT, iCT, ECT, sCT) has the scatter of its target; iCT, sCD, sCT and
+IMM have no average of it, which CT has. ECT and SCT begin with steps that end at
 the data, whose answer is a mean: 2800 updates do not undo it, though the last stage alone
 would narrow Gaussian data by 2 % only (C16.16). So SCT's recipe has to be compared with ECT,
 and its target with CT on the ladder that both climb: *CT, SCT's target*. Short probes of wider

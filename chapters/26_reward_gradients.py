@@ -568,7 +568,7 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 #
 # ```bash
 # python -m full_scale.train reward_gradient --weights weights/stable-diffusion-v1-5 \
-#     --data data --out runs/reward
+#     --data data/prompts --out runs/reward --reward redness
 # ```
 #
 # ## 26.11 Exercises

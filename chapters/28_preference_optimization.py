@@ -619,14 +619,14 @@ claim("C28.21", "digits: share that a classifier reads", read, above=0.95)
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `preference_pairs(mixture, liking, 256, seed)` | `full_scale.prepare` with pairs: a parquet of votes, two folders, or a CSV |
-# | `Corrected`, which starts at the reference | LoRA on the U-Net; the reference is the same network without it |
+# | `preference_pairs(mixture, liking, 256, seed)` | `full_scale.prepare` with votes: Pick-a-Pic's parquet files, a CSV, or two folders |
+# | `Corrected`, which starts at the reference | all weights, beside a frozen reference; with `--lora-rank` adapters on it |
 # | `recipes.dpo(schedule, beta=…)` | the same recipe, `full_scale.train dpo` |
 # | `better`, `worse` in the history | the same names in the run's log |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train dpo \
-#     --weights weights/stable-diffusion-v1-5 --data pairs --out runs/dpo
+#     --weights weights/stable-diffusion-v1-5 --data data/votes --out runs/dpo
 # python -m full_scale.export runs/dpo
 # ```
 #

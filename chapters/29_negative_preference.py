@@ -541,14 +541,14 @@ figure(
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `recipes.dpo(schedule, negative=True)` | `--hyper.negative true`, for every method of Part VII |
+# | `recipes.dpo(schedule, negative=True)` | `--hyper.negative`, for every method of Part VII; `npo` is `dpo` with it |
 # | `contrasted(positive, negative, omega, null)` | the same function, behind `full_scale.sample --negative-lora` |
 # | `merge(base, positive, negative, m)` | the same, on the adapters' merged weights |
 #
 # ```bash
-# torchrun --standalone --nproc_per_node 8 -m full_scale.train dpo --hyper.negative true \
-#     --weights weights/stable-diffusion-v1-5 --data pairs --out runs/negative
-# python -m full_scale.export runs/negative
+# torchrun --standalone --nproc_per_node 8 -m full_scale.train npo \
+#     --weights weights/stable-diffusion-v1-5 --data data/votes --out runs/npo
+# python -m full_scale.export runs/npo
 # ```
 #
 # ## 29.10 Exercises
