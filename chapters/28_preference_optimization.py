@@ -228,7 +228,8 @@ one, level = torch.ones(1, 1), Level(0.8, 0.6)
 print(f"{plain_dpo(moved, old, one, -one, 0.5 * one, level, B=4):.3f}")
 
 # %% [markdown]
-# In the library `gaps` are the two differences, and `diffusion_dpo` is the loss. Both pictures of a pair get the *same* time and the *same* noise (28.9
+# In the library `gaps` are the two differences, and `diffusion_dpo` is the loss. A network may predict v or a velocity: the error is still that of ε, unless you pass another
+# `weight`. Both pictures of a pair get the *same* time and the *same* noise (28.9
 # shows why). We hand a student with random weights to both versions. Then we look at the start of a training, where the student is the
 # reference. There the sigmoid's argument is 0. So the loss is log 2, and its gradient is $\tfrac14B\,\nabla(m(x^w)-m(x^l))$, because −log sigmoid has slope −½ there.
 

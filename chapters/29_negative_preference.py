@@ -131,6 +131,9 @@ figure(
 #
 # $$\varepsilon^\omega=(1+\omega)\,\varepsilon_+(x_t,c)-\omega\,\varepsilon_-(x_t,\varnothing). \label{eq:np-contrast}$$
 #
+# It costs two calls a step, as guidance always does. Autoguidance [@karras2024autoguidance] has the same formula with a *weaker* second network; here it is one that people like
+# less.
+#
 # With a pencil: at some point the positive says 0.6, the base 0.5, the negative 0.4, and ω = 1. Against the negative you get 1.2 − 0.4 = 0.8. Against the base it is 0.7.
 # Against the positive itself it is 0.6, the positive's own answer, for every ω. In plain PyTorch it is one line:
 
@@ -549,9 +552,11 @@ figure(
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train npo \
 #     --weights weights/stable-diffusion-v1-5 --data data/votes --out runs/npo
 # python -m full_scale.export runs/npo
-# python -m full_scale.sample --weights weights/stable-diffusion-v1-5 --omega 4 \
+# python -m full_scale.sample --weights runs/dpo/export --omega 4 \
 #     --negative-lora runs/npo/export/pytorch_lora_weights.safetensors --prompt "a lighthouse at dusk"
 # ```
+#
+# The last line takes chapter 28's model for the positive.
 #
 # ## 29.10 Exercises
 #
