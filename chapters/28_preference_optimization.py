@@ -228,7 +228,8 @@ one, level = torch.ones(1, 1), Level(0.8, 0.6)
 print(f"{plain_dpo(moved, old, one, -one, 0.5 * one, level, B=4):.3f}")
 
 # %% [markdown]
-# In the library `gaps` are the two differences, and `diffusion_dpo` is the loss. Both pictures of a pair get the *same* time and the *same* noise (28.9
+# In the library `gaps` are the two differences, and `diffusion_dpo` is the loss. A network may predict v or a velocity: the error is still that of ε, unless you pass another
+# `weight`. Both pictures of a pair get the *same* time and the *same* noise (28.9
 # shows why). We hand a student with random weights to both versions. Then we look at the start of a training, where the student is the
 # reference. There the sigmoid's argument is 0. So the loss is log 2, and its gradient is $\tfrac14B\,\nabla(m(x^w)-m(x^l))$, because −log sigmoid has slope −½ there.
 
@@ -288,7 +289,7 @@ claim("C28.6", "all levels inside the sigmoid: relative error of the margin", ga
 # %% [markdown]
 # So steps 3 and 4 must be where it is lost. Let us see how, on one Gaussian $\mathcal N(0,S^2I)$ with $r=x_1$, where the student may shift its mean to the right
 # by δ. The exact denoiser of the shifted Gaussian says $\varepsilon_\theta=\varepsilon_\pi-\alpha\sigma\delta/(\alpha^2S^2+\sigma^2)$ in the first coordinate. Put this into
-# the argument of the sigmoid. The squares of the shift cancel, since both pictures have the same $t$, and so does ε:
+# the argument of the sigmoid. The squares of the shift cancel, since both pictures have the same $t$. What stands with ε cancels, since both have the same noise:
 #
 # $$-\tfrac12B[\dots]=\frac BD\,\gamma_t\,\delta\,(x^w_1-x^l_1),\qquad\gamma_t=\Big(\frac{\alpha\sigma}{\alpha^2S^2+\sigma^2}\Big)^2. \label{eq:po-level}$$
 #
@@ -357,7 +358,7 @@ figure(
 )
 
 # %% [markdown]
-# With $B=100$ the levels near $t=0.1$ ask for less than a tenth of the tilt's shift, and those near pure noise for hundreds of times as much. A student that listened to each
+# With $B=100$ the levels near $t=0.1$ ask for less than a tenth of the tilt's shift, and those near pure noise for thousands of times as much. A student that listened to each
 # level would be the exact denoiser of no density at all. And $B$ moves the whole curve up and down, without making it flat. (The ELBO's
 # weight makes the *sum* over all levels right, claim C28.6. With one level a time and a sigmoid outside, it does not make each level right.)
 #
@@ -423,7 +424,7 @@ figure(
 #
 # ## 28.6 Healthy and sick curves
 #
-# What could you have seen while it trained?
+# What could you have seen while it trained? (The curves are means over the last 50 updates, so they begin at update 50. Before the first update every loss is log 2.)
 
 # %% tags=["fold"]
 smooth = lambda name, B: plot.running_mean(runs[B][1][f"student/{name}"], 50)
@@ -462,8 +463,8 @@ figure(
 # ## 28.7 The sign and the ½ of the public scripts
 #
 # The authors' code has the ½ of \eqref{eq:po-diffusion}. The script of diffusers does not, and turns two signs around. Diffusion-NPO's script for SD 1.5 derives from
-# it and has no ½; its script for SDXL has one. So a `beta` of 2500 in one is 5000 in the other, and no factor serves both scripts of one
-# repository:
+# it and has no ½; its script for SDXL has one. So a `beta` of 2500 without the ½ is 5000 with it, and no one factor serves both scripts of
+# the same repository:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -491,7 +492,8 @@ claim("C28.15", "diffusers' loss at half of its beta: the same", gap, below=1e-9
 # $-\tfrac12\beta(x^w-x^l)/s^2$ at the start, with $s$ the step's std.
 #
 # **Diffusion-KTO** [@li2024kto] needs no pairs, only thumbs. A liked picture should gain on the batch's mean, a disliked one should lose. With
-# $g=m_\pi-m_\theta$ its loss is the mean of $1-\operatorname{sigmoid}(\pm B(g-g_0))$. At the start that is ½, with the gradient $\mp\tfrac14B\,\nabla g$.
+# $g=m_\pi-m_\theta$ its loss is the mean of $1-\operatorname{sigmoid}(\pm B(g-g_0))$. The sign is + for a liked picture, and $g_0$ is the batch's mean of $g$, at least 0, held
+# constant. At the start the loss is ½, with the gradient $\mp\tfrac14B\,\nabla g$.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -603,12 +605,12 @@ claim("C28.21", "digits: share that a classifier reads", read, above=0.95)
 # | the loss is not log 2 at the first update | student and reference differ: dropout, precision, a wrong adapter | compare their outputs first |
 # | the loss falls, pictures are burnt or leave the data | $B$ is too small, or the rate too high | raise $B$; watch `better` |
 # | nothing changes | $B$ is too large: the sigmoid is flat after tiny steps | lower $B$; longer training |
-# | the loss spikes above 1 | errors of nearly equal size subtracted in half precision | float32 for the four errors |
+# | the loss spikes above 1 | steps too long for so sharp a sigmoid (28.6), or errors subtracted in half precision | lower rate, warm-up; float32 for the four errors |
 # | `beta` from another repository does nothing | the ½, or a sum in the place of a mean | 28.7 |
 # | accuracy 0.6 and no more | the judges disagree, which is their entropy | that may be all there is |
 #
 # **The real runs.** Pick-a-Pic v2 has 851 293 pairs without ties. Batches of 2048 pairs, $B=5000$, 2000 steps, a day on 16 GPUs. The learning rate is contradictory in
-# the sources: the launch script amounts to 2.05e-5, the paper's formula to a thousandth of that (an open issue of the repository). The paper reports
+# the sources: the launch script amounts to 2.05e-5, the paper's formula to a thousandth of that or less (an open issue of the repository). The paper reports
 # 2000 to 5000 for $B$, and about 70 % wins of SDXL over its base, which we have *not verified*. None of these results is reproduced here.
 #
 # The cousins, by their released code: D3PO takes 20 steps with η = 1, a β of 0.1 and the rate 3e-5. SPO draws 4 candidates, keeps a pair if their shares differ by 0.3, has a β of 10, uses the last 16 of 20
@@ -632,10 +634,10 @@ claim("C28.21", "digits: share that a classifier reads", read, above=0.95)
 #
 # ## 28.12 Exercises
 #
-# 1. *(pencil)* Derive \eqref{eq:po-level} on a line, first with one noise, then with two, and from it \eqref{eq:po-noise}. At which level does the
-#     pencil's pair lose most?
+# 1. *(pencil)* Derive \eqref{eq:po-level} on a line, first with one noise, then with two, and from it \eqref{eq:po-noise}. At which levels does the
+#     second noise hurt most?
 # 2. *(code)* Give the loss the weight `weights.elbo` and find a $B$ that is healthy. Is \eqref{eq:po-shift} flatter now? Check: plot $\delta_t$ with
-#     $\gamma_t$ times $-\dot\lambda$; its least value lies at $t$ near 0.
+#     $\gamma_t$ times $-\dot\lambda$; its least value lies near $t=0.05$, and it stays finite at $t=0$.
 # 3. *(code)* In 28.2 let the judge see only the pairs (1, 2), (2, 3), (3, 4), (4, 5), each as often. Is the minimum still the tilt? Check: claim C28.1 holds with a mask
 #     in `tabular`.
 # 4. *(open)* Add a term to the loss that keeps `better` below 0, and find out what it costs. Check: its point in the figure of 28.5 lies nearer to the dashed curve.

@@ -104,14 +104,14 @@ figure(
         ylabel="mean reward",
     ),
     "Against itself the positive model's reward is flat in ω; against the base it rises, and "
-    "against the negative model it rises about twice as fast.",
+    "against the negative model it rises more: its value at ω is the base's at 2ω.",
     "One positive model, three choices for the other branch. There is no prompt here.",
 )
 
 # %% [markdown]
 # None of it. With the positive model in both branches the reward does not move at all: what both say cancels. Put the *base* model
 # into the other branch, and guidance pushes the way the fine-tuning went. Put a model there that was trained to be *worse* than the base, and it pushes twice as
-# hard. That is **Diffusion-NPO**, negative preference optimisation [@wang2025npo].
+# hard: at ω it reaches what the base reaches at 2ω. That is **Diffusion-NPO**, negative preference optimisation [@wang2025npo].
 #
 # This chapter shows that the training differs from the one you know by one line, computes exactly what the contrast does on Gaussians, and measures what it costs. Then it
 # looks at what the released code does, since that is not one thing but three.
@@ -130,6 +130,9 @@ figure(
 # Classifier-free guidance asks one network twice. Let the second question go to another network:
 #
 # $$\varepsilon^\omega=(1+\omega)\,\varepsilon_+(x_t,c)-\omega\,\varepsilon_-(x_t,\varnothing). \label{eq:np-contrast}$$
+#
+# It costs two calls a step, as guidance always does. Autoguidance [@karras2024autoguidance] has the same formula with a *weaker* second network; here it is one that people like
+# less.
 #
 # With a pencil: at some point the positive says 0.6, the base 0.5, the negative 0.4, and ω = 1. Against the negative you get 1.2 − 0.4 = 0.8. Against the base it is 0.7.
 # Against the positive itself it is 0.6, the positive's own answer, for every ω. In plain PyTorch it is one line:
@@ -247,7 +250,7 @@ claim("C29.8", "the loss with 1 − r", abs(pull(flat(2.5))), below=1e-12)
 #
 # $$(1+\omega)\,\mu_+-\omega\,\mu_-=\mu+(1+2\omega)\,\frac{S^2\rho}\beta. \label{eq:np-mean}$$
 #
-# Against the base the factor is $1+\omega$, and against the positive itself it is 1. These are the three lines of the first figure. **In this case the contrast is the tilt for a smaller
+# Against the base the factor is $1+\omega$, and against the positive itself it is 1. These are the three curves of the first figure. (Two of them bend, since the data there have two modes: a mode that has most of the samples has few more to gain.) **In this case the contrast is the tilt for a smaller
 # price, $\beta/(1+2\omega)$.** And a negative at ω does what the base does at 2ω.
 #
 # With a pencil: $\mu=0$, $S=0.5$, ρ = 2, β = 1 gives a shift of 0.5. At ω = 3 the negative leads to 7 · 0.5 = 3.5, the base to 2.
@@ -272,7 +275,7 @@ claim("C29.9", "the contrast against the tilt at β/(1+2ω), and β/(1+ω)", max
 #
 # $$\mu_c+\omega\,(\mu_c-\mu_\varnothing)+(1+2\omega)\,\frac{S^2\rho}\beta. \label{eq:np-prompt}$$
 #
-# With the base as the other branch you would double ω to reach the same reward, and the prompt would be exaggerated twice as much. The negative strengthens the preference
+# With the base as the other branch you would double ω for the same push, and the prompt would be exaggerated twice as much. The negative strengthens the preference
 # and leaves the prompt's guidance alone. That is its use.
 #
 # **Where it is not a tilt.** A quadratic reward $r=-\tfrac12(x-\mu)^2$ changes the *variance*: the positive has $1/v_+=1/S^2+1/\beta$ and the negative $1/v_-=1/S^2-1/\beta$. For equal means, chapter 6 has
@@ -360,7 +363,7 @@ figure(
 # $$\theta_-=\theta_0+(1-m)\,\eta_++\eta_-. \label{eq:np-merge}$$
 #
 # Here $\eta_+=\theta_+-\theta_0$, and $\eta_-$ is what the negative training added to the base. All commands have $m=0$. The reason given is that the branches should stay alike, since a contrast of unlike
-# networks makes artefacts. What does it do to the guidance? Pretend that ε is linear in the weights:
+# networks makes artefacts. What does it do to the guidance? Pretend that ε is linear in the weights, and let the same letters stand for what each training changes in ε:
 #
 # $$\varepsilon^\omega=\varepsilon_0+(1+\omega m)\,\eta_+-\omega\,\eta_-. \label{eq:np-merged}$$
 #
@@ -407,7 +410,7 @@ claim(
 #
 # | variant | what is trained | what tells it "worse" |
 # |---|---|---|
-# | DPO (SD 1.5, SDXL) | the negative, by itself | each pair reversed when the label is 1; ties stay in the file's order |
+# | DPO (SD 1.5, SDXL) | the negative, by itself | each pair reversed when its first picture won; ties stay in the file's order |
 # | RL (SPO, SDXL) | the negative *inside* the guided pipeline; the positive is frozen | nothing: the preferences are the ordinary ones |
 # | reward gradient (VADER, video) | the same, by an un-negated reward | nothing |
 #
@@ -430,7 +433,7 @@ claim(
 
 # %% [markdown]
 # So there are two methods under one name. **(A)** negates the objective and trains the negative by itself; it knows neither ω nor the positive. **(B)** keeps the objective and
-# trains the negative within the guided sample; it knows both. They point the same way at first, and they end at different places. Take 29.3's Gaussian with a KL price. (A) ends at $\mu-S^2\rho/\beta$.
+# trains the negative within the guided sample; it knows both. Without a price they point the same way at first. With one they end at different places. Take 29.3's Gaussian and a KL price. (A) ends at $\mu-S^2\rho/\beta$.
 # (B) wants the *guided* mean to be $\mu+S^2\rho/\beta$; if the positive is already there, the best negative is equal to it (exercise 1). Say which one you ran. The library has (A).
 #
 # ## 29.7 Rung 2: digits
@@ -515,12 +518,12 @@ figure(
         ylabel="mean reward, and share",
     ),
     "The sick negative's reward rises about twice as fast as the healthy one's, and its samples "
-    "leave the modes at a quarter of the guidance.",
+    "leave the modes at a third of the guidance.",
     "By the reward you would choose the sick one.",
 )
 
 # %% [markdown]
-# The sick one has the better curve, and nearly all of its samples lie where there are no data. The reward lies because it is linear, and any learnt reward may lie there too (chapter 26). The healthy
+# The sick one has the better curve. At ω = ½ two fifths of its samples lie where there are no data, and from ω = 1 on nearly all. The reward lies because it is linear, and any learnt reward may lie there too (chapter 26). The healthy
 # negative leaves the data as well, only later: at ω = 2 more than half of its samples lie in no mode. So plot the reward against ω for the base and for the negative, and beside it a measure that
 # does not come from the judge.
 #
@@ -543,13 +546,17 @@ figure(
 # |---|---|
 # | `recipes.dpo(schedule, negative=True)` | `--hyper.negative`, for every method of Part VII; `npo` is `dpo` with it |
 # | `contrasted(positive, negative, omega, null)` | the same function, behind `full_scale.sample --negative-lora` |
-# | `merge(base, positive, negative, m)` | the same, on the adapters' merged weights |
+# | `merge(base, positive, negative, m)` | `--lora` with `--negative-lora` adds both adapters, which is $m=0$; for another $m$ call `merge` on the adapters' merged weights yourself |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train npo \
 #     --weights weights/stable-diffusion-v1-5 --data data/votes --out runs/npo
 # python -m full_scale.export runs/npo
+# python -m full_scale.sample --weights runs/dpo/export --omega 4 \
+#     --negative-lora runs/npo/export/pytorch_lora_weights.safetensors --prompt "a lighthouse at dusk"
 # ```
+#
+# The last line takes chapter 28's model for the positive.
 #
 # ## 29.10 Exercises
 #

@@ -105,6 +105,10 @@ def contrasted(positive: Denoiser, negative: Denoiser, omega: float, null: Any) 
 
 def alone(cond: Any, null: Any) -> Any:
     """The empty condition for as many samples as `cond` has."""
+    require(
+        cond is not None,
+        "contrasted: no condition given: pass cond=… to sample, or null=None to contrasted",
+    )
     both = with_null(cond, null)
     half = lambda value: value[len(value) // 2 :]
     return {k: half(v) for k, v in both.items()} if isinstance(both, dict) else half(both)

@@ -408,11 +408,14 @@ def test_kto_starts_at_one_half_and_pulls_what_is_liked():
 
 
 def test_d3po_is_log_2_at_the_start_and_flat_outside_of_its_clip():
-    now = torch.tensor([0.0, 0.5], requires_grad=True)
-    zero = torch.zeros(2)
+    now = torch.tensor([0.0, 0.5, 200.0, -200.0], requires_grad=True)  # e²⁰⁰ overflows
+    zero = torch.zeros(4)
     assert float(d3po(zero, zero, zero, zero).value) == pytest.approx(math.log(2))
-    d3po(now, zero, zero, zero, beta=2.0).value.backward()
-    assert now.grad.tolist() == [pytest.approx(-2.0 / 2 / 2), 0.0]  # −β/2 a pair, a mean of two
+    loss = d3po(now, zero, zero, zero, beta=2.0).value
+    loss.backward()
+    assert now.grad.tolist() == [pytest.approx(-2.0 / 2 / 4), 0, 0, 0]  # −β/2 a pair, of four
+    wanted = [math.log1p(rho**-2.0) for rho in (1.0, 1.1, 1.1, 0.9)]  # −log sigmoid(2 log ρ)
+    assert loss.item() == pytest.approx(sum(wanted) / 4)
 
 
 def test_the_judge_chooses_with_the_probability_of_the_model_that_is_fitted():
@@ -449,6 +452,8 @@ def test_twice_the_same_network_is_guidance():
     torch.testing.assert_close(alone, model(Z, level).raw)
     with pytest.raises(ValueError, match="both must be alike"):
         contrasted(model, exact(TWO, flow()), 1.0, None)
+    with pytest.raises(ValueError, match="no condition given"):
+        contrasted(model, model, 1.0, null)(Z, level)
 
 
 @pytest.mark.parametrize("omega", [0.0, 1.0, 3.0])

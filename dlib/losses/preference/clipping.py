@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -31,7 +33,8 @@ def d3po(
     require(0 < clip < 1, f"d3po: clip = {clip:g}, wanted a number between 0 and 1")
 
     def gain(now: Tensor, held: Tensor) -> Tensor:
-        return (now - held.detach()).exp().clamp(1 - clip, 1 + clip).log()
+        # the logarithm is clipped, not ρ: far outside, e^… overflows and its gradient is NaN
+        return (now - held.detach()).clamp(math.log(1 - clip), math.log(1 + clip))
 
     inside = beta * (gain(better, better_reference) - gain(worse, worse_reference))
     value = -logsigmoid(inside).mean()
