@@ -162,8 +162,10 @@ class StableDiffusion3(LatentPipeline):
 
     @staticmethod
     def stages(call: nn.Module) -> list[nn.Module]:
-        """The joint blocks."""
-        return list(call.transformer.transformer_blocks)
+        """What each joint block adds to the picture's tokens at last; a block itself returns the
+        texts first.
+        """
+        return [block.ff for block in call.transformer.transformer_blocks]
 
     @classmethod
     def told_omega(cls, call: nn.Module) -> nn.Module:

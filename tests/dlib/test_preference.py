@@ -130,6 +130,9 @@ def test_a_ratio_beyond_the_clip_stops_where_it_would_gain():
     found.value.backward()
     assert (now.grad != 0).tolist() == [False, True, True, False]
     assert float(found.metrics["clipped"]) == 1.0
+    far = torch.tensor([200.0, 200.0], requires_grad=True)
+    clipped_ratio(far, torch.zeros(2), torch.tensor([1.0, 0.0]), 0.2).value.backward()
+    assert far.grad.tolist() == [0.0, 0.0]
 
 
 def test_the_group_s_own_mean_costs_one_part_in_n_and_the_others_cost_nothing():

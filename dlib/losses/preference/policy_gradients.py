@@ -33,7 +33,7 @@ def clipped_ratio(now: Tensor, old: Tensor, advantages: Tensor, clip: float) -> 
     """
     require(clip > 0, f"clipped_ratio: clip = {clip:g}, wanted more than 0")
     better = _constant(advantages, now)
-    ratio = (now - old.detach()).exp()
+    ratio = (now - old.detach()).clamp(max=30.0).exp()  # beyond it, inf · 0 would be no number
     clipped = ratio.clamp(1 - clip, 1 + clip)
     value = -torch.minimum(ratio * better, clipped * better).mean()
     outside = (ratio != clipped).double().mean()
