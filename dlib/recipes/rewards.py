@@ -51,6 +51,11 @@ def reward_gradient(
     reference. negative: go after the worse (Diffusion-NPO). The gradient through few steps
     changes fine detail alone. Without `kl`, or an early stop, the reward is soon hacked.
     """
+    require(
+        1 <= last <= steps and deepest <= steps,
+        f"reward_gradient: last = {last} and deepest = {deepest} of {steps} steps: wanted last "
+        f"from 1 to {steps}, deepest no more than {steps}",
+    )
     walk, times = levels_between(schedule, steps, spacing, end="clean"), inner_times(schedule)
 
     def loss(roles, batch, draw):
@@ -166,6 +171,16 @@ def _policy(
 ) -> Recipe:
     """Rollouts, a pool of rewards, and a part of the loss for each step that drew."""
     steps = len(walk) - 1
+    require(
+        steps >= 2,
+        "a policy gradient with one step: it ends at the data and draws nothing, so there is no "
+        "action: take 2 steps or more, or nft",
+    )
+    require(
+        window >= 0 and move >= 1,
+        f"flow_grpo: window = {window}, move = {move}: wanted a window of 0 (all steps) or more, "
+        "and a move every 1 or more training steps",
+    )
 
     def chosen(step: int) -> range:
         """The stochastic steps. The last one ends at the data and draws nothing."""
