@@ -171,23 +171,7 @@ def _policy(
 ) -> Recipe:
     """Rollouts, a pool of rewards, and a part of the loss for each step that drew."""
     steps = len(walk) - 1
-    require(
-        steps >= 2,
-        "a policy gradient with one step: it ends at the data and draws nothing, so there is no "
-        "action: take 2 steps or more, or nft",
-    )
-    require(
-        window >= 0 and move >= 1,
-        f"flow_grpo: window = {window}, move = {move}: wanted a window of 0 (all steps) or more, "
-        "and a move every 1 or more training steps",
-    )
-
-    def chosen(step: int) -> range:
-        """The stochastic steps. The last one ends at the data and draws nothing."""
-        if not window:
-            return range(steps - 1)
-        first = (step // move) % max(steps - window, 1)
-        return range(first, min(first + window, steps - 1))
+    chosen = _stochastic(steps, window, move)
 
     def roll_out(roles, batch, draw):
         model = _guided(roles["student"], omega, null)
@@ -228,6 +212,28 @@ def _policy(
         epochs=epochs,
         group=group,
     )
+
+
+def _stochastic(steps: int, window: int, move: int) -> Callable[[int], range]:
+    """Training step ↦ the stochastic steps. The last one ends at the data and has no noise."""
+    require(
+        steps >= 2,
+        "a policy gradient with one step: it ends at the data and draws nothing, so there is no "
+        "action: take 2 steps or more, or nft",
+    )
+    require(
+        window >= 0 and move >= 1,
+        f"flow_grpo: window = {window}, move = {move}: wanted a window of 0 (all steps) or more, "
+        "and a move every 1 or more training steps",
+    )
+
+    def chosen(step: int) -> range:
+        if not window:
+            return range(steps - 1)
+        first = (step // move) % max(steps - window, 1)
+        return range(first, min(first + window, steps - 1))
+
+    return chosen
 
 
 def rewarded(batch: Batch) -> dict[str, Tensor]:
