@@ -194,7 +194,8 @@ claim("C26.1", "E r − KL of the tilt over log Z, less 1", abs(value / best.log
 # $$\mathcal L=-\log\frac1{1+e^{-(r_\phi(x)-r_\phi(y))}},\qquad x\text{ preferred to }y. \label{eq:rg-bt}$$
 #
 # With a pencil: rewards 1 and 0 give the winner 1/(1 + 0.368) = 0.731, and the loss is 0.313. Rewards 8 and 7 give the same. *Choices find a reward up to a
-# constant*, one for each prompt. Its scale, however, is found: a judge who is rarely in doubt has large rewards. `share` is the vote of a tie, ½.
+# constant*, one for each prompt. Its scale, however, is found: where a judge is rarely in doubt, rewards differ much. `share` is how much of the vote
+# the first one got, ½ in a tie.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -249,8 +250,8 @@ claim("C26.5", "where the student went: overrated by", beyond, above=1)
 # | the step before, to $\alpha_bx_\theta+\sigma_b\varepsilon_\theta$ | 0.6 − 0.8 · 0.8/0.6 = −0.467 | −0.467 · (1 − 0.36)/0.8 = −0.373 |
 #
 # So DRaFT-1 sees a gradient of −0.75, and the full one is −1.123. **AlignProp** [@prabhudesai2023alignprop] draws $K$ anew in each update, and its code has another
-# rule. All steps stay in the graph, but the *network's answer* is made a constant in the early ones. Is that the same? Starting noise has no
-# gradient, and nothing else enters the early steps. So yes: it is DRaFT-$K$, with a longer graph. Both in plain PyTorch:
+# rule. No step is walked without gradient, but the *network's answer* is made a constant in the early ones. Is that the same? Starting noise has no
+# gradient, and nothing else enters the early steps. So yes: it is DRaFT-$K$, with graphs of the early calls that are built for nothing. Both in plain PyTorch:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -282,7 +283,7 @@ for k in (1, 2):
 
 # %% [markdown]
 # Memory is the price. A graph of $N$ calls holds the activations of all of them. **Checkpointing** [@chen2016checkpointing] keeps each call's *input* alone and makes the
-# call again on the way back. It costs a third more calls and holds one at a time. In the library that is `light`. We take a network with random weights, the
+# call again on the way back. That is a third more work where it is done, since a way back costs about two calls, and one call is held at a time. In the library that is `light`. We take a network with random weights, the
 # reward of the judge, and compare gradients in all weights, in units of the largest entry.
 
 # %%
@@ -337,8 +338,8 @@ claim("C26.10", "ReFL's loss where all rewards are above 2", enough, between=(0,
 # ## 26.5 Which steps carry the gradient
 #
 # How much of the full gradient does DRaFT-$K$ see? A network's error in ε is multiplied by σ/α on its way to $x_0$, and near pure noise this factor is huge. So
-# the early steps should dominate. *How long, do you think, is the gradient of the last step alone, relative to that of all twenty?* The card in our
-# notes says less than a hundredth for another sampler; we ask for less than a twentieth.
+# the early steps should dominate. *How long, do you think, is the gradient of the last step alone, relative to that of all twenty?* For another
+# sampler we had measured less than a hundredth; we ask for less than a twentieth.
 #
 # Length is one thing, direction another. We take two rewards. The judge's pulls every sample the same way. The other one, cos 2x₁ sin 2x₂, pulls each sample
 # to its own nearest peak.
@@ -365,8 +366,8 @@ claim("C26.13", "K = 1, the judge's: the same", seen["the judge's"][0], above=0.
 
 # %% [markdown]
 # So a small $K$ is no approximation of the full gradient. It is another objective: *improve the last touches*. Whether it points the same way hangs on the
-# reward. If one shift is good for all samples, the last step knows it too. If each sample must be sent to another place, that is decided in the noise,
-# and the last step cannot decide it.
+# reward. If one shift is good for all samples, the last step knows it too. If each sample must be sent to another place, that is decided in the noisy steps,
+# and the last one comes too late.
 #
 # Why then did DRaFT-1 move the whole cloud in the first figure? Because one network serves all steps. It learns a shift at the clean end, and the noisy
 # steps get it as well. And Adam divides by the gradient's size, so that a hundredth of the length is no obstacle.
@@ -410,7 +411,7 @@ claim("C26.16", "the truth at the end less its start", true[-1] - true[0], below
 #
 # How far did each of them go? The divergence of a *student* has no closed form, so it is estimated. `kl_estimate` draws samples with the probability-flow ODE, computes their
 # likelihood along it, and averages $\log p_\theta-\log\pi$. Here that has a standard error of about a tenth of a nat. On the other side everything is exact. No
-# density with this divergence can have a truer reward than the tilt \eqref{eq:rg-tilt}, and the tilts of all β draw a **frontier**.
+# density with this divergence can have a higher hidden reward than the tilt \eqref{eq:rg-tilt}, and the tilts of all β draw a **frontier**.
 
 # %%
 show(anchor)
@@ -474,13 +475,13 @@ claim(
 # squeezed together, more than the reward is worth. The adapter's scale is cheap, since no new training is needed, and it does no
 # better. (In a run of ours, greedy DRaFT with all steps in the graph lay no higher than DRaFT-1. So it is the anchor that matters here.)
 #
-# Is \eqref{eq:rg-anchor} the KL of the samples? Not quite. It is, if the student is the true denoiser of its own samples. A trained student is not, and
-# for such a one it is a bound only if the steps draw noise. Exercise 1 shows what an optimiser makes of that.
+# Is \eqref{eq:rg-anchor} the KL of the samples? Not quite. It is, if the student is the true denoiser of its own samples. A trained student is not.
+# For such a one a bound would need steps that draw noise, and the states of its own walk in place of noised samples. Exercise 1 shows what an optimiser makes of that.
 #
 # ## 26.8 Rung 2: captioned shapes
 #
-# Now pictures with captions, and the hack that every practitioner has met. The hidden judge counts facts: is the right thing there, in the right
-# colour and size? A perfect picture gets 8. The proxy has a gradient, and looks only for *the colour that was asked for*. Among real pictures that is a fair sign.
+# Now pictures with captions, and the hack that every practitioner has met. The hidden judge counts facts: are the things there, each in its place, with the right
+# shape, colour and size? A perfect picture gets 8. The proxy has a gradient, and looks only for *the colour that was asked for*. Among real pictures that is a fair sign.
 # The teacher already draws what is asked, so there is little to win and much to lose. The student is a LoRA of rank 4, and takes 20 updates of DRaFT-1, with
 # and without the anchor. We ask that the greedy proxy more than doubles, that its truth loses more than one of the eight points, and that the
 # anchored one loses less than half a point.
@@ -585,7 +586,7 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 # 1. Pointwise, $aS/(\kappa\sqrt{S^2+\kappa^2})=2\beta\delta/\kappa^3$, so $\delta=aS\kappa^2/(2\beta\sqrt{S^2+\kappa^2})$. The samples move by $\frac{aS^2}{4\beta}\log(1+\kappa_{\max}^2/S^2)$. The tilt moves by
 # $aS^2/\beta$, whatever $\kappa_{\max}$. A change at noisy levels is cheap for the anchor and carried on by the sampler, so that β means something else for every schedule. The frontier is what you can compare.
 #
-# 3. In `fitted` put `torch.manual_seed(seed)`, then `lowest = lambda x, cond=None: torch.stack([m(x) for m in models]).amin(0)` as the reward. The models agree on the data and differ
+# 3. In `fitted` put `torch.manual_seed(seed)`, and give it `[world.batches(800, seed=seed)(0)]`. Then take `lowest = lambda x, cond=None: torch.stack([m(x) for m in models]).amin(0)` as the reward. The models agree on the data and differ
 # outside, so their minimum stops rising sooner. It is no guarantee, since all five may be wrong in the same way.
 #
 # </details>

@@ -51,6 +51,11 @@ def reward_gradient(
     reference. negative: go after the worse (Diffusion-NPO). The gradient through few steps
     changes fine detail alone. Without `kl`, or an early stop, the reward is soon hacked.
     """
+    require(
+        1 <= last <= steps and deepest <= steps,
+        f"reward_gradient: last = {last} and deepest = {deepest} of {steps} steps: wanted last "
+        f"from 1 to {steps}, deepest no more than {steps}",
+    )
     walk, times = levels_between(schedule, steps, spacing, end="clean"), inner_times(schedule)
 
     def loss(roles, batch, draw):
@@ -90,7 +95,8 @@ def ddpo(
     negative: bool = False,
 ) -> Recipe:
     """DDPO-IS (Black et al. 2024): rollouts, advantages within each prompt's group, and PPO's
-    clipped ratio for every step; with `kl` DPOK's divergence (Fan et al. 2023).
+    clipped ratio for every step; with `kl` DPOK's divergence (Fan et al. 2023), a mean over
+    values too.
 
     omega: the guidance, in the rollouts and in the loss alike; the released code's scale is 5.
     clip: for log-probabilities that are means over a sample's values, as there. epochs: how
@@ -129,8 +135,9 @@ def flow_grpo(
     counted otherwise (0.8 in the authors' later recipe, which has clip 1e-5, no guidance, no
     kl and a window of 3). window: how many steps are stochastic and trained, 0 for all; it
     moves from noise to data by one step every `move` training steps (MixGRPO, Li et al. 2025).
-    kl: here per step in nats. The released code's is a mean over values and lacks the step's
-    length, so its 0.04 means another thing.
+    kl: the weight of each step's divergence, a mean over values like the ratio's logarithm;
+    the released code's lacks the step's length besides, so that its 0.04 is not quite this
+    one.
     """
     walk = levels_between(schedule, steps, spacing, end="clean")
     step = partial(preserving_transition if preserving else flow_transition, noise=noise)
@@ -166,13 +173,7 @@ def _policy(
 ) -> Recipe:
     """Rollouts, a pool of rewards, and a part of the loss for each step that drew."""
     steps = len(walk) - 1
-
-    def chosen(step: int) -> range:
-        """The stochastic steps. The last one ends at the data and draws nothing."""
-        if not window:
-            return range(steps - 1)
-        first = (step // move) % max(steps - window, 1)
-        return range(first, min(first + window, steps - 1))
+    chosen = _stochastic(steps, window, move)
 
     def roll_out(roles, batch, draw):
         model = _guided(roles["student"], omega, null)
@@ -195,7 +196,8 @@ def _policy(
             base = _guided(roles["reference"], omega, null)
             held = kernel(base, path[:, k], walk[k], walk[k + 1], cond=batch.cond)
         far = gaussian_kl(step, held).mean()
-        value = (found.value + kl * far) / count(batch)
+        # a mean over values, as the ratio's logarithm is
+        value = (found.value + kl * far / size) / count(batch)
         return Loss(value, {**metrics, "kl": far.detach()})
 
     count = lambda batch: len(chosen(batch.step))
@@ -213,6 +215,28 @@ def _policy(
         epochs=epochs,
         group=group,
     )
+
+
+def _stochastic(steps: int, window: int, move: int) -> Callable[[int], range]:
+    """Training step ↦ the stochastic steps. The last one ends at the data and has no noise."""
+    require(
+        steps >= 2,
+        "a policy gradient with one step: it ends at the data and draws nothing, so there is no "
+        "action: take 2 steps or more, or nft",
+    )
+    require(
+        window >= 0 and move >= 1,
+        f"flow_grpo: window = {window}, move = {move}: wanted a window of 0 (all steps) or more, "
+        "and a move every 1 or more training steps",
+    )
+
+    def chosen(step: int) -> range:
+        if not window:
+            return range(steps - 1)
+        first = (step // move) % max(steps - window, 1)
+        return range(first, min(first + window, steps - 1))
+
+    return chosen
 
 
 def rewarded(batch: Batch) -> dict[str, Tensor]:

@@ -55,9 +55,10 @@ def preserving_transition(
     """Coefficients-preserving sampling (Wang & Yu 2025): α_b x₀ + σ_b (cos φ ε + sin φ z),
     φ = noise·π/2.
 
-    Whatever φ is, x_b has exactly the noise of its level. noise = 0 is DDIM, 1 forgets ε. It
-    is the DDIM family with another measure of noise: η of `transition` is relative to the
-    posterior's noise, φ to the whole.
+    Whatever φ is, x_b has exactly the noise of its level; but the guess x₀ varies less than
+    the data, and many steps leave cos²(φ/2) of a Gaussian's variance. noise = 0 is DDIM, 1
+    forgets ε. It is the DDIM family with another measure of noise: η of `transition` is
+    relative to the posterior's noise, φ to the whole.
     """
     require(0 <= noise <= 1, f"preserving_transition: noise = {noise:g} is outside [0, 1]")
     angle = 0.5 * math.pi * noise

@@ -29,11 +29,20 @@ SCORES: dict[str, Callable[[str, torch.device], Score]] = {
 
 
 def opened(name: str, weights: str, device: torch.device) -> Score:
-    """The reward of this name. ValueError for one that does not exist, for weights that are
-    missing, and for weights that nobody reads.
+    """The reward of this name, which computes in float32, whatever autocast it is asked under:
+    bfloat16 would round away what tells the pictures of a prompt apart. ValueError for one that
+    does not exist, for weights that are missing, and for weights that nobody reads.
     """
     require(
         name in SCORES,
         f"--reward {name or '(none)'}: this method needs one of {', '.join(SCORES)}",
     )
-    return SCORES[name](weights, device)
+    score = SCORES[name](weights, device)
+    if device.type == "meta":
+        return score
+
+    def precise(pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        with torch.autocast(device.type, enabled=False):
+            return score(pictures.float(), captions)
+
+    return precise

@@ -156,6 +156,8 @@ def test_standardised_advantages_and_equal_rewards():
     torch.testing.assert_close(
         standardised(rewards, 2), torch.tensor([-1.0, 1.0, 0.0, 0.0]), rtol=0, atol=2e-4
     )
+    with pytest.raises(ValueError, match="group = 1"):
+        standardised(rewards, 1)  # 0 for all, and nothing would be learnt
 
 
 def test_the_divergence_of_two_steps_is_torch_s():

@@ -142,6 +142,16 @@ def test_a_window_moves_from_noise_to_data():
     assert drawn == [[0, 1], [1, 2], [2, 3], [3, 4], [0, 1]]
 
 
-def test_bad_input():
-    with pytest.raises(ValueError, match="eta = 0"):
-        recipes.ddpo(vp(), None, eta=0.0)
+@pytest.mark.parametrize(
+    ("name", "asked", "said"),
+    [
+        ("ddpo", {"eta": 0.0}, "eta = 0"),
+        ("ddpo", {"steps": 1}, "no action"),
+        ("flow_grpo", {"window": 2, "move": 0}, "move = 0"),
+        ("reward_gradient", {"last": 0}, "last = 0"),
+        ("reward_gradient", {"steps": 4, "deepest": 5}, "deepest = 5 of 4"),
+    ],
+)
+def test_bad_input(name, asked, said):
+    with pytest.raises(ValueError, match=said):
+        getattr(recipes, name)(flow(), None, **asked)

@@ -60,6 +60,9 @@ def test_scores_are_those_of_the_models_they_are_named_after(clip, files):
     for name, want in (("clip", 100 * cosine), ("pickscore", scale * cosine), ("hps", cosine)):
         found = rewards.opened(name, str(clip), CPU)(x, WORDS)
         torch.testing.assert_close(found, want, rtol=0, atol=2e-3 * float(want.abs().max()))
+        with torch.autocast("cpu", torch.bfloat16):  # a run's, in which the network is asked
+            again = rewards.opened(name, str(clip), CPU)(x, WORDS)
+        torch.testing.assert_close(again, found, rtol=1e-5, atol=0)
     swapped = rewards.opened("hps", str(clip), CPU)(x, WORDS[::-1])
     assert (swapped - cosine).abs().max() > 1e-2
 

@@ -85,6 +85,7 @@ def standardised(rewards: Tensor, group: int, *, least: float = 1e-4) -> Tensor:
     Dividing changes what is maximised: prompts whose rewards hardly differ count more. A group
     of equal rewards gets 0, whatever `least`, which is added to the deviation.
     """
+    require(group >= 2, f"standardised: group = {group}: a sample needs others of its prompt")
     rows = _grouped(rewards, group)
     spread = rows.std(1, correction=0, keepdim=True)
     return ((rows - rows.mean(1, keepdim=True)) / (spread + least)).flatten()
