@@ -168,7 +168,8 @@ def scores(
         if bars and score in bars:
             ax.axvline(bars[score], color=INK, ls="--", lw=1)
         ax.set(xscale="log", xlabel=score, ylim=(len(rows) - 0.5, -0.5))
-        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        low, high = ax.get_xlim()
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 1e3 * low else (1.0,)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.grid(axis="y", color=FLOOR, lw=0.6)
