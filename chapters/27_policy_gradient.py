@@ -729,7 +729,8 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # python -m full_scale.train ddpo --weights weights/stable-diffusion-v1-5 \
 #     --data data/prompts --out runs/ddpo --reward compressibility
 # python -m full_scale.train flow_grpo --weights weights/stable-diffusion-3.5-medium \
-#     --data data/prompts3 --out runs/grpo --reward clip --reward-weights weights/clip-vit-large-patch14
+#     --data data/prompts3 --out runs/grpo \
+#     --reward clip --reward-weights weights/clip-vit-large-patch14
 # ```
 #
 # ## 27.13 Exercises

@@ -57,7 +57,7 @@ def test_a_run_that_was_stopped_goes_on_and_what_changed_is_measured_again(
     assert counted == ["SCT", "CD"], "only what has changed"
     cells = kept(tmp_path)
     assert [c["identity"] for c in cells if c["method"] == "CD"] == [other.shorter(2).identity]
-    assert [row[1] for row in report.rows] == ["CD", "SCT"] and len(cells) == 2
+    assert [row[0].split(": ")[1] for row in report.rows] == ["CD", "SCT"] and len(cells) == 2
     assert sorted(os.listdir(tmp_path)) == ["students.json", "students.png"], (
         "nothing half written is left"
     )

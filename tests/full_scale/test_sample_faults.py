@@ -41,6 +41,7 @@ def own_folder(monkeypatch, tmp_path):
 def typed(monkeypatch, *words: str) -> str | int | None:
     """What the command line exits with."""
     monkeypatch.setattr(sys, "argv", ["sample", *WORDS, *words])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in this process has its own
     try:
         return command.main()
     except SystemExit as answer:

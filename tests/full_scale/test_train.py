@@ -309,7 +309,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(ending, size, with_data, tm
     ("flags", "says"),
     [
         (["lcm_lora", "--hyper.omga", "1"], "--hyper.omega"),
-        (["lcmm"], "no recipe file lcmm; there are ect, finetune"),
+        (["lcmm"], "no recipe file lcmm; there are ddpo, dpo"),
         (["finetune", "--weights", "nowhere", "--no-tiny"], "no such folder here"),
         (["finetune", "--tiny", "--batch", "64"], "40 rows, fewer than one global batch of 64"),
     ],
