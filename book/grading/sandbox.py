@@ -150,6 +150,8 @@ def _settle(scratch: str) -> None:
     """
     os.chdir(scratch)
     os.environ.update(HOME=scratch, TMPDIR=scratch)
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):  # torch sets them itself
+        os.environ.pop(name, None)
     tempfile.tempdir = None
     os.cpu_count = lambda: 1
 
