@@ -62,7 +62,7 @@ def test_a_run_that_was_stopped_goes_on_and_what_changed_is_measured_again(
         "nothing half written is left"
     )
     page = benchmarks_page(tmp_path)
-    assert "](students.png)" in page and "| gmm5 | SCT | 1 | 1 |" in page
+    assert "](students.png)" in page and "| gmm5: SCT |" in page
     assert list(benchmark_pictures(tmp_path)) == ["students.png"]
     (tmp_path / "students.png").unlink()
     with pytest.raises(BookError, match="students.json speaks of students.png: make bench"):
