@@ -40,7 +40,6 @@ from dlib import (
     adapters,
     cast,
     levels,
-    nets,
     perform,
     plot,
     recipes,
@@ -48,10 +47,11 @@ from dlib import (
     twin,
 )
 from dlib.losses.preference import anchor, bradley_terry, draft, draft_lv, refl
-from dlib.reward_tilts import Quadratic, mean_reward, reward_tilt
+from dlib.reward_tilts import Quadratic, reward_tilt
 from dlib.trajectories import last_steps
 from toy_data import caption_batches, gmm5
-from toy_data.preferences import Plane, Shapes, kl_estimate
+from toy_data.finetuned import Frontier, adapted
+from toy_data.preferences import Plane, Shapes
 from torch import nn
 
 world = Plane(mixture=gmm5(), hidden=Quadratic(torch.tensor([2.0, 1.2])))
@@ -85,22 +85,10 @@ def fitted(pairs, updates=200):
     return model.requires_grad_(False), losses
 
 
-class Adapted(nn.Module):
-    """The exact network plus `scale` times a small one that starts at zero: an adapter."""
-
-    def __init__(self, scale=1.0):
-        super().__init__()
-        torch.manual_seed(0)
-        self.exact, self.adapter, self.scale = teacher.net, nets.MLP(2, 32, 1), scale
-
-    def forward(self, x, t, cond=None):
-        return self.exact(x, t, cond) + self.scale * self.adapter(x, t)
-
-
 def finetuned(reward, updates, keep=(), lr=7e-4, **how):
     """A student, the mean of reward and of truth in each update, and copies on the way."""
     recipe = recipes.reward_gradient(schedule, omega=0.0, spacing="lam", **how)
-    start, true, kept = Denoiser(Adapted(), schedule, "v"), [], {}
+    start, true, kept = adapted(teacher), [], {}
 
     def watched(x, cond=None):
         true.append(truth(x.detach()).mean().item())
@@ -289,7 +277,7 @@ for k in (1, 2):
 # %%
 # NBVAL_CHECK_OUTPUT
 show(last_steps)
-net = Adapted().double()
+net = adapted(teacher).net.double()
 torch.nn.init.normal_(net.adapter.leave.weight, std=0.1)
 model, noise = Denoiser(net, schedule, "v"), Draw(3).normal((64, 2), torch.float64)
 
@@ -421,36 +409,15 @@ anchored = lambda beta: finetuned(score, 60, lr=2e-3, steps=10, last=10, kl=beta
 runs = {"stop at 40": stages[40], "stop at 50": stages[50], "scale 0.3": weak}
 runs |= {f"anchor, β = {beta}": anchored(beta) for beta in (2, 1)}
 
-
-# %% tags=["fold"]
-def measured(model):
-    """(KL, its standard error), (mean hidden reward, its standard error) of the ODE's samples."""
-    double = Denoiser(copy.deepcopy(model.net).double(), schedule, "v")
-    x = sample(double, Draw(0).normal((500, 2), torch.float64), levels(schedule, 40))
-    values = truth(x).detach()
-    return *kl_estimate(double, mixture, n=200), values.mean(), values.std() / 500**0.5
-
-
-tilts = [reward_tilt(mixture, truth, beta) for beta in torch.logspace(2, -1, 200).tolist()]
-frontier = [torch.tensor([getattr(t, name) for t in tilts]) for name in ("kl", "reward", "beta")]
-start = mean_reward(mixture, truth)
-
-
-def against(kl, kl_off, reward, off):
-    """The share of what this KL allows; what is above the frontier, in standard errors."""
-    i = int(torch.searchsorted(frontier[0], kl).clamp(max=len(tilts) - 1))
-    top, slope = frontier[1][i], frontier[2][i]
-    error = (off**2 + (slope * kl_off) ** 2) ** 0.5
-    return (reward - start) / (top - start), (reward - top) / error
-
-
 # %%
 # NBVAL_CHECK_OUTPUT
-found = {name: measured(model) for name, model in runs.items()}
+frontier = Frontier(mixture, truth, torch.logspace(2, -1, 200).tolist())
+forty = levels(schedule, 40)
+found = {name: frontier.measured(model, forty, n=200) for name, model in runs.items()}
 figure(
     plot.curves(
         {},
-        {"the exact optimum": tuple(frontier[:2])},
+        {"the exact optimum": (frontier.kl, frontier.reward)},
         points={name: ([kl], [reward]) for name, (kl, _, reward, _) in found.items()},
         xlabel="KL to the model (nats)",
         ylabel="hidden reward",
@@ -459,7 +426,7 @@ figure(
     "scaled down lie further below, at the same divergence.",
     "Each point is a student that was trained on the learnt score.",
 )
-shares, above = zip(*(against(*one) for one in found.values()))
+shares, above = zip(*(frontier.place(*one) for one in found.values()))
 claim("C26.17", "above the frontier, in standard errors (most of five)", max(above), below=3)
 claim("C26.18", "anchored: share of the possible rise (least)", min(shares[3:]), above=0.75)
 claim(
@@ -565,7 +532,7 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 # | `fitted`, 4000 pairs | PickScore, HPSv2, ImageReward: CLIP or BLIP fitted to 100 000 votes and more |
 # | `draft`, `last_steps(light=True)` | the same functions, through the VAE's decoder |
 # | `recipes.reward_gradient(schedule, last=1, kl=…)` | the same recipe, `full_scale.train reward_gradient` |
-# | `Adapted.scale` | the LoRA's weight when it is loaded |
+# | the adapter's `scale` | the LoRA's weight when it is loaded |
 #
 # ```bash
 # python -m full_scale.train reward_gradient --weights weights/stable-diffusion-v1-5 \

@@ -28,7 +28,6 @@
 
 # %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
-import copy
 import itertools
 from collections import namedtuple
 from dataclasses import replace
@@ -36,16 +35,17 @@ from functools import partial
 
 import numpy as np
 import torch
-from dlib import Batch, Denoiser, Draw, adapters, cast, exact, flow, levels, nets, perform, plot
+from dlib import Batch, Denoiser, Draw, adapters, cast, exact, flow, levels, perform, plot
 from dlib import recipes, sample, transition, twin, vp
 from dlib.losses.preference import adjoint_matching, centred, clipped_ratio, gaussian_kl
 from dlib.losses.preference import lean_adjoints, leave_one_out, nft, score_function
-from dlib.reward_tilts import Linear, mean_reward, reward_tilt
+from dlib.reward_tilts import Linear, reward_tilt
 from dlib.solvers import euler_maruyama
 from dlib.solvers.transitions import flow_transition, preserving_transition
 from dlib.trajectories import log_prob, roll, windowed
 from toy_data import digits_classifier, digits_teacher, gaussian
-from toy_data.preferences import Plane, kl_estimate
+from toy_data.finetuned import Frontier, adapted
+from toy_data.preferences import Plane
 from torch import nn
 
 schedule = flow()
@@ -53,21 +53,9 @@ world = Plane(schedule=schedule)
 mixture, truth, teacher = world.mixture, world.hidden, world.teacher
 
 
-class Adapted(nn.Module):
-    """The exact network plus a small one that starts at zero: an adapter."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.exact, self.adapter = teacher.net, nets.MLP(2, 32, 1)
-
-    def forward(self, x, t, cond=None):
-        return self.exact(x, t, cond) + self.adapter(x, t)
-
-
 def finetuned(recipe, reward, updates=60, lr=2e-3, decays=None):
     """A student after updates of 128 samples each, and its history."""
-    start = Denoiser(Adapted(), schedule, "v")
+    start = adapted(teacher)
     given = {"reward": reward}
     actors = cast(recipe, teacher, starts={"student": start}, given=given, decays=decays)
     student = actors.roles["student"]
@@ -464,7 +452,7 @@ show(adjoint_matching)
 
 
 def adjoint_matched(beta, updates=60, lr=3e-3):
-    student = Denoiser(Adapted(), schedule, "v")
+    student = adapted(teacher)
     optim = torch.optim.Adam(student.net.adapter.parameters(), lr)
     for step in range(updates):
         draw = Draw(step)
@@ -500,37 +488,15 @@ runs = {
 students = {name: student for name, (student, _) in runs.items()}
 students["adjoint matching"] = adjoint_matched(beta=1.0)
 
-
-# %% tags=["fold"]
-def measured(model):
-    """(KL, its standard error), (mean reward, its standard error) of the ODE's samples."""
-    double = Denoiser(copy.deepcopy(model.net).double(), schedule, "v")
-    stops = levels(schedule, 40, t_max=0.999)
-    x = sample(double, Draw(0).normal((500, 2), torch.float64), stops)
-    values = truth(x).detach()
-    return *kl_estimate(double, mixture, n=300), values.mean(), values.std() / 500**0.5
-
-
-tilts = [reward_tilt(mixture, truth, beta) for beta in torch.logspace(2, -3, 400).tolist()]
-frontier = [torch.tensor([getattr(t, name) for t in tilts]) for name in ("kl", "reward", "beta")]
-start = mean_reward(mixture, truth)
-
-
-def against(kl, kl_off, reward, off):
-    """The share of what this KL allows; what is above the frontier, in standard errors."""
-    i = int(torch.searchsorted(frontier[0], kl).clamp(max=len(tilts) - 1))
-    top, slope = frontier[1][i], frontier[2][i]
-    error = (off**2 + (slope * kl_off) ** 2) ** 0.5
-    return (reward - start) / (top - start), (reward - top) / error
-
-
 # %%
 # NBVAL_CHECK_OUTPUT
-found = {name: measured(student) for name, student in students.items()}
+frontier = Frontier(mixture, truth, torch.logspace(2, -3, 400).tolist())
+forty = levels(schedule, 40, t_max=0.999)
+found = {name: frontier.measured(model, forty, n=300) for name, model in students.items()}
 figure(
     plot.curves(
         {},
-        {"the exact optimum": tuple(frontier[:2])},
+        {"the exact optimum": (frontier.kl, frontier.reward)},
         points={name: ([kl], [reward]) for name, (kl, _, reward, _) in found.items()},
         xlabel="KL to the model (nats)",
         ylabel="mean reward",
@@ -539,7 +505,7 @@ figure(
     "DDPO and NFT have run to a divergence of several nats for the last tenth of reward; those "
     "with a price stay near, and adjoint matching ends beside the tilt of its β.",
 )
-shares, above = zip(*(against(*one) for one in found.values()))
+shares, above = zip(*(frontier.place(*one) for one in found.values()))
 claim("C27.19", "above the frontier, in standard errors (most of five)", max(above), below=3)
 best = reward_tilt(mixture, truth, 1.0)
 near = found["adjoint matching"][0] / best.kl
@@ -616,8 +582,8 @@ claim("C27.25", "largest loss of DDPO's run, in size", quiet_loss, below=0.01)
 spread = lambda model: sample(model, z, walk).detach().std(0).mean()
 narrow = spread(other[2e-2][0]) / spread(teacher)
 claim("C27.26", "rate 2e-2: spread of the samples over the model's", narrow, below=0.25)
-at = int(torch.searchsorted(frontier[0], found["DPOK, 0.6"][0]))
-optimum = tilts[at].mixture.sample(4000, Draw(0))[0].std(0).mean()
+at = frontier.at(found["DPOK, 0.6"][0])
+optimum = frontier.tilts[at].mixture.sample(4000, Draw(0))[0].std(0).mean()
 wide = spread(students["DPOK, 0.6"]) / optimum
 claim("C27.27", "DPOK: spread over that of the tilt with its KL", wide, between=(0.6, 1.4))
 
@@ -694,7 +660,7 @@ def noisiness(advantage):
     return torch.stack(found).var(0).sum()
 
 
-student = Denoiser(Adapted(), schedule, "v")
+student = adapted(teacher)
 with_others = noisiness(lambda r: leave_one_out(r + 10, 32))
 factor = noisiness(lambda r: r + 10) / with_others
 claim("C27.30", "marks near 8.4: variance without a baseline over with", factor, above=10)

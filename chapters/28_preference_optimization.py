@@ -42,6 +42,7 @@ from dlib.nets import MLP
 from dlib.reward_tilts import Linear, reward_tilt
 from dlib.trajectories import log_prob
 from toy_data import digits_split, digits_teacher
+from toy_data.finetuned import adapted
 from toy_data.digits import digits_classifier
 from toy_data.judged_pictures import digit_pairs, ink_reward
 from toy_data.preferences import kl_estimate, preference_pairs, two_sides
@@ -51,18 +52,6 @@ schedule, mixture = vp(), two_sides()  # two modes, at −1 and 1
 reference = exact(mixture, schedule)  # the model before the pairs came
 liking = Linear(torch.tensor([1.0, 0.0], dtype=torch.float64))  # what the judge likes: x₁
 tilt = reward_tilt(mixture, liking, beta=1.0)  # what the pairs ask for, exactly
-
-
-class Corrected(torch.nn.Module):
-    """The reference, and a small network on top that says 0 at first, as an adapter does."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.more = MLP(2, 64, 2)
-
-    def forward(self, x, t, cond=None):
-        return reference.net(x, t, cond) + self.more(x, t)
 
 
 def tuned(start, reference, recipe, data, steps, lr):
@@ -79,7 +68,7 @@ def tuned(start, reference, recipe, data, steps, lr):
 
 pairs, start = (
     preference_pairs(mixture, liking, 256, seed=0),
-    Denoiser(Corrected(), schedule, "v"),
+    adapted(reference, width=64, depth=2),
 )
 BETAS = (2, 20, 100, 1000)
 runs = {
@@ -622,7 +611,7 @@ claim("C28.21", "digits: share that a classifier reads", read, above=0.95)
 # | this chapter | Stable Diffusion |
 # |---|---|
 # | `preference_pairs(mixture, liking, 256, seed)` | `full_scale.prepare` with votes: Pick-a-Pic's parquet files, a CSV, or two folders |
-# | `Corrected`, which starts at the reference | all weights, beside a frozen reference; with `--lora-rank` adapters on it |
+# | `adapted(reference)`, which starts at the reference | all weights, beside a frozen reference; with `--lora-rank` adapters on it |
 # | `recipes.dpo(schedule, beta=…)` | the same recipe, `full_scale.train dpo` |
 # | `better`, `worse` in the history | the same names in the run's log |
 #

@@ -40,6 +40,7 @@ from dlib.recipes.preferences import opposed
 from dlib.reward_tilts import Linear, Quadratic, reward_tilt
 from dlib.weight_merging import merge
 from toy_data import digits_split, digits_teacher
+from toy_data.finetuned import adapted
 from toy_data.digits import digits_classifier
 from toy_data.judged_pictures import digit_pairs, ink_reward
 from toy_data.preferences import preference_pairs, two_sides
@@ -47,18 +48,6 @@ from toy_data.preferences import preference_pairs, two_sides
 schedule, mixture = vp(), two_sides()  # two modes, at −1 and 1
 base = exact(mixture, schedule)
 liking = Linear(torch.tensor([1.0, 0.0], dtype=torch.float64))  # what the judge likes: x₁
-
-
-class Corrected(torch.nn.Module):
-    """The base, and a small network on top that says 0 at first, as an adapter does."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.more = MLP(2, 64, 2)
-
-    def forward(self, x, t, cond=None):
-        return base.net(x, t, cond) + self.more(x, t)
 
 
 def tuned(start, recipe, data, steps, lr):
@@ -73,10 +62,7 @@ def tuned(start, recipe, data, steps, lr):
     return student
 
 
-start, pairs = (
-    Denoiser(Corrected(), schedule, "v"),
-    preference_pairs(mixture, liking, 256, seed=0),
-)
+start, pairs = (adapted(base, width=64, depth=2), preference_pairs(mixture, liking, 256, seed=0))
 dpo = lambda negative: recipes.dpo(schedule, beta=50.0, negative=negative)
 positive, negative = (tuned(start, dpo(sign), pairs, 300, 3e-3) for sign in (False, True))
 

@@ -1,0 +1,53 @@
+"""The frontier and the student that starts as the exact model."""
+
+import pytest
+import torch
+
+from dlib import Denoiser, exact, levels, vp
+from dlib.reward_tilts import Linear
+from toy_data.finetuned import Frontier, adapted
+from toy_data.preferences import two_sides
+
+REWARD = Linear(torch.tensor([1.0, 0.0], dtype=torch.float64))
+BETAS = torch.logspace(1, -0.5, 60).tolist()
+
+
+def test_the_tilt_itself_lies_on_the_frontier_and_the_start_at_its_foot():
+    line = Frontier(two_sides(), REWARD, BETAS)
+    i = 40
+    tilt = line.tilts[i]
+    assert line.at(float(line.kl[i])) == i
+    share, above = line.place(tilt.kl, 0.1, torch.tensor(tilt.reward), torch.tensor(0.1))
+    assert float(share) == pytest.approx(1, abs=1e-6) and abs(float(above)) < 1e-4
+    share, _ = line.place(tilt.kl, 0.1, torch.tensor(line.start), torch.tensor(0.1))
+    assert float(share) == pytest.approx(0, abs=1e-6)
+    # the slope that turns an error of the divergence into one of the reward
+    rise = (line.reward[i + 1] - line.reward[i - 1]) / (line.kl[i + 1] - line.kl[i - 1])
+    assert float(rise) == pytest.approx(float(line.beta[i]), rel=0.02)
+
+
+def test_a_student_that_is_the_tilt_is_measured_there():
+    """Its reward and divergence within four standard errors, and 0.05 for 40 steps."""
+    line = Frontier(two_sides(), REWARD, BETAS)
+    tilt = line.tilts[30]
+    model = exact(tilt.mixture, vp())
+
+    class Net(torch.nn.Module):
+        def forward(self, x, t, cond=None):
+            return model.net(x, t, cond)
+
+    kl, kl_off, reward, off = line.measured(Denoiser(Net(), vp(), "v"), levels(vp(), 40), n=100)
+    assert abs(kl - tilt.kl) < 4 * kl_off + 0.05
+    assert abs(float(reward) - tilt.reward) < 4 * float(off) + 0.05
+
+
+def test_only_the_adapter_is_trained():
+    student = adapted(exact(two_sides(), vp()), 16, 2)
+    names = {name.split(".")[0] for name, _ in student.net.named_parameters()}
+    assert names == {"adapter"}
+    student.net.scale = 0.0
+    with torch.no_grad():
+        for weight in student.net.parameters():
+            weight.add_(1.0)
+    x, level = torch.ones(2, 2), vp().at(0.3)
+    assert torch.equal(student(x, level).raw, exact(two_sides(), vp())(x, level).raw)
