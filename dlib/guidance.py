@@ -88,9 +88,11 @@ def contrasted(positive: Denoiser, negative: Denoiser, omega: float, null: Any) 
         one_network(model, "contrasted")
     require(
         positive.predicts == negative.predicts
-        and positive.schedule.at(0.5) == negative.schedule.at(0.5),
+        and positive.schedule.at(0.5) == negative.schedule.at(0.5)
+        and positive.clock(0.37) == negative.clock(0.37),
         f"contrasted: one predicts {positive.predicts} on {positive.schedule.name}, the other "
-        f"{negative.predicts} on {negative.schedule.name}: both must be alike",
+        f"{negative.predicts} on {negative.schedule.name}, or their clocks differ: both must be "
+        "alike",
     )
 
     def net(x: Tensor, time: Tensor, cond: Any) -> Tensor:

@@ -21,6 +21,7 @@ def merge(base: Weights, positive: Weights, negative: Weights, m: float = 0.0) -
     """
     for name, other in (("positive", positive), ("negative", negative)):
         odd = sorted(set(base) ^ set(other))
+        odd += [key for key in base if key in other and base[key].shape != other[key].shape]
         require(not odd, f"merge: base and {name} differ in {odd[:3]}: save both alike")
     return {
         name: value + (1 - m) * (positive[name] - value) + (negative[name] - value)

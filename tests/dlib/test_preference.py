@@ -289,7 +289,7 @@ def test_refl_stops_early_and_asks_for_no_more_than_enough():
     model, inner = net2()
     walk = levels(vp(), 5)
     found, x0 = refl(model, Z, walk, TILT, draw=Draw(0), late=2, enough=-100.0)
-    assert float(found.value) == 0.0  # all rewards are above
+    assert float(found.value.detach()) == 0.0  # all rewards are above
     found, x0 = refl(model, Z, walk, TILT, draw=Draw(0), late=1, enough=50.0)
     x = dict(enumerate(s.x for s in dlib_walk(model, Z, walk)))[4]
     torch.testing.assert_close(x0, model(x, walk[4]).x0.detach())
@@ -455,8 +455,9 @@ def test_twice_the_same_network_is_guidance():
     torch.testing.assert_close(both, wanted, rtol=1e-12, atol=1e-12)
     alone = contrasted(model, exact(GAUSS2, vp()), 0.0, None)(Z, level).raw
     torch.testing.assert_close(alone, model(Z, level).raw)
-    with pytest.raises(ValueError, match="both must be alike"):
-        contrasted(model, exact(TWO, flow()), 1.0, None)
+    for other in (exact(TWO, flow()), replace(model, clock=lambda t: 1000 * t)):
+        with pytest.raises(ValueError, match="both must be alike"):
+            contrasted(model, other, 1.0, None)
     with pytest.raises(ValueError, match="no condition given"):
         contrasted(model, model, 1.0, null)(Z, level)
 
@@ -482,6 +483,8 @@ def test_merged_weights():
     assert merge(base, base, neg)["w"].item() == 0.5 and merge(base, pos, neg)["n"].item() == 3
     with pytest.raises(ValueError, match="base and negative differ"):
         merge(base, pos, {"w": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"base and positive differ in \['w'\]"):
+        merge(base, {**pos, "w": torch.ones(2)}, neg)
 
 
 def test_everything_is_exported():
