@@ -408,6 +408,16 @@ def test_kto_starts_at_one_half_and_pulls_what_is_liked():
     sign = liked.double() * 2 - 1
     wanted = torch.autograd.grad((7.0 / 4 * sign * m).mean(), list(net.parameters()))
     torch.testing.assert_close(got, torch.stack(wanted), rtol=1e-6, atol=1e-8)
+    # where the batch has got worse on the whole, the reference point is 0 and not its mean
+    spoilt = Denoiser(Affine(3.0, 0.2), vp(), "eps")
+    value = kto(spoilt, base, Batch(pairs().x0), liked, Draw(3), beta=7.0).value
+    error = lambda w: (w * x_t + 0.2 - eps).square().mean(1)
+    x_t = level.alpha * pairs().x0 + level.sigma * eps
+    gain = error(0.3) - error(3.0)
+    assert float(gain.mean()) < -0.1
+    torch.testing.assert_close(
+        value.detach(), (1 - torch.sigmoid(sign * 7.0 * gain)).mean(), rtol=1e-5, atol=1e-7
+    )
     with pytest.raises(ValueError, match="one verdict a picture"):
         kto(student, base, Batch(Z), liked.float(), Draw(0))
 
