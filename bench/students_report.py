@@ -49,8 +49,9 @@ laws of noise and of more stages did not help ECT, and made sCD worse.
 
 On pictures all students, those of CT, iCT and sCT too, start as the teacher, whose own Fréchet
 distances over their floors are {digits:.1f} in 20 calls on digits, {slow:.1f} in 50 calls and
-{once:.1f} in one on shapes. IMM destroys the student that it is given: its groups of four rows hold different captions, and its
-target has no average. It is left as it was set."""
+{once:.1f} in one on shapes. IMM destroys the student that it is
+given: its groups of four rows hold different captions, and its target has no average. It is
+left as it was set."""
 
 
 def reported(cells: Iterable[dict]) -> Report:
