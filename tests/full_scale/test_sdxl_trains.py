@@ -1,0 +1,244 @@
+"""SDXL trains: what its rows say of their pictures' sizes, and who hears it; adapters by two
+processes, killed and resumed; their names in kohya's files; what it costs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import datafolders
+import pytest
+import torch
+from diffusers import LCMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file
+
+from dlib import SOLVERS, guided
+from dlib.lora import adapters, twin
+from full_scale import export, prepare
+from full_scale.data import shards
+from full_scale.data.rows import Rows
+from full_scale.families import StableDiffusionXL, open_family
+from full_scale.out.lora_files import DIFFUSERS, KOHYA
+from full_scale.run.settings import as_table, read, recipe_of
+from full_scale.sampling.latents import latents
+from full_scale.sources.pictures import fitted
+from full_scale.train import open_engine
+
+CPU = torch.device("cpu")
+SIZES = {  # (width, height) ↦ what the network is told, at 64 pixels, worked out with a pencil
+    (80, 64): (64, 80, 0, 8, 64, 64),
+    (50, 100): (100, 50, 32, 0, 64, 64),  # enlarged to 64 × 128
+    (41, 30): (30, 41, 0, 12, 64, 64),  # to 87 × 64; 11.5 is rounded to the even 12
+    (4001, 64): (64, 4001, 0, 1968, 64, 64),  # beyond what half precision holds
+    (64, 64): (64, 64, 0, 0, 64, 64),
+}
+TURNED = (72, 90)
+"""A sixth picture: stored lying, 72 pixels high, and shown upright by its EXIF."""
+TEXTS = ["a cat", "a red circle", "two lines", "a blue square", "a cat again", "a dog"]
+
+
+@pytest.fixture(scope="module")
+def xl() -> StableDiffusionXL:
+    return open_family("sdxl", None, CPU)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def opened_once(xl):
+    """The shared tiny model in `prepare`, which changes nothing of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "open_family", lambda *given: xl)
+        yield
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """Six pictures of six sizes with captions."""
+    path = tmp_path_factory.mktemp("source")
+    for k, (sides, text) in enumerate(zip([*SIZES, TURNED[::-1]], TEXTS)):
+        exif = Image.Exif()
+        if k == 5:
+            exif[0x0112] = 6
+        datafolders.picture(k, *sides).save(path / f"{k}.png", exif=exif)
+        (path / f"{k}.txt").write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(source, tmp_path_factory) -> Path:
+    """Prepared in half precision, as real weights' data are."""
+    out = tmp_path_factory.mktemp("data") / "xl"
+    return datafolders.prepared(source, out, family="sdxl", store="float16")
+
+
+def test_rows_say_how_their_pictures_were_cut(data, source, xl):
+    """As integers, and in agreement with the pixels that were encoded."""
+    rows = Rows(data)
+    batch = rows[range(6)]
+    *stated, turned = map(tuple, batch.cond["time_ids"].tolist())
+    assert stated == list(SIZES.values()) and batch.cond["time_ids"].dtype == torch.int64
+    assert turned == (90, 72, 8, 0, 64, 64)  # scaled to 80 × 64
+    for k, (height, width, top, left, *_) in enumerate(stated):
+        picture = Image.open(source / f"{k}.png")
+        assert (picture.height, picture.width) == (height, width)
+        scaled = [64 * side // min(height, width) for side in (width, height)]
+        cut = picture.resize(scaled, Image.LANCZOS).crop((left, top, left + 64, top + 64))
+        assert fitted(picture, 64).tobytes() == cut.tobytes()
+    assert rows.info["cond"] == {"text": [16, 80], "pooled": [40], "time_ids": [6]}
+    assert rows.null.keys() == {"text", "pooled"} and rows.kept == {"time_ids": None}
+    assert not any(value.any() for value in rows.null.values())
+    want = xl.encode_texts(rows.captions(range(6)))
+    assert all(torch.allclose(batch.cond[name], want[name], atol=4e-3) for name in want)
+    assert rows.info["counts"]["kept"] == 6 and rows.info["counts"]["enlarged"] == 2
+
+
+def test_prepared_in_two_parts_it_has_the_same_bytes(data, source, tmp_path):
+    again = Path(shutil.copytree(data, tmp_path / "again"))
+    for path in (again / "shard-00001", again / "shard-00002"):
+        shutil.rmtree(path)
+    (again / "info.json").unlink()
+    datafolders.prepared(source, again, family="sdxl", store="float16")
+    assert datafolders.contents(again) == datafolders.contents(data)
+    assert len(shards.folders(again)) == 3
+
+
+def test_prompts_alone_have_no_sizes(tmp_path):
+    """The network is then told a whole picture of the latents' size, as in sampling."""
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    rows = Rows(datafolders.prepared(tmp_path / "prompts.txt", tmp_path / "out", family="sdxl"))
+    assert rows[[0, 1]].cond.keys() == rows.null.keys() and rows.kept == {}
+
+
+def settings(data: Path, out: Path, *words: str):
+    short = "--tiny --batch 6 --micro 6 --steps 2 --save-every 1 --show-every 0 --device cpu"
+    own = ["--family", "sdxl", "--data", str(data), "--out", str(out), *short.split()]
+    return read([words[0], *own, *words[1:]])
+
+
+def test_a_dropped_caption_keeps_its_picture_s_size(data, tmp_path, processes):
+    engine = open_engine(settings(data, tmp_path / "run", "finetune", "--drop", "0.5"), processes)
+    ((batch, _),) = engine.micro_batches(0)
+    (places,) = engine.trainer.places(0)
+    own = engine.rows[[row for _, row in places]]
+    gone = ~batch.cond["pooled"].any(1)
+    assert 0 < gone.sum() < 6 and torch.equal(gone, ~batch.cond["text"].flatten(1).any(1))
+    assert torch.equal(batch.cond["pooled"][~gone], own.cond["pooled"][~gone])
+    assert torch.equal(batch.cond["time_ids"], own.cond["time_ids"])
+
+
+@torch.no_grad()
+def test_the_network_and_both_sides_of_guidance_are_told_it(xl, data):
+    """Against diffusers' own U-Net, each side called by hand."""
+    rows = Rows(data)
+    batch, model = rows[[0, 1]], xl.denoiser()
+    cond, level = batch.cond, model.schedule.at(0.7)
+    time = torch.full((2,), model.clock(0.7))
+
+    def stock(text, pooled):
+        added = {"text_embeds": pooled, "time_ids": cond["time_ids"].float()}
+        return xl.net(batch.x0, time, text, added_cond_kwargs=added).sample
+
+    said, empty = (
+        stock(c["text"], c["pooled"])
+        for c in (cond, {k: v.expand_as(cond[k]) for k, v in rows.null.items()})
+    )
+    torch.testing.assert_close(model(batch.x0, level, cond).raw, said)
+    model = guided(model, 6.5, xl.null() | rows.kept)
+    want = empty + 7.5 * (said - empty)
+    torch.testing.assert_close(model(batch.x0, level, cond).raw, want, rtol=1e-4, atol=1e-4)
+    bare = {name: cond[name] for name in rows.null}
+    other = model(batch.x0, level, bare).raw  # of whole pictures of 64 pixels, for both sides
+    assert (other - want).abs().max() > 0.01 * want.std()
+
+
+@pytest.fixture(scope="module")
+def staged(xl) -> StableDiffusionXL:
+    """A U-Net with the stages of the released one: three, two blocks each, attention in all but
+    the first; of its 1, 2 and 10 layers 1, 1 and 2.
+    """
+    config = {**xl.net.config, "block_out_channels": (32, 64, 64), "layers_per_block": 2}
+    config |= {"attention_head_dim": (2, 4, 4), "transformer_layers_per_block": (1, 1, 2)}
+    config["down_block_types"] = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D")
+    config["up_block_types"] = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        net = UNet2DConditionModel.from_config(config).eval()
+    return StableDiffusionXL(stock(xl.pipe, unet=net))
+
+
+def stock(pipe, **parts) -> StableDiffusionXLPipeline:
+    """diffusers' own pipeline of these parts and otherwise those of another."""
+    made = StableDiffusionXLPipeline(**{**pipe.components, **parts}, add_watermarker=False)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+CALLED = {  # by diffusers and, as sd-scripts' own map has it, by kohya
+    "conv_in": "input_blocks_0_0",
+    "down_blocks.0.resnets.1.conv1": "input_blocks_2_0_in_layers_2",
+    "down_blocks.0.downsamplers.0.conv": "input_blocks_3_0_op",
+    "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q": (
+        "input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+    ),
+    "down_blocks.2.attentions.1.proj_in": "input_blocks_8_1_proj_in",
+    "mid_block.resnets.1.conv2": "middle_block_2_out_layers_3",
+    "mid_block.attentions.0.transformer_blocks.1.attn2.to_out.0": (
+        "middle_block_1_transformer_blocks_1_attn2_to_out_0"
+    ),
+    "up_blocks.0.attentions.2.transformer_blocks.1.ff.net.0.proj": (
+        "output_blocks_2_1_transformer_blocks_1_ff_net_0_proj"
+    ),
+    "up_blocks.1.upsamplers.0.conv": "output_blocks_5_2_conv",
+    "up_blocks.2.resnets.0.conv_shortcut": "output_blocks_6_0_skip_connection",
+    "up_blocks.2.resnets.2.time_emb_proj": "output_blocks_8_0_emb_layers_1",
+    "time_embedding.linear_2": "time_embed_2",
+    "add_embedding.linear_1": "label_emb_0_0",
+    "conv_out": "out_2",
+}
+
+
+@torch.no_grad()
+def test_both_files_are_read_by_the_stock_pipeline(staged, tmp_path):
+    """Adapters on every layer of a U-Net with the released one's stages: each finds its own
+    layer, and the pictures are ours.
+    """
+    student, draw = twin(staged.denoiser().net, 3, 5.0), torch.Generator().manual_seed(5)
+    for weight in adapters(student).values():
+        weight.normal_(std=0.05, generator=draw)
+    values = {name: weight.detach() for name, weight in adapters(student).items()}
+    layers = {name.removeprefix("unet.").rsplit(".", 1)[0] for name in values}
+    s = read(["lcm_lora", "--family", "sdxl", "--tiny", "--lora-rank", "3", "--lora-alpha", "5"])
+    table = as_table(s) | {"lora_targets": sorted(layers)}
+    shown = recipe_of(s, None, None).sampler
+    about = {"what": "student", "step": 1, "licence": None, "versions": {}}
+    about["settings"] = table | {"sampler": shown.facts}
+    export.write(tmp_path, staged, values, about)
+    kohya = load_file(tmp_path / KOHYA)
+    assert len(kohya) == 3 * len(layers) and len(layers) > 150
+    for layer, name in CALLED.items():
+        assert torch.equal(
+            kohya[f"lora_unet_{name}.lora_down.weight"], values[f"unet.{layer}.lora_A"]
+        )
+    model = shown.wrap(staged.denoiser(student.unet))
+    walk, cond = shown.levels(model.schedule), staged.encode_texts(TEXTS[:2])
+    ours = latents(model, (4, 8, 8), walk, SOLVERS[shown.solver], cond, (3, 11), batch=2)
+    for file in (DIFFUSERS, KOHYA):
+        pipe = stock(staged.pipe, unet=UNet2DConditionModel.from_config(staged.net.config).eval())
+        pipe.unet.load_state_dict(staged.net.state_dict())
+        pipe.load_lora_weights(tmp_path, weight_name=file)
+        found = dict(pipe.unet.named_parameters())
+        for layer in layers:
+            a = found[f"{layer}.lora_A.default_0.weight"]
+            assert torch.equal(a, values[f"unet.{layer}.lora_A"]), (file, layer)
+        pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+        theirs = pipe(
+            TEXTS[:2],
+            height=64,
+            width=64,
+            num_inference_steps=4,
+            guidance_scale=1.0,
+            generator=[torch.Generator().manual_seed(seed) for seed in (3, 11)],
+            output_type="latent",
+        ).images
+        assert (ours - theirs).abs().max() < 1e-4 * theirs.std(), file
