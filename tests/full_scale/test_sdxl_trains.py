@@ -4,16 +4,23 @@ processes, killed and resumed; their names in kohya's files; what it costs.
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
+import signal
 from pathlib import Path
 
 import datafolders
+import forked
+import numpy as np
 import pytest
 import torch
+import tyro
 from diffusers import LCMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 
+import full_scale.sample as sampling
 from dlib import SOLVERS, guided
 from dlib.lora import adapters, twin
 from full_scale import export, prepare
@@ -21,8 +28,10 @@ from full_scale.data import shards
 from full_scale.data.rows import Rows
 from full_scale.families import StableDiffusionXL, open_family
 from full_scale.out.lora_files import DIFFUSERS, KOHYA
+from full_scale.run import checkpoint
 from full_scale.run.settings import as_table, read, recipe_of
 from full_scale.sampling.latents import latents
+from full_scale.sampling.request import Config
 from full_scale.sources.pictures import fitted
 from full_scale.train import open_engine
 
@@ -37,6 +46,8 @@ SIZES = {  # (width, height) ↦ what the network is told, at 64 pixels, worked 
 TURNED = (72, 90)
 """A sixth picture: stored lying, 72 pixels high, and shown upright by its EXIF."""
 TEXTS = ["a cat", "a red circle", "two lines", "a blue square", "a cat again", "a dog"]
+BASE = "--family sdxl --tiny --prompt X --solver lcm --grid lcm --steps 4 --omega 0".split()
+BASE[BASE.index("X")] = "a cat"
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +161,56 @@ def test_the_network_and_both_sides_of_guidance_are_told_it(xl, data):
     bare = {name: cond[name] for name in rows.null}
     other = model(batch.x0, level, bare).raw  # of whole pictures of 64 pixels, for both sides
     assert (other - want).abs().max() > 0.01 * want.std()
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory) -> tuple[Path, Path]:
+    """`lcm_lora` on two processes: killed while it wrote its second checkpoint and started
+    again, and unbroken.
+    """
+    root = tmp_path_factory.mktemp("runs")
+    words = ["lcm_lora", "--family", "sdxl", "--tiny", "--data", str(data), "--lr", "0.01"]
+    words += "--micro 2 --steps 3 --save-every 1 --show-every 3 --prompts".split() + ["a cat"]
+    parts, whole = root / "parts", root / "whole"
+    kill = forked.Fall(2, signal.SIGKILL)
+    assert forked.training((words, parts), fall=kill).ended() == [-9, -9]
+    assert checkpoint.complete(parts) and not (parts / "done").exists()
+    parts.with_suffix(".said").unlink()
+    said = forked.training((words, parts), (words, whole)).finished()
+    went_on, anew, _ = said.split("export them with")
+    assert " 0/3" not in went_on and " 0/3" in anew
+    return parts, whole
+
+
+def test_two_processes_killed_and_resumed_are_bitwise_the_unbroken_run(runs):
+    a, b = ((out / "log.jsonl").read_text() for out in runs)
+    assert a == b and len(a.splitlines()) == 3
+    (_, a), (_, b) = (export.student(export.chosen(out, None)) for out in runs)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert all(value.any() for value in a.values())
+    grids = [(out / "pictures" / "samples-00000003.png").read_bytes() for out in runs]
+    assert grids[0] == grids[1]
+
+
+def test_its_card_is_run_by_stock_diffusers(runs, xl, tmp_path, monkeypatch):
+    """And by `full_scale.sample`, to the same picture, which is not the base's."""
+    monkeypatch.chdir(tmp_path)
+    xl.pipe.save_pretrained("WEIGHTS")  # the name that a card gives to random tiny weights
+    out = export.run(export.Export(runs[0], to=Path("export")))
+    card = (out / "README.md").read_text()
+    code = re.search("```python\n(.*?)```", card, re.DOTALL)[1].replace("FOLDER", "'export'")
+    names = {"seeds": [torch.Generator().manual_seed(0)]}
+    exec(code.replace("= pipe(", "= pipe(generator=seeds, prompt="), names)
+    theirs = np.asarray(names["picture"]).astype(int)
+    assert type(names["pipe"].scheduler) is LCMScheduler
+    words = shlex.split(re.search(r"python -m full_scale.sample (.*)", card)[1])
+    words = [word.replace("FOLDER", "export") for word in words]
+    made, base = (
+        np.asarray(Image.open(sampling.run(tyro.cli(Config, args=args)) / "000.png")).astype(int)
+        for args in (words, BASE)
+    )
+    assert made.shape == (128, 128, 3) and np.abs(made - theirs).max() <= 2
+    assert np.abs(made - base).max() > 20
 
 
 @pytest.fixture(scope="module")
