@@ -106,9 +106,9 @@ def marks(cond: Any, null: Any = None) -> Tensor:
         return found
     require(
         not kept_by(null),
-        f"marks: the empty condition leaves {sorted(kept_by(null))} as they are, so that it "
-        "does not stand for all the data: a row without a caption would be given references "
-        "that are not its own",
+        f"marks: the empty condition leaves {sorted(kept_by(null))} as they are and does not "
+        "stand for all the data, so that rows without a caption have references that are not "
+        "their own: use a recipe that shares none, such as ect",
     )
     first = {k: v[:1] for k, v in cond.items()} if isinstance(cond, Mapping) else cond[:1]
     empty = _sums(with_null(first, null))[1:]

@@ -4,6 +4,8 @@ processes, killed and resumed; their names in kohya's files; what it costs.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shlex
 import shutil
@@ -81,6 +83,58 @@ def data(source, tmp_path_factory) -> Path:
     """Prepared in half precision, as real weights' data are."""
     out = tmp_path_factory.mktemp("data") / "xl"
     return datafolders.prepared(source, out, family="sdxl", store="float16")
+
+
+@pytest.fixture(scope="module")
+def runs(data, tmp_path_factory) -> tuple[Path, Path]:
+    """`lcm_lora` on two processes: killed while it wrote its second checkpoint and started
+    again, and unbroken.
+    """
+    root = tmp_path_factory.mktemp("runs")
+    words = ["lcm_lora", "--family", "sdxl", "--tiny", "--data", str(data), "--lr", "0.01"]
+    words += "--lora-rank 4 --no-recompute --micro 2 --steps 3 --save-every 1".split()
+    words += ["--show-every", "3", "--prompts", "a cat"]
+    parts, whole = root / "parts", root / "whole"
+    kill = forked.Fall(2, signal.SIGKILL)
+    assert forked.training((words, parts), fall=kill).ended() == [-9, -9]
+    assert checkpoint.complete(parts) and not (parts / "done").exists()
+    parts.with_suffix(".said").unlink()
+    said = forked.training((words, parts), (words, whole)).finished()
+    went_on, anew, _ = said.split("export them with")
+    assert " 0/3" not in went_on and " 0/3" in anew
+    return parts, whole
+
+
+def test_two_processes_killed_and_resumed_are_bitwise_the_unbroken_run(runs):
+    """The first test here: forked processes must not inherit a process group."""
+    a, b = ((out / "log.jsonl").read_text() for out in runs)
+    assert a == b and len(a.splitlines()) == 3
+    (_, a), (_, b) = (export.student(export.chosen(out, None)) for out in runs)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    assert all(value.any() for value in a.values())
+    grids = [(out / "pictures" / "samples-00000003.png").read_bytes() for out in runs]
+    assert grids[0] == grids[1]
+
+
+def test_its_card_is_run_by_stock_diffusers(runs, xl, tmp_path, monkeypatch):
+    """And by `full_scale.sample`, to the same picture, which is not the base's."""
+    monkeypatch.chdir(tmp_path)
+    xl.pipe.save_pretrained("WEIGHTS")  # the name that a card gives to random tiny weights
+    out = export.run(export.Export(runs[0], to=Path("export")))
+    card = (out / "README.md").read_text()
+    code = re.search("```python\n(.*?)```", card, re.DOTALL)[1].replace("FOLDER", "'export'")
+    names = {"seeds": [torch.Generator().manual_seed(0)]}
+    exec(code.replace("= pipe(", "= pipe(generator=seeds, prompt="), names)
+    theirs = np.asarray(names["picture"]).astype(int)
+    assert type(names["pipe"].scheduler) is LCMScheduler
+    words = shlex.split(re.search(r"python -m full_scale.sample (.*)", card)[1])
+    words = [word.replace("FOLDER", "export") for word in words]
+    made, base = (
+        np.asarray(Image.open(sampling.run(tyro.cli(Config, args=args)) / "000.png")).astype(int)
+        for args in (words, BASE)
+    )
+    assert made.shape == (128, 128, 3) and np.abs(made - theirs).max() <= 2
+    assert np.abs(made - base).max() > 20
 
 
 def test_rows_say_how_their_pictures_were_cut(data, source, xl):
@@ -164,53 +218,55 @@ def test_the_network_and_both_sides_of_guidance_are_told_it(xl, data):
 
 
 @pytest.fixture(scope="module")
-def runs(data, tmp_path_factory) -> tuple[Path, Path]:
-    """`lcm_lora` on two processes: killed while it wrote its second checkpoint and started
-    again, and unbroken.
+def pairs(source, tmp_path_factory) -> Path:
+    """The same rows with a worse picture each, of another size."""
+    root = tmp_path_factory.mktemp("pairs")
+    (root / "worse").mkdir()
+    for k in range(6):
+        datafolders.picture(20 + k, 70, 90).save(root / "worse" / f"{k}.png")
+    return datafolders.prepared(source, root / "xl", family="sdxl", worse=root / "worse")
+
+
+@pytest.mark.parametrize("recipe", ["finetune", "dpo", "pcm_lora", "tcd"])
+def test_other_recipes_train_it_too(recipe, pairs, xl, tmp_path, processes):
+    """Two steps of each, which move every weight that they should; a pair is told the size of
+    its better picture.
     """
-    root = tmp_path_factory.mktemp("runs")
-    words = ["lcm_lora", "--family", "sdxl", "--tiny", "--data", str(data), "--lr", "0.01"]
-    words += "--micro 2 --steps 3 --save-every 1 --show-every 3 --prompts".split() + ["a cat"]
-    parts, whole = root / "parts", root / "whole"
-    kill = forked.Fall(2, signal.SIGKILL)
-    assert forked.training((words, parts), fall=kill).ended() == [-9, -9]
-    assert checkpoint.complete(parts) and not (parts / "done").exists()
-    parts.with_suffix(".said").unlink()
-    said = forked.training((words, parts), (words, whole)).finished()
-    went_on, anew, _ = said.split("export them with")
-    assert " 0/3" not in went_on and " 0/3" in anew
-    return parts, whole
+    s = settings(pairs, tmp_path / "run", recipe, "--lr", "0.01", "--warmup", "0", "--micro", "3")
+    engine = open_engine(s, processes)
+    ids = [row for batch, _ in engine.micro_batches(0) for row in batch.cond["time_ids"].tolist()]
+    assert sorted(ids) == sorted(map(list, [*SIZES.values(), (90, 72, 8, 0, 64, 64)]))
+    student = engine.cast.trained["student"]
+    start = {name: weight.detach().clone() for name, weight in student.weights.items()}
+    first, second = engine.advance(), engine.advance()
+    assert all(torch.isfinite(value) for value in {**first, **second}.values())
+    if recipe == "dpo":
+        assert first["student/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert not [name for name, w in student.weights.items() if torch.equal(w, start[name])]
 
 
-def test_two_processes_killed_and_resumed_are_bitwise_the_unbroken_run(runs):
-    a, b = ((out / "log.jsonl").read_text() for out in runs)
-    assert a == b and len(a.splitlines()) == 3
-    (_, a), (_, b) = (export.student(export.chosen(out, None)) for out in runs)
-    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-    assert all(value.any() for value in a.values())
-    grids = [(out / "pictures" / "samples-00000003.png").read_bytes() for out in runs]
-    assert grids[0] == grids[1]
+def test_a_recipe_that_shares_references_is_refused(pairs, tmp_path, processes):
+    """An empty caption does not stand for all sizes."""
+    engine = open_engine(settings(pairs, tmp_path / "run", "sct"), processes)
+    with pytest.raises(ValueError, match=r"the empty condition leaves \['time_ids'\].*ect"):
+        engine.advance()
 
 
-def test_its_card_is_run_by_stock_diffusers(runs, xl, tmp_path, monkeypatch):
-    """And by `full_scale.sample`, to the same picture, which is not the base's."""
-    monkeypatch.chdir(tmp_path)
-    xl.pipe.save_pretrained("WEIGHTS")  # the name that a card gives to random tiny weights
-    out = export.run(export.Export(runs[0], to=Path("export")))
-    card = (out / "README.md").read_text()
-    code = re.search("```python\n(.*?)```", card, re.DOTALL)[1].replace("FOLDER", "'export'")
-    names = {"seeds": [torch.Generator().manual_seed(0)]}
-    exec(code.replace("= pipe(", "= pipe(generator=seeds, prompt="), names)
-    theirs = np.asarray(names["picture"]).astype(int)
-    assert type(names["pipe"].scheduler) is LCMScheduler
-    words = shlex.split(re.search(r"python -m full_scale.sample (.*)", card)[1])
-    words = [word.replace("FOLDER", "export") for word in words]
-    made, base = (
-        np.asarray(Image.open(sampling.run(tyro.cli(Config, args=args)) / "000.png")).astype(int)
-        for args in (words, BASE)
-    )
-    assert made.shape == (128, 128, 3) and np.abs(made - theirs).max() <= 2
-    assert np.abs(made - base).max() > 20
+def test_other_data_are_named(data, whole, family, xl, tmp_path):
+    """Of SD for SDXL, the other way round, and rows of before they knew their pictures' sizes."""
+    for rows, model, says in (
+        (data, family, "prepared for the family sdxl, and the model is of the family sd: pass"),
+        (whole[1], xl, "prepared for the family sd, and the model is of the family sdxl: pass"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            Rows(rows).check(model, 2)
+    Rows(data).check(xl, 2)
+    old = Path(shutil.copytree(data, tmp_path / "old"))
+    info = json.loads((old / "info.json").read_text())
+    del info["family"]["time_ids"], info["cond"]["time_ids"]
+    (old / "info.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="time_ids: None in the data, .*Prepare them anew"):
+        Rows(old).check(xl, 2)
 
 
 @pytest.fixture(scope="module")
