@@ -26,9 +26,12 @@ import full_scale.sample as sampling
 from dlib import SOLVERS, guided
 from dlib.lora import adapters, twin
 from full_scale import export, prepare
+from full_scale.cost import needs as estimating
+from full_scale.cost.counting import cost
+from full_scale.cost.quote import GPUS, MFU
 from full_scale.data import shards
 from full_scale.data.rows import Rows
-from full_scale.families import StableDiffusionXL, open_family
+from full_scale.families import StableDiffusionXL, named, open_family
 from full_scale.out.lora_files import DIFFUSERS, KOHYA
 from full_scale.run import checkpoint
 from full_scale.run.settings import as_table, read, recipe_of
@@ -50,6 +53,23 @@ TURNED = (72, 90)
 TEXTS = ["a cat", "a red circle", "two lines", "a blue square", "a cat again", "a dog"]
 BASE = "--family sdxl --tiny --prompt X --solver lcm --grid lcm --steps 4 --omega 0".split()
 BASE[BASE.index("X")] = "a cat"
+
+
+PUBLISHED = {  # unet/config.json of SDXL base 1.0, where it differs from the class
+    "_class_name": "UNet2DConditionModel",
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "attention_head_dim": [5, 10, 20],
+    "block_out_channels": [320, 640, 1280],
+    "cross_attention_dim": 2048,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "in_channels": 4,
+    "projection_class_embeddings_input_dim": 2816,
+    "sample_size": 128,
+    "transformer_layers_per_block": [1, 2, 10],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "use_linear_projection": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -359,3 +379,67 @@ def test_both_files_are_read_by_the_stock_pipeline(staged, tmp_path):
             output_type="latent",
         ).images
         assert (ours - theirs).abs().max() < 1e-4 * theirs.std(), file
+
+
+@pytest.fixture(scope="module")
+def published(xl, tmp_path_factory) -> Path:
+    """SDXL base's configuration files, without its weights."""
+    root = tmp_path_factory.mktemp("published")
+    for file, value in (
+        ("unet/config", PUBLISHED),
+        ("text_encoder/config", {"max_position_embeddings": 77}),
+        ("text_encoder_2/config", {"projection_dim": 1280}),
+        ("scheduler/scheduler_config", dict(xl.pipe.scheduler.config)),
+    ):
+        (root / file).parent.mkdir()
+        (root / f"{file}.json").write_text(json.dumps(value))
+    return root
+
+
+def test_what_the_released_size_costs(published, monkeypatch):
+    """2.567 G parameters, of which no number is read; a forward pass at 128 × 128, against each
+    layer's outputs times inputs by hand; adapters of the 197 M that LCM-LoRA has on SDXL (Luo
+    et al. 2023b, table 1); and what the page says that they need.
+    """
+    plan, counts = named("sdxl").blueprint(str(published)), []
+    net, batch = plan.base.net, plan.batch(1)
+    assert sum(p.numel() for p in net.parameters()) == 2_567_463_684
+    assert plan.sides == (4, 128, 128) and plan.base.predicts == "eps"
+    sides = {name: tuple(value.shape) for name, value in plan.null().items()}
+    assert sides == {"text": (77, 2048), "pooled": (1280,)}
+
+    def layer(module, inputs, out):
+        counts.append(2 * out.numel() * module.weight[0].numel())
+
+    def attention(module, inputs, kwargs, out):
+        other = kwargs.get("encoder_hidden_states")
+        keys = (inputs[0] if other is None else other).shape[1]
+        counts.append(4 * inputs[0].shape[1] * keys * module.to_q.out_features)
+
+    hooks = [
+        module.register_forward_hook(layer)
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
+        else module.register_forward_hook(attention, with_kwargs=True)
+        for module in net.modules()
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
+        or type(module).__name__ == "Attention"
+    ]
+    with torch.no_grad():
+        call = lambda: net(batch.x0, torch.empty(1, device="meta"), batch.cond)
+        assert cost(call, [], torch.float32).flops == sum(counts) > 0
+    for hook in hooks:
+        hook.remove()
+    page = (Path(export.__file__).parents[1] / "book/pages/for/full-scale.md").read_text()
+    said = re.search(
+        r"at 1024 pixels is (\S+) TFLOP.*?`lcm_lora --micro 4` needs (\S+) GB.*?(\d+) M weights"
+        r".*?(\d+) hours on an RTX 4090",
+        page,
+        re.DOTALL,
+    )
+    monkeypatch.setattr(estimating, "blueprint", lambda s: plan)
+    s = read(["lcm_lora", "--family", "sdxl", "--weights", str(published), "--micro", "4"])
+    need = estimating.needs(s)
+    hours = need.flops(s) * s.steps / (GPUS["RTX 4090"][0] * 1e12 * MFU) / 3600
+    found = (f"{sum(counts) / 1e12:.2f}", f"{need.peak('ddp', 1) / 1e9:.0f}")
+    trained = f"{need.trained['student'] / 1e6:.0f}"
+    assert said.groups() == (*found, trained, f"{hours:.0f}") and trained == "197"
