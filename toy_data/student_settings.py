@@ -174,8 +174,17 @@ def _world(
         of("LCM", "lcm", n["step"], grids | PLAIN),
         of("TCD", "tcd", n["step"], grids | PLAIN),
         of("PCM, 4 phases", "pcm", n["step"], grids | PLAIN, calls=4),
+        of("CT", "ct", n["data"], boundary | {"points": (10, 60), "growth": n["data"]}),
+        of(
+            "iCT",
+            "ict",
+            n["data"],
+            boundary | {"points": (10, 80), "growth": n["data"]},
+            decay=0.0,
+        ),
         of("ECT", "ect", n["data"], staged | {"huber_c": 0.03}, decay=0.9),
         of("sCD", "scm", n["slope"], slope, decay=0.0, lr=lr / 2),
+        of("sCT", "scm_training", n["slope"], slope, decay=0.0, lr=lr / 2),
         of("IMM", "imm", n["data"], {"width": 4.0}, decay=0.0),
         of("SCT", "sct", n["data"], staged | {"huber_c": 0.03, "stages": 4.0}, decay=0.9),
     ]

@@ -1,0 +1,139 @@
+"""Students that learn what is liked, through the whole path: pictures on disk → prepare → train
+→ sample → the judges of the captioned shapes, who read a picture exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from dlib import SOLVERS, Draw, frozen, levels, sample
+from dlib.guidance import contrasted
+from full_scale import prepare, rewards
+from full_scale.families import open_family
+from full_scale.run.settings import read
+from full_scale.sources.pictures import picture
+from full_scale.train import train
+from toy_data import shape_reader
+from toy_data.shape_captions import SIZES, draw_codes, say, tokens
+from toy_data.shape_scores import asked
+from toy_data.shapes import pictures, write_folder
+
+LARGE = SIZES.index("large")
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory):
+    """A few real pictures: of them only the captions are read."""
+    root = tmp_path_factory.mktemp("captioned")
+    write_folder(root / "pictures", 200, seed=0)
+    return prepared(root, source=(str(root / "pictures"),))
+
+
+@pytest.fixture(scope="module")
+def tasted(tmp_path_factory):
+    """Pairs whose caption states no size: of the better picture all things are large, of the
+    worse small.
+    """
+    root, draw = tmp_path_factory.mktemp("tasted"), Draw(5)
+    codes = draw_codes(300, draw)
+    codes[:, [1, 4]] = 0
+    for folder, size in (("large", LARGE), ("small", SIZES.index("small"))):
+        sized = codes.clone()
+        sized[:, 1], sized[codes[:, 0] > 0, 4] = size, size
+        (root / folder).mkdir()
+        for n, x in enumerate(pictures(sized, draw)):
+            picture(x).save(root / folder / f"{n:03d}.png")
+            (root / folder / f"{n:03d}.txt").write_text(say(tuple(codes[n].tolist())))
+    return prepared(root, source=(str(root / "large"),), worse=root / "small")
+
+
+def prepared(root, **which):
+    prepare.run(prepare.Config(out=root / "data", family="shapes", tiny=True, batch=64, **which))
+    return root / "data"
+
+
+def run(method, data, out, steps, *more):
+    """What the run made of the teacher, and its log."""
+    words = ["--method", method, "--family", "shapes", "--tiny", "--data", data, "--out", out]
+    words += ["--steps", steps, "--drop", 0, "--device", "cpu", "--show-every", 0]
+    words += ["--log-every", 1, "--save-every", steps, *more]
+    engine = train(read([str(word) for word in words]))
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return engine.cast.output, [line for line in log if "student/loss" in line]
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return frozen(open_family("shapes", None, torch.device("cpu")).denoiser())
+
+
+@torch.no_grad()
+def judged(model, steps=4, solver="ddim"):
+    """Of 512 captions the share whose picture shows what they say; of those that state no size,
+    the share whose first thing is large; and the mean redness.
+    """
+    codes = asked()
+    cond = {"text": tokens([say(tuple(code)) for code in codes.tolist()])}
+    walk = levels(model.schedule, steps, "sd_trailing", end="clean")
+    noise = Draw(0).normal((len(codes), 3, 16, 16))
+    x = sample(model, noise, walk, SOLVERS[solver], cond, Draw(1))
+    seen = shape_reader.read(x)
+    large = seen.code[codes[:, 1] == 0, 1] == LARGE
+    right = shape_reader.shows(seen, codes)
+    red = rewards.opened("redness", "", torch.device("cpu"))(x, [""] * len(x))
+    return right.float().mean().item(), large.float().mean().item(), red.mean().item()
+
+
+def test_what_the_judge_likes_is_learnt_by_trying(captioned, teacher, tmp_path):
+    """The reward is the judge himself: the student's mistakes are fewer on captions and noise
+    that it was not trained on, and its distance from the reference is told.
+    """
+    few = ("--hyper.steps", 2, "--hyper.group", 8, "--hyper.clip", 0.01, "--hyper.kl", 1e-4)
+    more = ("--batch", 128, "--micro", 128, "--lr", 3e-4, "--reward", "shapes")
+    student, log = run("ddpo", captioned, tmp_path, 60, *few, "--hyper.omega", 0, *more)
+    reward = [line["student/reward"] for line in log]
+    assert sum(reward[-15:]) > sum(reward[:15])
+    before, after = (judged(model, 2, "ancestral")[0] for model in (teacher, student))
+    # 82 of 512 are wrong before, with a standard deviation of 8; a third less is three of them
+    assert 1 - after < 0.67 * (1 - before)
+    assert log[0]["student/kl"] == 0 < log[-1]["student/kl"] < float("inf")
+
+
+def test_a_taste_is_learnt_from_pairs_and_the_facts_stay(tasted, teacher, tmp_path):
+    """Large things are liked where no size is stated. The judge still finds what the captions
+    say. With the pairs turned around the taste is the opposite one, and guidance away from that
+    student leads to large things too (Wang et al. 2025).
+    """
+    mild = ("--hyper.beta", 1000, "--batch", 64, "--micro", 64, "--lr", 2e-5)
+    liking, log = run("dpo", tasted, tmp_path / "liking", 30, *mild)
+    averse, _ = run("dpo", tasted, tmp_path / "averse", 30, *mild, "--hyper.negative")
+    assert log[0]["student/loss"] == pytest.approx(math.log(2))
+    assert log[-1]["student/loss"] < 0.6 and log[-1]["student/accuracy"] > 0.8
+    right, large, _ = judged(teacher)
+    rights, larges, _ = judged(liking)
+    # of 180 things: a standard deviation is .037
+    assert larges > large + 0.15 and rights > right - 0.03
+    assert judged(averse)[1] < large - 0.15
+    assert judged(contrasted(teacher, averse, 1.0, None))[1] > large + 0.15
+
+
+def test_a_proxy_is_hacked_unless_something_holds_the_student(captioned, teacher, tmp_path):
+    """Redness rises in both runs. Nothing holds the first, and its pictures no longer show what
+    they should; the divergence from the reference holds the second.
+    """
+    last = ("--hyper.steps", 4, "--hyper.omega", 0, "--reward", "redness")
+    more = ("--batch", 64, "--micro", 64, "--lr", 1e-4)
+    found, far = {}, {}
+    for name, weight in (("free", 1e-4), ("held", 1e-2)):
+        student, log = run(
+            "reward_gradient", captioned, tmp_path / name, 30, *last, *more, "--hyper.kl", weight
+        )
+        found[name], far[name] = judged(student), log[-1]["student/anchor"]
+    right, _, red = judged(teacher)
+    assert found["free"][2] > red + 0.2 and found["free"][0] < right - 0.2
+    assert found["held"][2] > red + 0.02 and found["held"][0] > right - 0.03
+    assert far["free"] > 20 * far["held"] > 0
