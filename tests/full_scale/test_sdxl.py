@@ -1,5 +1,5 @@
 """SDXL, a family of one file: its latents and pictures against diffusers' own
-StableDiffusionXLPipeline, its weights, and its way through the other commands.
+StableDiffusionXLPipeline, and its weights. How it trains: `test_sdxl_trains.py`.
 """
 
 from __future__ import annotations
