@@ -173,14 +173,26 @@ def both_sides(
 
 
 def with_null(cond: Any, null: Any) -> Any:
-    """The condition of 2B samples: those of `cond`, then B times the empty condition."""
+    """The condition of 2B samples: those of `cond`, then B times the empty condition.
+
+    An entry of `null` that is None is no part of what is emptied, such as a picture's size: if
+    `cond` has one of that name, each sample keeps its own.
+
+    >>> cond = {"text": torch.tensor([3, 5]), "size": torch.tensor([64, 80])}
+    >>> with_null(cond, {"text": torch.tensor(-1), "size": None})["size"].tolist()
+    [64, 80, 64, 80]
+    """
     if isinstance(cond, Mapping):
+        kept = kept_by(null)
         require(
-            isinstance(null, Mapping) and set(null) == set(cond),
+            isinstance(null, Mapping) and set(null) - kept == set(cond) - kept,
             f"condition: cond has keys {sorted(cond)}, null has "
             f"{sorted(null) if isinstance(null, Mapping) else type(null).__name__}",
         )
-        return {key: with_null(cond[key], null[key]) for key in cond}
+        return {
+            key: with_both(cond[key]) if key in kept else with_null(cond[key], null[key])
+            for key in cond
+        }
     null = torch.as_tensor(null, dtype=cond.dtype, device=cond.device)
     require(
         null.shape == cond.shape[1:],
@@ -188,6 +200,12 @@ def with_null(cond: Any, null: Any) -> Any:
         f"{tuple(cond.shape[1:])}: pass null without a batch axis",
     )
     return torch.cat([cond, null.expand_as(cond)])
+
+
+def kept_by(null: Any) -> set[str]:
+    """The names of the conditions that the empty one leaves as they are."""
+    mapped = isinstance(null, Mapping)
+    return {name for name, value in null.items() if value is None} if mapped else set()
 
 
 def with_both(cond: Any) -> Any:

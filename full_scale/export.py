@@ -77,7 +77,8 @@ def write(
     s, prefix = about["settings"], family.lora_prefix
     call, lora = restored(family, found, s), bool(s["lora_rank"]) and prefix is not None
     if lora:
-        lora_files.save(found, s["lora_rank"], s["lora_alpha"], prefix, folder)
+        rank, alpha = s["lora_rank"], s["lora_alpha"]
+        lora_files.save(found, rank, alpha, prefix, folder, family.kohya_name)
     else:
         # the family's network, out of its call
         (net,) = (merged(call) if s["lora_rank"] else call).children()

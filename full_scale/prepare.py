@@ -146,6 +146,9 @@ def make_shards(family: Family, source: Source, config: Config, size: int) -> No
 def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[str, Any]) -> None:
     """Write the empty condition, and then info.json: all that a reader needs to know."""
     null = {name: value.cpu().contiguous() for name, value in family.null().items()}
+    size = plan["size"]
+    own = family.encode_sizes([(size, size)], size) if plan["pictures"] else {}
+    cond = null | {name: rows[0] for name, rows in own.items()}
     half = config.out / ".half-null.safetensors"
     save_file(null, half)
     output.readable(half)
@@ -155,7 +158,7 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
         {
             **plan,
             "given": list(config.source),
-            "cond": {name: list(value.shape) for name, value in null.items()},
+            "cond": {name: list(value.shape) for name, value in cond.items()},
             "latents": family.x0_is if plan["pictures"] else None,
             "counts": {name: summary[name] for name in ("read", "kept", "bad", *report.KEPT)},
             "shards": summary["shards"],

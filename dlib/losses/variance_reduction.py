@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dlib._util import require, tensors
-from dlib.denoiser import with_null
+from dlib.denoiser import kept_by, with_null
 from dlib.losses.diffusion import Batch
 from dlib.schedule import NoiseLevel
 
@@ -104,6 +104,12 @@ def marks(cond: Any, null: Any = None) -> Tensor:
     found = _sums(cond)
     if null is None:
         return found
+    require(
+        not kept_by(null),
+        f"marks: the empty condition leaves {sorted(kept_by(null))} as they are and does not "
+        "stand for all the data, so that rows without a caption have references that are not "
+        "their own: use a recipe that shares none, such as ect",
+    )
     first = {k: v[:1] for k, v in cond.items()} if isinstance(cond, Mapping) else cond[:1]
     empty = _sums(with_null(first, null))[1:]
     return found.where(found != empty, 0)

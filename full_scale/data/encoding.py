@@ -29,8 +29,9 @@ Bad = tuple[str, str, str, str]
 
 
 class Found(NamedTuple):
-    """A row that was read. small: the picture had to be enlarged; several: its caption is the
-    first of several; fault: (reason, detail) of a bad one.
+    """A row that was read. sides: (height, width) of the picture before it was scaled; small: it
+    had to be enlarged; several: its caption is the first of several; fault: (reason, detail) of
+    a bad one.
     """
 
     row: Row
@@ -40,6 +41,7 @@ class Found(NamedTuple):
     fault: tuple[str, str] | None = None
     other: Image.Image | None = None
     several: bool = False
+    sides: tuple[int, int] = (0, 0)
 
 
 def examine(
@@ -65,7 +67,12 @@ def examine(
         return Found(row, fault=("no seed", repr(row.seed)[:80]))
     try:
         found = Found(
-            row, caption, fitted(picture, size), min(picture.size) < size, several=several
+            row,
+            caption,
+            fitted(picture, size),
+            min(picture.size) < size,
+            several=several,
+            sides=(picture.height, picture.width),
         )
     except ValueError as error:
         return Found(row, fault=("picture cannot be scaled", str(error)))
@@ -120,6 +127,7 @@ def encoded(family: Family, found: list[Found], size: int, dtype: str) -> dict[s
         arrays = dict(family.encode_texts([each.caption for each in found]))
     if found[0].picture is not None:
         arrays["latent"] = family.encode_pictures([each.picture for each in found], size)
+        arrays |= family.encode_sizes([each.sides for each in found], size)
     if found[0].other is not None:
         arrays["other"] = family.encode_pictures([each.other for each in found], size)
     if found[0].row.seed is not None:

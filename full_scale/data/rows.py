@@ -98,6 +98,11 @@ class Rows:
             kind for name, kind in columns.items() if name in self.table.column_names
         }
 
+    @property
+    def kept(self) -> dict[str, None]:
+        """What ∅ has in place of a picture's own conditions, which it leaves as they are."""
+        return dict.fromkeys(sorted(self.info["cond"].keys() - self.null.keys()))
+
     def __getitem__(self, indices: Sequence[int]) -> Batch:
         """x0 (B, *shape), the condition and, where they are read, the pairs' noise or the worse
         pictures of preferences; float32 (tokens int64) on the CPU.

@@ -109,6 +109,13 @@ class Family(ABC):
         says.
         """
 
+    def encode_sizes(self, sides: Sequence[tuple[int, int]], size: int) -> dict[str, Tensor]:
+        """Conditions of a picture and not of its text, from the (height, width) it had before it
+        was scaled and cut to `size`. They have no empty form: guidance and dropout leave them
+        as they are. Most networks are told nothing.
+        """
+        return {}
+
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """The condition for each text. A text that is too long is cut, with a UserWarning."""
@@ -160,6 +167,12 @@ class Family(ABC):
     def told_omega(cls, call: nn.Module) -> nn.Module:
         """A copy of a denoiser's net that also takes ω; at first it does not listen."""
         raise ValueError(f"family {cls.name}: its network has no input for ω: use --method lcm")
+
+    def kohya_name(self, layer: str) -> str:
+        """What kohya's scripts, and whoever reads their files, call a layer of the network: for
+        most families what diffusers calls it.
+        """
+        return layer
 
     def add_lora(self, file: Path) -> None:
         """Put a LoRA file on the networks. ValueError unless all of it finds its place."""

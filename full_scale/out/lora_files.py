@@ -8,7 +8,7 @@ there. Values are float32, as they were trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -59,9 +59,11 @@ def diffusers_keys(layers: Factors, scale: float, prefix: str) -> dict[str, Tens
     }
 
 
-def kohya_keys(layers: Factors, alpha: float, prefix: str) -> dict[str, Tensor]:
+def kohya_keys(
+    layers: Factors, alpha: float, prefix: str, called: Callable[[str], str] = str
+) -> dict[str, Tensor]:
     """`lora_<prefix>_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the layer's
-    dots become underscores.
+    dots become underscores. called: a family's `kohya_name`.
 
     >>> layers = {"mid_block.to_out.0": (torch.ones(1, 2), torch.ones(2, 1))}
     >>> sorted(kohya_keys(layers, 1.0, "unet"))[0]
@@ -69,7 +71,7 @@ def kohya_keys(layers: Factors, alpha: float, prefix: str) -> dict[str, Tensor]:
     """
     found = {}
     for name, (a, b) in layers.items():
-        key = f"lora_{prefix}_{name.replace('.', '_')}"
+        key = f"lora_{prefix}_{called(name).replace('.', '_')}"
         found |= {
             f"{key}.lora_down.weight": a,
             f"{key}.lora_up.weight": b,
@@ -79,9 +81,14 @@ def kohya_keys(layers: Factors, alpha: float, prefix: str) -> dict[str, Tensor]:
 
 
 def save(
-    adapters: Mapping[str, Tensor], rank: int, alpha: float, prefix: str, folder: Path
+    adapters: Mapping[str, Tensor],
+    rank: int,
+    alpha: float,
+    prefix: str,
+    folder: Path,
+    called: Callable[[str], str] = str,
 ) -> None:
-    """Both files, into `folder`. prefix: a family's `lora_prefix`."""
+    """Both files, into `folder`. prefix, called: a family's `lora_prefix` and `kohya_name`."""
     layers = factors(adapters, prefix)
     _save(diffusers_keys(layers, alpha / rank, prefix), folder / DIFFUSERS, {})
     facts = {
@@ -89,7 +96,7 @@ def save(
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(alpha),
     }
-    _save(kohya_keys(layers, alpha, prefix), folder / KOHYA, facts)
+    _save(kohya_keys(layers, alpha, prefix, called), folder / KOHYA, facts)
 
 
 def _save(values: Mapping[str, Tensor], path: Path, facts: dict[str, str]) -> None:

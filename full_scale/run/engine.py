@@ -140,7 +140,8 @@ class Engine:
     ):
         self.s, self.processes, self.rows, self.dtype = s, processes, rows, dtype
         self.family = family
-        self.null = {name: value.to(processes.device) for name, value in family.null().items()}
+        null = {name: value.to(processes.device) for name, value in family.null().items()}
+        self.null = null | rows.kept
         self.words = bool(recipe_of(s, None, None).play("given"))  # a reward reads captions
         null = {**self.null, NAME: packed([""])[0].to(processes.device)}
         null = null if self.words else self.null

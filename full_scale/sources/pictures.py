@@ -76,6 +76,17 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return small
 
 
+def framed(height: int, width: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How `fitted` cuts a picture: ((height, width) to which it is scaled, (top, left) of the
+    size × size pixels that are kept of that).
+
+    >>> framed(20, 30, 8)
+    ((8, 12), (0, 2))
+    """
+    scaled = tuple(int(size * side / min(height, width)) for side in (height, width))
+    return scaled, tuple(round((side - size) / 2) for side in scaled)
+
+
 def fitted(picture: Image.Image, size: int) -> Image.Image:
     """size × size pixels: the shorter side scaled to `size` (Lanczos, antialiased), then the
     centre cut out.
@@ -83,7 +94,7 @@ def fitted(picture: Image.Image, size: int) -> Image.Image:
     >>> fitted(Image.new("RGB", (30, 20)), 8).size
     (8, 8)
     """
-    from torchvision.transforms.functional import InterpolationMode, center_crop, resize
+    from torchvision.transforms.functional import InterpolationMode, crop, resize
 
     require(size >= 1, f"fitted: size = {size}, wanted at least 1")
     require(
@@ -93,7 +104,8 @@ def fitted(picture: Image.Image, size: int) -> Image.Image:
     )
     if picture.size == (size, size):
         return picture
-    return center_crop(resize(picture, size, InterpolationMode.LANCZOS), size)
+    scaled, corner = framed(picture.height, picture.width, size)
+    return crop(resize(picture, scaled, InterpolationMode.LANCZOS), *corner, size, size)
 
 
 def pixels(pictures: list[Image.Image]) -> Tensor:

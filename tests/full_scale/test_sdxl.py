@@ -1,5 +1,5 @@
 """SDXL, a family of one file: its latents and pictures against diffusers' own
-StableDiffusionXLPipeline, its weights, and its way through the other commands.
+StableDiffusionXLPipeline, and its weights. How it trains: `test_sdxl_trains.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ import json
 import shutil
 from pathlib import Path
 
-import datafolders
 import numpy as np
 import pytest
 import torch
@@ -23,34 +22,14 @@ from PIL import Image
 
 import full_scale.sample as command
 from dlib import SOLVERS, Draw, guided, levels, sample
-from full_scale import export
 from full_scale.data.draws import Draws
-from full_scale.data.rows import Rows
-from full_scale.families import StableDiffusionXL, named, open_family
-from full_scale.out.lora_files import DIFFUSERS, KOHYA
-from full_scale.run.settings import read
+from full_scale.families import StableDiffusionXL, open_family
 from full_scale.sampling.latents import latents
 from full_scale.sampling.request import Config
-from full_scale.train import train
 
 CPU, SEEDS, PROMPTS, TOLERANCE = torch.device("cpu"), (3, 11), ["a cat", "a bowl of lemons"], 1e-4
 SHAPE, STEPS = (4, 8, 12), 10
 OWN = {"timestep_spacing": "trailing"}
-PUBLISHED = {  # unet/config.json of SDXL base 1.0, where it differs from the class
-    "_class_name": "UNet2DConditionModel",
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "attention_head_dim": [5, 10, 20],
-    "block_out_channels": [320, 640, 1280],
-    "cross_attention_dim": 2048,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "in_channels": 4,
-    "projection_class_embeddings_input_dim": 2816,
-    "sample_size": 128,
-    "transformer_layers_per_block": [1, 2, 10],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "use_linear_projection": True,
-}
 
 
 @pytest.fixture(scope="module")
@@ -267,58 +246,3 @@ class TestWeights:
         column = lambda values: torch.tensor(values)[:, None, None]
         torch.testing.assert_close(x0, (z - column(mean)) / column(std) * 0.13025)
         torch.testing.assert_close(family.pixels(x0), plain.pixels(z * 0.13025))
-
-    def test_its_blueprint_is_read_from_configurations(self, folder, tmp_path):
-        """2.567 G parameters, of which no number is read."""
-        for part, name, change in (
-            ("unet", "config", PUBLISHED),
-            ("text_encoder", "config", {"max_position_embeddings": 77}),
-            ("text_encoder_2", "config", {"projection_dim": 1280}),
-            ("scheduler", "scheduler_config", {}),
-        ):
-            (tmp_path / part).mkdir()
-            own = json.loads((folder / part / f"{name}.json").read_text()) if not change else {}
-            (tmp_path / part / f"{name}.json").write_text(json.dumps({**own, **change}))
-        plan = named("sdxl").blueprint(str(tmp_path))
-        assert sum(p.numel() for p in plan.base.net.parameters()) == 2_567_463_684
-        assert plan.sides == (4, 128, 128) and plan.base.predicts == "eps"
-        assert {name: tuple(value.shape) for name, value in plan.null().items()} == {
-            "text": (77, 2048),
-            "pooled": (1280,),
-        }
-
-
-def test_it_is_prepared_trained_and_exported_as_the_others_are(xl, tmp_path, monkeypatch):
-    """Nothing of the way there knows it: rows with a pooled embedding, adapters of one step,
-    and both LoRA files, which stock diffusers puts on the same weights.
-    """
-    monkeypatch.chdir(tmp_path)
-    source = datafolders.beside(tmp_path / "pictures")
-    data = datafolders.prepared(source, tmp_path / "data", family="sdxl")
-    rows = Rows(data)
-    batch = rows[[1, 0]]
-    assert {name: tuple(value.shape) for name, value in batch.cond.items()} == {
-        "text": (2, 16, 80),
-        "pooled": (2, 40),
-    }
-    want = xl.encode_texts(rows.captions([1, 0]))
-    assert all(torch.allclose(batch.cond[name], want[name], atol=1e-5) for name in want)
-    assert not rows.null["pooled"].any() and rows.null["pooled"].shape == (40,)
-    flags = ["--batch", "2", "--micro", "1", "--steps", "1", "--show-every", "0", "--lr", ".1"]
-    lora = ["--lora-rank", "2", "--lora-targets", "to_q", "conv1", "--no-recompute"]
-    s = read(
-        ["lcm_lora", "--family", "sdxl", "--tiny", "--data", str(data), "--out", "run"]
-        + [*flags, *lora, "--device", "cpu", "--warmup", "0"]
-    )
-    student = train(s).cast.output.net
-    out, x, time = export.run(export.Export(s.out)), start(), torch.tensor([999.0, 20.5])
-    with torch.no_grad():
-        said, base = student(x, time, want), xl.denoiser().net(x, time, want)
-        assert (said - base).abs().max() > 0.05 * base.std()
-        for name in (DIFFUSERS, KOHYA):
-            again = open_family("sdxl", None, CPU)
-            again.add_lora(out / name)
-            found = again.denoiser().net(x, time, want)
-            assert (found - said).abs().max() < 1e-5 * base.std(), name
-    card = (out / "README.md").read_text()
-    assert "StableDiffusionXLPipeline.from_pretrained" in card and "--family sdxl" in card
