@@ -36,6 +36,7 @@ from full_scale.run.culprit import Scene, refuse
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
+from full_scale.run.speed import Clock, peak_memory
 
 
 class Distributed(Trainer):
@@ -126,6 +127,7 @@ class Engine:
         self.cast = build(family, self.recipe, s, processes, dtype, given)
         self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype, rows)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
+        self.clock = Clock()
         self.step = self.resume()
 
     def resume(self) -> int:
@@ -188,7 +190,8 @@ class Engine:
         )
         with bar, Stop(self.processes.leads) as stop:
             while self.step < s.steps:
-                metrics = self.advance()
+                with self.clock:
+                    metrics = self.advance()
                 if (self.step - 1) % s.log_every == 0:
                     self._log(logs, metrics, bar)
                 if s.show_every and (self.step % s.show_every == 0 or self.step == s.steps):
@@ -218,6 +221,8 @@ class Engine:
         values = launch.average(metrics, self.processes)
         if "moved" in values:
             values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5
+        peak = max(launch.gathered_objects(peak_memory(self.processes.device), self.processes))
+        values |= self.clock.read(self.s.batch, peak)
         for log in logs:
             log.scalars(self.step - 1, values)
         for alarm in self.alarms(values):
