@@ -29,19 +29,19 @@ from full_scale.families import Family
 from full_scale.families.heads import judge
 from full_scale.launch import Processes
 from full_scale.run.settings import Settings, role_of
+from full_scale.run.speed import optimiser
 
 
 class Spread(Trained):
-    """A trained network on many processes: `inner` itself, `module` as the losses call it."""
+    """A trained network on many processes: `inner` itself, `module` as the losses call it;
+    `weights` is what is trained, by name: all of it, or the adapters.
+    """
 
     def __init__(self, inner: nn.Module, module: nn.Module, optim: torch.optim.Optimizer):
         super().__init__(optim)
         self.inner, self.module = inner, module
-
-    @property
-    def weights(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name: all of it, or the adapters."""
-        return {name: p for name, p in self.inner.named_parameters() if p.requires_grad}
+        named = inner.named_parameters()  # once: a walk through a U-Net takes milliseconds
+        self.weights = {name: p for name, p in named if p.requires_grad}
 
     def synchronise(self, on: bool) -> None:
         """Only the last backward pass of a phase sums gradients over processes."""
@@ -173,12 +173,8 @@ def _recompute(net: nn.Module) -> None:
 
 def _trained(inner: nn.Module, module: nn.Module, role: str, s: Settings) -> Spread:
     own = role_of(s, role)
-    optim = torch.optim.AdamW(
-        [p for p in inner.parameters() if p.requires_grad],
-        lr=0.0,
-        betas=own.betas,
-        weight_decay=own.weight_decay,
-    )
+    leaves = [p for p in inner.parameters() if p.requires_grad]
+    optim = optimiser(leaves, own)
     return Spread(inner, module, optim)
 
 

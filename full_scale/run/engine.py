@@ -36,7 +36,7 @@ from full_scale.run.culprit import Scene, refuse
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
-from full_scale.run.speed import Clock, peak_memory
+from full_scale.run.speed import Clock, can_skip, peak_memory, with_own_kernels
 
 
 class Distributed(Trainer):
@@ -92,17 +92,41 @@ class Distributed(Trainer):
             for k in range(0, share, s.micro)
         ]
 
+    def advance(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        """One step on these micro-batches; the metrics by `role/name`."""
+        due = [phase.roles for phase in self.recipe.phases if step % phase.every == 0]
+        self.unread, self.left = [], self.recipe.epochs * sum(map(len, due))
+        return super().advance(micro, step)
+
     def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
-        """Clip and step; the gradient's norm."""
-        net, own = self.trained[role], role_of(self.s, role)
-        norm = gradient_norm(net.weights, own.clip)
-        if not math.isfinite(norm):
-            scene = Scene(role, self.phase, step, self.begun, self.places(step))
-            refuse(self, scene, self.s, self.rows.captions, self.processes)
+        """Clip and step; the gradient's norm. The host reads the norms once, at the last update
+        of a step. Until then an optimiser that can be told by a number on its device changes
+        nothing if that norm, or one before it, is not finite; others are asked one by one.
+        """
+        net = self.trained[role]
+        norm = gradient_norm(net.leaves, role_of(self.s, role).clip)
+        self.unread.append((norm, role, self.phase, self.begun))
+        self.left -= 1
+        if masks := bool(self.left) and can_skip(net.optim):
+            norms = torch.stack([norm for norm, *_ in self.unread])
+            net.optim.found_inf = (~norms.isfinite()).any().float()
+        else:
+            self._read(step)
         for group in net.optim.param_groups:
             group["lr"] = learning_rate(self.s, role, step)
         net.optim.step()
-        return {"gradient_norm": torch.tensor(norm)}
+        if masks:
+            del net.optim.found_inf
+        return {"gradient_norm": norm.detach().float()}
+
+    def _read(self, step: int) -> None:
+        """Wait for the device, and refuse the first norm that is not finite."""
+        found, self.unread = self.unread, []
+        norms = torch.stack([norm for norm, *_ in found]).tolist()
+        for norm, (_, role, phase, begun) in zip(norms, found):
+            if not math.isfinite(norm):
+                scene = Scene(role, phase, step, begun, self.places(step))
+                refuse(self, scene, self.s, self.rows.captions, self.processes)
 
 
 class Engine:
@@ -142,6 +166,8 @@ class Engine:
         state = self.cast.state()
         self.checkpoints.load(found, state)
         self.cast.restore(state)
+        for net in self.cast.trained.values():
+            with_own_kernels(net.optim)
         return about["step"]
 
     def save(self, wait: bool = False) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Sequence
 
 import torch
+from torch import nn
+
+from full_scale.run.settings import Role
 
 SPEED = "speed/"
 """What the names of measured times and memory begin with: no two runs have the same."""
@@ -44,3 +48,25 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+FUSED = ("cuda",)
+"""Kinds of devices on which a step of AdamW is one kernel for many tensors."""
+
+
+def optimiser(leaves: Sequence[nn.Parameter], own: Role) -> torch.optim.Optimizer:
+    """AdamW of a role; its learning rate is set at every step."""
+    fused = True if leaves[0].device.type in FUSED else None  # None is torch's own choice
+    more = {"betas": own.betas, "weight_decay": own.weight_decay}
+    return torch.optim.AdamW(leaves, lr=0.0, fused=fused, **more)
+
+
+def can_skip(optim: torch.optim.Optimizer) -> bool:
+    """Whether a step does nothing where `optim.found_inf`, a number on the device, is 1."""
+    return bool(optim.param_groups[0].get("fused"))
+
+
+def with_own_kernels(optim: torch.optim.Optimizer) -> None:
+    """A checkpoint of another device has said which kernels to use: take this one's again."""
+    for group in optim.param_groups:
+        group |= {name: optim.defaults[name] for name in ("fused", "foreach") if name in group}
