@@ -36,7 +36,7 @@ from full_scale.run.culprit import Scene, refuse
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
-from full_scale.run.speed import Clock, can_skip, peak_memory, with_own_kernels
+from full_scale.run.speed import Ahead, Clock, can_skip, peak_memory, with_own_kernels
 
 
 class Distributed(Trainer):
@@ -151,7 +151,7 @@ class Engine:
         self.cast = build(family, self.recipe, s, processes, dtype, given)
         self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype, rows)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
-        self.clock = Clock()
+        self.clock, self.ahead = Clock(), None
         self.step = self.resume()
 
     def resume(self) -> int:
@@ -192,7 +192,8 @@ class Engine:
 
     def advance(self) -> dict[str, Tensor]:
         """One step of every phase that is due; the metrics of this process by `role/name`."""
-        metrics = self.trainer.advance(self.micro_batches(self.step), self.step)
+        source = self.ahead.take if self.ahead else self.micro_batches
+        metrics = self.trainer.advance(source(self.step), self.step)
         self.step += 1
         return metrics
 
@@ -200,6 +201,13 @@ class Engine:
         """Train to the end, or until a signal; whether it is the end. `show` makes this step's
         pictures.
         """
+        with Ahead(self.micro_batches, self.s.steps, self.processes.device) as self.ahead:
+            try:
+                return self._run(show)
+            finally:
+                self.ahead = None
+
+    def _run(self, show: Callable[[Engine], Any]) -> bool:
         s, start = self.s, self.step
         logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.processes.leads else []
         if self.processes.leads:
@@ -263,7 +271,12 @@ class Engine:
 
 
 def placed(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device, with all that it holds."""
-    there = lambda value: value if value is None else value.to(device, non_blocking=True)
+    """The batch on a device, with all that it holds; on its way to a GPU from pinned memory."""
+
+    def there(value: Tensor | None) -> Tensor | None:
+        if value is None or device.type != "cuda":
+            return value if value is None else value.to(device)
+        return value.pin_memory().to(device, non_blocking=True)
+
     cond = {name: there(value) for name, value in batch.cond.items()}
     return Batch(there(batch.x0), cond, there(batch.noise), there(batch.other))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from dlib import Batch
+from dlib._util import tensors
+from dlib.training.performing import Micro
 from full_scale.run.settings import Role
 
 SPEED = "speed/"
@@ -48,6 +52,56 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+class Ahead:
+    """Makes the next step's micro-batches in a thread while this step computes: rows are read,
+    draws are made, and on a GPU copied on a stream of their own.
+
+    make: step ↦ its micro-batches, which depend on nothing but the step. end: the step that no
+    longer comes. Leaving the block waits for what is being made.
+    """
+
+    def __init__(self, make: Callable[[int], Micro], end: int, device: torch.device):
+        self.make, self.end, self.device = make, end, device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="next step's rows")
+        self.begun: dict[int, Future] = {}
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        self.worker.shutdown(wait=True, cancel_futures=True)
+        self.begun = {}
+
+    def take(self, step: int) -> Micro:
+        """A step's micro-batches; the next step's are begun. What went wrong while they were
+        made is raised here, at the step that they belong to.
+        """
+        future = self.begun.pop(step, None) or self.worker.submit(self._made, step)
+        micro, ready = future.result()
+        if step + 1 < self.end:
+            self.begun = {step + 1: self.worker.submit(self._made, step + 1)}
+        if ready is not None:
+            now = torch.cuda.current_stream(self.device)
+            now.wait_event(ready)
+            for batch, _ in micro:
+                for value in tensors_of(batch):
+                    value.record_stream(now)  # its memory is not given away before it was read
+        return micro
+
+    def _made(self, step: int) -> tuple[Micro, torch.cuda.Event | None]:
+        if self.stream is None:
+            return self.make(step), None
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream):
+            return self.make(step), self.stream.record_event()
+
+
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """All that a batch holds."""
+    values = [batch.x0, batch.noise, batch.other, *tensors(batch.cond).values()]
+    return [value for value in values if value is not None]
 
 
 FUSED = ("cuda",)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import methods
 import pytest
@@ -103,3 +105,55 @@ def test_a_bad_gradient_changes_no_weight_though_it_is_read_late(small, more, pr
         engine.advance()
     after = weights(engine)
     assert [r for r in after if not same(before[r], after[r])] == ["student"]
+
+
+def test_the_next_batch_is_made_ahead_with_the_same_numbers(small, processes):
+    """In another thread, which reads a step while the one before computes; bitwise what the
+    loop would have read. Nothing is read beyond the end, and no thread is left.
+    """
+    before, s = set(threading.enumerate()), small("--steps", "3", "--drop", "0.5")
+    engine, seen, made = open_engine(s, processes), [], []
+    plain, forward = engine.micro_batches, engine.trainer.advance
+    engine.micro_batches = lambda step: made.append((step, threading.get_ident())) or plain(step)
+
+    def look(micro, step):
+        late = time.monotonic() + 60
+        while len(made) < min(step + 2, 3) and time.monotonic() < late:
+            time.sleep(1e-3)  # the next one comes without being asked for
+        seen.append(([step for step, _ in made], [(b, draw.copy()) for b, draw in micro]))
+        return forward(micro, step)
+
+    engine.trainer.advance = look
+    engine.run(None)
+    assert [steps for steps, _ in seen] == [[0, 1], [0, 1, 2], [0, 1, 2]]
+    assert len(made) == 3 and threading.get_ident() not in {thread for _, thread in made}
+    assert {t.name for t in set(threading.enumerate()) - before if "rows" in t.name} == set()
+    for step, (_, micro) in enumerate(seen):
+        for (a, draw), (b, own) in zip(micro, plain(step), strict=True):
+            assert same(speed.tensors_of(a), speed.tensors_of(b))
+            assert torch.equal(draw.uniform(4), own.uniform(4))
+
+
+def test_what_goes_wrong_ahead_is_raised_at_its_own_step(small, processes):
+    """The disk of step 2 fails while step 1 computes: step 1 is whole, and no thread is left.
+    Ctrl-C in the loop ends it as well.
+    """
+    for error in (OSError("the disk"), KeyboardInterrupt()):
+        engine = open_engine(small(out=type(error).__name__), processes)
+        plain, forward = engine.micro_batches, engine.trainer.advance
+
+        def broken(step):
+            if step == 2 and isinstance(error, OSError):
+                raise error
+            return plain(step)
+
+        def struck(micro, step):
+            if step == 2:
+                raise error
+            return forward(micro, step)
+
+        engine.micro_batches, engine.trainer.advance = broken, struck
+        with pytest.raises(type(error)):
+            engine.run(None)
+        assert engine.step == 2 and engine.ahead is None
+        assert not [t for t in threading.enumerate() if "rows" in t.name]
