@@ -174,7 +174,7 @@ def _recompute(net: nn.Module) -> None:
 def _trained(inner: nn.Module, module: nn.Module, role: str, s: Settings) -> Spread:
     own = role_of(s, role)
     leaves = [p for p in inner.parameters() if p.requires_grad]
-    optim = optimiser(leaves, own)
+    optim = optimiser(leaves, own, s.optimizer)
     return Spread(inner, module, optim)
 
 

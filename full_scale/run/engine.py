@@ -36,7 +36,7 @@ from full_scale.run.culprit import Scene, refuse
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
-from full_scale.run.speed import Ahead, Clock, can_skip, peak_memory, with_own_kernels
+from full_scale.run.speed import Ahead, Clock, can_skip, peak_memory, set_rate, with_own_kernels
 
 
 class Distributed(Trainer):
@@ -112,8 +112,7 @@ class Distributed(Trainer):
             net.optim.found_inf = (~norms.isfinite()).any().float()
         else:
             self._read(step)
-        for group in net.optim.param_groups:
-            group["lr"] = learning_rate(self.s, role, step)
+        set_rate(net.optim, learning_rate(self.s, role, step))
         net.optim.step()
         if masks:
             del net.optim.found_inf

@@ -60,6 +60,10 @@ class Settings:
     """Which modules get adapters: the ends of their names; the family's own unless given."""
     lr: float = 1e-5
     """Learning rate of the student, and of every role whose table does not say otherwise."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps AdamW's moments in 8 bits, a quarter of the memory; `pip install torchao`
+    first.
+    """
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's."""
     weight_decay: float = 0.0

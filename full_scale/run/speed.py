@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,11 +110,67 @@ FUSED = ("cuda",)
 """Kinds of devices on which a step of AdamW is one kernel for many tensors."""
 
 
-def optimiser(leaves: Sequence[nn.Parameter], own: Role) -> torch.optim.Optimizer:
-    """AdamW of a role; its learning rate is set at every step."""
-    fused = True if leaves[0].device.type in FUSED else None  # None is torch's own choice
+def optimiser(
+    leaves: Sequence[nn.Parameter], own: Role, kind: str = "adamw"
+) -> torch.optim.Optimizer:
+    """AdamW of a role, with moments of 32 or ("adamw8bit") of 8 bits; its learning rate is set
+    at every step. ValueError says what to install.
+    """
+    device = leaves[0].device.type
     more = {"betas": own.betas, "weight_decay": own.weight_decay}
+    if kind == "adamw8bit" and device != "meta":  # the estimate needs no package
+        return _eight_bit()(leaves, lr=0.0, **more)
+    fused = True if device in FUSED else None  # None is torch's own choice
     return torch.optim.AdamW(leaves, lr=0.0, fused=fused, **more)
+
+
+@cache
+def _eight_bit() -> type[torch.optim.Optimizer]:
+    try:
+        from torchao.optim import AdamW8bit
+        from torchao.optim.subclass_8bit import OptimState8bit
+    except ImportError:
+        raise ValueError(
+            "--optimizer adamw8bit: the package torchao is not installed: pip install "
+            "'torchao>=0.18,<0.19', or leave --optimizer out"
+        ) from None
+
+    @OptimState8bit.implements(torch.ops.aten.new_empty.default)
+    def empty(func: Any, types: Any, args: Any, kwargs: Any) -> OptimState8bit:
+        """What torch's stager of checkpoints fills with copies of codes and scales."""
+        (old, shape, *_), device = args, (kwargs or {}).get("device")
+        new = OptimState8bit.zeros(shape, old.signed, old.block_size, device, old.dtype)
+        return new
+
+    class EightBit(AdamW8bit):
+        """On a CPU without torchao's compiler, which takes seconds for each shape of a weight."""
+
+        def step(self, closure: Callable | None = None) -> Any:
+            cpu = self.param_groups[0]["params"][0].device.type == "cpu"
+            with torch.compiler.set_stance("force_eager" if cpu else "default"):
+                return super().step(closure)
+
+    return EightBit
+
+
+BLOCK, SMALLEST = 256, 4096
+"""torchao's: a block of moments shares a scale, and smaller tensors keep 32 bits."""
+
+
+def moments_bytes(leaves: Sequence[nn.Parameter], kind: str) -> int:
+    """Of an optimiser's two moments of these weights."""
+    eight = lambda n: kind == "adamw8bit" and n >= SMALLEST and n % BLOCK == 0
+    sizes = [leaf.numel() for leaf in leaves]
+    return sum(2 * (n + 4 * n // BLOCK) if eight(n) else 8 * n for n in sizes)
+
+
+def set_rate(optim: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next step; torchao's is a tensor."""
+    for group in optim.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def can_skip(optim: torch.optim.Optimizer) -> bool:

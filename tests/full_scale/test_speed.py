@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 import time
+from pathlib import Path
 
 import methods
 import pytest
 import torch
+from logged import losses
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlib import Batch, NoiseSchedule
+from full_scale.cost.needs import needs
 from full_scale.run import speed
+from full_scale.run.settings import role_of
 from full_scale.train import open_engine
 
 methods.register()
@@ -157,3 +163,84 @@ def test_what_goes_wrong_ahead_is_raised_at_its_own_step(small, processes):
             engine.run(None)
         assert engine.step == 2 and engine.ahead is None
         assert not [t for t in threading.enumerate() if "rows" in t.name]
+
+
+def test_fused_kernels_are_the_plain_ones_and_a_checkpoint_does_not_choose(
+    small, processes, monkeypatch
+):
+    """Five steps on the same gradients: weights below 4 are rounded five times, by 2⁻²³ each."""
+    own, found = role_of(small("--weight-decay", "0.1"), "student"), []
+    random = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(6, 1000, generator=random).clamp(-3.9, 3.9)
+    for kinds in ((), ("cpu",)):
+        monkeypatch.setattr(speed, "FUSED", kinds)
+        weight = torch.nn.Parameter(start.clone())
+        optim = speed.optimiser([weight], own)
+        speed.set_rate(optim, 1e-2)
+        for weight.grad in gradients:
+            optim.step()
+        found.append(weight.detach())
+    plain, by_fused = found
+    assert (plain - by_fused).abs().max() < 5 * 2**-22 < (plain - start).abs().median()
+    for step, kinds in enumerate(((), ("cpu",), ()), 1):  # each from the other's checkpoint
+        monkeypatch.setattr(speed, "FUSED", kinds)
+        engine = open_engine(small("--steps", str(step)), processes)
+        assert engine.step == step - 1
+        engine.run(None)
+        (group,) = engine.cast.trained["student"].optim.param_groups
+        assert bool(group["fused"]) == bool(kinds)
+
+
+TORCHAO = Path(sys.prefix) / "torchao"  # where the Makefile installs it
+
+
+@pytest.fixture
+def torchao(monkeypatch):
+    """The package, for one test: diffusers would load it in every process."""
+    if not TORCHAO.is_dir():
+        reason = "no torchao: `make test` installs it"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    monkeypatch.syspath_prepend(TORCHAO)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchao"]:
+        del sys.modules[name]
+
+
+def test_moments_of_eight_bits_go_on_bitwise_and_are_counted(
+    small, processes, torchao, monkeypatch
+):
+    """Moments are codes and scales after a stop as before it; plain AdamW would be refused."""
+    flags = ["--optimizer", "adamw8bit", "--lr", "1e-3", "--steps"]
+    whole, parts = small(*flags, "4", out="whole"), small(*flags, "4", out="parts")
+    unbroken = open_engine(whole, processes)
+    unbroken.run(None)
+    open_engine(small(*flags, "2", out="parts"), processes).run(None)
+    engine = open_engine(parts, processes)
+    engine.run(None)
+    assert losses(whole.out) == losses(parts.out) and len(losses(whole.out)) == 4
+    nets = [one.cast.trained["student"] for one in (unbroken, engine)]
+    assert same(*(net.leaves for net in nets))
+    one, two = ([net.optim.state[leaf] for leaf in net.leaves] for net in nets)
+    taken = 0
+    for a, b in zip(one, two, strict=True):
+        for name in ("exp_avg", "exp_avg_sq"):
+            small_one = not hasattr(a[name], "codes")
+            held = [(m,) if small_one else (m.codes, m.scale) for m in (a[name], b[name])]
+            assert same(*held)
+            taken += sum(value.nbytes for value in held[0])
+    assert (
+        needs(whole).memory["ddp"]["optimiser"]
+        == taken
+        < 0.3 * 8 * sum(leaf.numel() for leaf in nets[0].leaves)
+    )
+    files = sum(path.stat().st_size for path in (whole.out / "step-00000004").iterdir())
+    assert 0.8 * files < unbroken.checkpoints.needed < files
+    with pytest.raises(ValueError, match="optimizer: 'adamw8bit' → 'adamw'"):
+        open_engine(small(out="whole"), processes)
+
+
+def test_without_the_package_eight_bits_say_what_to_install(small, processes, monkeypatch):
+    speed._eight_bit.cache_clear()
+    monkeypatch.setitem(sys.modules, "torchao.optim", None)
+    with pytest.raises(ValueError, match="--optimizer adamw8bit: .* pip install 'torchao>=0.18"):
+        open_engine(small("--optimizer", "adamw8bit"), processes)
