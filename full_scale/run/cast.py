@@ -28,8 +28,9 @@ from dlib.training import Trained
 from full_scale.families import Family
 from full_scale.families.heads import judge
 from full_scale.launch import Processes
+from full_scale.run import speed
 from full_scale.run.settings import Settings, role_of
-from full_scale.run.speed import optimiser
+from full_scale.run.speed import channels_last, optimiser
 
 
 class Spread(Trained):
@@ -119,6 +120,8 @@ def build(
     base = family.denoiser()
     torch.manual_seed(s.seed)  # of new weights: adapters and heads
     core = base.net.to(processes.device)
+    if s.parallel != "fsdp":  # which takes contiguous weights only
+        channels_last(core)
     alone = set(recipe.play("copy", "teacher")) == {"student"} and not s.lora_rank
     whole = [role for role in recipe.play("copy") if not role_of(s, role).rank]
     nets = {role: _full(family, recipe, role, core, alone) for role in whole}
@@ -133,6 +136,8 @@ def build(
 
     def wrap(role: str, net: nn.Module) -> nn.Module:
         inner[role] = _shard(net.train() if role in recipe.trained else net, s, dtype)
+        if s.compile:  # in place: no weight gets another name
+            inner[role].compile(backend=speed.BACKEND)
         return _replicate(inner[role], s, processes) if role in recipe.trained else inner[role]
 
     made = cast(

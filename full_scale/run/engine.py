@@ -36,7 +36,15 @@ from full_scale.run.culprit import Scene, refuse
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
-from full_scale.run.speed import Ahead, Clock, can_skip, peak_memory, set_rate, with_own_kernels
+from full_scale.run.speed import (
+    Ahead,
+    Clock,
+    can_skip,
+    choose_kernels,
+    peak_memory,
+    set_rate,
+    with_own_kernels,
+)
 
 
 class Distributed(Trainer):
@@ -147,6 +155,7 @@ class Engine:
         null = {**self.null, NAME: packed([""])[0].to(processes.device)}
         null = null if self.words else self.null
         self.recipe = recipe_of(s, family.denoiser().schedule, null)
+        choose_kernels(s.exact, bool(self.recipe.slopes))
         self.cast = build(family, self.recipe, s, processes, dtype, given)
         self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype, rows)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()

@@ -86,6 +86,14 @@ class Settings:
     """Of autocast and of frozen networks; auto is bfloat16 on a GPU. Trained weights and
     optimiser are float32.
     """
+    compile: bool = False
+    """torch.compile for every network: minutes at the start, faster steps. Not for methods with
+    forward-mode derivatives or heads, nor with fsdp.
+    """
+    exact: bool = False
+    """On a GPU: no TF32, and the same kernels in every run. A run that is to be repeated bit by
+    bit needs it, and is slower.
+    """
     recompute: bool = False
     """Gradient checkpointing: less memory, a third more time."""
     device: str = "auto"

@@ -182,3 +182,30 @@ def with_own_kernels(optim: torch.optim.Optimizer) -> None:
     """A checkpoint of another device has said which kernels to use: take this one's again."""
     for group in optim.param_groups:
         group |= {name: optim.defaults[name] for name in ("fused", "foreach") if name in group}
+
+
+CHANNELS_LAST = ("cuda",)
+"""Kinds of devices on which convolutions want the channels of a pixel side by side."""
+
+
+def channels_last(net: nn.Module) -> None:
+    """Store the weights of two-dimensional convolutions so, in place: only their strides change.
+    What is computed has that order too, and what is saved has the same numbers.
+    """
+    first = next(net.parameters(), None)
+    if first is not None and first.device.type in CHANNELS_LAST:
+        net.to(memory_format=torch.channels_last)
+
+
+BACKEND = "inductor"
+"""torch.compile's."""
+
+
+def choose_kernels(exact: bool, slopes: bool) -> None:
+    """What CUDA may do for speed, in one place. TF32 rounds the factors of float32's products to
+    10 bits; a derivative in forward mode (`slopes`) has no use for that. cuDNN measures which
+    of its kernels is fastest, so that two runs may use two, unless results are to be exact.
+    """
+    tf32 = not (exact or slopes)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = not exact, exact

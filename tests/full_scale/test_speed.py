@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dlib import Batch, NoiseSchedule
 from full_scale.cost.needs import needs
 from full_scale.run import speed
+from full_scale.run.checks import check
 from full_scale.run.settings import role_of
 from full_scale.train import open_engine
 
@@ -244,3 +245,76 @@ def test_without_the_package_eight_bits_say_what_to_install(small, processes, mo
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
     with pytest.raises(ValueError, match="--optimizer adamw8bit: .* pip install 'torchao>=0.18"):
         open_engine(small("--optimizer", "adamw8bit"), processes)
+
+
+def outputs(engine):
+    """What everybody answers on a step's rows."""
+    batch, draw = engine.micro_batches(0)[0]
+    level = engine.cast.roles["student"].schedule.at(0.5)
+    noisy = 0.6 * batch.x0 + 0.8 * draw.normal(batch.x0)
+    with torch.no_grad():
+        roles = [*engine.cast.roles.values(), engine.cast.output]
+        return torch.stack([role(noisy, level, batch.cond).raw for role in roles])
+
+
+def test_channels_last_are_the_same_networks_and_checkpoints(settings, processes, monkeypatch):
+    """Everybody's convolutions, an average's too; the checkpoint opens in the usual order."""
+    flags = ["--ema", "0.9", "--steps", "1", "--batch", "2", "--micro", "2"]
+    plain = outputs(open_engine(settings(*flags, out="plain"), processes))
+    monkeypatch.setattr(speed, "CHANNELS_LAST", ("cpu",))
+    engine = open_engine(settings(*flags), processes)
+    assert (outputs(engine) - plain).norm() < 1e-5 * plain.norm()
+    engine.run(None)
+    nets = [role.net for role in engine.cast.roles.values()] + [engine.cast.averages["ema"].net]
+    kernels = [[p for p in net.parameters() if p.ndim == 4 and p.shape[-1] > 1] for net in nets]
+    for p in sum(kernels, []):
+        assert p.is_contiguous(memory_format=torch.channels_last) and not p.is_contiguous()
+    assert all(kernels)
+    monkeypatch.setattr(speed, "CHANNELS_LAST", ())
+    again = open_engine(settings(*flags), processes)
+    assert again.step == 1 and all(
+        p.is_contiguous() for p in again.cast.trained["student"].leaves
+    )
+    for role, own in weights(again).items():
+        assert same(own, weights(engine)[role])
+
+
+def test_compiled_networks_are_the_same_under_the_same_names(small, processes, monkeypatch):
+    """A step with a network that is compiled; its checkpoint goes on without torch.compile."""
+    monkeypatch.setattr(speed, "BACKEND", "aot_eager")
+    graphs, flags = torch._dynamo.utils.counters, ["--micro", "8", "--steps"]
+    plain, own = small(*flags, "1", out="plain"), small(*flags, "1", "--compile", out="own")
+    plain_engine, engine = (open_engine(s, processes) for s in (plain, own))
+    graphs.clear()
+    plain_engine.run(None)
+    assert not graphs["aot_autograd"]["ok"]
+    engine.run(None)
+    assert graphs["aot_autograd"]["ok"] >= 1
+    for a, b in zip(losses(plain.out), losses(own.out), strict=True):
+        assert a == pytest.approx(b, rel=1e-5, abs=1e-7)
+    names = [one.cast.trained["student"].weights.keys() for one in (plain_engine, engine)]
+    assert names[0] == names[1]
+    again = open_engine(small(*flags, "2", out="own"), processes)
+    assert again.step == 1 and same(weights(again)["student"], weights(engine)["student"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--method", "scm"], "the derivative of target is taken in forward mode"),
+        (["--method", "pcm_adversarial"], "the heads .* through hooks"),
+        (["--parallel", "fsdp"], "--parallel fsdp puts hooks"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(flags, why, small):
+    check(small(*flags))
+    with pytest.raises(ValueError, match=f"--compile with .*{why}.*: leave --compile out"):
+        check(small(*flags, "--compile"))
+
+
+def test_kernels_are_chosen_in_one_place():
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    for exact, slopes, tf32 in ((0, 0, True), (1, 0, False), (0, 1, False), (1, 1, False)):
+        speed.choose_kernels(bool(exact), bool(slopes))
+        assert cuda.allow_tf32 == cudnn.allow_tf32 == tf32
+        assert cudnn.benchmark != cudnn.deterministic == bool(exact)
