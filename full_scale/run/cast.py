@@ -120,7 +120,7 @@ def build(
     base = family.denoiser()
     torch.manual_seed(s.seed)  # of new weights: adapters and heads
     core = base.net.to(processes.device)
-    if s.parallel != "fsdp":  # which takes contiguous weights only
+    if s.parallel == "ddp":  # sharding takes contiguous weights only
         channels_last(core)
     alone = set(recipe.play("copy", "teacher")) == {"student"} and not s.lora_rank
     whole = [role for role in recipe.play("copy") if not role_of(s, role).rank]

@@ -10,7 +10,7 @@ last checkpoint with the numbers it would have had.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ from dlib.losses import drop
 from dlib.training import Trainer
 from dlib.training.performing import Micro
 from full_scale.data.captions import NAME, packed
-from full_scale.data.draws import Draws, step_draws
+from full_scale.data.draws import Draws, row_draws, step_draws
 from full_scale.data.rows import Rows, indices, without
 from full_scale.families import Family
 from full_scale import launch
@@ -42,9 +42,11 @@ from full_scale.run.speed import (
     can_skip,
     choose_kernels,
     peak_memory,
+    placed,
     set_rate,
     with_own_kernels,
 )
+from full_scale.run.validation import held_out, validate
 
 
 class Distributed(Trainer):
@@ -90,7 +92,7 @@ class Distributed(Trainer):
 
     def places(self, step: int) -> list[list[tuple[int, int]]]:
         """Of each of this process's micro-batches the (place in the global batch, row)."""
-        s, group, n = self.s, self.recipe.group, len(self.rows)
+        s, group, n = self.s, self.recipe.group, len(self.rows) - self.s.held_out
         prompts = without(indices(s.seed, step, s.batch // group, n), set(s.skip_rows), n)
         chosen = [row for row in prompts for _ in range(group)]
         share = s.batch // self.processes.size
@@ -187,13 +189,19 @@ class Engine:
         """This process's share of a step's rows, cut into micro-batches, each row with the
         draws of its place in the global batch; a row comes `group` times, with other draws.
         """
-        return [self._micro(step, pairs) for pairs in self.trainer.places(step)]
+        return [
+            self._made(
+                [row for _, row in pairs],
+                step_draws(self.s.seed, step, [place for place, _ in pairs]),
+                self.s.drop,
+            )
+            for pairs in self.trainer.places(step)
+        ]
 
-    def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
-        draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
-        rows = [row for _, row in pairs]
+    def _made(self, rows: Sequence[int], draw: Draws, p: float) -> tuple[Batch, Draws]:
+        """A batch of these rows, each of whose captions is dropped with probability p."""
         batch = placed(self.rows[rows], self.processes.device)
-        cond = drop(batch.cond, self.null, self.s.drop, draw)
+        cond = drop(batch.cond, self.null, p, draw)
         if self.words:
             cond = {**cond, NAME: packed(self.rows.captions(rows)).to(self.processes.device)}
         return replace(batch, cond=cond), draw
@@ -204,6 +212,14 @@ class Engine:
         metrics = self.trainer.advance(source(self.step), self.step)
         self.step += 1
         return metrics
+
+    def validated(self) -> dict[str, float]:
+        """The loss on rows that are held out, if it is due after the step that was the last."""
+        s, rows = self.s, held_out(self.s, len(self.rows))
+        if not rows or self.step % s.validate_every:
+            return {}
+        make = lambda some: self._made(some, row_draws(s.seed, some), 0.0)
+        return validate(self.trainer, rows, make, s.micro, self.step - 1, self.processes)
 
     def run(self, show: Callable[[Engine], Any]) -> bool:
         """Train to the end, or until a signal; whether it is the end. `show` makes this step's
@@ -234,8 +250,9 @@ class Engine:
             while self.step < s.steps:
                 with self.clock:
                     metrics = self.advance()
-                if (self.step - 1) % s.log_every == 0:
-                    self._log(logs, metrics, bar)
+                found = self.validated()
+                if found or (self.step - 1) % s.log_every == 0:
+                    self._log(logs, metrics, found, bar)
                 if s.show_every and (self.step % s.show_every == 0 or self.step == s.steps):
                     picture = show(self)
                     for log in logs:
@@ -255,12 +272,14 @@ class Engine:
             self.checkpoints.finish()
         return True
 
-    def _log(self, logs: list, metrics: dict[str, Tensor], bar: tqdm) -> None:
+    def _log(
+        self, logs: list, metrics: dict[str, Tensor], found: dict[str, float], bar: tqdm
+    ) -> None:
         teacher = self.cast.roles.get("teacher")
         student = self.cast.trained["student"].inner
         if teacher is not None or adapters(student):  # adapters say themselves how far they are
             metrics["moved"], metrics["size"] = moved(student, teacher and teacher.net)
-        values = launch.average(metrics, self.processes)
+        values = launch.average(metrics, self.processes) | found
         if "moved" in values:
             values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5
         peak = max(launch.gathered_objects(peak_memory(self.processes.device), self.processes))
@@ -276,15 +295,3 @@ class Engine:
     def _say(self, bar: tqdm, text: str) -> None:
         if self.processes.leads:  # every process has the same to say
             bar.write(text)
-
-
-def placed(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device, with all that it holds; on its way to a GPU from pinned memory."""
-
-    def there(value: Tensor | None) -> Tensor | None:
-        if value is None or device.type != "cuda":
-            return value if value is None else value.to(device)
-        return value.pin_memory().to(device, non_blocking=True)
-
-    cond = {name: there(value) for name, value in batch.cond.items()}
-    return Batch(there(batch.x0), cond, there(batch.noise), there(batch.other))

@@ -24,6 +24,7 @@ BOUND = (
     "optimizer",
     "ema",
     "drop",
+    "held_out",
     "reward",
     "reward_weights",
 )

@@ -110,6 +110,10 @@ class Settings:
     """Rows of the data that are left out: a step that would read one reads the next instead.
     A resumed run keeps them.
     """
+    held_out: int = 0
+    """Rows at the end of the data that are never trained on, but validated on."""
+    validate_every: int = 500
+    """Steps between validations, if rows are held out."""
     show_every: int = 500
     """Steps between grids of pictures; 0 is none."""
     prompts: tuple[str, ...] = (

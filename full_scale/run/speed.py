@@ -56,6 +56,18 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
+def placed(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device, with all that it holds; on its way to a GPU from pinned memory."""
+
+    def there(value: Tensor | None) -> Tensor | None:
+        if value is None or device.type != "cuda":
+            return value if value is None else value.to(device)
+        return value.pin_memory().to(device, non_blocking=True)
+
+    cond = {name: there(value) for name, value in batch.cond.items()}
+    return Batch(there(batch.x0), cond, there(batch.noise), there(batch.other))
+
+
 class Ahead:
     """Makes the next step's micro-batches in a thread while this step computes: rows are read,
     draws are made, and on a GPU copied on a stream of their own.
