@@ -45,7 +45,8 @@ def _memory(s: Settings, need: Needs, processes: int) -> list[str]:
     ]
     rows += [row(part, [need.memory[way][part] for way in ways]) for part in PARTS]
     rows += [row("at most", [need.peak(way, processes) for way in ways])]
-    kept = need.memory["ddp"]["optimiser"] * 1.5 + need.memory["ddp"]["averages"]
+    # of the trained weights, which take what their gradients do
+    kept = sum(need.memory["ddp"][part] for part in ("gradients", "optimiser", "averages"))
     return rows + [
         "activations: the most that is alive during a micro-batch of "
         f"{s.micro}{', with recompute' if s.recompute else ''}. copies: of weights,",

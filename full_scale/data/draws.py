@@ -82,5 +82,17 @@ def step_draws(seed: int, step: int, rows: Iterable[int]) -> Draws:
     return Draws(rows, _seeded(np.random.SeedSequence((seed, step), spawn_key=(1,))))
 
 
+def row_draws(seed: int, rows: Iterable[int]) -> Draws:
+    """Draws for these rows of the data that depend on (seed, row) alone: the same noise for a
+    row whenever it is looked at, and none that a training step sees.
+
+    >>> both, second = row_draws(0, [3, 8]), row_draws(0, [8])
+    >>> bool((both.uniform(2)[1:] == second.uniform(1)).all())
+    True
+    """
+    draws = [_seeded(np.random.SeedSequence((seed, row), spawn_key=(0, 1))) for row in rows]
+    return Draws(draws, _seeded(np.random.SeedSequence(seed, spawn_key=(0, 1))))
+
+
 def _seeded(key: np.random.SeedSequence) -> Draw:
     return Draw(int(key.generate_state(1, np.uint64)[0] >> 1))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 
+from dlib import Recipe
 from dlib._util import require
 from full_scale.run.settings import Mean, Settings, recipe_of, role_of
+from full_scale.run.validation import held_out, meaningless
 
 
 def check(s: Settings, count: int = 1) -> None:
@@ -28,11 +30,12 @@ def check(s: Settings, count: int = 1) -> None:
         f"--out {s.out}: {taken[0] if taken else ''} is a file, wanted a folder: pass another "
         "--out, or move the file away",
     )
-    for name in ("steps", "batch", "micro", "save_every", "keep", "log_every"):
+    for name in ("steps", "batch", "micro", "save_every", "keep", "log_every", "validate_every"):
         require(
             getattr(s, name) >= 1,
             f"--{name.replace('_', '-')} {getattr(s, name)}: wanted at least 1",
         )
+    require(s.held_out >= 0, f"--held-out {s.held_out}: wanted at least 0")
     means = {f"roles.{role}.decay": own.decay for role, own in _means(s).items()}
     for name, value in {"ema": s.ema, "drop": s.drop, **means}.items():
         require(0 <= value < 1, f"--{name} {value:g} is outside [0, 1)")
@@ -63,6 +66,10 @@ def check(s: Settings, count: int = 1) -> None:
         f"and full precision, which {'--parallel fsdp' if not twins else 'adapters'} on "
         "bfloat16 weights cannot give: add --dtype float32",
     )
+    no_loss = meaningless(recipe)
+    require(not (s.held_out and no_loss), f"--held-out with {s.method}: {no_loss}")
+    for why in _not_compiled(s, recipe):
+        require(not s.compile, f"--compile with {s.method}: {why}: leave --compile out")
     require(
         not (role_of(s, "student").rank and recipe.told),
         f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm",
@@ -74,13 +81,32 @@ def check(s: Settings, count: int = 1) -> None:
     )
 
 
+def _not_compiled(s: Settings, recipe: Recipe) -> Iterator[str]:
+    """Why the networks of a run cannot go through torch.compile."""
+    if recipe.slopes:
+        which = ", ".join(recipe.slopes)
+        yield f"the derivative of {which} is taken in forward mode, which torch.compile lacks"
+    if heads := recipe.play("heads"):
+        yield (
+            f"the heads {', '.join(heads)} read a network's inner stages through hooks, which a "
+            "compiled network does not call"
+        )
+    if s.parallel != "ddp":
+        yield f"--parallel {s.parallel} puts hooks around its blocks, untried with both"
+
+
 def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:
     """Raise ValueError, with a number that works, unless the data have rows enough for a global
     batch on `count` processes.
     """
     far = [row for row in s.skip_rows if not 0 <= row < len(rows)]
     require(not far, f"--skip-rows {far}: {s.data} has the rows 0 … {len(rows) - 1}")
-    group, left = recipe_of(s, None, None).group, len(rows) - len(set(s.skip_rows))
+    require(
+        not s.held_out or len(held_out(s, len(rows))) > 0,
+        f"--held-out {s.held_out}: --skip-rows leaves none of them: hold out more",
+    )
+    trained = set(range(len(rows) - s.held_out)) - set(s.skip_rows)
+    group, left = recipe_of(s, None, None).group, len(trained)
     if s.batch // group <= left:
         return
     unit = math.lcm(count * s.micro, group)
@@ -88,8 +114,8 @@ def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:
     small = math.lcm(count, group)
     require(
         False,
-        f"data {s.data} have {left} rows, fewer than one global batch of {s.batch} on {count} "
-        "process(es): "
+        f"data {s.data} have {left} rows{' to train on' if s.held_out else ''}, fewer than one "
+        f"global batch of {s.batch} on {count} process(es): "
         + (
             f"pass --batch {fits}, or prepare more rows"
             if fits

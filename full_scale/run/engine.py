@@ -10,7 +10,7 @@ last checkpoint with the numbers it would have had.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -20,44 +20,33 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dlib import Batch, Phase, Recipe
-from dlib._util import require
 from dlib.lora import adapters
 from dlib.losses import drop
 from dlib.training import Trainer
 from dlib.training.performing import Micro
 from full_scale.data.captions import NAME, packed
-from full_scale.data.draws import Draws, step_draws
+from full_scale.data.draws import Draws, row_draws, step_draws
 from full_scale.data.rows import Rows, indices, without
 from full_scale.families import Family
 from full_scale import launch
 from full_scale.launch import Processes
-from full_scale.run import checkpoint, room
+from full_scale.run import checkpoint, facts, room
 from full_scale.run.cast import Company, build
 from full_scale.run.culprit import Scene, refuse
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
-
-BOUND = (
-    "method",
-    "hyper",
-    "batch",
-    "seed",
-    "family",
-    "weights",
-    "tiny",
-    "lora_rank",
-    "lora_alpha",
-    "lora_targets",
-    "ema",
-    "drop",
-    "reward",
-    "reward_weights",
+from full_scale.run.speed import (
+    Ahead,
+    Clock,
+    can_skip,
+    choose_kernels,
+    peak_memory,
+    placed,
+    set_rate,
+    with_own_kernels,
 )
-"""Settings that a resumed run must not change: the others change its speed, its logs or its
-length. Of a role: `BOUND_ROLE`.
-"""
-BOUND_ROLE = ("rank", "alpha", "targets", "decay")
+from full_scale.run.validation import held_out, validate
 
 
 class Distributed(Trainer):
@@ -103,7 +92,7 @@ class Distributed(Trainer):
 
     def places(self, step: int) -> list[list[tuple[int, int]]]:
         """Of each of this process's micro-batches the (place in the global batch, row)."""
-        s, group, n = self.s, self.recipe.group, len(self.rows)
+        s, group, n = self.s, self.recipe.group, len(self.rows) - self.s.held_out
         prompts = without(indices(s.seed, step, s.batch // group, n), set(s.skip_rows), n)
         chosen = [row for row in prompts for _ in range(group)]
         share = s.batch // self.processes.size
@@ -113,17 +102,40 @@ class Distributed(Trainer):
             for k in range(0, share, s.micro)
         ]
 
+    def advance(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        """One step on these micro-batches; the metrics by `role/name`."""
+        due = [phase.roles for phase in self.recipe.phases if step % phase.every == 0]
+        self.unread, self.left = [], self.recipe.epochs * sum(map(len, due))
+        return super().advance(micro, step)
+
     def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
-        """Clip and step; the gradient's norm."""
-        net, own = self.trained[role], role_of(self.s, role)
-        norm = gradient_norm(net.weights, own.clip)
-        if not math.isfinite(norm):
-            scene = Scene(role, self.phase, step, self.begun, self.places(step))
-            refuse(self, scene, self.s, self.rows.captions, self.processes)
-        for group in net.optim.param_groups:
-            group["lr"] = learning_rate(self.s, role, step)
+        """Clip and step; the gradient's norm. The host reads the norms once, at the last update
+        of a step. Until then an optimiser that can be told by a number on its device changes
+        nothing if that norm, or one before it, is not finite; others are asked one by one.
+        """
+        net = self.trained[role]
+        norm = gradient_norm(net.leaves, role_of(self.s, role).clip)
+        self.unread.append((norm, role, self.phase, self.begun))
+        self.left -= 1
+        if masks := bool(self.left) and can_skip(net.optim):
+            norms = torch.stack([norm for norm, *_ in self.unread])
+            net.optim.found_inf = (~norms.isfinite()).any().float()
+        else:
+            self._read(step)
+        set_rate(net.optim, learning_rate(self.s, role, step))
         net.optim.step()
-        return {"gradient_norm": torch.tensor(norm)}
+        if masks:
+            del net.optim.found_inf
+        return {"gradient_norm": norm.detach().float()}
+
+    def _read(self, step: int) -> None:
+        """Wait for the device, and refuse the first norm that is not finite."""
+        found, self.unread = self.unread, []
+        norms = torch.stack([norm for norm, *_ in found]).tolist()
+        for norm, (_, role, phase, begun) in zip(norms, found):
+            if not math.isfinite(norm):
+                scene = Scene(role, phase, step, begun, self.places(step))
+                refuse(self, scene, self.s, self.rows.captions, self.processes)
 
 
 class Engine:
@@ -146,9 +158,11 @@ class Engine:
         null = {**self.null, NAME: packed([""])[0].to(processes.device)}
         null = null if self.words else self.null
         self.recipe = recipe_of(s, family.denoiser().schedule, null)
+        choose_kernels(s.exact, bool(self.recipe.slopes))
         self.cast = build(family, self.recipe, s, processes, dtype, given)
         self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype, rows)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
+        self.clock, self.ahead = Clock(), None
         self.step = self.resume()
 
     def resume(self) -> int:
@@ -158,79 +172,67 @@ class Engine:
         found = self.checkpoints.newest()
         if found is None:
             return 0
-        facts, now = checkpoint.described(found), self._facts()
-        require(
-            facts["settings"]["method"] == now["method"],
-            f"--out {self.s.out} holds a run of {facts['settings']['method']}, not of "
-            f"{now['method']}: name the recipe that it was started with, or use a new --out",
-        )
-        then = facts["settings"]
-        changed = [
-            f"{name}: {then.get(name)!r} → {now[name]!r}"
-            for name in (*BOUND, "bound_roles", "rows")
-            if then.get(name) != now[name]
-        ]
-        if missed := sorted(set(then["skip_rows"]) - set(now["skip_rows"])):
-            changed.append(f"skip_rows: without {missed}")
-        if changed:
-            raise ValueError(
-                f"--out {self.s.out} holds a run with other settings: {'; '.join(changed)}. "
-                "Type them again as they were, or use a new --out"
-            )
-        require(
-            then["stamp"] == now["stamp"],
-            f"--data {self.s.data} holds other rows than those that --out {self.s.out} was "
-            f"started on ({then['data']}), though as many: pass those, or use a new --out",
-        )
-        require(
-            facts["step"] <= self.s.steps,
-            f"--steps {self.s.steps}: --out {self.s.out} has done {facts['step']} already: pass "
-            "more to go on, export what there is, or use a new --out",
-        )
+        about = checkpoint.described(found)
+        facts.compare(about, facts.of(self.s, self.rows), self.s)
         state = self.cast.state()
         self.checkpoints.load(found, state)
         self.cast.restore(state)
-        return facts["step"]
+        for net in self.cast.trained.values():
+            with_own_kernels(net.optim)
+        return about["step"]
 
     def save(self, wait: bool = False) -> None:
         """A checkpoint of where the run stands."""
-        self.checkpoints.save(self.step, self.cast.state(), {"settings": self._facts()}, wait)
-
-    def _facts(self) -> dict[str, Any]:
-        """What a resumed run is compared with."""
-        table = as_table(self.s)
-        table["bound_roles"] = {
-            role: {name: own[name] for name in BOUND_ROLE if name in own}
-            for role, own in table["roles"].items()
-        }
-        rows = [len(self.rows), self.rows.info["family"]]
-        return table | {"rows": rows, "stamp": self.rows.stamp}
+        about = {"settings": facts.of(self.s, self.rows)}
+        self.checkpoints.save(self.step, self.cast.state(), about, wait)
 
     def micro_batches(self, step: int) -> list[tuple[Batch, Draws]]:
         """This process's share of a step's rows, cut into micro-batches, each row with the
         draws of its place in the global batch; a row comes `group` times, with other draws.
         """
-        return [self._micro(step, pairs) for pairs in self.trainer.places(step)]
+        return [
+            self._made(
+                [row for _, row in pairs],
+                step_draws(self.s.seed, step, [place for place, _ in pairs]),
+                self.s.drop,
+            )
+            for pairs in self.trainer.places(step)
+        ]
 
-    def _micro(self, step: int, pairs: list[tuple[int, int]]) -> tuple[Batch, Draws]:
-        draw = step_draws(self.s.seed, step, [place for place, _ in pairs])
-        rows = [row for _, row in pairs]
+    def _made(self, rows: Sequence[int], draw: Draws, p: float) -> tuple[Batch, Draws]:
+        """A batch of these rows, each of whose captions is dropped with probability p."""
         batch = placed(self.rows[rows], self.processes.device)
-        cond = drop(batch.cond, self.null, self.s.drop, draw)
+        cond = drop(batch.cond, self.null, p, draw)
         if self.words:
             cond = {**cond, NAME: packed(self.rows.captions(rows)).to(self.processes.device)}
         return replace(batch, cond=cond), draw
 
     def advance(self) -> dict[str, Tensor]:
         """One step of every phase that is due; the metrics of this process by `role/name`."""
-        metrics = self.trainer.advance(self.micro_batches(self.step), self.step)
+        source = self.ahead.take if self.ahead else self.micro_batches
+        metrics = self.trainer.advance(source(self.step), self.step)
         self.step += 1
         return metrics
+
+    def validated(self) -> dict[str, float]:
+        """The loss on rows that are held out, if it is due after the step that was the last."""
+        s, rows = self.s, held_out(self.s, len(self.rows))
+        if not rows or self.step % s.validate_every:
+            return {}
+        make = lambda some: self._made(some, row_draws(s.seed, some), 0.0)
+        return validate(self.trainer, rows, make, s.micro, self.step - 1, self.processes)
 
     def run(self, show: Callable[[Engine], Any]) -> bool:
         """Train to the end, or until a signal; whether it is the end. `show` makes this step's
         pictures.
         """
+        with Ahead(self.micro_batches, self.s.steps, self.processes.device) as self.ahead:
+            try:
+                return self._run(show)
+            finally:
+                self.ahead = None
+
+    def _run(self, show: Callable[[Engine], Any]) -> bool:
         s, start = self.s, self.step
         logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.processes.leads else []
         if self.processes.leads:
@@ -247,9 +249,11 @@ class Engine:
         )
         with bar, Stop(self.processes.leads) as stop:
             while self.step < s.steps:
-                metrics = self.advance()
-                if (self.step - 1) % s.log_every == 0:
-                    self._log(logs, metrics, bar)
+                with self.clock:
+                    metrics = self.advance()
+                found = self.validated()
+                if found or (self.step - 1) % s.log_every == 0:
+                    self._log(logs, metrics, found, bar)
                 if s.show_every and (self.step % s.show_every == 0 or self.step == s.steps):
                     picture = show(self)
                     for log in logs:
@@ -269,14 +273,18 @@ class Engine:
             self.checkpoints.finish()
         return True
 
-    def _log(self, logs: list, metrics: dict[str, Tensor], bar: tqdm) -> None:
+    def _log(
+        self, logs: list, metrics: dict[str, Tensor], found: dict[str, float], bar: tqdm
+    ) -> None:
         teacher = self.cast.roles.get("teacher")
         student = self.cast.trained["student"].inner
         if teacher is not None or adapters(student):  # adapters say themselves how far they are
             metrics["moved"], metrics["size"] = moved(student, teacher and teacher.net)
-        values = launch.average(metrics, self.processes)
+        values = launch.average(metrics, self.processes) | found
         if "moved" in values:
             values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5
+        peak = max(launch.gathered_objects(peak_memory(self.processes.device), self.processes))
+        values |= self.clock.read(self.s.batch, peak)
         for log in logs:
             log.scalars(self.step - 1, values)
         for alarm in self.alarms(values):
@@ -288,10 +296,3 @@ class Engine:
     def _say(self, bar: tqdm, text: str) -> None:
         if self.processes.leads:  # every process has the same to say
             bar.write(text)
-
-
-def placed(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device, with all that it holds."""
-    there = lambda value: value if value is None else value.to(device, non_blocking=True)
-    cond = {name: there(value) for name, value in batch.cond.items()}
-    return Batch(there(batch.x0), cond, there(batch.noise), there(batch.other))

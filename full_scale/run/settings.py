@@ -60,6 +60,10 @@ class Settings:
     """Which modules get adapters: the ends of their names; the family's own unless given."""
     lr: float = 1e-5
     """Learning rate of the student, and of every role whose table does not say otherwise."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps AdamW's moments in 8 bits, a quarter of the memory; `pip install torchao`
+    first.
+    """
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's."""
     weight_decay: float = 0.0
@@ -82,6 +86,14 @@ class Settings:
     """Of autocast and of frozen networks; auto is bfloat16 on a GPU. Trained weights and
     optimiser are float32.
     """
+    compile: bool = False
+    """torch.compile for every network: minutes at the start, faster steps. Not for methods with
+    forward-mode derivatives or heads, nor with fsdp.
+    """
+    exact: bool = False
+    """On a GPU: no TF32, and the same kernels in every run. A run that is to be repeated bit by
+    bit needs it, and is slower.
+    """
     recompute: bool = False
     """Gradient checkpointing: less memory, a third more time."""
     device: str = "auto"
@@ -98,6 +110,10 @@ class Settings:
     """Rows of the data that are left out: a step that would read one reads the next instead.
     A resumed run keeps them.
     """
+    held_out: int = 0
+    """Rows at the end of the data that are never trained on, but validated on."""
+    validate_every: int = 500
+    """Steps between validations, if rows are held out."""
     show_every: int = 500
     """Steps between grids of pictures; 0 is none."""
     prompts: tuple[str, ...] = (
