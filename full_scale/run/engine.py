@@ -20,7 +20,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dlib import Batch, Phase, Recipe
-from dlib._util import require
 from dlib.lora import adapters
 from dlib.losses import drop
 from dlib.training import Trainer
@@ -31,33 +30,12 @@ from full_scale.data.rows import Rows, indices, without
 from full_scale.families import Family
 from full_scale import launch
 from full_scale.launch import Processes
-from full_scale.run import checkpoint, room
+from full_scale.run import checkpoint, facts, room
 from full_scale.run.cast import Company, build
 from full_scale.run.culprit import Scene, refuse
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
-
-BOUND = (
-    "method",
-    "hyper",
-    "batch",
-    "seed",
-    "family",
-    "weights",
-    "tiny",
-    "lora_rank",
-    "lora_alpha",
-    "lora_targets",
-    "ema",
-    "drop",
-    "reward",
-    "reward_weights",
-)
-"""Settings that a resumed run must not change: the others change its speed, its logs or its
-length. Of a role: `BOUND_ROLE`.
-"""
-BOUND_ROLE = ("rank", "alpha", "targets", "decay")
 
 
 class Distributed(Trainer):
@@ -157,53 +135,17 @@ class Engine:
         found = self.checkpoints.newest()
         if found is None:
             return 0
-        facts, now = checkpoint.described(found), self._facts()
-        require(
-            facts["settings"]["method"] == now["method"],
-            f"--out {self.s.out} holds a run of {facts['settings']['method']}, not of "
-            f"{now['method']}: name the recipe that it was started with, or use a new --out",
-        )
-        then = facts["settings"]
-        changed = [
-            f"{name}: {then.get(name)!r} → {now[name]!r}"
-            for name in (*BOUND, "bound_roles", "rows")
-            if then.get(name) != now[name]
-        ]
-        if missed := sorted(set(then["skip_rows"]) - set(now["skip_rows"])):
-            changed.append(f"skip_rows: without {missed}")
-        if changed:
-            raise ValueError(
-                f"--out {self.s.out} holds a run with other settings: {'; '.join(changed)}. "
-                "Type them again as they were, or use a new --out"
-            )
-        require(
-            then["stamp"] == now["stamp"],
-            f"--data {self.s.data} holds other rows than those that --out {self.s.out} was "
-            f"started on ({then['data']}), though as many: pass those, or use a new --out",
-        )
-        require(
-            facts["step"] <= self.s.steps,
-            f"--steps {self.s.steps}: --out {self.s.out} has done {facts['step']} already: pass "
-            "more to go on, export what there is, or use a new --out",
-        )
+        about = checkpoint.described(found)
+        facts.compare(about, facts.of(self.s, self.rows), self.s)
         state = self.cast.state()
         self.checkpoints.load(found, state)
         self.cast.restore(state)
-        return facts["step"]
+        return about["step"]
 
     def save(self, wait: bool = False) -> None:
         """A checkpoint of where the run stands."""
-        self.checkpoints.save(self.step, self.cast.state(), {"settings": self._facts()}, wait)
-
-    def _facts(self) -> dict[str, Any]:
-        """What a resumed run is compared with."""
-        table = as_table(self.s)
-        table["bound_roles"] = {
-            role: {name: own[name] for name in BOUND_ROLE if name in own}
-            for role, own in table["roles"].items()
-        }
-        rows = [len(self.rows), self.rows.info["family"]]
-        return table | {"rows": rows, "stamp": self.rows.stamp}
+        about = {"settings": facts.of(self.s, self.rows)}
+        self.checkpoints.save(self.step, self.cast.state(), about, wait)
 
     def micro_batches(self, step: int) -> list[tuple[Batch, Draws]]:
         """This process's share of a step's rows, cut into micro-batches, each row with the
