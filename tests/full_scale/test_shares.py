@@ -5,6 +5,7 @@ from pathlib import Path
 import forked
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed.checkpoint.staging import DefaultStager
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
@@ -56,6 +57,7 @@ def save_and_load(root: Path) -> None:
     for way in WAYS:
         checkpoints = checkpoint.Checkpoints(root / way, 1, processes)
         checkpoints.save(1, state_of(way, matrix()), {}, wait=True)
+        dist.barrier()  # the first process gives it its name
         for other in WAYS:
             empty = state_of(other, -torch.ones(ROWS, 1000))
             checkpoints.load(root / way / "step-00000001", empty)
