@@ -20,6 +20,7 @@ BOUND = (
     "lora_rank",
     "lora_alpha",
     "lora_targets",
+    "start_lora",
     "ema",
     "drop",
     "reward",
