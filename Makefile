@@ -44,7 +44,7 @@ lint: $(VENV)/.all
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
-test-unit: $(VENV)/.all $(VENV)/.nbgrader-0.9.6
+test-unit: $(VENV)/.all $(VENV)/.nbgrader-0.9.6 $(VENV)/.torchao-0.18.0
 	@echo "profile $(PROFILE) $(SETTINGS_$(PROFILE))"
 	$(PY) -m pytest tests -n 2 --dist loadfile --durations=10
 
@@ -91,9 +91,14 @@ $(VENV)/.nbgrader-0.9.6: | $(VENV)/.all
 	$(PIP) --upgrade --target $(VENV)/nbgrader --no-deps nbgrader==0.9.6 alembic==1.20.1 mako==1.4.3 sqlalchemy==2.1.9 rapidfuzz==3.14.6
 	@touch $@
 
+# One test wants torchao, which lies there for a like reason: diffusers would load it in every process.
+$(VENV)/.torchao-0.18.0: | $(VENV)/.all
+	$(PIP) --upgrade --target $(VENV)/torchao --no-deps torchao==0.18.0
+	@touch $@
+
 constraints:  ## resolve pyproject.toml anew in a fresh environment and write constraints.txt
 	rm -rf build/resolve && $(PYTHON) -m venv build/resolve
-	build/resolve/bin/python -m pip install --quiet -e '.[all]'
+	build/resolve/bin/python -m pip install --quiet -e '.[all,eightbit]'
 	build/resolve/bin/python -m pip freeze --exclude-editable | sed 's/+.*//' | grep -vE '^(diffusion-distilled|nvidia|cuda|triton)' | sort -f > build/constraints.txt
 	mv build/constraints.txt constraints.txt && rm -rf build/resolve
 

@@ -13,6 +13,7 @@ from full_scale.cost.work import Work, measure, nets
 from full_scale.run.cast import Company, blocks
 from full_scale.run.settings import Settings
 from full_scale.run.student import root
+from full_scale.run.speed import moments_bytes
 
 PARTS = (
     "weights",
@@ -95,7 +96,7 @@ def needs(s: Settings, processes: int = 1) -> Needs:
     owned = {
         "weights": 4 * total + sum(w.nbytes for w in still),
         "gradients": 4 * total,
-        "optimiser": 8 * total,
+        "optimiser": sum(moments_bytes(n.leaves, s.optimizer) for n in cast.trained.values()),
         "averages": 4 * mean,
     }
     if recipe.play("given"):  # a decoder is there before the first step

@@ -30,21 +30,21 @@ from full_scale import launch
 from full_scale.families import Family
 from full_scale.families.heads import judge
 from full_scale.launch import Processes
-from full_scale.run import start_lora
+from full_scale.run import speed, start_lora
 from full_scale.run.settings import Settings, role_of
+from full_scale.run.speed import channels_last, optimiser
 
 
 class Spread(Trained):
-    """A trained network on many processes: `inner` itself, `module` as the losses call it."""
+    """A trained network on many processes: `inner` itself, `module` as the losses call it;
+    `weights` is what is trained, by name: all of it, or the adapters.
+    """
 
     def __init__(self, inner: nn.Module, module: nn.Module, optim: torch.optim.Optimizer):
         super().__init__(optim)
         self.inner, self.module = inner, module
-
-    @property
-    def weights(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name: all of it, or the adapters."""
-        return {name: p for name, p in self.inner.named_parameters() if p.requires_grad}
+        named = inner.named_parameters()  # once: a walk through a U-Net takes milliseconds
+        self.weights = {name: p for name, p in named if p.requires_grad}
 
     def synchronise(self, on: bool) -> None:
         """Only the last backward pass of a phase sums gradients over processes."""
@@ -123,6 +123,8 @@ def build(
     base = family.denoiser()
     torch.manual_seed(s.seed)  # of new weights: adapters and heads
     core = base.net.to(processes.device)
+    if s.parallel == "ddp":  # FSDP2 takes contiguous weights only
+        channels_last(core)
     alone = set(recipe.play("copy", "teacher")) == {"student"} and not s.lora_rank
     whole = [role for role in recipe.play("copy") if not role_of(s, role).rank]
     nets = {role: _full(family, recipe, role, core, alone) for role in whole}
@@ -140,6 +142,8 @@ def build(
 
     def wrap(role: str, net: nn.Module) -> nn.Module:
         inner[role] = _shard(net.train() if role in recipe.trained else net, s, dtype, mesh)
+        if s.compile:  # in place: no weight gets another name
+            inner[role].compile(backend=speed.BACKEND)
         return _replicate(inner[role], s, processes) if role in recipe.trained else inner[role]
 
     made = cast(
@@ -180,12 +184,8 @@ def _recompute(net: nn.Module) -> None:
 
 def _trained(inner: nn.Module, module: nn.Module, role: str, s: Settings) -> Spread:
     own = role_of(s, role)
-    optim = torch.optim.AdamW(
-        [p for p in inner.parameters() if p.requires_grad],
-        lr=0.0,
-        betas=own.betas,
-        weight_decay=own.weight_decay,
-    )
+    leaves = [p for p in inner.parameters() if p.requires_grad]
+    optim = optimiser(leaves, own, s.optimizer)
     return Spread(inner, module, optim)
 
 

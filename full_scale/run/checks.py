@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 
+from dlib import Recipe
 from dlib._util import require
 from full_scale.run.settings import Mean, Settings, recipe_of, role_of
 
@@ -64,6 +65,8 @@ def check(s: Settings, count: int = 1) -> None:
         f"and full precision, which {'adapters' if twins else f'--parallel {s.parallel}'} on "
         "bfloat16 weights cannot give: add --dtype float32",
     )
+    for why in _not_compiled(s, recipe):
+        require(not s.compile, f"--compile with {s.method}: {why}: leave --compile out")
     require(
         not (role_of(s, "student").rank and recipe.told),
         f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm",
@@ -79,6 +82,22 @@ def check(s: Settings, count: int = 1) -> None:
         f"--batch {s.batch} is not a multiple of the {recipe.group} samples that {s.method} "
         f"draws for each prompt: try --batch {max(1, s.batch // recipe.group) * recipe.group}",
     )
+
+
+def _not_compiled(s: Settings, recipe: Recipe) -> Iterator[str]:
+    """Why the networks of a run cannot go through torch.compile."""
+    if recipe.slopes:
+        which = ", ".join(recipe.slopes)
+        yield f"the derivative of {which} is taken in forward mode, which torch.compile lacks"
+    if heads := recipe.play("heads"):
+        yield (
+            f"the heads {', '.join(heads)} read a network's inner stages through hooks, which a "
+            "compiled network does not call"
+        )
+    if s.parallel != "ddp":
+        yield (
+            f"--parallel {s.parallel} puts hooks around its blocks; it has not been tried with both"
+        )
 
 
 def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:

@@ -36,6 +36,15 @@ from full_scale.run.culprit import Scene, refuse
 from full_scale.run.guard import Alarms, Stop, gradient_norm, moved
 from full_scale.run.log import open_loggers
 from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of, role_of
+from full_scale.run.speed import (
+    Ahead,
+    Clock,
+    can_skip,
+    choose_kernels,
+    peak_memory,
+    set_rate,
+    with_own_kernels,
+)
 
 
 class Distributed(Trainer):
@@ -91,17 +100,40 @@ class Distributed(Trainer):
             for k in range(0, share, s.micro)
         ]
 
+    def advance(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        """One step on these micro-batches; the metrics by `role/name`."""
+        due = [phase.roles for phase in self.recipe.phases if step % phase.every == 0]
+        self.unread, self.left = [], self.recipe.epochs * sum(map(len, due))
+        return super().advance(micro, step)
+
     def update(self, role: str, step: int, micro: Micro) -> dict[str, Tensor]:
-        """Clip and step; the gradient's norm."""
-        net, own = self.trained[role], role_of(self.s, role)
-        norm = gradient_norm(net.weights, own.clip)
-        if not math.isfinite(norm):
-            scene = Scene(role, self.phase, step, self.begun, self.places(step))
-            refuse(self, scene, self.s, self.rows.captions, self.processes)
-        for group in net.optim.param_groups:
-            group["lr"] = learning_rate(self.s, role, step)
+        """Clip and step; the gradient's norm. The host reads the norms once, at the last update
+        of a step. Until then an optimiser that can be told by a number on its device changes
+        nothing if that norm, or one before it, is not finite; others are asked one by one.
+        """
+        net = self.trained[role]
+        norm = gradient_norm(net.leaves, role_of(self.s, role).clip)
+        self.unread.append((norm, role, self.phase, self.begun))
+        self.left -= 1
+        if masks := bool(self.left) and can_skip(net.optim):
+            norms = torch.stack([norm for norm, *_ in self.unread])
+            net.optim.found_inf = (~norms.isfinite()).any().float()
+        else:
+            self._read(step)
+        set_rate(net.optim, learning_rate(self.s, role, step))
         net.optim.step()
-        return {"gradient_norm": torch.tensor(norm)}
+        if masks:
+            del net.optim.found_inf
+        return {"gradient_norm": norm.detach().float()}
+
+    def _read(self, step: int) -> None:
+        """Wait for the device, and refuse the first norm that is not finite."""
+        found, self.unread = self.unread, []
+        norms = torch.stack([norm for norm, *_ in found]).tolist()
+        for norm, (_, role, phase, begun) in zip(norms, found):
+            if not math.isfinite(norm):
+                scene = Scene(role, phase, step, begun, self.places(step))
+                refuse(self, scene, self.s, self.rows.captions, self.processes)
 
 
 class Engine:
@@ -123,9 +155,11 @@ class Engine:
         null = {**self.null, NAME: packed([""])[0].to(processes.device)}
         null = null if self.words else self.null
         self.recipe = recipe_of(s, family.denoiser().schedule, null)
+        choose_kernels(s.exact, bool(self.recipe.slopes))
         self.cast = build(family, self.recipe, s, processes, dtype, given)
         self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype, rows)
         self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
+        self.clock, self.ahead = Clock(), None
         self.step = self.resume()
 
     def resume(self) -> int:
@@ -140,6 +174,8 @@ class Engine:
         state = self.cast.state()
         self.checkpoints.load(found, state)
         self.cast.restore(state)
+        for net in self.cast.trained.values():
+            with_own_kernels(net.optim)
         return about["step"]
 
     def save(self, wait: bool = False) -> None:
@@ -164,7 +200,8 @@ class Engine:
 
     def advance(self) -> dict[str, Tensor]:
         """One step of every phase that is due; the metrics of this process by `role/name`."""
-        metrics = self.trainer.advance(self.micro_batches(self.step), self.step)
+        source = self.ahead.take if self.ahead else self.micro_batches
+        metrics = self.trainer.advance(source(self.step), self.step)
         self.step += 1
         return metrics
 
@@ -172,6 +209,13 @@ class Engine:
         """Train to the end, or until a signal; whether it is the end. `show` makes this step's
         pictures.
         """
+        with Ahead(self.micro_batches, self.s.steps, self.processes.device) as self.ahead:
+            try:
+                return self._run(show)
+            finally:
+                self.ahead = None
+
+    def _run(self, show: Callable[[Engine], Any]) -> bool:
         s, start = self.s, self.step
         logs = open_loggers(s.out, start, s.wandb, as_table(s)) if self.processes.leads else []
         if self.processes.leads:
@@ -188,7 +232,8 @@ class Engine:
         )
         with bar, Stop(self.processes.leads) as stop:
             while self.step < s.steps:
-                metrics = self.advance()
+                with self.clock:
+                    metrics = self.advance()
                 if (self.step - 1) % s.log_every == 0:
                     self._log(logs, metrics, bar)
                 if s.show_every and (self.step % s.show_every == 0 or self.step == s.steps):
@@ -218,6 +263,8 @@ class Engine:
         values = launch.average(metrics, self.processes)
         if "moved" in values:
             values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5
+        peak = max(launch.gathered_objects(peak_memory(self.processes.device), self.processes))
+        values |= self.clock.read(self.s.batch, peak)
         for log in logs:
             log.scalars(self.step - 1, values)
         for alarm in self.alarms(values):
@@ -232,7 +279,12 @@ class Engine:
 
 
 def placed(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device, with all that it holds."""
-    there = lambda value: value if value is None else value.to(device, non_blocking=True)
+    """The batch on a device, with all that it holds; on its way to a GPU from pinned memory."""
+
+    def there(value: Tensor | None) -> Tensor | None:
+        if value is None or device.type != "cuda":
+            return value if value is None else value.to(device)
+        return value.pin_memory().to(device, non_blocking=True)
+
     cond = {name: there(value) for name, value in batch.cond.items()}
     return Batch(there(batch.x0), cond, there(batch.noise), there(batch.other))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from dlib._util import require
@@ -21,6 +22,7 @@ BOUND = (
     "lora_alpha",
     "lora_targets",
     "start_lora",
+    "optimizer",
     "ema",
     "drop",
     "reward",
@@ -51,7 +53,7 @@ def compare(found: Mapping[str, Any], now: Mapping[str, Any], s: Settings) -> No
         f"--out {s.out} holds a run of {found['settings']['method']}, not of "
         f"{now['method']}: name the recipe that it was started with, or use a new --out",
     )
-    then = found["settings"]
+    then = {f.name: f.default for f in fields(Settings)} | found["settings"]  # of older runs
     changed = [
         f"{name}: {then.get(name)!r} → {now[name]!r}"
         for name in (*BOUND, "bound_roles", "rows")

@@ -9,7 +9,7 @@ import math
 import os
 import signal
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -51,16 +51,15 @@ class Stop:
             os.write(2, f"\nfull_scale.train: {text}\n".encode())  # print may be interrupted
 
 
-def gradient_norm(weights: Mapping[str, nn.Parameter], clip: float) -> float:
-    """The norm of all gradients over all processes; scales them down to `clip` if it is
-    larger, and clip is not 0.
+def gradient_norm(weights: Sequence[nn.Parameter], clip: float) -> Tensor:
+    """The norm of all gradients over all processes, a number that nobody has read yet; scales
+    them down to `clip` if it is larger, and clip is not 0.
     """
-    gradients = [p.grad for p in weights.values() if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
+    norm = nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     if clip:
-        nn.utils.clip_grads_with_norm_(weights.values(), clip, norm)
-    return norm.item()
+        nn.utils.clip_grads_with_norm_(weights, clip, norm)
+    return norm
 
 
 FOLLOWED = 0.5

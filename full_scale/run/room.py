@@ -30,8 +30,14 @@ def needed(state: Mapping[str, Any]) -> int:
         if isinstance(value, Mapping):
             total += needed(value)
         elif isinstance(value, torch.Tensor):
-            total += value.numel() * value.element_size()
-    return total
+            total += value.numel() * _width(value)
+    return int(total)
+
+
+def _width(value: torch.Tensor) -> float:
+    """Bytes of one of its numbers; torchao's moments look like 32 bits, and are 8 and a scale."""
+    own = value.to_local() if hasattr(value, "to_local") else value
+    return 1 + 4 / own.block_size if hasattr(own, "codes") else value.element_size()
 
 
 def wanting(out: Path, company: Company, keep: int, there: int) -> str:

@@ -64,6 +64,10 @@ class Settings:
     """
     lr: float = 1e-5
     """Learning rate of the student, and of every role whose table does not say otherwise."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit keeps AdamW's moments in 8 bits, a quarter of the memory; `pip install torchao`
+    first.
+    """
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's."""
     weight_decay: float = 0.0
@@ -85,6 +89,14 @@ class Settings:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of autocast and of frozen networks; auto is bfloat16 on a GPU. Trained weights and
     optimiser are float32.
+    """
+    compile: bool = False
+    """torch.compile for every network: minutes at the start, faster steps. Not for methods with
+    forward-mode derivatives or heads, nor with FSDP2.
+    """
+    exact: bool = False
+    """On a GPU: no TF32, and the same kernels in every run. A run that is to be repeated bit by
+    bit needs it, and is slower.
     """
     recompute: bool = False
     """Gradient checkpointing: less memory, a third more time."""

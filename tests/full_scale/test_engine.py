@@ -3,13 +3,13 @@ stopped, and as the chapters' `perform`.
 """
 
 import errno
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from logged import losses
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import filesystem
 
@@ -19,10 +19,6 @@ from full_scale.families import open_family
 from full_scale.run.cast import build
 from full_scale.run.settings import learning_rate, recipe_of
 from full_scale.train import open_engine, pictures
-
-
-def losses(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def finish(s, processes):

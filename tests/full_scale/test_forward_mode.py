@@ -1,10 +1,9 @@
 """The derivative of continuous-time consistency on many processes, and what it costs."""
 
-import json
-
 import forked
 import pytest
 import torch
+from logged import losses
 
 from dlib import Denoiser, flow
 from dlib.forward_mode import tangent
@@ -13,10 +12,6 @@ from full_scale.run.checks import check
 from full_scale.run.settings import read
 
 SCM = ["scm", "--tiny", "--micro", "2", "--steps", "2", "--hyper.rise", "1", "--show-every", "0"]
-
-
-def losses(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def test_many_processes_are_one(data, tmp_path):

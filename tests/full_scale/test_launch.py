@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from forked import free_port
+from logged import losses
 
 from full_scale import launch
 from full_scale.run.checkpoint import complete, described
@@ -68,10 +69,6 @@ def ended(process: subprocess.Popen, status: int = 0) -> str:
     said, _ = process.communicate(timeout=300)
     assert process.returncode == status, said[-3000:]
     return said
-
-
-def losses(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

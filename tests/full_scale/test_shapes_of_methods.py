@@ -2,7 +2,6 @@
 and go on after a stop with the numbers that they would have had.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import forked
 import methods
 import pytest
 import torch
+from logged import losses
 
 from dlib import Draw
 from full_scale.data.rows import Rows
@@ -121,10 +121,6 @@ def finish(s, processes):
     return engine
 
 
-def lines(s):
-    return [json.loads(line) for line in (s.out / "log.jsonl").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("method", ["dmd2", "ddpo", "dpo", "reflow", "progressive"])
 def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(
     method, more, tmp_path, processes
@@ -135,7 +131,7 @@ def test_a_stopped_run_goes_on_with_the_numbers_it_would_have_had(
     finish(replaced(whole, steps=4), processes)
     finish(replaced(parts, steps=2), processes)
     finish(replaced(parts, steps=4), processes)
-    assert lines(whole) == lines(parts) and len(lines(whole)) == 4
+    assert losses(whole.out) == losses(parts.out) and len(losses(whole.out)) == 4
 
 
 def replaced(s, **more):

@@ -19,6 +19,7 @@ import pytest
 import torch
 import tyro
 from diffusers import LCMScheduler
+from logged import losses
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -81,10 +82,6 @@ STOCK = [*(name for name, words in SHAPE_OF.items() if "--family" not in words),
 PROMPT = ["--prompts", "a red circle"]
 THREE = ["--micro", "2", "--steps", "3", "--save-every", "1", "--show-every", "3", *PROMPT]
 TWO = ["--micro", "4", "--save-every", "1", "--show-every", "2", *PROMPT]
-
-
-def losses(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
