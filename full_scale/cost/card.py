@@ -18,8 +18,9 @@ def fitting(s: Settings, processes: int, room: float) -> tuple[str, Settings]:
     """(the flags to add, the settings with them) for cards of `room` GB.
 
     First what changes no result is tried: gradient checkpointing, then ever smaller
-    micro-batches. If not even the smallest fits, adapters on one base take the place of all
-    weights. Raises ValueError if nothing fits, with the least that the method needs.
+    micro-batches. If not even the smallest fits, the optimiser's moments take 8 bits; then
+    adapters on one base take the place of all weights. Raises ValueError if nothing fits, with
+    the least that the method needs.
     """
     check(replace(s, data=s.data or Path("DATA")), processes)
     least = float("inf")
@@ -39,8 +40,10 @@ def fitting(s: Settings, processes: int, room: float) -> tuple[str, Settings]:
 
 
 def _kinds(s: Settings) -> Iterator[tuple[list[str], Settings]]:
-    """All weights, as the settings have it, and adapters, where the method can have them."""
+    """The settings, with moments of 8 bits, and with adapters where the method can have them."""
     yield [], s
+    if s.optimizer == "adamw":
+        yield ["--optimizer", "adamw8bit"], replace(s, optimizer="adamw8bit")
     if s.lora_rank:
         return
     adapted = replace(s, lora_rank=RANK)

@@ -35,7 +35,8 @@ class Needs:
     """trained: parameters by role; frozen, averages: parameters. memory: "ddp", "fsdp" or
     "hybrid" → part → bytes of one process.
 
-    step: bytes that the optimiser's step takes for a moment, under ddp. phases: what a step
+    step: bytes that the optimiser's step takes for a moment, under ddp; on a GPU it is one
+    kernel that takes none. phases: what a step
     does with each micro-batch. loaded: bytes of the weights as a process reads them. checkpoint:
     bytes of one. row: bytes of a row of the data.
     """
@@ -119,7 +120,7 @@ def needs(s: Settings, processes: int = 1) -> Needs:
         sum(w.numel() for w in still),
         mean,
         memory,
-        4 * max(trained.values()),
+        4 * max(trained.values()) if s.device == "cpu" else 0,
         phases,
         loaded=4 * sum(p.numel() for p in plan.base.net.parameters()) + others,
         checkpoint=4 * total + owned["optimiser"] + owned["averages"],

@@ -96,7 +96,8 @@ def _not_compiled(s: Settings, recipe: Recipe) -> Iterator[str]:
         )
     if s.parallel != "ddp":
         yield (
-            f"--parallel {s.parallel} puts hooks around its blocks; it has not been tried with both"
+            f"--parallel {s.parallel} puts hooks around its blocks; it has not been tried with "
+            "both"
         )
 
 

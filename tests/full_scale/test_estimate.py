@@ -432,8 +432,8 @@ def test_dry_run_and_command_line(capsys, monkeypatch):
 
 
 def test_the_smallest_change_that_fits_a_card(capsys, monkeypatch):
-    """Nothing, gradient checkpointing, smaller micro-batches, adapters: each is what is said
-    where there is room for it, and for nothing before it.
+    """Nothing, gradient checkpointing, smaller micro-batches, moments of 8 bits, adapters: each
+    is what is said where there is room for it, and for nothing before it.
     """
     known = {}  # two settings that were read apart are of different classes
 
@@ -450,7 +450,8 @@ def test_the_smallest_change_that_fits_a_card(capsys, monkeypatch):
         (shapes, ""),
         (shapes, "--recompute --micro 6"),
         (shapes, "--recompute --micro 3"),
-        (shapes, "--lora-rank 64"),
+        (shapes, "--optimizer adamw8bit"),
+        (shapes, "--lora-rank 64 --recompute --micro 1"),
         (["finetune", "--tiny", "--micro", "16", "--dtype", "float32"], "--recompute"),
     ):
         wanted = [*words, *flags.split()]
