@@ -3,6 +3,7 @@ diffusers and for ComfyUI.
 
     python -m full_scale.export runs/lcm
     python -m full_scale.export runs/lcm --step 2000 --to exports/lcm-2000
+    python -m full_scale.export runs/lcm --hub owner/name
 
 It takes the averaged student where the run keeps an average, else the student, from the
 newest checkpoint that is whole; a damaged one is named. One process on a CPU reads what any
@@ -12,6 +13,7 @@ number of processes wrote, also while the run goes on.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from dlib._util import require
 from dlib.lora import merged
 from full_scale.out import card, manifest
 from full_scale.run import checkpoint
@@ -46,6 +49,10 @@ class Export:
     """A new folder; RUN/export unless given."""
     weights: str | None = None
     """The weights that the run started from, if they have moved since."""
+    hub: str = ""
+    """Upload the finished export into this repository of the Hugging Face hub, owner/name, too.
+    A new one is private, one that exists stays as it is; log in with `hf auth login` first.
+    """
 
 
 def run(config: Export) -> Path:
@@ -56,6 +63,10 @@ def run(config: Export) -> Path:
     facts = checkpoint.described(path)
     s, to = facts["settings"], config.to or config.run / "export"
     output.check_free(to, "--to")
+    require(
+        not config.hub or re.fullmatch(r"[\w.-]+/[\w.-]+", config.hub) is not None,
+        f"--hub {config.hub}: wanted a repository of the hub, owner/name",
+    )
     part, found = student(path)
     weights = None if s["tiny"] else config.weights or s["weights"]
     family = open_start(s["family"], weights, torch.device("cpu"))
@@ -67,7 +78,27 @@ def run(config: Export) -> Path:
         "licence": family.licence,
         "versions": output.versions(),
     }
-    return output.whole(to, lambda folder: write(folder, family, found, about))
+    made = output.whole(to, lambda folder: write(folder, family, found, about))
+    if config.hub:
+        push(made, config.hub, f"{part} of {s['method']} after {facts['step']} steps")
+    return made
+
+
+def push(folder: Path, repository: str, message: str) -> None:
+    """Upload an export. ValueError, in one line, if the hub does not take it; all stays here."""
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi()
+    try:
+        api.create_repo(repository, private=True, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+    except Exception as error:  # whatever the hub or the network answers
+        why = str(error).strip().splitlines() or ["no message"]
+        raise ValueError(
+            f"the export is finished in {folder}, but the hub did not take it "
+            f"({type(error).__name__}: {why[0]}): after `hf auth login`, and with a repository "
+            f"that is yours, type hf upload {repository} {folder} ."
+        ) from error
 
 
 def write(

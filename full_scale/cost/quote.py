@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from full_scale.cost.needs import PARTS, Needs, needs, precision
+from full_scale.cost.needs import NODE, PARTS, PROCESS, Needs, fits, needs, precision
 from full_scale.run.checks import check
 from full_scale.run.settings import Settings, as_table
 
@@ -21,7 +21,7 @@ GPUS = {
     "H100": (989, 80),
     "H200": (989, 141),
 }
-"""Name → (the data sheet's dense bfloat16 TFLOP/s, GB)."""
+"""Name → (the data sheet's dense bfloat16 TFLOP/s, its GB, which are 2³⁰ bytes)."""
 MFU = 0.35
 """The assumed share of that peak which training reaches."""
 
@@ -37,7 +37,8 @@ def report(s: Settings, processes: int = 1) -> str:
 
 
 def _memory(s: Settings, need: Needs, processes: int) -> list[str]:
-    ways = ("ddp",) if s.lora_rank else ("ddp", "fsdp")  # adapters are not sharded
+    ways = ("ddp", "fsdp", "hybrid")[: 2 + (processes > NODE)]
+    ways = ways[:1] if s.lora_rank else ways  # adapters are not sharded
     row = lambda name, sizes: f"{name:28}" + "".join(f"{size / 1e9:>16.4g}" for size in sizes)
     rows = [
         f"# memory of one of {processes} process(es), GB",
@@ -45,14 +46,23 @@ def _memory(s: Settings, need: Needs, processes: int) -> list[str]:
     ]
     rows += [row(part, [need.memory[way][part] for way in ways]) for part in PARTS]
     rows += [row("at most", [need.peak(way, processes) for way in ways])]
-    # of the trained weights, which take what their gradients do
-    kept = sum(need.memory["ddp"][part] for part in ("gradients", "optimiser", "averages"))
+    node = min(NODE, processes)
+    host = need.host(s, processes, node)
     return rows + [
         "activations: the most that is alive during a micro-batch of "
         f"{s.micro}{', with recompute' if s.recompute else ''}. copies: of weights,",
         "by autocast or gathered by FSDP. Counted, not measured: CUDA itself, NCCL and "
         "fragmentation take 1 to 2 GB more.",
-        f"A checkpoint takes {kept / 1e9:.3g} GB on disk; room for {s.keep + 1} is needed.",
+        f"A checkpoint takes {need.checkpoint / 1e9:.3g} GB on disk; room for {s.keep + 1} is "
+        "needed.",
+        "",
+        f"# memory of the host of {node} process(es), GB",
+        *(row(part, [size]) for part, size in host.items()),
+        f"Python, CUDA and NCCL are assumed to take {PROCESS / 1e9:.3g} GB a process. Weights "
+        "are read by every process",
+        "for itself; a checkpoint is copied once, by the process that writes it"
+        f"{'.' if s.parallel == 'ddp' else ', or in shards.'}",
+        "Training decodes no pictures, and prepared data are mapped, not read.",
     ]
 
 
@@ -76,13 +86,10 @@ def _time(s: Settings, need: Needs, processes: int) -> list[str]:
         "an assumption, not a measurement"
     ]
     for name, (peak, room) in GPUS.items():
-        seconds, fits = (
-            flops / processes / (peak * 1e12 * MFU),
-            need.peak(s.parallel, processes) < 0.9e9 * room,
-        )
+        seconds = flops / processes / (peak * 1e12 * MFU)
+        said = "fits     " if fits(need, s, processes, room) else "too small"
         rows.append(
-            f"{name:16}{room:>4} GB {'fits     ' if fits else 'too small'}{seconds:>10.3g} s a "
-            "step"
+            f"{name:16}{room:>4} GB {said}{seconds:>10.3g} s a step"
             f"{seconds * s.steps / 3600:>10.3g} h in all"
         )
     return rows

@@ -99,6 +99,19 @@ def place() -> tuple[int, int]:
     )
 
 
+def node_size(processes: Processes) -> int:
+    """How many processes each node has, as torchrun or `srun --ntasks-per-node` says. ValueError
+    if that cannot be so.
+    """
+    said = os.environ.get("LOCAL_WORLD_SIZE", str(processes.size))
+    require(
+        processes.size % int(said) == 0,
+        f"--parallel hybrid: {processes.size} processes are not nodes of {said} each: start as "
+        "many on every node, or use --parallel fsdp",
+    )
+    return int(said)
+
+
 def _from_slurm() -> None:
     """Under `srun --ntasks-per-node=GPUS`, SLURM's variables say what torchrun's would;
     MASTER_ADDR comes from the script.
@@ -113,6 +126,8 @@ def _from_slurm() -> None:
             "WORLD_SIZE": os.environ["SLURM_NTASKS"],
             "LOCAL_RANK": os.environ["SLURM_LOCALID"],
         }
+        if "SLURM_NTASKS_PER_NODE" in os.environ:
+            os.environ["LOCAL_WORLD_SIZE"] = os.environ["SLURM_NTASKS_PER_NODE"]
         require(
             "MASTER_ADDR" in os.environ,
             "srun without MASTER_ADDR: export MASTER_ADDR=$(scontrol show hostnames "

@@ -4,6 +4,7 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --ntasks-per-node=8
 #SBATCH --cpus-per-task=8
+#SBATCH --mem=80G
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --signal=USR1@180
@@ -18,7 +19,7 @@
 #         --weights on a file system that all nodes share, as many tasks as GPUs on each node, and --batch a multiple of
 #         processes × --micro. Every task must see all GPUs of its node: no --gpus-per-task, no --gpu-bind.
 # cost: see python -m full_scale.estimate … --processes GPUS_IN_ALL; one_node.sh has its figures for 8. Time falls with their number, less
-#         what the network costs; memory does not under ddp.
+#         what the network costs; memory does not under ddp. --mem is a node's, a tenth above the estimate for Stable Diffusion 1.5.
 # Stop    180 seconds before the time limit SLURM sends USR1 to the processes: they save and end, and this script queues the
 #         job again. A lost node or a preemption is queued again by SLURM. scancel ends it for good.
 # Resume  the same command, if it was ended for good. A job that fails without having come further than its last start is

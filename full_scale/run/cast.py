@@ -19,16 +19,18 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from dlib import Cast, Denoiser, Ema, Recipe, cast, frozen
 from dlib.lora import twin
 from dlib.training import Trained
+from full_scale import launch
 from full_scale.families import Family
 from full_scale.families.heads import judge
 from full_scale.launch import Processes
-from full_scale.run import speed
+from full_scale.run import speed, start_lora
 from full_scale.run.settings import Settings, role_of
 from full_scale.run.speed import channels_last, optimiser
 
@@ -117,10 +119,11 @@ def build(
     """The cast of a recipe around a family's network, which becomes the teacher, or the student
     where there is no teacher. given: what plays the recipe's parts "given".
     """
+    begun = start_lora.read(family, s.start_lora) if s.start_lora else {}
     base = family.denoiser()
     torch.manual_seed(s.seed)  # of new weights: adapters and heads
     core = base.net.to(processes.device)
-    if s.parallel == "ddp":  # sharding takes contiguous weights only
+    if s.parallel == "ddp":  # FSDP2 takes contiguous weights only
         channels_last(core)
     alone = set(recipe.play("copy", "teacher")) == {"student"} and not s.lora_rank
     whole = [role for role in recipe.play("copy") if not role_of(s, role).rank]
@@ -132,10 +135,13 @@ def build(
         own = role_of(s, role)
         if own.rank:
             starts[role] = replace(base, net=twin(core, own.rank, own.alpha, own.targets))
+    if begun:
+        start_lora.begin(starts["student"].net, begun, family.lora_prefix, s.start_lora)
     inner: dict[str, nn.Module] = {}
+    mesh = _mesh(s, processes)
 
     def wrap(role: str, net: nn.Module) -> nn.Module:
-        inner[role] = _shard(net.train() if role in recipe.trained else net, s, dtype)
+        inner[role] = _shard(net.train() if role in recipe.trained else net, s, dtype, mesh)
         if s.compile:  # in place: no weight gets another name
             inner[role].compile(backend=speed.BACKEND)
         return _replicate(inner[role], s, processes) if role in recipe.trained else inner[role]
@@ -183,17 +189,30 @@ def _trained(inner: nn.Module, module: nn.Module, role: str, s: Settings) -> Spr
     return Spread(inner, module, optim)
 
 
-def _shard(net: nn.Module, s: Settings, dtype: torch.dtype) -> nn.Module:
-    """FSDP2: each entry of the network's lists of blocks, then the rest. Others stay whole."""
-    if s.parallel != "fsdp":
+def _mesh(s: Settings, processes: Processes) -> DeviceMesh | None:
+    """Of hybrid sharding: (node, process of the node). A network is replicated along the first
+    axis and sharded along the second. ValueError unless all nodes have as many processes.
+    """
+    if s.parallel != "hybrid":
+        return None
+    node = launch.node_size(processes)
+    shape = processes.size // node, node
+    return init_device_mesh(processes.device.type, shape, mesh_dim_names=("node", "process"))
+
+
+def _shard(net: nn.Module, s: Settings, dtype: torch.dtype, mesh: DeviceMesh | None) -> nn.Module:
+    """FSDP2: each entry of the network's lists of blocks, then the rest. Others stay whole.
+    mesh: None is all processes in one row.
+    """
+    if s.parallel == "ddp":
         return net
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     policy = MixedPrecisionPolicy(param_dtype=dtype if dtype != torch.float32 else None)
     for block in blocks(net):
-        fully_shard(block, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
     # resharded after its forward pass, else a network without a backward pass stays whole
-    return fully_shard(net, mp_policy=policy, reshard_after_forward=True)
+    return fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def blocks(net: nn.Module) -> list[nn.Module]:
@@ -206,7 +225,7 @@ def blocks(net: nn.Module) -> list[nn.Module]:
 
 def _replicate(net: nn.Module, s: Settings, processes: Processes) -> nn.Module:
     """DDP around one network; alone, or under FSDP2, the network itself."""
-    if s.parallel == "fsdp" or processes.size == 1:
+    if s.parallel != "ddp" or processes.size == 1:
         return net
     devices = [processes.device.index] if processes.device.type == "cuda" else None
     return DistributedDataParallel(

@@ -23,6 +23,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.tensor import DTensor
 
 from full_scale import launch
 from full_scale.launch import Processes
@@ -83,7 +84,7 @@ class Writer(dcp.FileSystemWriter):
     """
 
     def write_data(self, plan: Any, planner: Any) -> torch.futures.Future:
-        written = super().write_data(plan, planner).value()
+        written = super().write_data(plan, planner).value() if plan.items else []
         names = sorted({one.storage_data.relative_path for one in written})
         both: torch.futures.Future = torch.futures.Future()
         both.set_result((written, manifest.entries(Path(self.path), names)))
@@ -95,6 +96,27 @@ class Writer(dcp.FileSystemWriter):
         for _, entries in results:
             files |= entries
         manifest.seal(Path(self.path), files)
+
+
+def share(state: Mapping[str, Any], leads: bool) -> dict[str, Any]:
+    """What this process copies to the host and writes of a state, so that all of them together
+    hold it once: of sharded tensors its own shards, of which the first replica's are taken, and
+    all else if it leads.
+    """
+    found: dict[str, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            if inner := share(value, leads):
+                found[name] = inner
+        elif _is_first(value) if isinstance(value, DTensor) else leads:
+            found[name] = value
+    return found
+
+
+def _is_first(value: DTensor) -> bool:
+    """Whether no process before this one holds the same shards."""
+    places = value.device_mesh.get_coordinate() or ()
+    return not any(n for n, how in zip(places, value.placements) if how.is_replicate())
 
 
 class Checkpoints:
@@ -127,8 +149,9 @@ class Checkpoints:
     def save(
         self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any], wait: bool = False
     ) -> None:
-        """Write `state` (tensors, also sharded ones) as the checkpoint of `step`. Training may
-        go on at once, unless `wait`.
+        """Write `state` (tensors, also sharded ones) as the checkpoint of `step`, from a copy in
+        the host's memory, of which this process has its `share`. Training may go on at once,
+        unless `wait`.
         """
         self.finish()
         part, self.needed = self.out / f"{PREFIX}{step:08d}{PART}", room.needed(state)
@@ -136,9 +159,17 @@ class Checkpoints:
         failed = self._begin(part, about) if self.processes.leads else ""
         if failed := launch.told(failed, self.processes):
             raise OSError(failed)
-        stager = DefaultStager(StagingOptions(False, False, False, False))
+        on_gpu = self.processes.device.type == "cuda"
+        stager = DefaultStager(  # a GPU copies into pinned memory without a detour
+            StagingOptions(
+                use_pinned_memory=on_gpu,
+                use_shared_memory=False,
+                use_async_staging=False,
+                use_non_blocking_copy=on_gpu,
+            )
+        )
         future = dcp.async_save(
-            dict(state),
+            share(state, self.processes.leads),
             checkpoint_id=part,
             storage_writer=Writer(part),
             async_stager=stager,

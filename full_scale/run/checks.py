@@ -48,22 +48,23 @@ def check(s: Settings, count: int = 1) -> None:
     recipe = recipe_of(s, None, None)
     twins = [role for role in recipe.play("copy") if role_of(s, role).rank]
     require(
-        not (s.parallel == "fsdp" and twins),
-        f"--parallel fsdp with adapters ({', '.join(twins)}): a twin shares its base's tensors, "
-        "which sharding would cut apart, and adapters are small: use --parallel ddp, or rank 0",
+        not (s.parallel != "ddp" and twins),
+        f"--parallel {s.parallel} with adapters ({', '.join(twins)}): a twin shares its base's "
+        "tensors, which sharding would cut apart, and adapters are small: use --parallel ddp, or "
+        "rank 0",
     )
     heads = recipe.play("heads")
     require(
-        not (s.parallel == "fsdp" and heads),
-        f"--parallel fsdp with heads ({', '.join(heads)}): they read a network's inner stages, "
-        "whose weights fsdp has put away again when the heads' gradient comes back: use "
+        not (s.parallel != "ddp" and heads),
+        f"--parallel {s.parallel} with heads ({', '.join(heads)}): they read a network's inner "
+        "stages, whose weights fsdp has put away again when the heads' gradient comes back: use "
         "--parallel ddp",
     )
     full = s.dtype == "float32" or (s.dtype == "auto" and s.device == "cpu")
     require(
-        full or not recipe.slopes or not (s.parallel == "fsdp" or twins),
+        full or not recipe.slopes or not (s.parallel != "ddp" or twins),
         f"--method {s.method} takes the derivative of {', '.join(recipe.slopes)} in forward mode "
-        f"and full precision, which {'--parallel fsdp' if not twins else 'adapters'} on "
+        f"and full precision, which {'adapters' if twins else f'--parallel {s.parallel}'} on "
         "bfloat16 weights cannot give: add --dtype float32",
     )
     no_loss = meaningless(recipe)
@@ -73,6 +74,12 @@ def check(s: Settings, count: int = 1) -> None:
     require(
         not (role_of(s, "student").rank and recipe.told),
         f"--lora-rank with {s.method}: adapters have no input for ω; use --method lcm",
+    )
+    require(
+        s.start_lora is None or role_of(s, "student").rank > 0,
+        f"--start-lora {s.start_lora} with --lora-rank 0: it starts adapters, and here all "
+        "weights are trained: pass its rank as --lora-rank, or add it to the weights with "
+        "diffusers' fuse_lora and save_pretrained, and pass that folder as --weights",
     )
     require(
         s.batch % recipe.group == 0,
@@ -92,7 +99,10 @@ def _not_compiled(s: Settings, recipe: Recipe) -> Iterator[str]:
             "compiled network does not call"
         )
     if s.parallel != "ddp":
-        yield f"--parallel {s.parallel} puts hooks around its blocks, untried with both"
+        yield (
+            f"--parallel {s.parallel} puts hooks around its blocks; it has not been tried with "
+            "both"
+        )
 
 
 def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:

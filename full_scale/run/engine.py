@@ -78,7 +78,7 @@ class Distributed(Trainer):
 
     def backward(self, value: Tensor, phase: Phase) -> None:
         """Under FSDP2 autograd does not see the shards: gradients of other roles come, and go."""
-        if self.s.parallel != "fsdp":
+        if self.s.parallel == "ddp":
             return super().backward(value, phase)
         value.backward()
         for role in set(self.trained) - set(phase.roles):

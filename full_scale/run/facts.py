@@ -21,6 +21,7 @@ BOUND = (
     "lora_rank",
     "lora_alpha",
     "lora_targets",
+    "start_lora",
     "optimizer",
     "ema",
     "drop",

@@ -58,6 +58,10 @@ class Settings:
     """The adapters' product is scaled by alpha / rank."""
     lora_targets: tuple[str, ...] = ()
     """Which modules get adapters: the ends of their names; the family's own unless given."""
+    start_lora: Path | None = None
+    """A LoRA file in diffusers' or kohya's names: the student's adapters begin as its own. They
+    must be of rank --lora-rank, in layers that --lora-targets names.
+    """
     lr: float = 1e-5
     """Learning rate of the student, and of every role whose table does not say otherwise."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
@@ -78,9 +82,9 @@ class Settings:
     """Decay of the average that is exported and shown; 0 uses the student itself."""
     drop: float = 0.1
     """Share of captions replaced by the null prompt."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    """fsdp shards weights, gradients and optimiser over processes: for full weights on small
-    cards.
+    parallel: Literal["ddp", "fsdp", "hybrid"] = "ddp"
+    """fsdp shards weights, gradients and optimiser over all processes, hybrid over those of a
+    node, each of which has a replica: for full weights on small cards.
     """
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of autocast and of frozen networks; auto is bfloat16 on a GPU. Trained weights and
@@ -88,7 +92,7 @@ class Settings:
     """
     compile: bool = False
     """torch.compile for every network: minutes at the start, faster steps. Not for methods with
-    forward-mode derivatives or heads, nor with fsdp.
+    forward-mode derivatives or heads, nor with FSDP2.
     """
     exact: bool = False
     """On a GPU: no TF32, and the same kernels in every run. A run that is to be repeated bit by

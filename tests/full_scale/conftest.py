@@ -167,6 +167,7 @@ def more(shapes_data, tmp_path_factory):
 
 
 VAE = {
+    "_class_name": "AutoencoderKL",
     "block_out_channels": [128, 256, 512, 512],
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
@@ -174,6 +175,29 @@ VAE = {
     "layers_per_block": 2,
     "sample_size": 512,
     "scaling_factor": 0.18215,
+}
+TEXT = {  # text_encoder/config.json as published
+    "architectures": ["CLIPTextModel"],
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 77,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "projection_dim": 768,
+    "vocab_size": 49408,
+}
+CHECKER = {  # safety_checker/config.json: CLIP's ViT-L
+    "architectures": ["StableDiffusionSafetyChecker"],
+    "projection_dim": 768,
+    "text_config": {},
+    "vision_config": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+        "projection_dim": 768,
+    },
 }
 SD15 = {  # unet/config.json as published
     "_class_name": "UNet2DConditionModel",
@@ -203,7 +227,8 @@ def sd15(tmp_path_factory):
     path = tmp_path_factory.mktemp("sd15")
     for part, name, value in (
         ("unet", "config", SD15),
-        ("text_encoder", "config", {"max_position_embeddings": 77}),
+        ("text_encoder", "config", TEXT),
+        ("safety_checker", "config", CHECKER),
         ("scheduler", "scheduler_config", {**SCHEDULER, "prediction_type": "epsilon"}),
         ("vae", "config", VAE),
     ):

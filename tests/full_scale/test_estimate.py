@@ -20,8 +20,8 @@ from dlib import Part, Phase, Recipe, recipes
 from dlib.losses import Loss
 from full_scale.cost.quote import report
 from full_scale import estimate, train
-from full_scale.cost import counting
-from full_scale.cost.blueprint import blueprint, cast_of
+from full_scale.cost import card, counting
+from full_scale.cost.blueprint import beside, blueprint, cast_of
 from full_scale.cost.counting import META, Counter, LikeAGpu, backward, cost
 from full_scale.data.draws import step_draws
 from full_scale.cost.needs import needs
@@ -167,6 +167,36 @@ def test_stable_diffusion_1_5_has_its_published_size(sd15):
     # backward is twice forward; its attention is 5/2
     assert need.flops(s) / 4 == pytest.approx(3.08 * 0.803e12, rel=0.01)
     assert need.peak("ddp", 4) > need.peak("fsdp", 4) > 4 * WEIGHTS
+
+
+def test_what_stands_beside_the_network_is_counted(sd15, monkeypatch):
+    """The VAE, CLIP's text encoder and the safety checker, by their published sizes; of a hub's
+    repository by its index. Each process reads them, and keeps them for the pictures.
+    """
+    import huggingface_hub
+
+    sizes = 83_653_863 + 123_060_480 + 303_981_588
+    assert beside("sd", str(sd15)) == sizes and beside("sd", None) == 0 == beside("shapes", "x")
+    index = {"_class_name": "x", "unet": ["diffusers", "U"], "vae": ["diffusers", "A"]}
+    index |= {"scheduler": ["diffusers", "P"], "feature_extractor": [None, None]}
+    (sd15.parent / "model_index.json").write_text(json.dumps(index))
+
+    def download(name, file):
+        where = sd15.parent if file == "model_index.json" else sd15
+        if not (where / file).is_file():
+            raise OSError(f"no {file}")
+        return where / file
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert beside("sd", "someone/model") == 83_653_863
+    s = settings("--weights", str(sd15), "--micro", "1")
+    need = needs(s, 4)
+    assert need.memory["ddp"]["other networks"] == need.memory["fsdp"]["other networks"]
+    assert need.memory["ddp"]["other networks"] == 4 * sizes
+    host = need.host(s, 4, 4)
+    assert host["weights being read"] == 4 * 4 * (WEIGHTS + sizes)
+    assert host["copy of a checkpoint"] == 12 * WEIGHTS  # once, not four times
+    assert host["rows of two steps"] == 2 * 4 * 4 * (4 * 64 * 64 + 77 * 768)
 
 
 def saved(plan, s, dtype):
@@ -347,9 +377,22 @@ def test_report_says_everything_and_its_settings_are_a_recipe(tmp_path):
     assert (
         "student, trained" in said
         and "memory of one of 2 process(es)" in said
+        and "memory of the host of 2 process(es)" in said
+        and "copy of a checkpoint" in said
         and "fsdp" in said
         and "ASSUMING 35%" in said
         and "H200" in said
+    )
+    many = settings("--batch", "32")
+    assert (
+        "hybrid" in report(many, 16).split("# memory")[1]
+        and "hybrid" not in said.split("# memory")[1]
+    )
+    owned = needs(many, 16).memory
+    assert (
+        owned["hybrid"]["optimiser"]
+        == 2 * owned["fsdp"]["optimiser"]
+        == owned["ddp"]["optimiser"] / 8
     )
     assert (
         "fsdp" not in report(settings("--lora-rank", "2", "--device", "cpu")).split("# memory")[1]
@@ -386,6 +429,40 @@ def test_dry_run_and_command_line(capsys, monkeypatch):
     ):
         with pytest.raises(SystemExit, match=f"^full_scale.estimate: .*{match}"):
             estimate.main([*words, *more])
+
+
+def test_the_smallest_change_that_fits_a_card(capsys, monkeypatch):
+    """Nothing, gradient checkpointing, smaller micro-batches, moments of 8 bits, adapters: each
+    is what is said where there is room for it, and for nothing before it.
+    """
+    known = {}  # two settings that were read apart are of different classes
+
+    def count(s, processes=1):
+        key = str(as_table(s))
+        known[key] = known.get(key) or needs(s, processes)
+        return known[key]
+
+    monkeypatch.setattr(card, "needs", count)
+    shapes = "finetune --family shapes --tiny --batch 24 --micro 12 --device cpu".split()
+    peak = lambda words: count(read(words)).peak("ddp", 1)
+    room = lambda words: 1.001 * peak(words) / (0.9 * 2**30)
+    for words, flags in (
+        (shapes, ""),
+        (shapes, "--recompute --micro 6"),
+        (shapes, "--recompute --micro 3"),
+        (shapes, "--optimizer adamw8bit"),
+        (shapes, "--lora-rank 64 --recompute --micro 1"),
+        (["finetune", "--tiny", "--micro", "16", "--dtype", "float32"], "--recompute"),
+    ):
+        wanted = [*words, *flags.split()]
+        said, s = card.fitting(read(words), 1, room(wanted))
+        assert said == flags and as_table(s) == as_table(read(wanted))
+    with pytest.raises(ValueError, match="does not fit: it needs at least .* trains adapters"):
+        card.fitting(read(shapes), 1, 1e-6)
+    with pytest.raises(SystemExit, match="^full_scale.estimate: --card x: wanted the GB"):
+        estimate.main([*shapes, "--card", "x"])
+    estimate.main([*shapes, "--card", "24"])
+    assert capsys.readouterr().out.startswith("# to fit on a card of 24 GB add: nothing\n")
 
 
 def test_weights_without_configuration(tmp_path, monkeypatch):

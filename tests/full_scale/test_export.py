@@ -7,11 +7,13 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import re
 import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -450,6 +452,54 @@ def test_bad_requests(full, lora, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
     with pytest.raises(SystemExit, match="^full_scale.export: .*no such folder"):
         export.main([str(tmp_path / "nowhere")])
+
+
+class Hub:
+    """The hub's client, as far as an export uses it: it notes what it is asked."""
+
+    fails = ""
+
+    def __init__(self):
+        self.asked = Hub.asked = []
+
+    def create_repo(self, repo_id, **more):
+        self.asked.append(("create_repo", repo_id, more))
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        if Hub.fails:
+            raise RuntimeError(Hub.fails)
+        assert checkpoint.manifest.fault(folder_path) == ""  # it is whole, under its own name
+        self.asked.append(("upload_folder", repo_id, folder_path, commit_message))
+
+
+def test_an_export_goes_to_the_hub_when_it_is_asked_to_and_only_then(
+    lora, tmp_path, monkeypatch, capsys
+):
+    """Into a private repository, when the folder is whole. What the hub refuses is one line, and
+    the folder stays.
+    """
+    run, words = str(lora[0]), ["--hub", "me/student"]
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    export.main([run, "--to", str(tmp_path / "a")])
+    assert not hasattr(Hub, "asked")
+    export.main([run, "--to", str(tmp_path / "b"), *words])
+    assert Hub.asked == [
+        ("create_repo", "me/student", {"private": True, "exist_ok": True}),
+        ("upload_folder", "me/student", tmp_path / "b", Hub.asked[-1][-1]),
+    ]
+    assert re.fullmatch("student of finetune after [0-9]+ steps", Hub.asked[-1][-1])
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "b")
+    monkeypatch.setattr(Hub, "fails", "401 Unauthorized\nmore lines")
+    with pytest.raises(SystemExit) as end:
+        export.main([run, "--to", str(tmp_path / "c"), *words])
+    said = str(end.value.code)
+    assert "\n" not in said and f"finished in {tmp_path / 'c'}" in said
+    assert "RuntimeError: 401 Unauthorized" in said and "hf upload me/student" in said
+    assert checkpoint.manifest.fault(tmp_path / "c") == ""
+    for name in ("student", "a/b/c", "me/ student"):
+        with pytest.raises(ValueError, match=f"--hub {name}: wanted .* owner/name"):
+            export.run(Export(lora[0], to=tmp_path / "d", hub=name))
+    assert not (tmp_path / "d").exists()
 
 
 def test_a_damaged_checkpoint_names_itself(one, tmp_path):

@@ -31,6 +31,7 @@ from full_scale.families.tiny import tiny_pipeline
 from full_scale import launch
 from full_scale.out import lora_files
 from full_scale.run.checkpoint import complete
+from full_scale.run.engine import Engine
 from full_scale.run.recipe_file import RECIPES
 from full_scale.run.settings import read
 from full_scale.sampling.request import Config
@@ -279,6 +280,50 @@ def test_fsdp_is_ddp(runs, with_data, tmp_path):
     assert what == "averaged student" and all(
         (whole[key] - sharded[key]).abs().max() < 1e-5 for key in whole
     )
+
+
+def hybrid(words: list[str], out: Path, port: int) -> None:
+    """A run; how each process holds the student's first weight is written down."""
+    save = Engine.save
+
+    def noted(engine, wait=False):
+        weight = next(iter(engine.cast.trained["student"].weights.values()))
+        facts = weight.device_mesh.mesh.tolist(), str(weight.placements)
+        out.with_name(f"rank-{engine.processes.rank}").write_text(json.dumps(facts))
+        return save(engine, wait)
+
+    Engine.save = noted  # of this child alone
+    forked._train([(forked._words(words, out), port)], None)
+
+
+def test_two_nodes_of_two_go_on_from_fsdp_and_end_where_it_ends(
+    runs, with_data, tmp_path, monkeypatch
+):
+    """The last step of an FSDP2 run is done again by four processes that shard inside a node of
+    two and replicate across the nodes.
+    """
+    whole, out = runs("one network, fsdp")[1], tmp_path / "run"
+    shutil.copytree(whole / "step-00000002", out / "step-00000002")
+    lines = (whole / "log.jsonl").read_text().splitlines(keepends=True)
+    (out / "log.jsonl").write_text("".join(lines[:2]))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    words = with_data(["finetune", *SHAPES, "--parallel", "hybrid", "--ema", "0.9"])
+    words += ["--micro", "1", "--steps", "3", "--show-every", "0"]
+    forked.start(4, tmp_path / "said", hybrid, words, out, forked.free_port()).finished()
+    for rank in range(4):
+        mesh, placements = json.loads((tmp_path / f"rank-{rank}").read_text())
+        assert mesh == [[0, 1], [2, 3]] and placements.startswith("(Replicate(), Shard(")
+    # the second node writes nothing
+    names = sorted(path.name for path in (out / "step-00000003").glob("*.distcp"))
+    assert names == ["__0_0.distcp", "__1_0.distcp"]
+    for fsdp, both in zip(losses(whole), losses(out), strict=True):
+        assert all(fsdp[key] == pytest.approx(both[key], rel=1e-4, abs=1e-7) for key in fsdp)
+    a, b, start = (
+        export.student(path)[1]
+        for path in (whole / "step-00000003", out / "step-00000003", out / "step-00000002")
+    )
+    off = lambda one, two: torch.cat([(one[key] - two[key]).flatten() for key in one]).norm()
+    assert off(a, b) < 1e-3 * off(a, start)
 
 
 @pytest.mark.parametrize(
