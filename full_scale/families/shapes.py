@@ -27,14 +27,18 @@ FILE = "shapes_model.safetensors"
 
 
 class TokensCall(nn.Module):
-    """The toy network as a net of conditions by name: cond {"text": (B, L) int64}."""
+    """The toy network as a net of conditions by name: cond {"text": (B, L) int64}. It computes in
+    its weights' dtype; time stays float32, and the output returns in x's dtype.
+    """
 
     def __init__(self, net: nn.Module):
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        return self.net(x, time, cond["text"])
+        dtype = next(self.net.parameters()).dtype
+        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+            return self.net(x, time, cond["text"]).to(x.dtype)
 
 
 @dataclass(frozen=True)

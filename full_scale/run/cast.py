@@ -208,7 +208,9 @@ def _shard(net: nn.Module, s: Settings, dtype: torch.dtype, mesh: DeviceMesh | N
         return net
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
-    policy = MixedPrecisionPolicy(param_dtype=dtype if dtype != torch.float32 else None)
+    # inputs stay as they are: bfloat16 would make of the time 999 another one, 1000
+    half = dtype if dtype != torch.float32 else None
+    policy = MixedPrecisionPolicy(param_dtype=half, cast_forward_inputs=False)
     for block in blocks(net):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     # resharded after its forward pass, else a network without a backward pass stays whole
