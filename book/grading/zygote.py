@@ -16,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from book.grading import frames, kernel, sandbox, watch
 from book.grading.frames import Channel
 from book.questions import caller
@@ -156,7 +158,7 @@ def _answer(line: socket.socket, call_of: Callable, place: tuple) -> None:
 def _work(channel: Channel, call_of: Callable) -> tuple[bytes, bytes]:
     _, body = channel.receive()
     note, arrays = frames.unpack(body)
-    call, inputs = call_of(note["function"]), dict(zip(note["names"], arrays))
+    call, inputs = call_of(note["function"]), named(note["names"], arrays)
     try:
         module = sys.modules["__main__"] = first_cell(note["prelude"])
         watch.hide_the_library(_NOTES)
@@ -164,6 +166,14 @@ def _work(channel: Channel, call_of: Callable) -> tuple[bytes, bytes]:
         return frames.ARRAYS, frames.pack(call(answer, inputs, _remote(channel)))
     except BaseException as error:
         return frames.ERROR, explain(error)[:4000].encode(errors="replace")
+
+
+def named(names: list[str], arrays: list[np.ndarray]) -> dict:
+    """A question's inputs as its call has them in the notebook too: a number is a number and
+    not an array without axes.
+    """
+    plain = [value if value.ndim else value.item() for value in arrays]
+    return dict(zip(names, plain, strict=True))
 
 
 def _remote(channel: Channel):

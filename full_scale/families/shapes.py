@@ -37,7 +37,9 @@ class TokensCall(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         dtype = next(self.net.parameters()).dtype
-        with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
+        if dtype == torch.float32 or x.is_meta:  # meta tensors, of the estimate, cannot autocast
+            return self.net(x, time, cond["text"])
+        with torch.autocast(x.device.type, dtype):
             return self.net(x, time, cond["text"]).to(x.dtype)
 
 

@@ -4,9 +4,12 @@ are told why.
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from course import BOOK, every_course
 
+from book.grading import frames
+from book.grading.zygote import named
 from book.questions.answers import explain
 from book.release import answer_cells
 from book.sheet import points, sheet
@@ -48,6 +51,21 @@ class TestTheAssignment:
 def test_right_answers_pass_however_they_are_spelled(course, id, seed):
     assert course.judged(id, course.solution[id], seed).share == 1
     assert course.judged(id, course.cell(id, course.otherwise[id]), seed).share == 1
+
+
+@pytest.mark.parametrize("course", COURSES.values(), ids=COURSES)
+def test_inputs_are_of_the_same_kinds_for_the_grader_as_in_the_notebook(course):
+    for q in course.questions:
+        raw = q.draw(3).inputs
+        found = named(list(raw), frames.unpack(frames.pack(list(raw.values())))[1])
+        assert {name: kind(value) for name, value in raw.items()} == {
+            name: kind(value) for name, value in found.items()
+        }, q.id
+
+
+def kind(value):
+    """What an answer can tell of an input: a number's type, or an array's."""
+    return type(value.item()) if isinstance(value, np.generic) else type(value)
 
 
 @pytest.mark.parametrize(("course", "id", "body", "says"), RIGHT_TOO)

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from dlib import Draw
 from full_scale import launch
 from full_scale.families.shapes import Shapes
 from full_scale.launch import Processes
@@ -79,7 +80,8 @@ def test_a_sharded_network_in_bfloat16_is_told_the_very_time(processes):
 
 def test_the_captioned_shapes_network_computes_in_its_weights_dtype(bfloat16):
     net = Shapes.tiny(torch.device("cpu"), torch.float32).denoiser().net
-    x, cond = torch.ones(2, 3, 16, 16), {"text": torch.zeros(2, 10, dtype=torch.int64)}
+    x = Draw(0).normal((2, 3, 16, 16))
+    cond = {"text": torch.zeros(2, 10, dtype=torch.int64)}
     time, whole = torch.tensor([0.999, 0.5]), net
     half = copy.deepcopy(net).to(torch.bfloat16)
     with torch.no_grad():
