@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from dlib import Denoiser, Mixture, NoiseSchedule, vp
 
-from book.questions.values import array, given
+from book.questions.values import array, given, stacked
 
 
 def schedule_of(inputs: dict) -> NoiseSchedule:
@@ -64,6 +64,7 @@ def walk(step: Callable, model: Denoiser, x, lams: np.ndarray):
 
 def trained(value, weights: torch.Tensor) -> list[np.ndarray]:
     """A loss as an array, and the gradient of its sum in the weights: 0 if autograd sees none."""
+    value = stacked(value)
     if value is None:
         return []
     slope = torch.zeros_like(weights)

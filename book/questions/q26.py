@@ -13,11 +13,24 @@ def _played(inputs: dict) -> tuple:
     inner, weights, pull = given(inputs, "inner", "outer", "pull")
     weights.requires_grad_()
 
+    def points(name: str, x):
+        if x.ndim != 2:
+            raise ValueError(
+                f"{name}: x has shape {tuple(x.shape)}, but {name} takes points (B, 2): flatten "
+                "first, with x.reshape(-1, 2)"
+            )
+        return x
+
     def net(x, level):
+        x = points("net", x)
         seen = torch.cat([x, torch.full((len(x), 1), level.t, dtype=x.dtype)], 1)
         return torch.tanh(seen @ inner) @ weights
 
-    return net, weights, lambda x: torch.sin(x[:, 0] * pull[0]) + pull[1] * x[:, 0] * x[:, 1]
+    def reward(x):
+        x = points("reward", x)
+        return torch.sin(x[:, 0] * pull[0]) + pull[1] * x[:, 0] * x[:, 1]
+
+    return net, weights, reward
 
 
 def tilted(answer: Callable, inputs: dict, network: None) -> list:

@@ -25,13 +25,13 @@ def advantages(answer: Callable, inputs: dict, network: None) -> list:
 
 def ratio_loss(answer: Callable, inputs: dict, network: None) -> list:
     net, weights = _field(inputs, "new")
-    old, std, y, advantage, epsilon = given(inputs, "old", "std", "y", "advantage", "epsilon")
+    old, std, y, advantage, chi = given(inputs, "old", "std", "y", "advantage", "chi")
     mean = old + 0.2 * net(y.flip(0), 0.5)
-    return trained(answer(mean, old, std, y, advantage, epsilon), weights)
+    return trained(answer(mean, old, std, y, advantage, chi), weights)
 
 
 def flow_step(answer: Callable, inputs: dict, network: None) -> list:
-    found = answer(*given(inputs, "x", "u", "t", "r", "a"))
+    found = answer(*given(inputs, "x", "u", "t", "r", "a_F"))
     return pair(found, "the mean and the standard deviation")
 
 

@@ -2,7 +2,7 @@
 returned as arrays.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -46,6 +46,21 @@ def each(returned: Iterable) -> list[np.ndarray]:
     """
     things = list(returned)
     return [] if any(thing is None for thing in things) else [array(thing) for thing in things]
+
+
+def stacked(returned):
+    """What an answer returned that must be one tensor: a list or generator of tensors of one
+    shape, or of numbers, is stacked and keeps its gradient, and so is a tuple of numbers; all
+    else is left as it is.
+    """
+    things = list(returned) if isinstance(returned, Iterator) else returned
+    kinds = torch.Tensor | int | float
+    if not isinstance(things, list | tuple) or not all(isinstance(x, kinds) for x in things):
+        return things
+    one = lambda x: x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64)
+    shapes = {one(x).shape for x in things}
+    alike = len(shapes) == 1 and (isinstance(things, list) or shapes == {()})
+    return torch.stack([one(x) for x in things]) if alike else things
 
 
 def pair(returned, names: str) -> list[np.ndarray]:

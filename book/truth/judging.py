@@ -92,6 +92,11 @@ def trainable(share: float) -> Callable:
             if apart(fitted(found, case.values)[:1], case.values[:1]) < q.tolerance
         ]
         why = known(replace(case, mistakes=lambda: there), outputs, [1])
+        if not why and outputs[1].any():
+            why = (
+                "A part of it is missing or too much: look for what is detached or under no_grad "
+                "and should not be, and for what should be and is not"
+            )
         why = why or "compute everything in torch, from what the network returns"
         return wrong(
             "the values are right, but they cannot train a network: their gradient in its "

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from book.truth import problems
+from book.truth import Case, problems
 from book.truth.exact import Exact
 from book.truth.judging import trainable
 
 ROWS, STEPS = 24, 7
+FAR = 1e6  # beyond every reward
 
 
 def votes(rng: np.random.Generator) -> dict:
@@ -17,11 +18,24 @@ def votes(rng: np.random.Generator) -> dict:
     return {"first": first, "second": second, "share": share}
 
 
+def votes_hint(case: Case, values: list, truths: list) -> str:
+    """What is wrong with the losses, also where it is only the pairs whose rewards are far apart,
+    the first two.
+    """
+    if np.abs(values[0] - truths[0])[2:].max() < 1e-3:
+        return (
+            "only pairs whose rewards are ±1000 apart are wrong. Is P clamped, or a small number "
+            "added in the logarithm? Then the size of the difference is lost: logsigmoid of the "
+            "difference needs neither"
+        )
+    return "s times −log sigmoid of the difference, and 1 − s times −log sigmoid of minus it"
+
+
 VOTES = Exact(
     "Q26.1",
     votes,
     returns="the loss",
-    hint="s times −log sigmoid of the difference, and 1 − s times −log sigmoid of minus it",
+    hint=votes_hint,
     mistakes="""
         first - second → second - first
         # the sign is turned around: the first wins with the sigmoid of first − second, and share
@@ -86,14 +100,18 @@ def path(rng: np.random.Generator) -> dict:
 
 TRUNCATED = Exact(
     "Q26.3",
-    lambda rng: path(rng) | {"last": int(rng.integers(2, 4))},
+    lambda rng: path(rng) | {"last": int(rng.integers(3, 5))},
     returns="the rewards",
     hint="DDIM: α_b (x − σ_a ε)/α_a + σ_b ε, from the first level to the last",
     verdict=trainable(0.4),
     mistakes="""
         if k < first: → if True:
-        # x is a constant at every step, so that nothing is left: only the *first* N − K steps are
-        # constants
+        # nothing of the gradient is left, because x is a constant after the last step: only the
+        # *first* N − K steps are constants
+        if k < first: → if False:
+        eps = net(x, a) → eps = net(x, a) if k < last else net(x, a).detach()
+        # the network has its gradient in the first K steps: it belongs to the last K, where the
+        # gradient also goes through what the network is shown
         if k < first: → if False:
         # the gradient goes through all steps: make x a constant where the last K begin
         if k < first: → if k <= first:
@@ -116,13 +134,25 @@ TRUNCATED = Exact(
     """,
 )
 
+
+def stopped(rng: np.random.Generator) -> dict:
+    """A path, a place to stop that is another one when counted from the end, and not beside it,
+    and an `enough` with as many rewards above as below.
+    """
+    inputs = path(rng) | {"stop": int(rng.choice([2, STEPS - 2])), "enough": FAR}
+    (losses, _), _ = REFL.made(REFL.cell, Case(inputs))
+    return inputs | {"enough": float(np.median(FAR - losses))}
+
+
 REFL = Exact(
     "Q26.4",
-    lambda rng: path(rng) | {"stop": int(rng.integers(2, STEPS - 1)), "enough": 0.5},
+    stopped,
     returns="the losses",
     hint="DDIM up to levels[stop], one guess there, and the positive part of enough − r",
     verdict=trainable(0.4),
     mistakes="""
+        (enough - reward(guess)).clamp(min=0) → 0 * reward(guess)
+        # all losses are 0, but half of the rewards are below `enough`: there it is enough − r
         with torch.no_grad(): → if True:
         # the gradient also goes through the walk: it belongs to the one guess alone
         (x - a.sigma * net(x, a)) → (x - a.sigma * net(x, a).detach())
@@ -138,6 +168,12 @@ REFL = Exact(
         levels[:stop] → levels[: stop - 1]
         a = levels[stop] → a = levels[stop - 1]
         # one step too few: you stand at levels[stop] when the guess is made
+        with torch.no_grad(): → stop = len(levels) - 1 - stop
+            with torch.no_grad():
+        # `stop` is counted from the end: it counts from the noise, and you stand at levels[stop]
+        with torch.no_grad(): → stop = len(levels) - stop
+            with torch.no_grad():
+        # `stop` is counted from the end: it counts from the noise, and you stand at levels[stop]
         (x - a.sigma * net(x, a)) / a.alpha → x
         # the noisy x is rewarded: reward the guess (x − σ ε)/α
         net(x, a)) / a.alpha → net(x, a))  # the guess is not divided by α

@@ -6,7 +6,7 @@ from book.truth import Case, Question
 from book.truth.exact import Exact
 from book.truth.judging import tells_apart, trainable
 
-ROWS = 24
+ROWS, ACTIONS = 24, 4
 
 ADVANTAGES = Exact(
     "Q27.1",
@@ -45,7 +45,7 @@ def field(rng: np.random.Generator, name: str) -> dict:
 
 def step(rng: np.random.Generator) -> dict:
     old, std = rng.normal(size=(ROWS, 2)), rng.uniform(0.3, 0.6)
-    numbers = {"std": std, "epsilon": 0.2, "advantage": rng.normal(size=ROWS)}
+    numbers = {"std": std, "chi": 0.2, "advantage": rng.normal(size=ROWS)}
     y = old + std * rng.normal(size=(ROWS, 2))
     return field(rng, "new") | numbers | {"old": old, "y": y}
 
@@ -72,8 +72,11 @@ RATIO = Exact(
         # nothing is clipped
         -ratio * advantage, -clipped * advantage → ratio * advantage, clipped * advantage
         # the signs are turned around: the loss is minus the gain
-        ratio.clamp(1 - epsilon, 1 + epsilon) → ratio.clamp(max=1 + epsilon)
-        # the lower end, 1 − ε, is missing
+        ratio.clamp(1 - chi, 1 + chi) → ratio.clamp(max=1 + chi)
+        # the lower end, 1 − χ, is missing
+        ratio.clamp(1 - chi, 1 + chi) → ratio + (ratio.clamp(1 - chi, 1 + chi) - ratio).detach()
+        # the clip lets the gradient through ("straight-through"): beyond 1 ± χ it is a constant,
+        # so that nothing pulls where it is the larger one
         -clipped * advantage) → -clipped * advantage).detach()
         # nothing can be learnt from a constant
         return torch.maximum(-ratio → ratio = ratio.detach()
@@ -86,7 +89,7 @@ RATIO = Exact(
 def sde(rng: np.random.Generator) -> dict:
     t = rng.uniform(0.3, 0.8)
     points = {name: rng.normal(size=(ROWS, 2)) for name in ("x", "u")}
-    return points | {"t": t, "r": t - rng.uniform(0.05, 0.2), "a": rng.uniform(0.5, 1)}
+    return points | {"t": t, "r": t - rng.uniform(0.05, 0.2), "a_F": rng.uniform(0.5, 1)}
 
 
 STEP = Exact(
@@ -149,6 +152,10 @@ NFT = Exact(
         # the mean over a sample's values stands where their sum belongs
         new(x, t) - told → new(x, t).detach() - told
         # nothing reaches the weights of the new network
+        minus = (told - move → minus = (told - move.detach()
+        # u⁻ is a constant here: it moves with the new network too, and needs its gradient
+        plus = (told + move → plus = (told + move.detach()
+        # u⁺ is a constant here: it moves with the new network, and needs its gradient
         new(x, t) - told → new(x0, t) - told
         old(x, t) → old(x0, t)
         # the networks are asked at the clean samples: noise them to time t first
@@ -172,14 +179,22 @@ WRONG = {
     "leaves −p out of ∇log p": lambda i, j, p, r: (r[i] * _e(i, p) + r[j] * _e(j, p)) / 2,
     "goes downhill": lambda i, j, p, r: -_mean(i, j, p, r),
     "weighs by 1/(n p)": lambda i, j, p, r: r[i] * _s(i, p) / (len(p) * p[i]),
-    "is right up to a shift of the first entry": lambda i, j, p, r: (
-        _mean(i, j, p, r) + 0.01 * _e(0, p)
-    ),
+} | {
+    f"is right but for entry {k}": lambda i, j, p, r, k=k: _mean(i, j, p, r) + 0.01 * _e(k, p)
+    for k in range(ACTIONS)
 }
+WRONG["is off by 4·10⁻⁹ in one entry"] = lambda i, j, p, r: (
+    _mean(i, j, p, r) + 4e-9 * _e(np.abs(_slope(p, r)).argmax(), p)
+)
 
 
 def _e(i: int, p: np.ndarray) -> np.ndarray:
     return np.eye(len(p))[i]
+
+
+def _slope(p: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """The true gradient."""
+    return p * (r - p @ r)
 
 
 def _s(i: int, p: np.ndarray) -> np.ndarray:
@@ -192,9 +207,13 @@ def _mean(i: int, j: int, p: np.ndarray, r: np.ndarray) -> np.ndarray:
 
 
 def estimators(rng: np.random.Generator) -> Case:
-    n, every = 4, RIGHT | WRONG
+    """The largest entry of the true gradient is ±¼, so that what a test with a tolerance of its
+    own accepts does not hang on the draw.
+    """
+    n, every = ACTIONS, RIGHT | WRONG
     logits, r = rng.normal(size=(2, n))
     p = np.exp(logits) / np.exp(logits).sum()
+    r /= 4 * np.abs(_slope(p, r)).max()
     order = rng.permutation(len(every))
     told = [list(every.values())[k] for k in order]
     tables = np.array([[[f(i, j, p, r) for j in range(n)] for i in range(n)] for f in told])
@@ -210,7 +229,8 @@ TEST = Question(
         "weigh each of the n² groups with the probabilities of both its actions, and compare "
         "with p (r − p·r)",
         "add up the estimates of *all* groups with their probabilities, and compare every entry "
-        "with the true gradient",
+        "with the true gradient, to 10⁻⁹ and no more (torch.allclose adds 10⁻⁵ of an entry; "
+        "rtol=0 forbids it)",
     ),
 )
 

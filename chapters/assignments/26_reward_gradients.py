@@ -77,7 +77,7 @@ check("Q26.1", vote_loss)
 #
 # $$\int\mathcal N(x;\mu_k,S_k^2I)\,e^{a\cdot x/\beta}\,dx=\exp\Big(\frac{a\cdot\mu_k}\beta+\frac{\lVert a\rVert^2S_k^2}{2\beta^2}\Big),$$
 #
-# and then all weights are divided by their sum. Return the new weights and the new means. (Complete the square to see where a mean goes.)
+# and then all weights are divided by their sum. The $S_k$ stay as they are. Return the new weights and the new means. (Complete the square to see where a mean goes.)
 
 
 # %%
@@ -99,7 +99,11 @@ check("Q26.2", tilted)
 # %% [markdown]
 # ## Question 26.3: truncated back-propagation (5 points)
 #
-# Walk from `x` at `levels[0]` to `levels[-1]` by DDIM, with $N$ steps for $N+1$ levels, and return the rewards at the end. Only the last `last` steps have a gradient: what the network says
+# Walk from `x` at `levels[0]` to `levels[-1]` by DDIM, with $N$ steps for $N+1$ levels, and return the rewards at the end. A step goes from level $a$ to the next one, $b$:
+#
+# $$x_b=\alpha_b\,\frac{x_a-\sigma_a\varepsilon(x_a,a)}{\alpha_a}+\sigma_b\,\varepsilon(x_a,a).$$
+#
+# Only the last `last` steps have a gradient: what the network says
 # in them counts, and so does how it depends on $x$ there. The steps before them have none. The check looks at the rewards *and* at their gradient in the network's weights.
 
 
@@ -154,7 +158,7 @@ check("Q26.4", refl_loss)
 # ## Question 26.5: DRaFT-LV (3 points)
 #
 # You have finished samples `x0`, constants. Noise each of them to the level `a`, once for each given noise, ask the network for its guess of the clean sample there, and reward
-# it. Return for each sample the mean reward over the noises, with its gradient.
+# it. Return for each sample the mean reward over the noises, with its gradient. `net` and `reward` take points (B, 2), not (n, B, 2).
 
 
 # %%

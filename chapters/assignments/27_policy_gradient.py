@@ -69,18 +69,18 @@ check("Q27.1", advantages)
 # ## Question 27.2: the clipped ratio (4 points)
 #
 # PPO's loss for one step of each sample. The step was drawn from a Gaussian with mean `old` and standard deviation `std`, and it is `y`. The present mean is `mean`, with the same `std`. With the ratio ρ of the two densities of `y` (a *sum*
-# over the values of a sample in the logarithm), return max(−ρA, −clip(ρ, 1 − ε, 1 + ε) A) for each sample. `old`, `y` and `advantage` are constants; the check looks at the values *and* at the gradient in the weights that made `mean`.
+# over the values of a sample in the logarithm), return max(−ρA, −clip(ρ, 1 − χ, 1 + χ) A) for each sample. `old`, `y` and `advantage` are constants; the check looks at the values *and* at the gradient in the weights that made `mean`.
 
 
 # %%
 # ANSWER Q27.2
-def ratio_loss(mean, old, std, y, advantage, epsilon):
+def ratio_loss(mean, old, std, y, advantage, chi):
     """(B,): the losses.
-    mean, old, y: (B, 2); std: float; advantage: (B,); epsilon: float."""
+    mean, old, y: (B, 2); std: float; advantage: A, (B,); chi: χ, float."""
     ### BEGIN SOLUTION
     square = (y - old).square() - (y - mean).square()
     ratio = (square.sum(1) / (2 * std**2)).exp()
-    clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
+    clipped = ratio.clamp(1 - chi, 1 + chi)
     return torch.maximum(-ratio * advantage, -clipped * advantage)
     ### END SOLUTION
 
@@ -94,19 +94,19 @@ check("Q27.2", ratio_loss)
 #
 # One Euler–Maruyama step of
 #
-# $$dx=\Big[u+\frac{s^2}{2t}\big(x+(1-t)\,u\big)\Big]dt+s\,dw,\qquad s=a\sqrt{\frac t{1-t}},$$
+# $$dx=\Big[u+\frac{s^2}{2t}\big(x+(1-t)\,u\big)\Big]dt+s\,dw,\qquad s=a_{\text F}\sqrt{\frac t{1-t}},$$
 #
 # from time `t` to the smaller time `r`, so that $dt=r-t$ is negative. Return the mean of the step and its standard deviation, a number. $t$ is below 1.
 
 
 # %%
 # ANSWER Q27.3
-def flow_step(x, u, t, r, a):
+def flow_step(x, u, t, r, a_F):
     """(mean, std) of the step: (B, 2) and a float.
-    x, u: (B, 2), the point and the velocity there; t, r, a: floats."""
+    x, u: (B, 2), the point and the velocity there; t, r, a_F: floats."""
     ### BEGIN SOLUTION
     dt = r - t
-    s = a * (t / (1 - t)) ** 0.5
+    s = a_F * (t / (1 - t)) ** 0.5
     drift = u + s**2 / (2 * t) * (x + (1 - t) * u)
     return x + drift * dt, s * (-dt) ** 0.5
     ### END SOLUTION
@@ -148,7 +148,7 @@ check("Q27.4", nft_loss)
 # Write a test. A policy chooses one of $n$ actions with probabilities `p`, the softmax of its logits, and `r` has their rewards. So the gradient of the mean reward in the logits is known: its entry $i$ is
 # $p_i\,(r_i-\sum_jp_jr_j)$. Somebody hands you an estimator. `estimate(actions)` takes a *group* of two actions, a list of two numbers from 0 to $n-1$, and returns a gradient, a tensor (n,).
 #
-# The two actions are drawn independently from `p`. Return True if the *expectation* of the estimate is the true gradient, to $10^{-9}$, and False if not. Do not draw: there are only $n^2$ groups. The check hands your test right
+# The two actions are drawn independently from `p`. Return True if the *expectation* of the estimate is the true gradient, to $10^{-9}$ in every entry, and False if not. Do not draw: there are only $n^2$ groups. The check hands your test right
 # estimators and wrong ones.
 
 

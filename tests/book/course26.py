@@ -13,6 +13,12 @@ COURSE = Course(
         return share * loss(d) + (1 - share) * loss(-d) → return (share * loss(d) + (1 - share) * loss(-d)).mean()
         # has shape ()
         loss(-d) → loss(d)  # shares are not used
+        P = torch.sigmoid(first - second).clamp(1e-6, 1 - 1e-6)
+        return -(share * P.log() + (1 - share) * (1 - P).log())
+        # Is P clamped
+        (d) + → (d.clamp(-50, 50)) +
+        loss(-d) → loss(-d.clamp(-50, 50))
+        # Is P clamped
         """,
         "Q26.2": """
         push = a / beta
@@ -37,6 +43,28 @@ COURSE = Course(
         return reward(x)
         # right
         with torch.no_grad(): → with torch.enable_grad():  # through all steps
+        return reward(x) → return [r for r in reward(x)]  # right
+        return reward(x) → return tuple(reward(x))  # right
+        for k, (a, b) in enumerate(zip(levels, levels[1:])):
+            x = x.detach()
+            eps = net(x, a) if k >= len(levels) - 1 - last else net(x, a).detach()
+            x = b.alpha * (x - a.sigma * eps) / a.alpha + b.sigma * eps
+        return reward(x)
+        # only the last one is connected
+        for k, (a, b) in enumerate(zip(levels, levels[1:])):
+            with torch.set_grad_enabled(k < last):
+                eps = net(x, a)
+            x = b.alpha * (x - a.sigma * eps) / a.alpha + b.sigma * eps
+        return reward(x)
+        # in the first K steps: it belongs to the last K
+        for k, (a, b) in enumerate(zip(levels, levels[1:])):
+            with torch.set_grad_enabled(k < last):
+                eps = net(x, a)
+                x = b.alpha * (x - a.sigma * eps) / a.alpha + b.sigma * eps
+        return reward(x)
+        # only the *first* N − K steps are constants
+        return reward(x) → return reward(x) + 2 * (reward(x) - reward(x).detach())
+        # missing or too much
         """,
         "Q26.4": """
         i = 0
@@ -50,6 +78,11 @@ COURSE = Course(
         return torch.relu(enough - r)
         # right
         torch.relu(enough - r) → (enough - r).abs()  # positive part
+        return torch.relu(enough - r) → return [max(0, enough - one) for one in r]  # right
+        return torch.relu(enough - r) → return enough - r  # positive part
+        return torch.relu(enough - r) → return 0 * r  # off by 1.0e+00
+        while i < stop: → while i < len(levels) - stop:  # counted from the end
+        while i < stop: → while i < len(levels) - 1 - stop:  # counted from the end
         """,
         "Q26.5": """
         total = 0
@@ -59,6 +92,8 @@ COURSE = Course(
         return total / len(noise)
         # right
         noise[k] * a.sigma → noise[0] * a.sigma  # only the first noise
+        return total / len(noise) → return (one / len(noise) for one in total)  # right
+        return total / len(noise) → return list(total / len(noise))  # right
         """,
     },
 )

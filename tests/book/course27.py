@@ -17,12 +17,19 @@ COURSE = Course(
         new = torch.distributions.Normal(mean, std).log_prob(y).sum(-1)
         was = torch.distributions.Normal(old, std).log_prob(y).sum(-1)
         rho = torch.exp(new - was)
-        return -torch.minimum(rho * advantage, torch.clip(rho, 1 - epsilon, 1 + epsilon) * advantage)
+        return -torch.minimum(rho * advantage, torch.clip(rho, 1 - chi, 1 + chi) * advantage)
         # right
         return -torch.minimum → return torch.minimum  # larger of the two
+        return -torch.minimum → return list(-torch.minimum
+        * advantage) → * advantage))
+        # right
+        return -torch.minimum → free = torch.clip(rho.detach(), 1 - chi, 1 + chi) - rho.detach() + rho
+        return -torch.minimum
+        torch.clip(rho, 1 - chi, 1 + chi) → free
+        # "straight-through"
         """,
         "Q27.3": """
-        g2 = a**2 * t / (1 - t)
+        g2 = a_F**2 * t / (1 - t)
         score = -(x + (1 - t) * u) / t
         return x + (r - t) * (u - g2 / 2 * score), (g2 * (t - r)) ** 0.5
         # right
@@ -40,6 +47,11 @@ COURSE = Course(
         return b + share * (a - b)
         # right
         (1 + zeta) * v_old - zeta * v → (1 - zeta) * v_old + zeta * v  # move the same way
+        (1 + zeta) * v_old - zeta * v → (1 + zeta) * v_old - zeta * v.detach()  # u⁻ is a constant
+        (1 - zeta) * v_old + zeta * v → (1 - zeta) * v_old + zeta * v.detach()  # u⁺ is a constant
+        return b + share * (a - b) → return (q * x + (1 - q) * y for q, x, y in zip(share, a, b))
+        # right
+        return b + share * (a - b) → return list(b + share * (a - b))  # right
         """,
         "Q27.5": """
         every = torch.stack([
@@ -52,6 +64,12 @@ COURSE = Course(
         atol=1e-9 → atol=0.05  # your test accepts
         (mean, p * r - p * (p * r).sum() → (mean[1:], (p * r - p * (p * r).sum())[1:]
         # your test accepts
+        (mean, p * r - p * (p * r).sum() → (mean[:1], (p * r - p * (p * r).sum())[:1]
+        # one that is right but for entry 1
+        (mean, p * r - p * (p * r).sum() → (mean[:3], (p * r - p * (p * r).sum())[:3]
+        # one that is right but for entry 3
+        , rtol=0, atol=1e-9) → )  # one that is off by 4·10⁻⁹ in one entry
+        atol=1e-9 → atol=1e-6  # rtol=0
         return torch.allclose(mean, → return torch.allclose(every.mean((0, 1)),  # your test rejects
         """,
     },

@@ -157,6 +157,7 @@ def test_a_last_level_of_a_fifth_is_not_lost_to_rounding(seed, dtype):
         ),
         ("Q05.1", "(x - sigma * w) / alpha, w → x", "1 thing, wanted two: return (x0, eps)"),
         ("Q05.3", "return False → assert False", "return False where what it tests is wrong"),
+        ("Q26.5", "noise[k] → noise", "net takes points (B, 2): flatten first"),
     ],
 )
 def test_what_stops_an_answer_is_said_in_the_question_s_words(id, edit, says):
