@@ -121,7 +121,7 @@ figure(
 # $$h(x_t,t)\;\leftarrow\;R+h^-(x_r,r),\qquad R=(\kappa_t-\kappa_r)\,\bar\varepsilon,\qquad \bar\varepsilon=\frac{x_t-\alpha_t\bar x_0}{\sigma_t}. \label{eq:ct-boot}$$
 #
 # This is the bootstrapping of reinforcement learning: a reward, plus your own estimate of what follows. The minus marks a
-# copy of the network that gets no gradient. One step of this kind is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, and all
+# copy of the network that gets no gradient. On average one such step is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, and all
 # methods share this bias. All that a method decides is **whose** $\bar x_0$ is in the reward.
 #
 # - Consistency *distillation* takes the teacher's mean of $x_0$ given $x_t$. At a given $x_t$ this has no variance, but
