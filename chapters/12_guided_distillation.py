@@ -154,8 +154,9 @@ figure(
 # | $v$ = 0.6 · noise − 0.8 · data | −0.5 | 0 | −1.5 |
 #
 # Each row agrees with the others: (1 − 0.6 · 1.8)/0.8 is −0.1, and 0.6 · (−0.1) − 0.8 · 1.8 is −1.5. So it does not
-# matter which of them the network predicts. (You also see guidance exaggerate: 1.8 lies beyond the only point that the prompt
-# allows.) In letters:
+# matter which of them the network predicts: at one point $z$ each is a multiple of another plus a multiple of $z$, and the
+# factors $1+\omega$ and $-\omega$ sum to one, so the part with $z$ comes through unchanged. (You also see guidance exaggerate:
+# 1.8 lies beyond the only point that the prompt allows.) In letters:
 #
 # $$x^\omega=(1+\omega)\,x_\theta(z,c)-\omega\,x_\theta(z,\varnothing)=x_\theta(z,c)+\omega\,\big(x_\theta(z,c)-x_\theta(z,\varnothing)\big). \label{eq:gd-target}$$
 #
@@ -323,15 +324,17 @@ claim(
 
 # %% [markdown]
 # Do not ask for more guidance than the student has seen. A formula would go on in a straight line. The network only knows
-# sines of 1000 ω, and at ω = 5 they take values that it has never met together. The V of the other student is the same
-# lesson in pictures: it is right for the one ω that it was taught, and misses one unit for every unit of ω.
+# sines of 1000 ω, and at ω = 5 they take values that it has never met together. The other student's curve is a V because
+# it has learnt the mean of all targets, which is the target of ω = 2. There it is right, and with each unit of ω away from 2 it
+# misses one unit more.
 #
 # ## 12.4 The second stage: fewer steps
 #
 # The first stage halves the price of a step. Its student is an ordinary denoiser, so everything that makes steps fewer can
 # follow. The paper takes [progressive distillation](11_progressive_distillation.ipynb). In each round teacher and student are
-# told the same ω, drawn anew for each sample. Nothing in the loss changes: the batch's condition carries ω, and `progressive`
-# hands it on.
+# told the same ω, drawn anew for each sample. They must be, since each ω has a walk of its own: told another ω, the student
+# would learn to end where the walk of the wrong ω ends. Nothing in the loss changes: the batch's condition carries ω, and
+# `progressive` hands it on.
 #
 # One thing does change. A *guess* is a straight line in ω, but the *end of a walk* is not: each guided step starts where the
 # last one ended. So a network that is a straight line in ω is enough for the first stage and not for the second. You can
@@ -442,7 +445,8 @@ claim("C12.16", "digits: one guess, the error over that without guidance", worse
 # Then the captioned shapes, with Stable Diffusion's noise levels. A transformer needs longer to listen, and 100 updates are
 # few. We only ask that a `reader` finds the caption in more of 512 pictures than without guidance, at the price of no
 # guidance: four calls. The bar is 3 in a hundred. The noise is the same, so a chance difference has a standard error of 1.3.
-# Then we ask the same student with ω = 0, and allow as much between its two answers. Which of the two claims surprises you?
+# Then we tell the same student ω = 0 and count its captions again. The second claim says that its two shares, with ω = 2 and with
+# ω = 0, differ by less than 3 in a hundred. Which of the two claims surprises you?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -501,6 +505,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # |---|---|---|
 # | the student ignores ω | the dial is learnt last, or ω is cast to half precision | train longer; features in float32 |
 # | the loss stops high | ω does not reach the network | compare two ω on one input |
+# | right at ω = 0, error in proportion to ω | the wrong $\varnothing$ in the target, or a student that still answers as without guidance | compare two ω on one input: equal answers mean the dial is not learnt, so train longer; else take the teacher's own $\varnothing$ |
 # | too much contrast everywhere | $g$ was fed instead of ω | one name in your code, and convert at the border |
 # | broken pictures at high ω | outside the range of training | train the range that you serve |
 # | a negative prompt does nothing | the empty condition is inside the weights | keep the guided teacher for those users |
@@ -523,7 +528,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # | `Told(net)` | `family.told_omega`: diffusers' `time_cond_proj_dim`, which starts at zero too |
 # | `omega_features` | the same function, 256 of them |
 # | `recipes.guided` | `full_scale.train guided`: all weights, since adapters have no input for ω |
-# | the second stage | fold one ω instead: `progressive` with `--hyper.omega 6.5` in its first round |
+# | the second stage | only for a student of one fixed ω: `progressive` with `--hyper.omega 6.5` in its first round; a student with the dial cannot be halved yet |
 #
 # ```bash
 # full_scale/launch/one_node.sh guided --data DATA \

@@ -112,8 +112,8 @@ figure(
 #
 # $$\mathcal L=\mathbb E\;d\big(F_{a\to s_m}(x_a),\ \operatorname{sg}F_{b\to s_m}(x_b)\big),\qquad a>b\ge s_m. \label{eq:pc-loss}$$
 #
-# (The slide that this chapter follows drops the superscript $m$ of the target. If $b$ is the edge itself, its own phase would be the one below, and the two sides would be
-# compared at different levels.) In plain PyTorch, with times that fall from noise to data, and a network that predicts $v$:
+# The slide that this chapter follows leaves out the $m$ of the target. It matters where $b$ is the edge itself. The phase of $b$ is then the one below, and a target that jumped to
+# *its* edge would end one edge further than the student. With the student's edge the target jumps from the edge to itself and hands back the teacher's point. In plain PyTorch, with times that fall from noise to data, and a network that predicts $v$:
 
 # %%
 Level = namedtuple("Level", "alpha sigma")
@@ -380,8 +380,8 @@ claim(
 # So far guidance was inside the teacher's step. The released code has a second variant (`normalcfg`, the flag `--not_apply_cfg_solver`): the step is not guided, a tenth of the captions are
 # dropped, and the *student* is guided when you sample. It takes any ω and negative prompts, for two evaluations a call.
 #
-# For *one* DDIM step of the teacher the two are the same, since it is linear in ε. For a student's jump over a whole phase they are not. The guided path asks for guidance at every level on its way. Guiding
-# the two ends of a jump, with the caption and without, fixes it once a phase. So even perfect phases miss the guided path, and we compute by how much. The dropped captions matter as well. *What happens if you forget them?*
+# For *one* DDIM step of the teacher the two are the same, since it is linear in ε. For a student's jump over a whole phase they are not. The guided path asks for guidance at every level on its way. Guidance
+# outside makes two jumps, with the caption and without, and combines where they end. So it guides only once a phase, and even perfect phases miss the guided path. We compute by how much. The dropped captions matter as well. *What happens if you forget them?*
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -435,7 +435,13 @@ claim("C15.18", "perfect phases, guided outside in four calls: error", missed, a
 #
 # $$\mathcal L_D=\mathbb E\big[\max(0,1-D(x_s^{\text{real}}))+\max(0,1+D(x_s^{\text{fake}}))\big],\;\ \mathcal L_G=0.1\,\mathbb E\max(0,1-D(x_s^{\text{fake}})). \label{eq:pc-hinge}$$
 #
-# With a pencil: $D$ says 0.5 of a real point and −0.2 of a fake. Its loss is 0.5 + 0.8 = 1.3, and the student's 0.1 · 1.2 = 0.12. (The slide omits $D$ in one hinge.)
+# With a pencil: $D$ says 0.5 of a real point and −0.2 of a fake. Its loss is 0.5 + 0.8 = 1.3, and the student's 0.1 · 1.2 = 0.12. (The slide omits $D$ in one hinge.) And the noise: from an
+# edge with (α, σ) = (0.8, 0.6) up to $s$ with (0.6, 0.8) the point is multiplied by 0.6/0.8 = 0.75. Of the variance 0.64 at $s$ it brings 0.75² · 0.36 = 0.2025, so the new noise gets the factor √0.4375 = 0.661.
+#
+# Why is "real" the target's point? $D$ can do no better than guess when both laws agree, and then the student's points at the edge have the law that the consistency term asks for too. Photographs, noised to the edge, have
+# another law than the points of guided paths there, and would pull against that term. Why the noise? It makes the two clouds overlap, so that $D$ is never certain, and it gives the frozen features noisy
+# inputs at levels of this phase, which they know. And each point has noise of its own, because $D$ compares two laws and not the two points of a pair.
+#
 # Where must $s$ lie? The released code draws it from $[s_m,s_m+1000/M)$. For eight phases and $s_m=119$ that reaches to 243. The phase ends at 239, so a few levels are those of
 # the next. In six of the eight phases 4 to 5 % of the draws fall outside, which makes 3 % over the fifty starts; the two widest phases are never filled. The library draws from the edge to the true next edge:
 
@@ -520,8 +526,8 @@ claim(
 )
 
 # %% [markdown]
-# Here the term does nothing at its released weight, and at 20 it throws the student out of the data. **The discriminator's curve does not show it**: both say 2, "I cannot tell", because the
-# student drags its own target along. Nor is it enough that the student's consistency loss falls: both do. *Compare* it
+# Here the term does nothing at its released weight, and at 20 it throws the student out of the data. **The discriminator's curve does not show it**: at both weights its loss stays at 2, "I cannot tell".
+# The target is the student's own average and follows wherever the student goes, so real and fake points stay alike. Nor is it enough that the student's consistency loss falls: both do. *Compare* it
 # with a run without the term, and it gives the sick run away. (With weight 5 and three starts of the critic the error was 1.6 to 4 times plain PCM's.)
 #
 # On the plane there is nothing to sharpen. On pictures, few calls leave a softness that the teacher's features can see. There the authors find that the term sharpens one and two calls, and
@@ -561,7 +567,7 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # | soft at 2 calls | two long jumps, unfinished | more updates, 4 phases, or the adversarial term at weight 0.1 |
 # | the consistency loss is far above that of a run without $D$, and $D$ says 2 | adversarial weight too large | 0.1 |
 # | nonsense under normal guidance | trained with all captions | drop a tenth (`pcm_normalcfg`, `drop = 0.1`) |
-# | burnt colours | guidance inside *and* outside | ω ≤ 1 for the variant with ω inside |
+# | burnt colours | guidance inside *and* outside | with ω inside, none outside: `guidance_scale` 1, at most 2 |
 # | slightly off at 4 calls | evenly spaced grid: 749 for 739 | `--grid pcm`; 40 or 100 DDIM steps in training put edges at 249, 499, 749 |
 # | half the updates that you paid for | the released adversarial script counts $D$'s steps too | its 10 000 steps are 5000 of the student |
 #

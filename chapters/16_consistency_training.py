@@ -121,9 +121,11 @@ figure(
 # $$h(x_t,t)\;\leftarrow\;R+h^-(x_r,r),\qquad R=(\kappa_t-\kappa_r)\,\bar\varepsilon,\qquad \bar\varepsilon=\frac{x_t-\alpha_t\bar x_0}{\sigma_t}. \label{eq:ct-boot}$$
 #
 # This is the bootstrapping of reinforcement learning: a reward, plus your own estimate of what follows. The minus marks a
-# copy of the network that gets no gradient. All that a method decides is **whose** $\bar x_0$ is in the reward.
+# copy of the network that gets no gradient. On average one such step is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, and all
+# methods share this bias. All that a method decides is **whose** $\bar x_0$ is in the reward.
 #
-# - Consistency *distillation* takes the teacher's mean of $x_0$ given $x_t$.
+# - Consistency *distillation* takes the teacher's mean of $x_0$ given $x_t$. At a given $x_t$ this has no variance, but
+#   it carries the teacher's error. (Ours is exact.)
 # - Consistency *training* takes the $x_0$ that made $x_t$ [@song2023consistency]. Then $\bar\varepsilon$ is the noise you drew.
 # - *Stable consistency tuning* takes a weighted mean over many data points (chapter 17).
 #
@@ -176,8 +178,8 @@ claim("C16.1", "plain and library, two rewards: ratio less 1", max(gaps), below=
 # variance .64. Over them the own reward has the teacher's as its **mean**, since $R$ is linear in $\bar x_0$. Its variance is
 # $(\kappa_t-\kappa_r)^2\,(\alpha_t/\sigma_t)^2\cdot.64=.1225$. Chapter 17 puts a weighted mean of eight candidates in between: one of them is the
 # true one, the others are fresh data, and each is weighted by how likely it makes $x_t$. Its reward has the same mean and varies less. For many
-# candidates $n$ the variance is that of the own one times $1.20/n$, about .15 for eight. (The 1.20 is $\mathbb E[\ell\,(x_0-.6)^2]/.64$, where $\ell$ is the density of $x_0$ given $x_t$ over that of $x_0$. We
-# allow four standard errors, with 40 000 draws: .007 for one and .0027 for eight.)
+# candidates $n$ the variance is that of the own one times $1.20/n$, about .15 for eight. (The 1.20 is the mean of $\ell\,(x_0-.6)^2/.64$ over the $x_0$ that may have made $x_t$. In it $\ell$ is the density of $x_0$ given $x_t$
+# over that of $x_0$. We allow four standard errors, with 40 000 draws: .007 for one and .0027 for eight.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -289,8 +291,9 @@ claim(
 # adds noise. So every recipe begins with long steps.
 #
 # - **CT** [@song2023consistency] goes from 2 points to 201 on ImageNet ($s_0=2$, $s_1=200$): $N(k)=\lceil\sqrt{k/K\,((s_1+1)^2-s_0^2)+s_0^2}-1\rceil+1$.
-# - **iCT** [@song2024improved] doubles the number of steps from 10 to 1280, weights a step by $1/(\kappa_t-\kappa_r)$, and lets the target be the student itself.
-#   It draws the step between $\kappa_n$ and $\kappa_{n+1}$ with the share of a log-normal law, $\ln\kappa\sim\mathcal N(-1.1,2^2)$, that lies there:
+# - **iCT** [@song2024improved] doubles the number of steps from 10 to 1280, weights a step by $1/(\kappa_t-\kappa_r)$, and lets the target be the student itself, not its average.
+#   (Our short runs do gain from an average: without it the first figure's student has 52 % of its points in no mode, with it 33 %. An average is a remedy for variance, which
+#   a long run with large batches needs less, and it lags behind.) It draws the step between $\kappa_n$ and $\kappa_{n+1}$ with the share of a log-normal law, $\ln\kappa\sim\mathcal N(-1.1,2^2)$, that lies there:
 #   $p(n)\propto\operatorname{erf}\frac{\ln\kappa_{n+1}+1.1}{2\sqrt2}-\operatorname{erf}\frac{\ln\kappa_n+1.1}{2\sqrt2}$.
 # - **ECT** [@geng2024ect] has no ladder. A *diffusion model* is the case in which every step ends at the clean data, $r=0$, and its target is $x_0$ itself.
 #   ECT starts there and lets $r$ approach $t$ in stages $j=0,1,\dots$:
@@ -390,7 +393,8 @@ claim("C16.17", "sliced W₂ to the data: ECT over plain training", apart[1] / a
 # $$\sigma_dF=\frac{dx_\tau}{d\tau}=\cos\tau\,\sigma_d\varepsilon-\sin\tau\,x_0,\qquad f=\cos\tau\,x_\tau-\sin\tau\,\sigma_dF. \label{eq:ct-trig}$$
 #
 # Nothing of this must be in the network. $x_\tau$ is a multiple of $x_t$, and $\sigma_dF$ is one more mixture of what any network says.
-# EDM's raw output is $-F$. Multiply $df^-/d\tau$ by $\cos\tau$ and sort:
+# EDM's raw output is $-F$. Multiply $df^-/d\tau$ by $\cos\tau$ and sort. The second bracket holds the network's derivative, which is large and unsteady early
+# in training. So it gets a factor ρ, the warm-up, which grows from 0 to 1:
 #
 # $$g=-\cos^2\tau\,\Big(\sigma_dF^--\frac{dx_\tau}{d\tau}\Big)-\rho\,\cos\tau\sin\tau\,\Big(x_\tau+\sigma_d\frac{dF^-}{d\tau}\Big),\qquad \mathcal L=\mathbb E\,\lVert F_\theta-F^--g\rVert^2. \label{eq:ct-tangent}$$
 #
@@ -418,7 +422,7 @@ claim(
 )
 
 # %% [markdown]
-# While ρ grows from 0 to 1 the network is asked for something else. For the true $f$ the two brackets of \eqref{eq:ct-tangent} cancel at
+# While ρ is below 1 the network is asked for something else. For the true $f$ the two brackets of \eqref{eq:ct-tangent} cancel at
 # ρ = 1, so $g=-(1-\rho)\cos^2\tau\,(\sigma_dF-dx_\tau/d\tau)$: **the warm-up moves the fixed point.** With a pencil: if the data are
 # $\mathcal N(0,\sigma_d^2)$, the path stands still and $f=x_\tau$, so $\sigma_dF=-\tan(\tau/2)\,x_\tau$. At (.6, .8) and $\sigma_d=1$ that is
 # $-\tfrac12x_\tau$, and $g=(1-\rho)\cdot.36\cdot\tfrac12\,x_\tau=.18\,(1-\rho)\,x_\tau$.
@@ -526,8 +530,9 @@ claim("C16.25", "sCM: spread over the data's", wide, between=(0.5, 0.9))
 # $\mathrm{MMD}^2=\overline{k(a,a')}+\overline{k(b,b')}-2\,\overline{k(a,b)}$. With $M=1$ and $k=-\lVert\cdot\rVert^2$ this is $2\lVert a-b\rVert^2$,
 # consistency training. With more it is a statement about laws. With a pencil: the groups {0, 2} and {2, 0} have MMD² = 0 for every kernel, since the same
 # pairs occur in all three means. Point by point they are 2 apart. So IMM cannot tell the flow's map $f$ from the *reflected* one, $-f$,
-# which turns every sample of a symmetric law around. (Pairing a point with itself adds at most 2/n to the mean. We allow twice that. The
-# consistency loss should be $c^2(2+2\cdot.988)$, since $y_t$ and $y_r$ have the correlation .988. With 1000 samples four standard errors are 18 %.)
+# which turns every sample of a symmetric law around. (Pairing a point with itself adds at most 2/n to the mean. We allow twice that. At our
+# two levels, $\kappa_t=12.38$ and $\kappa_r=2.52$, $y_t$ and $y_r$ have the correlation $(c^2+\kappa_t\kappa_r)/\sqrt{(c^2+\kappa_t^2)(c^2+\kappa_r^2)}=.988$. Both maps
+# end at the spread $c$, with opposite signs, so the consistency loss should be $c^2(2+2\cdot.988)$. With 1000 samples four standard errors are 18 %.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -594,8 +599,8 @@ claim(
 #
 # ## 16.7 What should look wrong here
 #
-# $x_t$ and $x_r$ share their ε. It is one line of code, and it is easy to draw noise twice. Then the target is right on average for
-# every *marginal*: $x_r$ is a proper sample at $r$. *Predict what the student draws.* (For $\mathcal N(0,c^2)$ the regression is now
+# $x_t$ and $x_r$ share their ε. It is one line of code, and it is easy to draw noise twice. Then $x_r$ still has the right law at $r$, but it
+# is no longer the neighbour of $x_t$ on a path. *Predict what the student draws.* (For $\mathcal N(0,c^2)$ the regression is now
 # $a_nc^2/(c^2+\kappa_{n+1}^2)$. Multiply it up the ladder.)
 
 # %%
@@ -625,7 +630,7 @@ claim("C16.31", "two noises: the same", two_noises(False), below=0.3)
 # %% [markdown]
 # With noise of its own, $x_r$ says nothing more about $x_t$ than that both came from the same data. Each level averages once more, and
 # after a ladder of averages the samples sit near the middle. Nothing in the loss
-# warns you: it has a sound minimum, at the wrong place.
+# warns you: it has a sound minimum, at the wrong place. If the network has dropout, the two calls must share its mask as well (see 16.8).
 #
 # **With half a minute each** on GMM5, `python -m bench students` has trained every method of this chapter, and its students are shipped. *d* is the
 # sliced Wasserstein distance to the ends of the exact flow from the same noise, in units of what two exact sets of 10 000 points leave; the bar for one call
@@ -645,9 +650,11 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | symptom | cause | cure |
 # |---|---|---|
 # | samples shrink to the middle | two noises, or a gradient through the target (chapter 13) | share ε; `no_grad` around the target |
+# | the loss stays high however short the steps are | dropout: the two calls draw different masks. The library's losses do not share them, and no network of this book has dropout | run the target's call under `torch.random.fork_rng()`, which puts torch's generator back: the student, asked next, draws the same mask |
+# | blurred, and you do not know whether variance or bias is the limit | the target's variance, or the bias of long steps | keep the ladder and change only the estimate or the batch. If the student improves, the variance limited it; if only a finer ladder helps, the bias did |
 # | blurred between modes, few updates | noise of one data point, handed up a long ladder | start from a diffusion model (ECT), begin with long steps, use larger batches, average the target (chapter 13) or the data (chapter 17) |
-# | better, then worse as steps get short | too few updates a stage, rounding of $1/(\kappa_t-\kappa_r)$ in half precision | longer stages; float32 for the loss |
-# | NaN at the first updates | the network is asked at σ = 0; or the gradient of the norm of an error that is exactly 0 | where $r$ is clean, let the target be $\bar x_0$ itself; `norm_huber` |
+# | better, then worse as steps get short | too few updates a stage; or half precision, where $1/(\kappa_t-\kappa_r)$ magnifies the rounding of a difference of two nearly equal answers, and overflows float16 beyond 65 504 | longer stages; float32 for the loss |
+# | NaN at the first updates, and a weight of 0 does not help | the network is asked at σ = 0, where ln κ is −∞, and 0 · NaN is NaN; or the gradient of the norm of an error that is exactly 0 | where $r$ is clean, *select* $\bar x_0$ as the target and do not ask the network; `norm_huber` |
 # | sCM diverges | raw $g$, high-frequency time features, dropout | normalise $g$, slow time features, dropout off |
 # | sCM wrong although $g$ is small | still in the warm-up | wait until ρ is 1 |
 # | sharp, but rare things are missing | the norm learns a median | a larger δ (`huber_c`), or the square |
@@ -682,8 +689,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # python -m full_scale.export runs/ect
 # ```
 #
-# With `--tiny` instead of `--weights …` both run on a laptop and learn nothing. We know of no published run of either on Stable Diffusion 1.5. The files say
-# which of their numbers are a start and not a result.
+# With `--tiny` instead of `--weights …` both run on a laptop and learn nothing. We know of no published run of either on Stable Diffusion 1.5.
 #
 # **How far up the ladder.** Rung 1: fixed points, schedules and tangents exactly. Rung 2: ECT on captioned shapes. Rung 3: both recipes train
 # Stable Diffusion's classes in the test suite, with random weights.
