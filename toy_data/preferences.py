@@ -1,9 +1,10 @@
 """The toy preference worlds: a judge that chooses between two samples, the hidden reward that
 it goes by, and a proxy that can be hacked.
 
-Both worlds have the same verbs: `teacher`, `batches` of pairs, `null`, `ask`, `draw`, and
+All worlds have the same verbs: `teacher`, `batches` of pairs, `null`, `ask`, `draw`, and
 `scores` with their `floor`. On the plane the exact optimum is known (`dlib.reward_tilts`). On
-captioned shapes the hidden reward counts what the caption asks for and the picture shows.
+captioned shapes the hidden reward counts what the caption asks for and the picture shows. The
+judge of the digits likes bold strokes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dlib import Batch, Denoiser, Draw, Mixture, NoiseLevel, NoiseSchedule, exact, levels
+from dlib import NULL, Batch, Denoiser, Draw, Mixture, NoiseLevel, NoiseSchedule, exact, levels
 from dlib import log_likelihood, normal_log_prob, sample, vp
+from dlib._util import require
 from dlib.losses.preference.reward_models import Reward
 from dlib.reward_tilts import Linear, Quadratic
 from dlib.solvers import dpm_solver_pp_2m
-from toy_data.judged_pictures import caption_reward, codes_of, colour_reward, judged, shape_pairs
-from toy_data.judged_pictures import told
+from toy_data.digits import digits_classifier, digits_split, digits_teacher
+from toy_data.judged_pictures import caption_reward, codes_of, colour_reward, digit_pairs
+from toy_data.judged_pictures import ink_reward, judged, shape_pairs, told
 from toy_data.shape_captions import NULL_TOKENS, draw_codes
 from toy_data.shape_scores import draw_shapes
 from toy_data.shapes import SIDE, _draw, pictures, shapes_teacher
@@ -172,6 +175,56 @@ class Shapes:
         return _floor(self, lambda k: pictures(codes, Draw(3_000_000 + k)), asked)
 
 
+@dataclass(frozen=True)
+class Digits:
+    """The world of digits, with the shipped teacher and the held-out digits' labels."""
+
+    teacher: Denoiser = field(default_factory=digits_teacher)
+    hidden: Reward = ink_reward
+
+    null = NULL
+
+    def batches(self, size: int, seed: int) -> Callable[[int], Batch]:
+        """step ↦ Batch: `digit_pairs`."""
+        return digit_pairs(size, seed)
+
+    def ask(self, n: int, seed: int) -> Batch:
+        """n of the 296 held-out labels, cond (n,), in an order of their own for each seed; x0
+        is NaN.
+        """
+        labels = digits_split()[1][1]
+        require(n <= len(labels), f"ask: {n} digits, wanted at most {len(labels)}")
+        order = Draw(seed).uniform(len(labels)).argsort()[:n]
+        return Batch(torch.full((n, 1, 8, 8), torch.nan), labels[order])
+
+    def draw(self, model: Denoiser, asked: Batch, seed: int) -> Tensor:
+        """A digit for each label: DPM-Solver++(2M), 20 steps, without guidance."""
+        z = Draw(seed).normal(asked.x0)
+        with torch.no_grad():
+            return sample(
+                model, z, levels(model.schedule, 20, end="clean"), dpm_solver_pp_2m, asked.cond
+            )
+
+    def scores(self, x: Tensor, asked: Batch) -> Scores:
+        """The mean of the hidden reward, and the share that the classifier reads as asked."""
+        found = {"reward": float(self.hidden(x, asked.cond).double().mean())}
+        return found | {"read": digits_classifier().accuracy(x, asked.cond)}
+
+    def floor(self, asked: Batch) -> dict[str, tuple[float, float]]:
+        """(mean, standard deviation) of the scores over five sets of real training digits of the
+        same labels.
+        """
+        (x0, labels), _ = digits_split()
+        rows = [(labels == k).nonzero()[:, 0] for k in range(10)]
+
+        def real(k: int) -> Tensor:
+            place = Draw(3_000_000 + k).uniform(len(asked.cond)).tolist()
+            pairs = zip(asked.cond.tolist(), place)
+            return torch.stack([x0[rows[of][int(u * len(rows[of]))]] for of, u in pairs])
+
+        return _floor(self, real, asked)
+
+
 def _walk(schedule: NoiseSchedule, steps: int, end: str) -> list[NoiseLevel]:
     """Uniform in λ; from t = 0.999, since on some schedules t = 1 has no finite λ."""
     return list(levels(schedule, steps, end=end, t_max=0.999))
@@ -182,7 +235,7 @@ def _scores(x: Tensor, asked: Batch, hidden: Reward, proxy: Reward) -> Scores:
     return {name: float(one(x, asked.cond).double().mean()) for name, one in each.items()}
 
 
-def _floor(world: Plane | Shapes, real: Callable[[int], Tensor], asked: Batch):
+def _floor(world: Plane | Shapes | Digits, real: Callable[[int], Tensor], asked: Batch):
     found = [world.scores(real(k), asked) for k in range(5)]
     each = {name: torch.tensor([one[name] for one in found]).double() for name in found[0]}
     return {name: (float(v.mean()), float(v.std())) for name, v in each.items()}

@@ -11,7 +11,14 @@ from dlib.reward_tilts import Linear, mean_reward, reward_tilt
 from toy_data import judged_pictures, preferences
 from toy_data.judged_pictures import caption_reward, codes_of, colour_reward, digit_pairs
 from toy_data.judged_pictures import ink_reward, shape_pairs
-from toy_data.preferences import Plane, Shapes, hidden_reward, kl_estimate, preference_pairs
+from toy_data.preferences import (
+    Digits,
+    Plane,
+    Shapes,
+    hidden_reward,
+    kl_estimate,
+    preference_pairs,
+)
 from toy_data.preferences import proxy_reward, two_sides
 from toy_data.shape_captions import tokens
 from toy_data.digits import digits_split
@@ -115,8 +122,9 @@ def test_pairs_of_digits_are_of_one_label_and_the_judge_likes_ink():
     assert abs(share - chance.mean()) < 4 * spread
 
 
-def test_both_worlds_have_the_same_verbs():
-    for world, n in ((Plane(), 400), (Shapes(), 6)):
+def test_all_worlds_have_the_same_verbs():
+    second = {Plane: "proxy", Shapes: "proxy", Digits: "read"}
+    for world, n in ((Plane(), 400), (Shapes(), 6), (Digits(), 200)):
         asked = world.ask(n, seed=1)
         assert asked.x0.isnan().all() and torch.equal(
             asked.x0.isnan(), world.ask(n, seed=1).x0.isnan()
@@ -124,15 +132,18 @@ def test_both_worlds_have_the_same_verbs():
         x = world.draw(world.teacher, asked, seed=2)
         assert x.shape == asked.x0.shape
         found, floor = world.scores(x, asked), world.floor(asked)
-        assert found.keys() == floor.keys() == {"reward", "proxy"}
+        assert found.keys() == floor.keys() == {"reward", second[type(world)]}
         batch = world.batches(4, seed=0)(0)
         assert batch.other.shape == batch.x0.shape == (4, *asked.x0.shape[1:])
-        if world.null is None:
-            mean, std = floor["reward"]
-            assert abs(found["reward"] - mean) < 6 * std
+        mean, std = floor["reward"]
+        if isinstance(world, Shapes):
+            assert (mean, std) == (8.0, 0.0)
         else:
-            assert world.null.shape == batch.cond.shape[1:]
-            assert floor["reward"] == (8.0, 0.0)
+            assert abs(found["reward"] - mean) < 6 * std
+        null = None if world.null is None else torch.as_tensor(world.null).shape
+        assert null == (None if batch.cond is None else batch.cond.shape[1:])
+    with pytest.raises(ValueError, match="297 digits, wanted at most 296"):
+        Digits().ask(297, seed=0)
 
 
 def test_the_empty_caption_has_no_reward():
