@@ -338,24 +338,28 @@ claim("C26.10", "ReFL's loss where all rewards are above 2", enough, between=(0,
 #
 # *How long, do you think, is the gradient of the last step alone, relative to that of all twenty?* The weights $\alpha_aw_{ab}$, with $S$ the spread of the whole data,
 # say a hundredth. Our data are no Gaussian, so we ask for that within a factor of two.
-#
+
+# %%
+ks, S = [1, 2, 5, 8, 10, 12, 15, 20], fresh.std().item()
+alphas, kappa = torch.tensor([(level.alpha, level.sigma / level.alpha) for level in walk]).T
+counts = alphas[:-1] * (kappa[:-1] - kappa[1:]) * S / (S**2 + kappa[1:] ** 2).sqrt()
+share = torch.stack([counts[-k:].sum() for k in ks]) / counts.sum()
+print(f"S = {S:.2f}; of the last step: {share[0]:.3f}, of the last ten: {share[4]:.2f}")
+
+# %% [markdown]
 # Length is one thing, direction another. We take two rewards. The judge's pulls every sample the same way. The other one, cos 2x₁ sin 2x₂, pulls each sample
 # to its own nearest peak.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 waves = lambda x, cond=None: torch.cos(2 * x[:, 0]) * torch.sin(2 * x[:, 1])
-ks, lines, seen = [1, 2, 5, 8, 10, 12, 15, 20], {}, {}
+lines, seen = {}, {}
 noise = Draw(3).normal((256, 2), torch.float64)
 for name, reward in {"the judge's": truth, "waves": waves}.items():
     found = [gradient(draft(model, noise, walk, reward, last=k)[0].value) for k in ks]
     seen[name] = torch.stack([cosine(g, found[-1]) for g in found])
     lines[f"{name}: length"] = ks, torch.stack([g.norm() / found[-1].norm() for g in found])
     lines[f"{name}: cosine"] = ks, seen[name]
-kappa, S = torch.tensor([level.sigma / level.alpha for level in walk]), fresh.std().item()
-alphas = torch.tensor([level.alpha for level in walk])
-counts = alphas[:-1] * (kappa[:-1] - kappa[1:]) * S / (S**2 + kappa[1:] ** 2).sqrt()
-share = torch.stack([counts[-k:].sum() for k in ks]) / counts.sum()
 figure(
     plot.curves(
         lines,
