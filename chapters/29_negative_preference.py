@@ -467,6 +467,8 @@ right = digits_classifier().accuracy(written["against the negative"], names)
 claim("C29.22", "share that a classifier reads", right, above=0.95)
 
 # %% [markdown]
+# Both lie over a hundred standard errors above 0, and by the same number. The negative's rise is twice the base's, as on the Gaussian, and it varies twice as much from picture to picture.
+#
 # ## 29.8 What should look wrong here
 #
 # Two files lie in a folder, and the loader swaps them: the negative becomes the positive branch. *Predict the reward at ω = 1 from \eqref{eq:np-mean}, relative to the right order's.* The
