@@ -143,7 +143,7 @@ claim("C27.1", "plain log p over the library's, less 1 (largest of 50)", gap, be
 
 # %% [markdown]
 # Is it the gradient of $J$? Take two steps of a chain in one dimension, with a network of two weights, and the reward cos x. Gauss and Hermite's quadrature
-# replaces chance: 14 nodes for each of three normals, and every expectation is exact to many digits. Differentiate the *path*, since cos is smooth
+# replaces chance: 14 nodes for each of three normals, and every expectation is exact to many digits. Either differentiate the *path*, since cos is smooth
 # after all, or use \eqref{eq:pg-sf}.
 
 
@@ -597,7 +597,7 @@ claim("C27.27", "DPOK: spread over that of the tilt with its KL", wide, between=
 #
 # ## 27.10 Rung 2: digits with little ink
 #
-# DDPO's favourite reward is the size of the JPEG file. Ours is a count. The reward is minus the share of pixels above mid-grey. The student is a LoRA of
+# One of DDPO's rewards is the size of the JPEG file, which has no gradient. Ours is a count. The reward is minus the share of pixels above mid-grey. The student is a LoRA of
 # rank 4 on the digits' teacher, with groups of 24 for each of four digits. One run is greedy, the other pays for its divergence. *What will the greedy one draw?* We ask that
 # the greedy count falls below a fifth of the teacher's, and that the other student's digits are read by the classifier as often as before, within 0.05.
 
@@ -638,7 +638,7 @@ change = legible["with KL"] - legible["teacher"]
 claim("C27.29", "with KL: digits read, less the teacher's", change, between=(-0.05, 0.05))
 
 # %% [markdown]
-# We had expected digits in grey. But an eye finds no digit, and an eighth of the ink is left. The classifier still "reads" most of these
+# We had expected digits in grey, but an eye finds no digit, and an eighth of the ink is left. The classifier still "reads" most of these
 # pictures, since it never saw their like, and so it is one more proxy. A reward without a gradient is hacked like any other, and a small price is enough against it here.
 #
 # ## 27.11 What should look wrong here
