@@ -99,8 +99,9 @@ def ddpo(
     values too.
 
     omega: the guidance, in the rollouts and in the loss alike; the released code's scale is 5.
-    clip: for log-probabilities that are means over a sample's values, as there. epochs: how
-    often the steps are gone over before the next rollouts. eta: the sampler's noise, above 0.
+    clip: for log-probabilities that are means over a sample's values, as there, so it shrinks
+    with their number: PPO's 0.2 on a sum of d values is about 0.2/d. epochs: how often the
+    steps are gone over before the next rollouts. eta: the sampler's noise, above 0.
     """
     require(0 < eta <= 1, f"ddpo: eta = {eta:g}, wanted above 0 up to 1: DDIM draws nothing")
     walk = levels_between(schedule, steps, spacing, end="clean")

@@ -64,20 +64,29 @@ def test_alarms_compare_with_the_start_and_speak_once():
 
 
 def test_preference_runs_have_alarms_of_their_own():
-    """A reward that no longer differs, a student far from its reference, pairs that get worse:
-    the median of the last values counts, not one of them.
+    """A reward that no longer differs, a student far from its reference, pairs whose two pictures
+    both get worse: the median of the last values counts, not one of them. That winners get
+    worse a little less than the losers do is the exact tilt's case.
     """
     alarms = Alarms(first=3)
-    start = {"student/reward_spread": 0.5, "student/kl": 0.01, "student/better": -0.1}
+    start = {"student/reward_spread": 0.5, "student/kl": 0.01}
+    start |= {"student/better": 0.02, "student/worse": 0.12}
     for _ in range(3):
         assert alarms(start) == []
     assert alarms({**start, "student/reward_spread": 5.0, "student/better": 3.0}) == []
     assert "same reward" in alarms({**start, "student/reward_spread": 0.01})[0]
     assert "raise hyper.kl" in alarms({**start, "student/kl": 2.0})[0]
-    assert alarms({**start, "student/better": 0.2}) == []  # one of the last three
-    (found,) = alarms({**start, "student/better": 0.2})
-    assert "student/better is 0.2, above 0" in found and "hyper.beta" in found
-    assert alarms({**start, "student/better": 0.2}) == []
+    both = {**start, "student/better": 0.21, "student/worse": 0.31}
+    assert alarms(both) == []  # one of the last three
+    (found,) = alarms(both)
+    assert "student/better is 0.21, and student/worse only 0.1 above" in found
+    assert "hyper.beta" in found and alarms(both) == []
+    exact = {**start, "student/better": 0.19, "student/worse": 0.29}
+    for _ in range(3):
+        assert alarms(exact) == []
+    improved = {**start, "student/better": -0.1, "student/worse": -0.2}
+    for _ in range(3):
+        assert alarms(improved) == []
 
 
 def test_an_alarm_is_said_once_and_a_resumed_run_keeps_its_own_start(settings, processes, capsys):

@@ -101,8 +101,9 @@ def diffusion_dpo(
     m is a mean over values, so β does not carry over between data of different sizes. Their
     5000 is for 4 × 64 × 64 latents; on a plane 50 to 200 is useful. (The script of diffusers
     has no ½: its 2500 is 5000 here.) At student = reference the loss is log 2, and its
-    gradient ¼β ∇(m(better) − m(worse)). Watch `better`: above 0 the student gets worse on what
-    people like, while the loss may still fall. Draws: those of `gaps`.
+    gradient ¼β ∇(m(better) − m(worse)). Watch `better`: if it keeps rising, the student gets
+    worse on what people like, while the loss may still fall. Slightly above 0 is no fault:
+    even the exact tilt is, since it lies further out than the winners. Draws: those of `gaps`.
 
     >>> from dlib import exact, vp, Mixture
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), vp())

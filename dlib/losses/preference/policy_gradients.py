@@ -28,8 +28,9 @@ def clipped_ratio(now: Tensor, old: Tensor, advantages: Tensor, clip: float) -> 
 
     now, old: log-probabilities (B,); old and advantages are constants. At ρ = 1 its gradient
     is the score function's. Away from it, a ratio for each step is not the ratio of whole
-    paths, which alone would be unbiased. clip: 0.1 or 0.2 for sums over values; DDPO's 1e-4
-    belongs to log-probabilities that are *means* over them.
+    paths, which alone would be unbiased. clip: 0.1 or 0.2 for sums over a sample's d values;
+    about that over d for log-probabilities that are *means* over them, as DDPO's 1e-4 is for
+    16 384 values.
     """
     require(clip > 0, f"clipped_ratio: clip = {clip:g}, wanted more than 0")
     better = _constant(advantages, now)
