@@ -41,11 +41,9 @@ from dlib.losses.preference import d3po, diffusion_dpo, extremes, gaps, kto, swa
 from dlib.nets import MLP
 from dlib.reward_tilts import Linear, reward_tilt
 from dlib.trajectories import log_prob
-from toy_data import digits_split, digits_teacher
+from toy_data import digits_split
 from toy_data.finetuned import adapted
-from toy_data.digits import digits_classifier
-from toy_data.judged_pictures import digit_pairs, ink_reward
-from toy_data.preferences import kl_estimate, preference_pairs, two_sides
+from toy_data.preferences import Digits, kl_estimate, preference_pairs, two_sides
 from torch.nn.functional import logsigmoid
 
 schedule, mixture = vp(), two_sides()  # two modes, at −1 and 1
@@ -597,25 +595,24 @@ claim("C28.19", "two noises: the variance over the predicted one", ratio, betwee
 
 # %%
 # NBVAL_CHECK_OUTPUT
-digits, ((real, labels), (held_out, names)) = digits_teacher(), digits_split()
-recipe = recipes.dpo(digits.schedule, beta=300.0)
-bold, told = tuned(digits, digits, recipe, digit_pairs(128, seed=0), 150, lr=3e-5)
-blank, twenty = Draw(1).normal(held_out), levels(digits.schedule, 20, end="clean")
-written = {
-    name: sample(model, blank, twenty, solvers.dpm_solver_pp_2m, names)
-    for name, model in (("before", digits), ("DPO", bold))
-}
+world = Digits()
+asked, ((real, labels), _) = world.ask(296, seed=1), digits_split()
+recipe = recipes.dpo(world.teacher.schedule, beta=300.0)
+bold, told = tuned(world.teacher, world.teacher, recipe, world.batches(128, seed=0), 150, lr=3e-5)
+models, names = {"before": world.teacher, "DPO": bold}, asked.cond
+written = {name: world.draw(model, asked, seed=1) for name, model in models.items()}
 first = torch.stack([(names == k).nonzero()[0, 0] for k in range(10)])
 figure(
     plot.pictures({name: x[first] for name, x in written.items()}),
     "After training each digit is the same digit with bolder strokes.",
     "The same noise in each column.",
 )
-ink, of = ink_reward(real), [labels == k for k in names.tolist()]
+ink, of = world.hidden(real), [labels == k for k in names.tolist()]
 way = np.mean([float((torch.softmax(ink[k], 0) * ink[k]).sum() - ink[k].mean()) for k in of])
-rise = ink_reward(written["DPO"]).mean() - ink_reward(written["before"]).mean()
+scores = {name: world.scores(x, asked) for name, x in written.items()}
+rise = scores["DPO"]["reward"] - scores["before"]["reward"]
 claim("C28.20", "digits: the rise of the reward over the tilt's", rise / way, between=(0.2, 2))
-read = digits_classifier().accuracy(written["DPO"], names)
+read = scores["DPO"]["read"]
 claim("C28.21", "digits: share that a classifier reads", read, above=0.95)
 
 # %% [markdown]

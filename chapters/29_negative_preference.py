@@ -39,11 +39,8 @@ from dlib.nets import MLP
 from dlib.recipes.preferences import opposed
 from dlib.reward_tilts import Linear, Quadratic, reward_tilt
 from dlib.weight_merging import merge
-from toy_data import digits_split, digits_teacher
 from toy_data.finetuned import adapted
-from toy_data.digits import digits_classifier
-from toy_data.judged_pictures import digit_pairs, ink_reward
-from toy_data.preferences import preference_pairs, two_sides
+from toy_data.preferences import Digits, preference_pairs, two_sides
 
 schedule, mixture = vp(), two_sides()  # two modes, at −1 and 1
 base = exact(mixture, schedule)
@@ -438,15 +435,16 @@ claim(
 # have guidance in the label, and the question is what else they have. We ask for a difference in mean grey of four standard errors of 296 pictures.
 
 # %%
-digits, (_, (held_out, names)) = digits_teacher(), digits_split()
-made = lambda sign: recipes.dpo(digits.schedule, beta=300.0, negative=sign)
-bold, thin = (tuned(digits, made(sign), digit_pairs(128, 0), 100, 3e-5) for sign in (False, True))
-blank, twenty = Draw(1).normal(held_out), levels(digits.schedule, 20, end="clean")
+world = Digits()
+asked = world.ask(296, seed=1)
+made = lambda sign: recipes.dpo(world.teacher.schedule, beta=300.0, negative=sign)
+bold, thin = (
+    tuned(world.teacher, made(k), world.batches(128, 0), 100, 3e-5) for k in (False, True)
+)
+branches, names = {"positive": bold, "base": world.teacher, "negative": thin}, asked.cond
 written = {
-    f"against the {name}": sample(
-        contrasted(bold, net, 1.0, NULL), blank, twenty, solvers.dpm_solver_pp_2m, names
-    )
-    for name, net in (("positive", bold), ("base", digits), ("negative", thin))
+    f"against the {name}": world.draw(contrasted(bold, net, 1.0, world.null), asked, seed=1)
+    for name, net in branches.items()
 }
 first = torch.stack([(names == k).nonzero()[0, 0] for k in range(10)])
 figure(
@@ -458,12 +456,12 @@ figure(
 
 # %%
 # NBVAL_CHECK_OUTPUT
-ink = [ink_reward(x) for x in written.values()]
+ink = [world.hidden(x) for x in written.values()]
 apart = (ink[2] - ink[0]).mean() / ((ink[2] - ink[0]).std() / len(names) ** 0.5)
 claim("C29.20", "negative less positive, in standard errors", apart, above=4)
 apart = (ink[2] - ink[1]).mean() / ((ink[2] - ink[1]).std() / len(names) ** 0.5)
 claim("C29.21", "negative less base, in standard errors", apart, above=4)
-right = digits_classifier().accuracy(written["against the negative"], names)
+right = world.scores(written["against the negative"], asked)["read"]
 claim("C29.22", "share that a classifier reads", right, above=0.95)
 
 # %% [markdown]
