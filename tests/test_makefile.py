@@ -22,7 +22,7 @@ def make(folder, *arguments, fails="nothing"):
     python.parent.mkdir()
     python.write_text(PYTHON)
     python.chmod(0o755)
-    for installed in (".all", ".nbgrader-0.9.6"):
+    for installed in (".all", ".nbgrader-0.9.6", ".torchao-0.18.0"):
         (folder / installed).touch()
     mine = ("PROFILE", "MKL_CBWR", "ATEN_CPU_CAPABILITY", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
     environment = {name: value for name, value in os.environ.items() if name not in mine}
