@@ -9,7 +9,8 @@ import torch
 
 from bench.report import RESULTS
 from toy_data import weights
-from toy_data.student_scores import points_scores, rescored
+from toy_data.shapes import shapes_facts
+from toy_data.student_scores import points_scores, rescored, student_scores
 from toy_data.student_settings import SETTINGS
 from toy_data.student_training import SHIPPED, shipped, shipped_facts, shipped_name, trained
 
@@ -47,6 +48,20 @@ def test_a_student_trained_anew_scores_what_the_benchmark_says():
     found = points_scores(trained(setting, seed=0), setting, n=1000)
     assert found["d"] == pytest.approx(stored[0].item(), rel=MARGIN)
     assert found["rms"] == pytest.approx(stored[1].item(), rel=MARGIN)
+
+
+@pytest.mark.parametrize(
+    ("method", "updates", "most"),
+    [("progressive", 30, 0.5), ("TCD", 60, 0.65), ("SCT", 150, 0.75), ("sCD", 100, 0.9)],
+)
+def test_on_captioned_shapes_a_short_run_draws_better_in_one_call_than_its_teacher(
+    method, updates, most
+):
+    """Fréchet distance over the teacher's, which each student starts as; updates: of a round."""
+    facts = shapes_facts()["scores"]
+    begun = facts["omega 0"]["1 steps"]["frechet"] / facts["real"]["frechet"]
+    setting = SETTINGS[f"shapes/{method}"].shorter(updates)
+    assert student_scores(trained(setting, seed=0), setting)["frechet"] < most * begun
 
 
 def test_a_method_without_a_student_is_answered_with_those_there_are():
