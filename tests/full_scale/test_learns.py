@@ -19,7 +19,7 @@ OMEGA = 4.0
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory):
-    """The exported student of 200 steps, opened as any family's weights."""
+    """The exported student of 120 steps, opened as any family's weights."""
     root = tmp_path_factory.mktemp("learns")
     write_folder(root / "pictures", 1000, seed=0)
     prepare.run(
@@ -40,15 +40,15 @@ def student(tmp_path_factory):
                 "--out",
                 str(root / "run"),
                 "--steps",
-                "200",
+                "120",
                 "--show-every",
-                "200",
+                "120",
                 "--device",
                 "cpu",
             ]
         )
     )
-    assert (root / "run" / "pictures" / "samples-00000200.png").is_file()
+    assert (root / "run" / "pictures" / "samples-00000120.png").is_file()
     return open_family(
         "shapes", str(export.run(export.Export(root / "run"))), torch.device("cpu")
     )
