@@ -123,7 +123,6 @@ def continuous_consistency(
     level = levels_at(schedule, times(draw, len(x0)).double(), x0)
     noise = draw.normal(x0) if batch.noise is None else batch.noise
     x = level.alpha * x0 + level.sigma * noise
-    prediction = student(x, level, batch.cond)
     with torch.no_grad():
         said = estimated(x, level, batch, estimate, schedule)
         at = angle(level, sigma_data)
@@ -141,6 +140,7 @@ def continuous_consistency(
         g = -(at.cos**2) * (velocity - trig_velocity(said, sigma_data))
         g = g - rho * (at.cos * at.sin * said.x / at.scale + change)
         aim = velocity / sigma_data + normalise(g)
+    prediction = student(x, level, batch.cond)  # last, so that no graph waits for the derivative
     each = (trig_velocity(prediction, sigma_data) / sigma_data - aim).square().flatten(1).mean(1)
     return Loss(each.mean(), {"loss": each.detach().mean(), "tangent": g.square().mean().sqrt()})
 
