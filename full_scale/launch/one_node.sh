@@ -19,9 +19,9 @@
 #             ect                 23 GB    A100 6.3 h    H100 2.0 h     8 GB with --parallel fsdp
 #             sct                 23 GB    A100 6.3 h    H100 2.0 h     8 GB with --parallel fsdp
 #             finetune            26 GB    A100 0.5 h    H100 0.2 h    11 GB with --parallel fsdp
+#             scm                 27 GB    A100 2.9 h    H100 0.9 h
 #             guided              27 GB    A100 1.9 h    H100 0.6 h    10 GB with --parallel fsdp
 #             swiftbrush          28 GB    A100  11 h    H100 3.3 h    11 GB with --parallel fsdp
-#             scm                 29 GB    A100 2.9 h    H100 0.9 h
 #             lcm                 30 GB    A100  13 h    H100 4.0 h     9 GB with --parallel fsdp
 #             tcd                 31 GB    A100 1.7 h    H100 0.5 h    10 GB with --parallel fsdp
 #             pcm                 31 GB    A100 1.7 h    H100 0.5 h    10 GB with --parallel fsdp
