@@ -4,10 +4,12 @@ Stable Diffusion's classes.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,12 +27,11 @@ forward mode counts as what it costs alone. What is left is the loss's own work:
 levels, noising, the solver step, jumps, weights of references, distance.
 
 The tiny random U-Net of `full_scale.families.tiny` ({millions:.1f} M parameters), latents
-({batch}, 4, 16, 16), float32, CPU, one thread; {repeats} turns, one of each
-competitor in turn, the starter
-rotating. Read the minimum: it is the work; median and IQR show what else the machine was
-doing. The ratio is that of the minima, loss ÷ its bare calls. The real U-Net is a thousand times
-larger and the loss's own work is not. Guided distillation is left out: this U-Net has no input
-for ω."""
+({batch}, 4, 16, 16), float32, CPU, one thread. A loss and its bare calls run right after each
+other, {repeats} times, the other first every second time. The ratio is the median of theirs over
+these pairs, with its standard error: a clock that wavers within a minute is nearly the same for
+two neighbours. The real U-Net is a thousand times larger and the loss's own work is not. Guided
+distillation is left out: this U-Net has no input for ω."""
 
 
 class Calls(NamedTuple):
@@ -49,37 +50,42 @@ class Calls(NamedTuple):
         return "bare calls: " + " + ".join([*more, "student"])
 
 
-def run(batch: int = 8, repeats: int = 40) -> Report:
-    """ms a step: minimum, median, IQR and ratio of minima."""
+def run(batch: int = 8, repeats: int = 60) -> Report:
+    """ms a step of each loss and of its bare calls, and their ratio with its standard error."""
     from full_scale.families.sd import denoiser
     from full_scale.families.tiny import tiny_pipeline
 
     pipe = tiny_pipeline()
     model = denoiser(pipe.unet, pipe.scheduler.config)
     torch.set_num_threads(1)
-    times = measure(model, batch, repeats)
     note = NOTE.format(
         batch=batch,
         repeats=repeats,
         millions=sum(w.numel() for w in pipe.unet.parameters()) / 1e6,
     )
-    own = {name: calls.name for name, (_, calls) in losses(model.schedule, None).items()}
     rows = [
-        [name, *value.cells(), value.low / times[own.get(name, name)].low]
-        for name, value in times.items()
+        [name, calls, loss.low, bare.low, *ratio(loss, bare)]
+        for name, calls, loss, bare in measure(model, rounds(model, batch), repeats)
     ]
-    return Report(
-        "Overhead of a loss",
-        note,
-        ["step", "min ms", "median ms", "IQR ms", "ratio of minima"],
-        rows,
-    )
+    columns = ["loss", "asks", "its min ms", "their min ms", "ratio", "± s.e."]
+    return Report("Overhead of a loss", note, columns, rows)
 
 
-def measure(model: dlib.Denoiser, batch: int, repeats: int) -> dict[str, Times]:
-    """The times of the bare calls and of the losses, in ms."""
-    return interleave(
-        rounds(model, batch), repeats, unit=1e-3, label="loss_overhead", clock=time.process_time
+def measure(
+    model: dlib.Denoiser, work: dict[str, Round], repeats: int
+) -> Iterator[tuple[str, str, Times, Times]]:
+    """Each loss, its bare calls, and the times of both in ms, in pairs; work: of `rounds`."""
+    for name, (_, calls) in losses(model.schedule, None).items():
+        pair = {calls.name: work[calls.name], name: work[name]}
+        times = interleave(pair, repeats, unit=1e-3, label=name, clock=time.process_time)
+        yield name, calls.name, times[name], times[calls.name]
+
+
+def ratio(loss: Times, bare: Times) -> tuple[float, float]:
+    """The median of loss ÷ bare over the pairs, and its standard error: √(π/2) of a mean's."""
+    each = loss.values / bare.values
+    return float(np.median(each)), math.sqrt(math.pi / 2) * float(each.std()) / math.sqrt(
+        len(each)
     )
 
 

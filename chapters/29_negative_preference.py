@@ -542,7 +542,7 @@ figure(
 # |---|---|
 # | `recipes.dpo(schedule, negative=True)` | `--hyper.negative`, for every method of Part VII; `npo` is `dpo` with it |
 # | `contrasted(positive, negative, omega, null)` | the same function, behind `full_scale.sample --negative-lora` |
-# | `merge(base, positive, negative, m)` | `--lora` with `--negative-lora` adds both adapters, which is $m=0$; for another $m$ call `merge` on the adapters' merged weights yourself |
+# | `merge(base, positive, negative, m)` | `--lora` with `--negative-lora` adds both adapters, which is $m=0$; `--merge` is another $m$ |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train npo \

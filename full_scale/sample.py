@@ -99,9 +99,9 @@ def opposite(config: Config, device: torch.device, dtype: torch.dtype) -> Family
         return None
     manifest.refuse_damaged(config.negative_lora.parent, "--negative-lora: the folder")
     family = open_family(config.family, config.weights, device, dtype)
-    for file in (config.lora, config.negative_lora):
-        if file:
-            family.add_lora(file)
+    if config.lora:
+        family.add_lora(config.lora)
+    family.add_lora(config.negative_lora, keep=1 - config.merge)
     require(
         not family.told,
         "--negative-lora: this network is told ω and has no negative branch: leave it out",

@@ -174,8 +174,11 @@ class Family(ABC):
         """
         return layer
 
-    def add_lora(self, file: Path) -> None:
-        """Put a LoRA file on the networks. ValueError unless all of it finds its place."""
+    def add_lora(self, file: Path, keep: float = 1.0) -> None:
+        """Put a LoRA file on the networks. ValueError unless all of it finds its place.
+
+        keep: how much stays of a LoRA that is on them already.
+        """
         raise ValueError(
             f"--family {self.name} takes no --lora: its students are exported as a whole; pass "
             "their folder as --weights"

@@ -211,11 +211,11 @@ class LatentPipeline(Family):
     def told_omega(cls, call: nn.Module) -> nn.Module:
         return unet.told_omega(call)
 
-    def add_lora(self, file: Path) -> None:
+    def add_lora(self, file: Path, keep: float = 1.0) -> None:
         if (
             self.pipe.get_active_adapters()
         ):  # one is there already: it becomes part of the weights
-            self.pipe.fuse_lora()
+            self.pipe.fuse_lora(lora_scale=keep)
             self.pipe.unload_lora_weights()
         add_lora(self.pipe, file)
 

@@ -46,6 +46,10 @@ class Config:
     """A LoRA file for the negative branch of guidance alone, on top of --lora: what training
     with hyper.negative gave (Diffusion-NPO). It takes a second network's memory.
     """
+    merge: float = 0.0
+    """The share of --lora that the negative branch leaves out, m of dlib.weight_merging: with 0
+    it has all of --lora and --negative-lora on top, with 1 --negative-lora alone.
+    """
     negative: str = ""
     """The null prompt ∅, which guidance moves away from."""
     solver: str | None = None
@@ -153,6 +157,11 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
     require(
         config.negative_lora is None or settled(config, own).omega > 0,
         "--negative-lora: without guidance there is no negative branch: give --omega above 0",
+    )
+    require(
+        config.merge == 0 or (config.lora is not None and config.negative_lora is not None),
+        f"--merge {config.merge:g}: it says how much of --lora the branch of --negative-lora "
+        "leaves out: give both files",
     )
     if config.parallel:
         solver = settled(config, own).solver

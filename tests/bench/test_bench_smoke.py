@@ -3,7 +3,10 @@ asserted, and no ratio of times: what is asserted of the work is a count of oper
 every machine agrees on (`test_bench_report.py` reads the ratios that are published).
 """
 
+import math
+
 import nbformat
+import numpy as np
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
@@ -118,19 +121,19 @@ def test_ema_touches_sd15_tensors_in_one_call_where_the_peer_s_default_takes_thr
     assert "686 tensors with 8.6 M" in " ".join(report.note.split())
 
 
-def test_loss_overhead_competitors_make_the_same_calls(tiny_unet):
-    """Calls, samples and gradients of each loss are those of its bare calls."""
+@pytest.fixture
+def tiny_model(tiny_unet):
     from full_scale.families.unet import UNetCall
 
-    model = dlib.Denoiser(
-        UNetCall(tiny_unet),
-        dlib.discrete(dlib.scaled_linear()),
-        "eps",
-        clock=lambda t: 1000 * t - 1,
-    )
+    schedule = dlib.discrete(dlib.scaled_linear())
+    return dlib.Denoiser(UNetCall(tiny_unet), schedule, "eps", clock=lambda t: 1000 * t - 1)
+
+
+def test_loss_overhead_competitors_make_the_same_calls(tiny_unet, tiny_model):
+    """Calls, samples and gradients of each loss are those of its bare calls."""
     work = {}
-    for name in loss_overhead.rounds(model, 2, width=8):
-        counter = dlib.counted(model)
+    for name in loss_overhead.rounds(tiny_model, 2, width=8):
+        counter = dlib.counted(tiny_model)
         counter.net.parameters = tiny_unet.parameters
         with torch.enable_grad():
             loss_overhead.rounds(counter, 2, width=8)[name]()()
@@ -139,11 +142,29 @@ def test_loss_overhead_competitors_make_the_same_calls(tiny_unet):
             counter.net.samples,
             sum(weight.grad is not None for weight in tiny_unet.parameters()),
         )
-    known = loss_overhead.losses(model.schedule, None)
+    known = loss_overhead.losses(tiny_model.schedule, None)
     assert len(known) == 8 and work["bare calls: 1 guided + 1 plain + student"][:2] == (3, 8)
     for name, (_, calls) in known.items():
         assert work[name] == work[calls.name], name
         assert work[name][0] == 1 + sum(calls), name
+
+
+def test_each_loss_is_timed_beside_its_own_bare_calls(tiny_model):
+    work = loss_overhead.rounds(tiny_model, 1, width=8)
+    with torch.enable_grad():
+        rows = list(loss_overhead.measure(tiny_model, work, repeats=1))
+    known = loss_overhead.losses(tiny_model.schedule, None)
+    assert [row[:2] for row in rows] == [(name, c.name) for name, (_, c) in known.items()]
+    assert all(loss.low > 0 and bare.low > 0 for *_, loss, bare in rows)
+
+
+def test_a_clock_that_wavers_does_not_move_the_ratio_of_a_loss():
+    """Both members of a pair are slowed alike; one pair of ten is disturbed on one side."""
+    speed = 100 * np.linspace(1.0, 2.0, 10)
+    own = np.where(np.arange(10) == 3, 3.0, 1.02)
+    found, error = loss_overhead.ratio(Times(own * speed), Times(speed))
+    assert found == pytest.approx(1.02)
+    assert error == pytest.approx(math.sqrt(math.pi / 2) * 1.98 * 0.3 / math.sqrt(10))
 
 
 def test_parallel_samplers_find_the_sequential_sample_in_fewer_rounds():

@@ -2,6 +2,7 @@
 sites built from it.
 """
 
+import fcntl
 import os
 import shutil
 import sys
@@ -45,11 +46,18 @@ def tiny_site(executed) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_site(tmp_path_factory) -> Path:
-    """The site of this repository's book."""
-    out = tmp_path_factory.mktemp("real") / "site"
-    build(Book(ROOT), out)
-    return out
+def real_site(tmp_path_factory, worker_id) -> Path:
+    """The site of this repository's book, built once for all of pytest's workers: the first
+    builds it, the others wait. Do not change it.
+    """
+    mine = tmp_path_factory.getbasetemp()
+    shared = mine if worker_id == "master" else mine.parent
+    with (shared / "real_site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "real_site").exists():
+            build(Book(ROOT), mine / "real_site.part")
+            (mine / "real_site.part").rename(shared / "real_site")
+    return shared / "real_site"
 
 
 @pytest.fixture(params=["tiny", "real"])

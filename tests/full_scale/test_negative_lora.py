@@ -12,6 +12,7 @@ import full_scale.sample as command
 from dlib import SOLVERS, Draw, levels, sample
 from dlib.guidance import contrasted
 from dlib.lora import adapters, twin
+from dlib.weight_merging import merge
 from full_scale.data.draws import Draws
 from full_scale.families import open_family
 from full_scale.out import lora_files
@@ -38,15 +39,24 @@ def files(tmp_path_factory):
     return found
 
 
-def drawn(omega, *loras):
-    """(the negative's net on top of the positive's, guided by hand)."""
-    nets = []
-    for group in loras:
-        family = open_family("sd", None, CPU)
-        for file in group:
-            family.add_lora(file)
-        nets.append(family)
-    positive, negative = nets
+def loaded(*files):
+    family = open_family("sd", None, CPU)
+    for file in files:
+        family.add_lora(file)
+    return family
+
+
+def fused(*files):
+    """The U-Net's weights with the files in them."""
+    pipe = loaded(*files).pipe
+    if files:
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
+    return pipe.unet.state_dict()
+
+
+def drawn(omega, positive, negative):
+    """What two families draw, guided by hand."""
     model = contrasted(positive.denoiser(), negative.denoiser(), omega, positive.null())
     walk = levels(model.schedule, 3, "sd_trailing", "clean")
     with torch.no_grad():
@@ -75,12 +85,35 @@ def picture(out, **more):
 def test_the_negative_branch_has_both_adapters(files, tmp_path):
     positive, negative = files
     out = picture(tmp_path / "out", omega=2.0, lora=positive, negative_lora=negative)
-    made, want = (Image.open(out / "000.png"), drawn(2.0, [positive], [positive, negative]))
+    made, want = (Image.open(out / "000.png"), drawn(2.0, loaded(positive), loaded(*files)))
     assert max(high for _, high in ImageChops.difference(made, want).getextrema()) <= 1
     said = json.loads((out / "settings.json").read_text())
     assert said["network_calls"] == said["network_samples"] == 6  # both networks, three steps
     plain = Image.open(picture(tmp_path / "plain", omega=2.0, lora=positive) / "000.png")
     assert max(high for _, high in ImageChops.difference(made, plain).getextrema()) > 3
+
+
+@pytest.mark.parametrize("m", [0.0, 0.4, 1.0])
+def test_merge_is_the_library_s(files, tmp_path, m):
+    positive, negative = files
+    more = {"lora": positive, "negative_lora": negative, "merge": m}
+    made = Image.open(picture(tmp_path / "out", omega=2.0, **more) / "000.png")
+    other = loaded()
+    weights = merge(fused(), fused(positive), fused(negative), m)
+    other.pipe.unet.load_state_dict(weights)
+    want = drawn(2.0, loaded(positive), other)
+    assert max(high for _, high in ImageChops.difference(made, want).getextrema()) <= 1
+    near = merge(fused(), fused(positive), fused(negative), m - 0.3)
+    other.pipe.unet.load_state_dict(near)
+    far = ImageChops.difference(made, drawn(2.0, loaded(positive), other))
+    assert max(high for _, high in far.getextrema()) > 1
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_a_merge_of_one_file_is_refused(files, tmp_path, only):
+    name = ("lora", "negative_lora")[only]
+    with pytest.raises(ValueError, match="--merge 0.5: .*give both files"):
+        picture(tmp_path / "out", omega=2.0, merge=0.5, **{name: files[only]})
 
 
 def test_without_guidance_it_is_refused(files, tmp_path):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib
+import inspect
 import re
 import shlex
 import shutil
@@ -22,7 +23,8 @@ from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 import tiny_clip
 import toy_data.shapes
-from full_scale import export, prepare, sample, train
+from dlib.recipes import METHODS
+from full_scale import evaluate, export, prepare, sample, train
 from full_scale.families import named
 from full_scale.run.settings import read
 from toy_data.shapes import write_folder
@@ -126,3 +128,30 @@ def test_the_commands_of_the_chapters_are_read(tmp_path, monkeypatch):
             except SystemExit as end:
                 assert not end.code, f"{chapter.name}: {shlex.join(words)}: {end.code}"
     assert count > 40
+
+
+def flags() -> set[str]:
+    """Of all our commands: what their records and the methods' functions have."""
+    records = (train.Settings, prepare.Config, sample.Config, evaluate.Config, export.Export)
+    names = {field.name for record in records for field in dataclasses.fields(record)}
+    hyper = {name for f in METHODS.values() for name in inspect.signature(f).parameters}
+    known = names | {f"hyper.{name}" for name in hyper} | {"processes", "card", "dry_run"}
+    return {f"--{name.replace('_', '-')}" for name in known}
+
+
+THEIRS = {"--logdir", "--standalone", "--nproc_per_node", "--mem"}
+"""Flags of TensorBoard, torchrun and SLURM."""
+
+
+def test_a_flag_in_a_sentence_is_one_of_a_command():
+    """In tables, sentences and comments, which no test runs."""
+    full_scale = ROOT / "full_scale"
+    texts = [ROOT / page for page in PAGES]
+    texts += [*full_scale.glob("recipes/*.toml"), full_scale / "launch/one_gpu.sh"]
+    named = {
+        (path.name, flag)
+        for path in texts
+        for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", path.read_text())
+    }
+    assert len(named) > 100
+    assert sorted({pair for pair in named if pair[1] not in flags() | THEIRS}) == []
