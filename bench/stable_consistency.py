@@ -4,6 +4,8 @@ targets are made of.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from dlib.losses.bootstrapping import Estimate
 from dlib.losses.variance_reduction import among, variance_reduced_target
 from dlib.nets import MLP
 from toy_data import distil, gmm5
+from toy_data.student_prints import said
 from toy_data.student_scores import FLOOR, flow_ends
 
 NOTE = """One-call students of consistency training on GMM5 (VP schedule, MLP of width 96 and
@@ -28,6 +31,8 @@ of 10 000 leave (.0319); *none* is the share of samples in no mode (exact: .011)
 seeds, with two standard errors."""
 POINTS, BATCH = 60, 256
 SCHEDULE, MIXTURE = vp(), gmm5()
+TIMES = grid(SCHEDULE, POINTS - 1, "arctan")
+SCALINGS = edm_boundary(SCHEDULE, TIMES[-1].item(), 1.0)
 
 
 def run(steps: int = 1500, seeds: int = 3) -> Report:
@@ -43,7 +48,7 @@ def run(steps: int = 1500, seeds: int = 3) -> Report:
         print(*rows[-1], flush=True)
     note = NOTE.format(points=POINTS, steps=steps, batch=BATCH, seeds=seeds)
     columns = ["target", "distance", "±", "none", "± none"]
-    return Report("Targets of consistency training", note, columns, rows)
+    return Report("Targets of consistency training", note, columns, rows, fingerprints())
 
 
 def arms() -> dict[str, Estimate]:
@@ -64,11 +69,16 @@ def groups_of(n: int) -> Estimate:
 
 def student(estimate: Estimate, steps: int, seed: int) -> Denoiser:
     """A trained student, in its boundary."""
-    times = grid(SCHEDULE, POINTS - 1, "arctan")
-    pairs, scalings = ladder_pairs(times), edm_boundary(SCHEDULE, times[-1].item(), 1.0)
+    recipe, model, data = learning(estimate, seed)
+    return boundary(distil(recipe, model, model, data, steps, seed=seed), SCALINGS)
+
+
+def learning(estimate: Estimate, seed: int) -> tuple[Recipe, Denoiser, Callable[[int], Batch]]:
+    """(recipe, student before its first update, step ↦ batch)."""
+    pairs = ladder_pairs(TIMES)
 
     def loss(roles, batch, draw):
-        f, target = (boundary(roles[name], scalings) for name in ("student", "target"))
+        f, target = (boundary(roles[name], SCALINGS) for name in ("student", "target"))
         return consistency_training(f, target, batch, draw, pairs=pairs, estimate=estimate)
 
     def data(step):
@@ -76,8 +86,15 @@ def student(estimate: Estimate, steps: int, seed: int) -> Denoiser:
 
     recipe = Recipe((Phase("student", loss),), {"student": Part("copy"), "target": Part("mean")})
     torch.manual_seed(seed)
-    model = Denoiser(MLP(2, 96, 2), SCHEDULE, "v")
-    return boundary(distil(recipe, model, model, data, steps, seed=seed), scalings)
+    return recipe, Denoiser(MLP(2, 96, 2), SCHEDULE, "v"), data
+
+
+def fingerprints() -> list[dict]:
+    """What the losses of today say, kept with the result: a test knows when they have changed."""
+    return [
+        {"target": name, "fingerprint": said(recipe, model, model, data, 0)}
+        for name, (recipe, model, data) in ((n, learning(e, 0)) for n, e in arms().items())
+    ]
 
 
 @torch.no_grad()

@@ -3,8 +3,9 @@
     python -m bench students --only CD --world gmm5
 
 A cell is (method, world, seed). Each finished cell is kept at once in bench/results/
-students.json, so that a run may be stopped anywhere and goes on where it stopped. A cell whose
-setting has changed is measured again: it is stored under the setting's `identity`.
+students.json, so that a run may be stopped anywhere and goes on where it stopped. A cell is
+measured again when its setting has changed, whose `identity` it is stored under, or what its
+losses compute, whose `fingerprint` it keeps.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from bench.report import RESULTS, Report, machine, write
 from bench.students_report import SCORES, draw, reported
 from dlib._util import require
+from toy_data.student_prints import alike, fingerprint
 from toy_data.student_scores import student_scores
 from toy_data.student_settings import SETTINGS, Setting
 from toy_data.student_training import SHIPPED, ship, trained
@@ -44,11 +46,14 @@ def run(
     write the students of seed 0 on points into toy_data. ValueError for an unknown name.
     """
     settings, cells = chosen(only, worlds, tiny), load(folder / "students.json")
+    prints = {s.name: fingerprint(s) for s in settings}
     wanted = [(s, seed) for seed in range(seeds) for s in settings]
-    todo = [(s, seed) for s, seed in wanted if key(s, seed) not in cells]
+    fresh = lambda s, cell: cell is not None and alike(cell["fingerprint"], prints[s.name])
+    todo = [(s, seed) for s, seed in wanted if not fresh(s, cells.get(key(s, seed)))]
     report = None
     for count, (setting, seed) in enumerate(todo, 1):
         cell = measured(setting, seed, tiny, shipping and not seed)
+        cell |= {"fingerprint": prints[setting.name]}
         cells = load(folder / "students.json") | {key(setting, seed): cell}
         report = reported(cells.values())
         write(report, "students", folder)
@@ -56,7 +61,9 @@ def run(
             draw(cells.values(), folder)
         print(f"[{count}/{len(todo)}] {setting.name}, seed {seed}: {said(cell)}", flush=True)
     if not todo:
-        print(f"students: all {len(wanted)} cells are there, and as they are set now")
+        print(
+            f"students: all {len(wanted)} cells are there, set and computed as they would be now"
+        )
     return report
 
 

@@ -11,11 +11,9 @@ import torch
 
 from dlib import Recipe, boundary, edm_boundary, grid, lcm_scalings
 from dlib.losses import by_rms, consistency_training, continuous_consistency, inverse_step
-from dlib.losses import ladder_pairs, laplace, lognormal_times, moment_matching, norm_huber, own
-from dlib.losses import variance_reduced_target
+from dlib.losses import ladder_pairs, lognormal_times, norm_huber, own, variance_reduced_target
 from dlib.losses.continuous_time import warmup
 from dlib.losses.curricula import ct_points, ict_law, ict_points
-from dlib.losses.inductive import imm_triples
 from dlib.losses.variance_reduction import among
 from dlib.recipes import Phase, Sampler
 from dlib.recipes.bootstrapping import PARTS
@@ -108,30 +106,3 @@ def scm_training(
 
     shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=lcm_scalings(schedule)))
     return Recipe((Phase("student", loss),), PARTS, shown, slopes=("target",))
-
-
-def imm(
-    schedule: NoiseSchedule,
-    null: Any = None,
-    *,
-    halvings: int = 12,
-    group: int = 4,
-    width: float = 1.0,
-) -> Recipe:
-    """IMM whose jumps all end at the clean data, s = 0, so that no network need be told s
-    (Zhou et al. 2025). halvings: of `imm_triples`; group: samples that are compared as a set;
-    width: of the Laplace kernel. null is not used.
-    """
-    drawn, kernel = imm_triples(schedule, halvings=halvings), laplace(width)
-
-    def triples(draw, n):
-        t, r, s = drawn(draw, n)
-        return t, r, s.new_full(s.shape, -1.0)  # a time below the schedule's: clean
-
-    def loss(roles, batch, draw):
-        both = roles["student"], roles["target"]
-        how = dict(triples=triples, group=group, kernel=kernel)
-        return moment_matching(*both, batch, draw, **how)
-
-    shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=lcm_scalings(schedule)))
-    return Recipe((Phase("student", loss),), PARTS, shown)

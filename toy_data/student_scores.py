@@ -4,6 +4,7 @@ noise, on pictures by the Fréchet distance over what real pictures score.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from toy_data.student_training import sampler_of, setting_of, shipped, world_of
 FLOOR = 0.0319  # sliced W₂ of two exact sets of 10 000 on GMM5, mean of 48 pairs
 PAIRS, NEAR = 8, 20_000
 FLOORS = 16
-OMEGA = 2.0  # at which the guided student on points is asked
+OMEGA, MOST = 2.0, 4.0  # at which guided students are asked, on points and on pictures
 
 
 class Yardstick(NamedTuple):
@@ -109,20 +110,39 @@ def guided_scores(student: Denoiser, setting: Setting, n: int = 2000) -> dict[st
 @torch.no_grad()
 def picture_scores(student: Denoiser, setting: Setting) -> dict[str, float]:
     """Fréchet distance over the mean of sixteen draws of its floor, and the share of pictures
-    that are read as what was asked for. A student that is told ω is told 0.
+    that are read as what was asked for. A student that is told ω is told 0, and then 4, and so
+    is its guided teacher in as many steps.
     """
     sampler, digits = sampler_of(setting), setting.world == "digits"
-    cond = digits_split()[1][1] if digits else _captions()
-    shape = (1, 8, 8) if digits else (3, SIDE, SIDE)
-    told = setting.made(world_of(setting.world).teacher.schedule, None).told
-    if told:
-        cond = with_omega(cond, torch.zeros(len(asked()) if not digits else len(cond)))
-    count = len(digits_split()[1][1]) if digits else N
+    world, cond = world_of(setting.world), digits_split()[1][1] if digits else _captions()
+    made = lambda z, draw: sampler(student, z, cond, draw=draw)
+    if not setting.made(world.teacher.schedule, None).told:
+        frechet, right = _pictures(made, digits)
+        return {"frechet": frechet, "right": right}
+    walk, found = sampler.levels(world.teacher.schedule), {}
+    for omega, name in ((0.0, ""), (MOST, f" at {MOST:g}")):
+        told = with_omega(cond, torch.full((len(cond),), omega))
+        pair = guided(world.teacher, omega, world.null)
+        ways = {
+            "": lambda z, draw, told=told: sampler(student, z, told, draw=draw),
+            "teacher ": lambda z, draw, pair=pair: sample(
+                pair, z, walk, solvers.SOLVERS[sampler.solver], cond, draw=draw
+            ),
+        }
+        for who, way in ways.items():
+            scores = zip(("frechet", "right"), _pictures(way, digits), strict=True)
+            found |= {f"{who}{score}{name}": value for score, value in scores}
+    return found
+
+
+def _pictures(made: Callable[[Tensor, Draw], Tensor], digits: bool) -> tuple[float, float]:
+    """(Fréchet distance over its floor, share shown as asked) of what is made of noise."""
+    shape = (len(digits_split()[1][1]), 1, 8, 8) if digits else (N, 3, SIDE, SIDE)
     draws = [Draw(seed) for seed in (SEEDS if digits else range(2))]
-    sets = [sampler(student, draw.normal((count, *shape)), cond, draw=draw) for draw in draws]
+    sets = [made(draw.normal(shape), draw) for draw in draws]
     far = sum(_frechet(x, digits) for x in sets) / len(sets)
     right = sum(_right(x, digits) for x in sets) / len(sets)
-    return {"frechet": far / picture_floor(setting.world)[0], "right": right}
+    return far / picture_floor("digits" if digits else "shapes")[0], right
 
 
 def _captions() -> Tensor:

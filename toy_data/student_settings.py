@@ -1,7 +1,7 @@
 """Which students are measured and how each is trained, as data.
 
-A setting is a method in one world. `identity` is a hash of all that decides the student, so
-that a stored score is known to be of this setting and no other.
+A setting is a method in one world. `identity` is a hash of all that is set, so that a stored
+score is known to be of this setting and no other; `toy_data.student_prints` is of the losses.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from dlib import Recipe
 from dlib._util import require
 from dlib.recipes import METHODS
 from dlib.schedule import NoiseSchedule
-from toy_data.student_recipes import ct_reduced, ict, imm, scm_training
+from toy_data.student_recipes import ct_reduced, ict, scm_training
 
 RECIPES: dict[str, Callable[..., Recipe]] = METHODS | {
     "ict": ict,
     "ct_reduced": ct_reduced,
     "scm_training": scm_training,
-    "imm": imm,
 }
 
 
@@ -145,7 +144,7 @@ def _gmm5() -> list[Setting]:
             decay=0.0,
             **tuned,
         ),
-        of("IMM", "imm", 2800, {"group": 8}, decay=0.0, **tuned),
+        of("IMM", "imm", 2800, {"group": 8, "halvings": 6}, decay=0.0, **tuned),
         of("SCT", "sct", 2800, TUNED | {"every": 500, "stages": 5.0}, batch=256, **tuned),
         Setting("guided", "labelled", "guided", (3000,), {"omega": (0.0, 4.0)}, calls=8),
     ]
@@ -185,7 +184,7 @@ def _world(
         of("ECT", "ect", n["data"], staged | {"huber_c": 0.03}, decay=0.9),
         of("sCD", "scm", n["slope"], slope, decay=0.0, lr=lr / 2),
         of("sCT", "scm_training", n["slope"], slope, decay=0.0, lr=lr / 2),
-        of("IMM", "imm", n["data"], {"width": 4.0}, decay=0.0),
+        of("IMM", "imm", n["data"], {"width": 4.0, "halvings": 6}, decay=0.0),
         of("SCT", "sct", n["data"], staged | {"huber_c": 0.03, "stages": 4.0}, decay=0.9),
     ]
 

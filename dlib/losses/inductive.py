@@ -15,9 +15,9 @@ from torch import Tensor
 
 from dlib._util import Draw, require, sent
 from dlib.denoiser import Denoiser
-from dlib.losses.bootstrapping import StepWeight, both_ends, own, uniform
+from dlib.losses.bootstrapping import StepWeight, both_ends, levels_at, own, uniform
 from dlib.losses.diffusion import Batch, Loss
-from dlib.schedule import NoiseSchedule
+from dlib.schedule import NoiseLevel, NoiseSchedule
 
 Kernel = Callable[[Tensor, int], Tensor]
 """(distances ‖a − b‖ of any shape, number of values a sample) ↦ k, of that shape."""
@@ -52,6 +52,18 @@ def mmd2(a: Tensor, b: Tensor, kernel: Kernel) -> Tensor:
     return k(a, a) + k(b, b) - 2 * k(a, b)
 
 
+def jump_scale(start: NoiseLevel, end: NoiseLevel) -> Tensor:
+    """|σ_t α_s − α_t σ_s|: how far the jump t → s moves if a network that predicts v says 1
+    more, c_out in the paper. It shrinks with the jump, as the distances of its ends do.
+
+    >>> from dlib import CLEAN, vp
+    >>> level = vp().at_lam(0.0)  # α = σ = √½
+    >>> round(float(jump_scale(level, CLEAN)), 4)
+    0.7071
+    """
+    return abs(start.sigma * end.alpha - start.alpha * end.sigma)
+
+
 def imm_triples(
     schedule: NoiseSchedule, *, halvings: int = 12, t_max: float = 0.994, t_min: float = 1e-3
 ) -> Triples:
@@ -84,6 +96,7 @@ def moment_matching(
     group: int = 4,
     kernel: Kernel = laplace(),
     weight: StepWeight = uniform,
+    scale: StepWeight = uniform,
     embed: Callable[[Any, Tensor], Any] | None = None,
 ) -> Loss:
     """E w(t, r) MMD²(f_{t→s}(x_t), sg f⁻_{r→s}(x_r)) over groups of M samples that share t, r
@@ -93,8 +106,10 @@ def moment_matching(
     own x₀. student, target: denoisers; target is the student itself and gets no gradient.
     triples: draws t, r and s of each group, `imm_triples`; a time below the schedule's `t_min`
     is the clean data. group: M; the rows of a group stand together. weight: (level t, level r)
-    ↦ w. embed: (cond, s (B,)) ↦ the condition of a network that is told where it jumps to.
-    Draws: those of `triples`, then the noise (unless the batch brings its own).
+    ↦ w. scale: (level t, level s) ↦ the unit in which the kernel measures distances;
+    `jump_scale` in the paper, without which short jumps are too close together for a kernel
+    that suits long ones. embed: (cond, s (B,)) ↦ the condition of a network that is told where
+    it jumps to. Draws: those of `triples`, then the noise (unless the batch brings its own).
 
     >>> from dlib import Mixture, exact, vp
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), vp())
@@ -116,8 +131,9 @@ def moment_matching(
     )
     cond = None if embed is None else embed(batch.cond, sent(s, batch.x0))
     both = both_ends(student, target, batch, draw, t, r, s, own, cond)
-    mine, theirs = (x.reshape(n // group, group, -1) for x in (both.student, both.target))
-    each = weight(both.start, both.end).reshape(-1, group)[:, 0] * mmd2(mine, theirs, kernel)
+    unit = scale(both.start, levels_at(student.schedule, s, batch.x0))
+    ends = ((x / unit).reshape(n // group, group, -1) for x in (both.student, both.target))
+    each = weight(both.start, both.end).reshape(-1, group)[:, 0] * mmd2(*ends, kernel)
     return Loss(each.mean(), {"loss": each.detach().mean()})
 
 

@@ -15,6 +15,7 @@ from dlib.recipes.forward_process import nft
 from dlib.recipes.guiding import guided
 from dlib.recipes.halving import knowledge, progressive
 from dlib.recipes.phased_consistency import pcm_normalcfg
+from dlib.recipes.inductive import imm
 from dlib.recipes.preferences import dpo
 from dlib.recipes.rewards import ddpo, flow_grpo, reward_gradient
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
@@ -36,6 +37,7 @@ METHODS = {
     "ect": ect,
     "scm": scm,
     "sct": sct,
+    "imm": imm,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
@@ -61,6 +63,7 @@ __all__ = [
     "ect",
     "finetune",
     "guided",
+    "imm",
     "knowledge",
     "lcm",
     "lcm_with_omega",

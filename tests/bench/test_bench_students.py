@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from bench import students, students_report
+from bench import stable_consistency, students, students_report
 from bench.__main__ import main
+from bench.report import RESULTS
 from book.benchmarks import benchmark_pictures, benchmarks_page
 from book.errors import BookError
-from toy_data import student_settings
+from toy_data import student_recipes, student_settings
+from toy_data.student_prints import alike, fingerprint
 from toy_data.student_settings import SETTINGS
 
 FEW = dict(only=("CD", "SCT"), worlds=("gmm5",), seeds=1, tiny=True)
@@ -55,6 +57,12 @@ def test_a_run_that_was_stopped_goes_on_and_what_changed_is_measured_again(
     monkeypatch.setitem(students.SETTINGS, "gmm5/CD", other)
     report = students.run(tmp_path, **FEW)
     assert counted == ["SCT", "CD"], "only what has changed"
+    said = students.fingerprint
+    monkeypatch.setattr(
+        students, "fingerprint", lambda s: [2.0 * v if s.method == "SCT" else v for v in said(s)]
+    )
+    report = students.run(tmp_path, **FEW)
+    assert counted == ["SCT", "CD", "SCT"], "only whose loss says something else"
     cells = kept(tmp_path)
     assert [c["identity"] for c in cells if c["method"] == "CD"] == [other.shorter(2).identity]
     assert [row[0].split(": ")[1] for row in report.rows] == ["CD", "SCT"] and len(cells) == 2
@@ -81,6 +89,40 @@ def test_an_identity_holds_the_recipes_own_defaults(monkeypatch):
 
     monkeypatch.setitem(student_settings.RECIPES, "lcm", changed)
     assert lcm.identity != before
+
+
+@pytest.mark.parametrize("world", students.WORLDS)
+def test_the_stored_cells_are_of_today_s_losses(world):
+    """Else: python -m bench students, which measures those again."""
+    cells = json.loads((RESULTS / "students.json").read_text())["cells"]
+    old = {
+        setting.name
+        for setting in SETTINGS.values()
+        if setting.world == world
+        for said in [fingerprint(setting)]
+        for cell in cells
+        if (cell["world"], cell["method"]) == (world, setting.method)
+        and not (cell["identity"] == setting.identity and alike(cell["fingerprint"], said))
+    }
+    assert not old and len([c for c in cells if c["world"] == world]) == 3 * sum(
+        setting.world == world for setting in SETTINGS.values()
+    )
+
+
+def test_so_is_the_benchmark_of_targets():
+    kept = json.loads((RESULTS / "stable_consistency.json").read_text())
+    said = stable_consistency.fingerprints()
+    assert [row[0] for row in kept["rows"]] == [one["target"] for one in said]
+    for cell, one in zip(kept["cells"], said, strict=True):
+        assert alike(cell["fingerprint"], one["fingerprint"]), one["target"]
+
+
+def test_a_fingerprint_sees_a_ramp_at_half_its_height(monkeypatch):
+    setting = SETTINGS["gmm5/sCT"]
+    before, rise = fingerprint(setting), student_recipes.warmup
+    assert alike(before, fingerprint(setting))
+    monkeypatch.setattr(student_recipes, "warmup", lambda step, n: rise(step, n) / 2)
+    assert not alike(before, fingerprint(setting))
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(capsys):
@@ -127,3 +169,5 @@ def test_the_verdict_says_what_was_reached_and_what_was_missed():
     said = students_report.verdict(two("CT", 1.0, 2.0) + two("SCT", 0.9, 1.8))
     assert "SCT is **not** clearly better than CT" in said
     assert "with one seed" in students_report.verdict(two("CT", 2.0) + two("SCT", 1.0))
+    said = students_report.verdict(two("ECT", 1.0, 1.1) + two("SCT", 2.0, 2.1))
+    assert "SCT is clearly worse than ECT: d 2.050 ± 0.100 against 1.050 ± 0.100" in said

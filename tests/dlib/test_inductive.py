@@ -4,7 +4,7 @@ import pytest
 import torch
 from truth import F64, appendix_a, gaussian, mutant, normals
 
-from dlib import Batch, Denoiser, Draw, edm, exact, vp
+from dlib import CLEAN, Batch, Denoiser, Draw, edm, exact, vp
 from dlib.losses import (
     consistency_training,
     imm_triples,
@@ -14,7 +14,7 @@ from dlib.losses import (
     squared,
     with_omega,
 )
-from dlib.losses.inductive import minus_squared
+from dlib.losses.inductive import jump_scale, minus_squared
 
 X0 = normals(16, 2)
 
@@ -81,6 +81,28 @@ def test_its_value_in_three_dimensions():
         assert found[g].item() == pytest.approx(aim, rel=1e-10)
         broken = mutant(mmd2, "- 2 * k(a, b)", "- k(a, b)")
         assert broken(a, b, laplace(0.5))[g].item() != pytest.approx(aim, rel=0.01)
+
+
+@pytest.mark.parametrize("s", [-1.0, 0.2])
+def test_the_unit_of_distances_is_what_one_more_v_moves_a_jump(s):
+    schedule, t = vp(), torch.tensor([0.3, 0.8], dtype=F64)
+    x, start = normals(2, 2), schedule.at(t[:, None])
+    goal = CLEAN if s < 0 else schedule.at(s)
+    said = lambda more: Denoiser(lambda x, t, cond: 0.7 * x + more, schedule, "v")(x, start)
+    moved = (said(1.0).mix(goal.alpha, goal.sigma) - said(0.0).mix(goal.alpha, goal.sigma)).abs()
+    assert torch.allclose(moved, jump_scale(start, goal).expand_as(moved), rtol=1e-10)
+
+
+def test_distances_are_measured_in_that_unit():
+    model, batch = exact(appendix_a(), vp()), Batch(X0)
+    how = dict(triples=always(0.8, 0.5, 0.2), kernel=laplace(0.5))
+    unit = jump_scale(vp().at(0.8), vp().at(0.2))
+    scaled = moment_matching(model, model, batch, Draw(0), scale=jump_scale, **how)
+    by_hand = dict(how, kernel=lambda distance, values: laplace(0.5)(distance / unit, values))
+    want = moment_matching(model, model, batch, Draw(0), **by_hand)
+    assert scaled.value.item() == pytest.approx(want.value.item(), rel=1e-9)
+    plain = moment_matching(model, model, batch, Draw(0), **how)
+    assert scaled.value.item() != pytest.approx(plain.value.item(), rel=0.05)
 
 
 def test_rows_of_a_group_share_their_times_and_the_net_is_told_where_to():
