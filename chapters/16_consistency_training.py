@@ -360,6 +360,9 @@ def kept(stage, c):  # of the spread, by the best student of one stage
 diffusion, _ = tuned(recipes.finetune(schedule, weight="v"), mlp(), 500, decay=0.0)
 ect = recipes.ect(schedule, every=150, stages=4, mean=-0.4, std=1.6)
 easy, healthy = tuned(ect, diffusion, 600, lr=2e-3, decay=0.0)
+
+# %% tags=["fold"]
+# NBVAL_CHECK_OUTPUT
 alone = "trained without teacher"
 both = {alone: one_call[alone], "ECT": easy(noise, top).x0}
 figure(
@@ -510,6 +513,9 @@ claim(
 # NBVAL_CHECK_OUTPUT
 scm = recipes.scm(schedule, None, rise=80, mean=-0.4, sigma_data=1.0)
 smooth, curve = tuned(scm, diffusion, 240, lr=2e-3, decay=0.0)
+
+# %% tags=["fold"]
+# NBVAL_CHECK_OUTPUT
 mean = lambda history, name: plot.running_mean(history[f"student/{name}"])
 figure(
     plot.curves(
@@ -595,15 +601,18 @@ claim(
 digits, judge, (_, (held_out, names)) = digits_teacher(), digits_classifier(), digits_split()
 scribe = recipes.ect(digits.schedule, every=50, stages=4, mean=-0.4, std=1.6, huber_c=0.03)
 writer, _ = tuned(scribe, digits, 200, 1e-3, 0.0, digit_batches(128, seed=0, drop=0))
+world, codes = shapes_teacher(), asked()
+text = tokens([say(tuple(code)) for code in codes.tolist()])
+painter = recipes.ect(world.schedule, every=40, stages=3, mean=-0.4, std=1.6, huber_c=0.015)
+pupil, _ = tuned(painter, world, 100, lr=3e-4, decay=0.0, data=shape_batches(32, seed=0, drop=0))
+
+# %% tags=["fold"]
+# NBVAL_CHECK_OUTPUT
 z, first = Draw(10).normal(held_out), digits.schedule.at(1.0)
 crude, fine = (
     digits_frechet(net(z, first, names).x0, judge) - digits_floor(judge)[0]
     for net in (digits, writer)
 )
-world, codes = shapes_teacher(), asked()
-text = tokens([say(tuple(code)) for code in codes.tolist()])
-painter = recipes.ect(world.schedule, every=40, stages=3, mean=-0.4, std=1.6, huber_c=0.015)
-pupil, _ = tuned(painter, world, 100, lr=3e-4, decay=0.0, data=shape_batches(32, seed=0, drop=0))
 grey = Draw(11).normal((len(codes), 3, 16, 16))
 before, after = (
     boundary(net, lcm_scalings(net.schedule))(grey, net.schedule.at(1.0), text).x0

@@ -15,7 +15,7 @@ from typing import Any
 
 from dlib import Recipe
 from dlib._util import require
-from dlib.recipes import METHODS
+from dlib.recipes import METHODS, imm
 from dlib.schedule import NoiseSchedule
 from toy_data.student_recipes import ct_reduced, ict, scm_training
 
@@ -23,6 +23,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = METHODS | {
     "ict": ict,
     "ct_reduced": ct_reduced,
     "scm_training": scm_training,
+    "imm": imm,
 }
 
 

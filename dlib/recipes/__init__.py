@@ -37,7 +37,6 @@ METHODS = {
     "ect": ect,
     "scm": scm,
     "sct": sct,
-    "imm": imm,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,

@@ -22,7 +22,8 @@ def imm(
     width: float = 1.0,
 ) -> Recipe:
     """IMM whose jumps all end at the clean data, s = 0, so that no network need be told s
-    (Zhou et al. 2025). null is not used.
+    (Zhou et al. 2025). null is not used. For notebooks: the engine draws row by row, and here
+    a group shares its times.
 
     halvings: of `imm_triples`; group: samples that are compared as a set, which must divide a
     micro-batch; width: of the Laplace kernel, in units of `jump_scale`. The defaults are the

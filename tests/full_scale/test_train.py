@@ -70,7 +70,6 @@ OTHERS = {  # in one process
     "nft": ["nft", *WHOLE, *"--reward shapes --hyper.steps 2 --hyper.group 2".split()]
     + ["--hyper.spacing", "sd_trailing", "--reward-weights", ""],
     "npo": ["npo", *WHOLE],
-    "imm": ["--method", "imm", *SHAPES, "--hyper.group", "2"],
     **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
     **{
         name: ["--method", name, *SHAPES]
