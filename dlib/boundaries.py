@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dlib._util import require
 from dlib.denoiser import Denoiser, bare
 from dlib.prediction import Prediction
 from dlib.schedule import NoiseLevel, NoiseSchedule
@@ -78,6 +79,7 @@ def edm_boundary(
     >>> edm_boundary(edm())(edm().at(0.0))
     (1.0, 0.0)
     """
+    _check_sigma("edm_boundary", sigma_data)
     end = schedule.at(schedule.t_min if t_end is None else t_end)
     kappa_min, variance = end.sigma / end.alpha, sigma_data**2
 
@@ -108,7 +110,9 @@ def lcm_scalings(
     >>> [round(c, 6) for c in lcm_scalings(ladder)(ladder.at(20 / 1000))]
     [7e-06, 0.999997]
     """
+    _check_sigma("lcm_scalings", sigma_data)
     end, variance = schedule.t_min if t_end is None else t_end, sigma_data**2
+    schedule.at(end)  # names a time outside of the schedule
 
     def skip_out(level: NoiseLevel) -> tuple:
         tau = 10_000 * (level.t - end)
@@ -116,3 +120,10 @@ def lcm_scalings(
         return variance / square, tau / square**0.5
 
     return skip_out
+
+
+def _check_sigma(verb: str, sigma_data: float) -> None:
+    require(
+        sigma_data > 0,
+        f"{verb}: sigma_data = {sigma_data:g}, wanted the data's standard deviation, above 0",
+    )
