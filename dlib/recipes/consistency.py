@@ -173,6 +173,10 @@ def pcm(
 
     null, omega, steps, skip as for `lcm`. Sample the student itself with `ddim` on `[times[0],
     *pcm_edges(times, phases)]`.
+
+    omega, grid, solver and huber_c are the released script's. On GMM5, with a perfect teacher
+    and ω = 0, four phases of fifty `ddim` steps end at 0.78 times the sampling floor from the
+    flow's ends, and with `dpm_solver_3`, three calls of the teacher a step, at 0.33.
     """
     path, distance = (
         _phased("pcm", schedule, null, phases, omega, steps, skip, spacing, solver),
