@@ -180,6 +180,7 @@ class Bank(NamedTuple):
 
     def shared(self, label: Tensor) -> Tensor:
         """Which of `x0.flatten(0, 1)` are samples of a row's class (B,): (B, K·m) bool."""
+        require(label.ndim == 1, f"Bank: labels have shape {tuple(label.shape)}, wanted (B,)")
         full = torch.arange(self.x0.shape[1], device=label.device) < self.count[:, None]
         mine = torch.nn.functional.one_hot(label, len(self.count)).bool()
         return (mine[:, :, None] & full).flatten(1)

@@ -300,6 +300,7 @@ def test_bad_input(references, shared, says):
             r"\(2, 1\) .* wanted \(B, 2\)",
         ),
         (lambda: BANK.add(X2, torch.tensor([0])), r"labels \(1,\)"),
+        (lambda: BANK.shared(torch.tensor([[0], [1]])), r"labels have shape \(2, 1\)"),
         (lambda: BANK.add(X2, torch.tensor([[0], [1]])), r"labels \(2, 1\)"),
     ],
 )
