@@ -79,7 +79,11 @@ def edm_boundary(
     >>> edm_boundary(edm())(edm().at(0.0))
     (1.0, 0.0)
     """
-    _check_sigma("edm_boundary", sigma_data)
+    require(
+        sigma_data > 0,
+        f"edm_boundary: sigma_data = {sigma_data:g}, wanted the data's standard deviation, "
+        "above 0",
+    )
     end = schedule.at(schedule.t_min if t_end is None else t_end)
     kappa_min, variance = end.sigma / end.alpha, sigma_data**2
 
@@ -110,9 +114,7 @@ def lcm_scalings(
     >>> [round(c, 6) for c in lcm_scalings(ladder)(ladder.at(20 / 1000))]
     [7e-06, 0.999997]
     """
-    _check_sigma("lcm_scalings", sigma_data)
     end, variance = schedule.t_min if t_end is None else t_end, sigma_data**2
-    schedule.at(end)  # names a time outside of the schedule
 
     def skip_out(level: NoiseLevel) -> tuple:
         tau = 10_000 * (level.t - end)
@@ -120,10 +122,3 @@ def lcm_scalings(
         return variance / square, tau / square**0.5
 
     return skip_out
-
-
-def _check_sigma(verb: str, sigma_data: float) -> None:
-    require(
-        sigma_data > 0,
-        f"{verb}: sigma_data = {sigma_data:g}, wanted the data's standard deviation, above 0",
-    )

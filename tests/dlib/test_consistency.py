@@ -789,8 +789,6 @@ def test_bad_input(change, message):
         (lambda: huber()(X0, X0[:1]), "huber: shapes"),
         (lambda: squared(X0, X0[:, :1]), "squared: shapes"),
         (lambda: edm_boundary(vp(), sigma_data=-0.5), "edm_boundary: sigma_data = -0.5"),
-        (lambda: lcm_scalings(vp(), sigma_data=0.0), "lcm_scalings: sigma_data = 0"),
-        (lambda: lcm_scalings(vp(), t_end=7.0), "time 7 is outside"),
     ],
 )
 def test_bad_settings(call, message):
