@@ -88,8 +88,8 @@ def ect(
     mean, std: of `ect_pairs`. huber_c: c of `norm_huber`. No boundary: at the first stages
     many steps end at the clean data. Sample with the solver `lcm`, `CLEAN` as last level.
 
-    The defaults are the paper's for CIFAR-10. The bench takes mean −0.4 and std 1.6 for all its
-    worlds: in short runs on digits and captioned shapes that leaves 5 to 8 % less Fréchet
+    The defaults are the paper's for CIFAR-10. The bench takes mean −0.4 and std 1.6 on all of
+    its worlds: in short runs on digits and captioned shapes that leaves 5 to 8 % less Fréchet
     distance than the paper's law, and on GMM5 no difference beyond that of seeds.
 
     >>> from dlib.schedule import edm
