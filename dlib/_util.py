@@ -90,6 +90,16 @@ def require(ok: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def alike(verb: str, a: Tensor, b: Tensor) -> None:
+    """ValueError, in the name of `verb`, unless two tensors have one shape: nothing is
+    broadcast.
+    """
+    require(
+        a.shape == b.shape,
+        f"{verb}: shapes {tuple(a.shape)} and {tuple(b.shape)}, wanted the same twice",
+    )
+
+
 def per_sample(t: Tensor, like: Tensor) -> Tensor:
     """(B,) → (B, 1, …) so that it broadcasts against `like` (B, *shape)."""
     return t.reshape(-1, *(1,) * (like.ndim - 1))

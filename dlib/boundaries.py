@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dlib._util import require
 from dlib.denoiser import Denoiser, bare
 from dlib.prediction import Prediction
 from dlib.schedule import NoiseLevel, NoiseSchedule
@@ -78,6 +79,11 @@ def edm_boundary(
     >>> edm_boundary(edm())(edm().at(0.0))
     (1.0, 0.0)
     """
+    require(
+        sigma_data > 0,
+        f"edm_boundary: sigma_data = {sigma_data:g}, wanted the data's standard deviation, "
+        "above 0",
+    )
     end = schedule.at(schedule.t_min if t_end is None else t_end)
     kappa_min, variance = end.sigma / end.alpha, sigma_data**2
 

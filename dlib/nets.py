@@ -199,6 +199,14 @@ def omega_features(omega: Tensor, dim: int) -> Tensor:
     """ω (B,) as sines and cosines (B, dim) of 1000 ω, at the frequencies 10000^{−k/(dim/2−1)}:
     what diffusers' pipelines feed.
     """
+    require(
+        dim >= 4 and dim % 2 == 0,
+        f"omega_features: dim = {dim}, wanted an even number of features, at least 4",
+    )
+    require(
+        omega.ndim == 1,
+        f"omega_features: ω has shape {tuple(omega.shape)}, wanted (B,): one a sample",
+    )
     half = dim // 2
     rates = torch.exp(torch.arange(half, device=omega.device) * (-math.log(10000.0) / (half - 1)))
     angle = 1000.0 * omega[:, None].float() * rates

@@ -40,6 +40,9 @@ class Quadratic:
     centre: Tensor
     width: float = 1.0
 
+    def __post_init__(self):
+        require(self.width > 0, f"Quadratic: width = {self.width:g}, wanted more than 0")
+
     def __call__(self, x: Tensor, cond: Any = None) -> Tensor:
         return -(x - self.centre.to(x)).square().sum(1) / (2 * self.width**2)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from dlib._util import Draw, require
+from dlib._util import Draw, alike, require
 from dlib.denoiser import Denoiser, Net
 from dlib.schedule import NoiseLevel
 from dlib.solvers import Solver, Transition, ddim, transition, walk
@@ -43,6 +43,7 @@ def log_prob(step: Transition, y: Tensor) -> Tensor:
     >>> log_prob(Transition(torch.zeros(1, 2), 1.0), torch.zeros(1, 2))  # −log 2π
     tensor([-1.8379])
     """
+    alike("log_prob: mean and y", step.mean, y)
     if not isinstance(step.std, Tensor) and step.std == 0:
         return (step.mean - y).flatten(1).sum(1) * 0.0
     std = torch.as_tensor(step.std, dtype=y.dtype, device=y.device)

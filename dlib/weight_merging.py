@@ -19,6 +19,7 @@ def merge(base: Weights, positive: Weights, negative: Weights, m: float = 0.0) -
     the positive has learnt, so that the two branches of the guidance stay alike; with m = 1 it
     is θ_neg itself. All are state dicts with the same names. Raises ValueError for others.
     """
+    require(0 <= m <= 1, f"merge: m = {m:g}, wanted a share from 0 to 1")
     for name, other in (("positive", positive), ("negative", negative)):
         odd = sorted(set(base) ^ set(other))
         odd += [key for key in base if key in other and base[key].shape != other[key].shape]

@@ -113,7 +113,7 @@ def write(
     else:
         # the family's network, out of its call
         (net,) = (merged(call) if s["lora_rank"] else call).children()
-        family.save(net, folder, card.choice(s["sampler"]))
+        family.save(net, folder, card.scheduler(s))
     manifest.seal_weights(folder)
     (folder / "README.md").write_text(card.text(about, lora))
     (folder / "settings.json").write_text(json.dumps(about, indent=1) + "\n")

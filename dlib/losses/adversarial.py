@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlib._util import Draw
+from dlib._util import Draw, alike, require
 from dlib.denoiser import identity
-from dlib.losses.consistency_steps import levels_of, phase_of
+from dlib.losses.consistency_steps import check_edges, levels_of, phase_of
 from dlib.losses.diffusion import Loss
 from dlib.schedule import NoiseLevel, NoiseSchedule
 from dlib.solvers import travel
@@ -85,6 +85,12 @@ def in_phase(
     index: (B,), the place in `times` where the sample's step starts. Draws: a uniform a
     sample.
     """
+    require(
+        index.shape == like.shape[:1],
+        f"in_phase: index has shape {tuple(index.shape)}, wanted ({len(like)},): the place of "
+        "each sample's step, Ends.index",
+    )
+    check_edges("in_phase", times, edges)
     edge, top = phase_of(times, edges, index)
     return tuple(
         levels_of(
@@ -137,6 +143,7 @@ def phased_discriminator(
     neither. Otherwise as `phased_generator`. Draws: as `in_phase`, then the noise of the real,
     then that of the fake.
     """
+    alike("phased_discriminator: real and fake", real, fake)
     edge, s = in_phase(schedule, index, draw, real, times=times, edges=edges)
     yes, no = (
         _opinion(discriminator, x.detach(), edge, s, draw, cond, clock) for x in (real, fake)
@@ -149,4 +156,10 @@ def phased_discriminator(
 
 
 def _opinion(discriminator, x, edge, s, draw, cond, clock) -> Tensor:
-    return discriminator(travel(x, edge, s, draw.normal(x)), clock(s.t).flatten(), cond)
+    logits = discriminator(travel(x, edge, s, draw.normal(x)), clock(s.t).flatten(), cond)
+    require(
+        logits.ndim > 1 and len(logits) == len(x),
+        f"discriminator: it returned {tuple(logits.shape)} for {len(x)} samples, wanted "
+        f"({len(x)}, k): k opinions a sample",
+    )
+    return logits

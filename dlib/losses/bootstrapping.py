@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dlib._util import Draw, per_sample, require, sent
+from dlib._util import Draw, alike, per_sample, require, sent
 from dlib.denoiser import Denoiser
-from dlib.losses.consistency_losses import Distance, squared
+from dlib.losses.consistency_losses import Distance, apart, squared
 from dlib.losses.consistency_steps import jump
 from dlib.losses.curricula import Pairs
 from dlib.losses.diffusion import Batch, Loss
@@ -73,6 +73,7 @@ def norm_huber(c: float) -> Distance:
     require(c >= 0, f"norm_huber: c = {c:g}, wanted a width of at least 0")
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
+        alike("norm_huber", a, b)
         gap = (a - b).flatten(1)
         # as one norm of (gap, c), whose gradient is 0 and not NaN where both are 0
         return torch.linalg.vector_norm(torch.nn.functional.pad(gap, (0, 1), value=c), dim=1) - c
@@ -121,7 +122,7 @@ def consistency_training(
     edge = None if edges is None else edge_below(t, edges)
     r = r if edge is None else torch.maximum(r, edge)
     both = both_ends(student, target, batch, draw, t, r, edge, estimate)
-    each = distance(both.student, both.target)
+    each = apart("consistency_training", distance, both.student, both.target)
     weighted = weight(both.start, both.end).flatten() * each
     return Loss(
         weighted.mean(), {"loss": weighted.detach().mean(), "distance": each.detach().mean()}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlib._util import Draw
+from dlib._util import Draw, alike, require
 from dlib.denoiser import Denoiser
 from dlib.losses import weights
 from dlib.losses.consistency_steps import (
@@ -37,6 +37,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
     """(a − b)², averaged over a sample's values: (B,)."""
+    alike("squared", a, b)
     return (a - b).square().flatten(1).mean(1)
 
 
@@ -47,7 +48,26 @@ def huber(c: float = 1e-3) -> Distance:
     >>> huber(4.0)(torch.tensor([[3.0, 0.0]]), torch.zeros(1, 2))
     tensor([0.5000])
     """
-    return lambda a, b: ((a - b).square() + c * c).sqrt().sub(c).flatten(1).mean(1)
+    require(c > 0, f"huber: c = {c:g}, wanted a width above 0")
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        alike("huber", a, b)
+        return ((a - b).square() + c * c).sqrt().sub(c).flatten(1).mean(1)
+
+    return distance
+
+
+def apart(verb: str, distance: Distance, a: Tensor, b: Tensor) -> Tensor:
+    """distance(a, b), (B,); ValueError, in the name of `verb`, for anything but one number a
+    sample.
+    """
+    each = distance(a, b)
+    require(
+        each.shape == a.shape[:1],
+        f"{verb}: the distance has shape {tuple(each.shape)} for {len(a)} samples, wanted "
+        f"({len(a)},): one number a sample, such as dlib.losses.squared",
+    )
+    return each
 
 
 def with_omega(cond: Any, omega: Tensor) -> dict[str, Any]:
@@ -142,7 +162,7 @@ def consistency(
         embed=embed,
         solver=solver,
     )
-    each = distance(both.student, both.target)
+    each = apart("consistency", distance, both.student, both.target)
     return Loss(each.mean(), {"loss": each.detach().mean()})
 
 

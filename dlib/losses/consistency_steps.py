@@ -5,6 +5,7 @@ jump to.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -102,6 +103,17 @@ def phase_of(times: Tensor, edges: Tensor, index: Tensor) -> tuple[Tensor, Tenso
     return edges[phase], torch.cat([times[:1], edges])[phase]
 
 
+def check_edges(loss: str, times: Tensor, edges: Tensor) -> None:
+    """Raise ValueError, in the name of `loss`, for times that are not the clean edges of
+    phases of a grid.
+    """
+    require(
+        bool((edges.diff() < 0).all() and edges[-1] == times[-1] and edges[0] < times[0]),
+        f"{loss}: edges must be descending times below the first, the last of them the "
+        "grid's last: pass pcm_edges(times, phases)",
+    )
+
+
 def check_step(
     loss: str,
     batch: Batch,
@@ -118,20 +130,20 @@ def check_step(
         f"{loss}: times of shape {tuple(times.shape)} must fall from noise to data: pass "
         "grid(schedule, n)",
     )
+    if edges is not None:
+        check_edges(loss, times, edges)
     require(
-        edges is None
-        or bool((edges.diff() < 0).all() and edges[-1] == times[-1] and edges[0] < times[0]),
-        f"{loss}: edges must be descending times below the first, the last of them the "
-        "grid's last: pass pcm_edges(times, phases)",
+        isinstance(skip, Integral) and skip >= 1,
+        f"{loss}: skip = {skip} steps of the grid, wanted at least 1, a whole number",
     )
-    require(skip >= 1, f"{loss}: skip = {skip} steps of the grid, wanted at least 1")
     require(
         solver.memoryless and not solver.noisy,
         f"{loss}: {getattr(solver, '__name__', solver)} has a memory or adds noise: use "
         "ddim or heun",
     )
     require(
-        omega is None or len(omega) == 2, f"{loss}: omega = {omega}, wanted a range (low, high)"
+        omega is None or (len(omega) == 2 and omega[0] <= omega[1]),
+        f"{loss}: omega = {omega}, wanted a range (low, high)",
     )
     require(
         embed is None or omega is not None,

@@ -35,6 +35,7 @@ class Angle(NamedTuple):
 
 def angle(level: NoiseLevel, sigma_data: float) -> Angle:
     """TrigFlow's angle at a level: tan τ = σ/(α σ_d) and x_t = scale · x_τ."""
+    _check_sigma("angle", sigma_data)
     scale = (level.alpha**2 + (level.sigma / sigma_data) ** 2) ** 0.5
     return Angle(level.alpha / scale, level.sigma / sigma_data / scale, scale)
 
@@ -55,6 +56,7 @@ def by_norm(c: float = 0.1) -> Normalise:
     >>> by_norm(1.0)(torch.tensor([[3.0, 4.0]]))
     tensor([[0.5000, 0.6667]])
     """
+    require(c > 0, f"by_norm: c = {c:g}, wanted more than 0: a g of zeros would be no number")
     return lambda g: g / (_norm(g) + c)
 
 
@@ -65,6 +67,7 @@ def by_rms(c: float = 0.1) -> Normalise:
     >>> by_rms(1.0)(torch.ones(1, 100)).mean()
     tensor(0.5000)
     """
+    require(c > 0, f"by_rms: c = {c:g}, wanted more than 0: a g of zeros would be no number")
     return lambda g: g / (_norm(g) / g[0].numel() ** 0.5 + c)
 
 
@@ -119,8 +122,9 @@ def continuous_consistency(
     torch.Size([])
     """
     x0, schedule = batch.x0, student.schedule
-    _check(batch, rho, sigma_data)
-    level = levels_at(schedule, times(draw, len(x0)).double(), x0)
+    t = times(draw, len(x0)).double()
+    _check(batch, t, rho, sigma_data)
+    level = levels_at(schedule, t, x0)
     noise = draw.normal(x0) if batch.noise is None else batch.noise
     x = level.alpha * x0 + level.sigma * noise
     with torch.no_grad():
@@ -147,6 +151,7 @@ def continuous_consistency(
 
 def dt_by_angle(schedule: NoiseSchedule, level: NoiseLevel, sigma_data: float) -> Tensor:
     """dt/dτ = (α²σ_d² + σ²)/(σ_d (α σ̇ − σ α̇)), finite at α = 0 as well."""
+    _check_sigma("dt_by_angle", sigma_data)
     d_alpha, d_sigma = schedule.rates(level.t)
     turning = sigma_data * (level.alpha * d_sigma - level.sigma * d_alpha)
     return ((level.alpha * sigma_data) ** 2 + level.sigma**2) / turning
@@ -156,16 +161,24 @@ def _norm(g: Tensor) -> Tensor:
     return torch.linalg.vector_norm(g.flatten(1), dim=1).reshape(-1, *(1,) * (g.ndim - 1))
 
 
-def _check(batch: Batch, rho: float, sigma_data: float) -> None:
+def _check_sigma(verb: str, sigma_data: float) -> None:
+    require(
+        sigma_data > 0,
+        f"{verb}: sigma_data = {sigma_data:g}, wanted the data's standard deviation, above 0",
+    )
+
+
+def _check(batch: Batch, t: Tensor, rho: float, sigma_data: float) -> None:
     shape = None if batch.noise is None else batch.noise.shape
     require(
         shape in (None, batch.x0.shape),
         f"continuous_consistency: noise has shape {shape}, x0 {tuple(batch.x0.shape)}: one ε "
         "for each x0",
     )
-    require(0 <= rho <= 1, f"continuous_consistency: rho = {rho:g} is outside [0, 1]")
     require(
-        sigma_data > 0,
-        f"continuous_consistency: sigma_data = {sigma_data:g}, wanted the data's standard "
-        "deviation, above 0",
+        t.shape == batch.x0.shape[:1],
+        f"continuous_consistency: times drew {tuple(t.shape)} for {len(batch.x0)} samples: "
+        "times(draw, n) returns n",
     )
+    require(0 <= rho <= 1, f"continuous_consistency: rho = {rho:g} is outside [0, 1]")
+    _check_sigma("continuous_consistency", sigma_data)

@@ -56,6 +56,12 @@ def ict_law(
     """The probability of each step of a ladder, (N,) float64, if ln κ is normal and cut to the
     ladder (Song & Dhariwal 2024, eq. 10).
     """
+    _check_std("ict_law", std)
+    require(
+        times.ndim == 1 and len(times) > 1 and bool((times.diff() < 0).all()),
+        f"ict_law: times of shape {tuple(times.shape)} must fall from noise to data: pass "
+        "grid(schedule, n)",
+    )
     log_kappa = -schedule.at(times.double()).lam
     below = torch.special.ndtr((log_kappa - mean) / std)
     return -below.diff() / (below[0] - below[-1])
@@ -81,7 +87,8 @@ def ect_pairs(
     >>> bool((r < t).all())
     True
     """
-    ect_end(torch.ones(1), stage, q, k, b)  # names a bad stage or q before the first step
+    _check_std("ect_pairs", std)
+    ect_end(torch.ones(1), stage, q, k, b)  # names what is bad before the first step
 
     def pairs(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
         level = schedule.at_lam(-(mean + std * draw.normal((n,)).double()))
@@ -105,6 +112,7 @@ def ect_end(
     """
     require(stage >= 0, f"ect_end: stage = {stage:g}, wanted a number from 0 on")
     require(q > 1, f"ect_end: q = {q:g}, wanted more than 1: each stage divides the step by q")
+    require(k >= 0 and b >= 0, f"ect_end: k = {k:g} and b = {b:g}, wanted numbers from 0 on")
     share = q ** -(stage + 1) * (1 + k * torch.sigmoid(-b * kappa))
     return (kappa * (1 - share)).clamp(min=0)
 
@@ -129,6 +137,10 @@ def ct_decay(points: int, s_0: int = 2, mu_0: float = 0.95) -> float:
     0.95
     """
     require(points >= 2, f"ct_decay: {points} points, wanted at least 2: one step")
+    require(
+        2 <= s_0 <= points,
+        f"ct_decay: s_0 = {s_0}, wanted the ladder's first number of points, 2 … {points}",
+    )
     require(0 < mu_0 < 1, f"ct_decay: mu_0 = {mu_0:g} is outside (0, 1)")
     return mu_0 ** (s_0 / points)
 
@@ -164,6 +176,10 @@ def smooth_stage(step: int, every: int) -> float:
     """
     ect_stage(step, every)  # names what is out of range
     return step / every
+
+
+def _check_std(verb: str, std: float) -> None:
+    require(std > 0, f"{verb}: std = {std:g}, wanted the standard deviation of ln κ, above 0")
 
 
 def _check_steps(verb: str, step: int, steps: int, s_0: int, s_1: int) -> None:

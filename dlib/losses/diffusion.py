@@ -72,6 +72,9 @@ def lognormal_times(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.
     """Times at which log(σ/α) is normal (Karras et al. 2022, table 1), one a sample; outside
     the schedule, its nearer end.
     """
+    require(
+        std > 0, f"lognormal_times: std = {std:g}, wanted the standard deviation of ln κ, above 0"
+    )
     return lambda draw, n: schedule.at_lam(-(mean + std * draw.normal((n,)))).t
 
 

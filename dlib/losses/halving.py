@@ -83,6 +83,11 @@ def two_step_target(
     at x and at b, the second with the weight `share` of `shares`. In this form no
     difference is divided by the length of the step.
     """
+    require(
+        not isinstance(share, Tensor) or share.ndim in (0, x.ndim),
+        f"two_step_target: share has shape {tuple(getattr(share, 'shape', ()))} for x "
+        f"{tuple(x.shape)}: wanted a number, or (B, 1, …) with one a sample",
+    )
     first = teacher(x, a, cond)
     second = teacher(first.mix(b.alpha, b.sigma), b, cond)
     return torch.lerp(*torch.broadcast_tensors(first.x0, second.x0), share)
@@ -98,6 +103,7 @@ def shares(levels: Sequence[NoiseLevel]) -> list[float]:
     >>> shares([*cosine().levels([1.0, 0.5]), CLEAN])
     [1.0]
     """
+    _check_walk("shares", levels)
     return [
         math.expm1(b.lam - c.lam) / math.expm1(a.lam - c.lam)
         for a, b, c in zip(levels[:-2:2], levels[1:-1:2], levels[2::2])
@@ -110,6 +116,7 @@ def halved(teacher: Denoiser, levels: Sequence[NoiseLevel]) -> Denoiser:
     Its N DDIM steps on `levels[::2]` are the teacher's 2N, whatever the data. It asks the
     teacher twice a call. ValueError at any other level.
     """
+    _check_walk("halved", levels)
     times = torch.tensor([level.t for level in levels[:-1:2]], dtype=torch.float64)
     share = shares(levels)
 
@@ -170,17 +177,21 @@ def _determines(model: Denoiser, level: NoiseLevel, verb: str) -> None:
     )
 
 
-def _check(student: Denoiser, teacher: Denoiser, batch: Batch, levels) -> None:
+def _check_walk(verb: str, levels: Sequence[NoiseLevel]) -> None:
     require(
         len(levels) >= 3 and len(levels) % 2 == 1,
-        f"progressive: {len(levels)} levels, wanted 2N + 1, those of the teacher's 2N steps: "
+        f"{verb}: {len(levels)} levels, wanted 2N + 1, those of the teacher's 2N steps: "
         "pass levels(schedule, 2 * steps, end='clean')",
     )
     require(
         all(b.lam > a.lam for a, b in zip(levels, levels[1:])),
-        "progressive: the levels must go from noise to data: pass levels(schedule, 2 * steps, "
+        f"{verb}: the levels must go from noise to data: pass levels(schedule, 2 * steps, "
         "end='clean')",
     )
+
+
+def _check(student: Denoiser, teacher: Denoiser, batch: Batch, levels) -> None:
+    _check_walk("progressive", levels)
     for model in (student, teacher):
         _determines(model, levels[0], "progressive")
     shape = None if batch.noise is None else tuple(batch.noise.shape)

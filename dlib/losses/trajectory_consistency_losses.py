@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dlib._util import Draw
 from dlib.denoiser import Denoiser
-from dlib.losses.consistency_losses import Distance, squared
+from dlib.losses.consistency_losses import Distance, apart, squared
 from dlib.losses.consistency_steps import Ends, check_step, compared, levels_of
 from dlib.losses.diffusion import Batch, Loss
 from dlib.solvers import Solver, ddim
@@ -93,5 +93,5 @@ def trajectory_consistency(
         embed=embed,
         solver=solver,
     )
-    each = distance(both.student, both.target)
+    each = apart("trajectory_consistency", distance, both.student, both.target)
     return Loss(each.mean(), {"loss": each.detach().mean()})

@@ -58,7 +58,7 @@ def variance_reduced_target(
     >>> variance_reduced_target(x, level, x0).x0.shape
     torch.Size([64, 2])
     """
-    _check(x, references, shared)
+    _check(x, level, references, shared)
     clean, noisy = references.detach().flatten(1).double(), x.detach().flatten(1).double()
     alpha, sigma = (
         torch.as_tensor(f, dtype=torch.float64, device=x.device).reshape(-1, 1)
@@ -126,6 +126,11 @@ def among(own: Tensor, others: Tensor | None = None) -> Tensor:
     [[1, 0, 1, 0], [0, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1]]
     """
     others = own if others is None else others
+    require(
+        own.ndim == others.ndim == 1,
+        f"among: marks have shapes {tuple(own.shape)} and {tuple(others.shape)}, wanted (B,) "
+        "and (n,): one mark a row, marks(cond, null)",
+    )
     return (own[:, None] == others) | (own == 0)[:, None]
 
 
@@ -148,7 +153,11 @@ class Bank(NamedTuple):
     @classmethod
     def empty(cls, classes: int, size: int, like: Tensor) -> Bank:
         """A bank of `size` places for each class, for samples like the rows of `like`."""
-        require(size >= 1, f"Bank: size = {size}, wanted at least 1 place a class")
+        require(
+            size >= 1 and classes >= 1,
+            f"Bank: size = {size} and classes = {classes}, wanted at least 1 place a class and "
+            "1 class",
+        )
         count = torch.zeros(classes, dtype=torch.int64, device=like.device)
         return cls(like.new_zeros(classes, size, *like.shape[1:]), count)
 
@@ -156,6 +165,11 @@ class Bank(NamedTuple):
         """With the rows x0 (B, *shape) of these classes (B,), each in the place of its class's
         oldest.
         """
+        require(
+            x0.shape == (len(label), *self.x0.shape[2:]) and label.ndim == 1,
+            f"Bank: x0 has shape {tuple(x0.shape)} and labels {tuple(label.shape)}, wanted "
+            f"(B, {', '.join(map(str, self.x0.shape[2:]))}) and (B,): a class for each sample",
+        )
         size, hot = self.x0.shape[1], torch.nn.functional.one_hot(label, len(self.count))
         before, total = hot.cumsum(0).gather(1, label[:, None])[:, 0] - 1, hot.sum(0)
         kept = before >= total[label] - size  # of more than m rows of a class, the last m
@@ -166,6 +180,7 @@ class Bank(NamedTuple):
 
     def shared(self, label: Tensor) -> Tensor:
         """Which of `x0.flatten(0, 1)` are samples of a row's class (B,): (B, K·m) bool."""
+        require(label.ndim == 1, f"Bank: labels have shape {tuple(label.shape)}, wanted (B,)")
         full = torch.arange(self.x0.shape[1], device=label.device) < self.count[:, None]
         mine = torch.nn.functional.one_hot(label, len(self.count)).bool()
         return (mine[:, :, None] & full).flatten(1)
@@ -175,6 +190,11 @@ def _sums(cond: Any) -> Tensor:
     """(B,) int64, of each row's bits."""
     found = tensors(cond)
     require(bool(found), f"marks: no tensors in the condition {type(cond).__name__}")
+    rows = {name: tuple(value.shape[:1]) for name, value in found.items()}
+    require(
+        len(set(rows.values())) == 1 and () not in rows.values(),
+        f"marks: the condition's tensors have batches {rows}, wanted one batch axis for all",
+    )
     total = 1  # so that a condition of zeros has not the mark of the empty one
     for place, name in enumerate(sorted(found)):
         bits = _bits(found[name].flatten(1) if found[name].ndim > 1 else found[name][:, None])
@@ -197,11 +217,18 @@ def _factors(n: int, seed: int) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (n,), generator=random) | 1
 
 
-def _check(x: Tensor, references: Tensor, shared: Tensor | None) -> None:
+def _check(x: Tensor, level: NoiseLevel, references: Tensor, shared: Tensor | None) -> None:
     require(
         references.shape[1:] == x.shape[1:] and len(references) > 0,
         f"variance_reduced_target: references have shape {tuple(references.shape)} and x "
         f"{tuple(x.shape)}: wanted (n, …) clean samples with the shape of x's rows",
+    )
+    # looking at values would stall an accelerator
+    known = not isinstance(level.sigma, Tensor) or level.sigma.device.type == "cpu"
+    require(
+        not known or bool((torch.as_tensor(level.sigma) > 0).all()),
+        "variance_reduced_target: at σ = 0 nothing is hidden: x is its own x₀; ask at a level "
+        "with noise",
     )
     if shared is None:
         return
@@ -210,7 +237,6 @@ def _check(x: Tensor, references: Tensor, shared: Tensor | None) -> None:
         f"variance_reduced_target: shared is {tuple(shared.shape)} of {shared.dtype}, wanted "
         f"({len(x)}, {len(references)}) of bool: which references count for which row",
     )
-    # looking at values would stall an accelerator
     require(
         shared.device.type != "cpu" or bool(shared.any(1).all()),
         "variance_reduced_target: a row has no reference at all: its own x0 must be among them",

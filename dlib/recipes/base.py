@@ -10,10 +10,10 @@ from torch import Tensor
 
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser, guided, identity
-from dlib.grids import grid
+from dlib.grids import SPACINGS, grid
 from dlib.losses import Batch, Loss
 from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule
-from dlib.solvers import SOLVERS, sample
+from dlib.solvers import SOLVERS, Solver, sample
 
 Roles = Mapping[str, Any]
 """Role ↦ a `Denoiser`; for heads a `Judge`; for what is given whatever was handed in."""
@@ -66,6 +66,26 @@ class Phase:
         return self.roles[0]
 
 
+def solver_named(method: str, name: str) -> Solver:
+    """The solver of this name; ValueError, in the name of `method`, if there is none."""
+    require(
+        name in SOLVERS, f"{method}: no solver {name!r}; there are {', '.join(sorted(SOLVERS))}"
+    )
+    return SOLVERS[name]
+
+
+def step_named(method: str, name: str) -> Solver:
+    """The solver of this name with which a teacher takes a single step of its path, for
+    `method`; ValueError for one that there is not, that has a memory or that adds noise.
+    """
+    known = [key for key, step in SOLVERS.items() if step.memoryless and not step.noisy]
+    require(
+        name in known,
+        f"{method}: no solver {name!r} for a step of the teacher; there are {', '.join(known)}",
+    )
+    return SOLVERS[name]
+
+
 @dataclass(frozen=True)
 class Sampler:
     """How a recipe's student is sampled: one value for the chapter, the grids, the card and
@@ -86,7 +106,20 @@ class Sampler:
     wrap: Callable[[Denoiser], Denoiser] = identity
 
     def __post_init__(self):
-        require(self.solver in SOLVERS, f"Sampler: no solver {self.solver!r} in dlib.SOLVERS")
+        solver_named("Sampler", self.solver)
+        require(
+            self.spacing in SPACINGS and self.end in ("clean", "grid"),
+            f"Sampler: spacing = {self.spacing!r}, end = {self.end!r}; there are "
+            f"{', '.join(SPACINGS)}, and an end 'clean' or 'grid'",
+        )
+        require(self.steps >= 1, f"Sampler: steps = {self.steps}, wanted at least 1")
+        times = self.times
+        require(
+            times is None
+            or (len(times) == self.steps + 1 and all(a > b for a, b in zip(times, times[1:]))),
+            f"Sampler: times = {times}, wanted {self.steps + 1} of them, from noise to data: "
+            "one more than steps",
+        )
 
     @property
     def facts(self) -> dict[str, Any]:

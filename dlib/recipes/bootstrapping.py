@@ -43,7 +43,9 @@ def ct(
     null is not used. points: (s₀, s₁) of `ct_points`; growth: K, the steps after which the
     ladder has all its points. The paper lets the decay of the target grow with the ladder
     (`ct_decay`); here it is fixed, and 0, the student itself, unless the run says otherwise
-    (Song & Dhariwal 2024 find that best). Sample as `consistency_distillation`.
+    (Song & Dhariwal 2024 find that best). The book's short runs on GMM5 do not: without an
+    average 52 % of the points lie in no mode, with a decay of 0.95 33 % (chapter 16). Sample
+    as `consistency_distillation`.
 
     >>> from dlib.schedule import edm
     >>> ct(edm()).trained
@@ -85,6 +87,10 @@ def ect(
     if at all. every: steps a stage; stages: how many there are, the last one stays. q, k, b,
     mean, std: of `ect_pairs`. huber_c: c of `norm_huber`. No boundary: at the first stages
     many steps end at the clean data. Sample with the solver `lcm`, `CLEAN` as last level.
+
+    The defaults are the paper's for CIFAR-10. The bench takes mean −0.4 and std 1.6 on all of
+    its worlds: in short runs on digits and captioned shapes that leaves 5 to 8 % less Fréchet
+    distance than the paper's law, and on GMM5 no difference beyond that of seeds.
 
     >>> from dlib.schedule import edm
     >>> ect(edm()).play("mean")

@@ -13,11 +13,11 @@ from dlib.grids import levels as levels_between
 from dlib.losses import Batch, Loss, weights
 from dlib.losses.preference import anchor
 from dlib.losses.preference import nft as nft_loss
-from dlib.recipes.base import TARGET, Phase, Recipe, many_steps
+from dlib.recipes.base import TARGET, Phase, Recipe, many_steps, solver_named
 from dlib.recipes.preferences import opposed
 from dlib.recipes.rewards import advantages, inner_times, rewarded, roles_of
 from dlib.schedule import NoiseSchedule
-from dlib.solvers import SOLVERS, sample
+from dlib.solvers import sample
 
 
 def nft(
@@ -41,10 +41,11 @@ def nft(
     clamp(advantage, ±5)/10.
     """
     walk, times = levels_between(schedule, steps, spacing, end="clean"), inner_times(schedule)
+    taken, parts = solver_named("nft", solver), {**roles_of(kl), "old": TARGET}
 
     def make(roles, batch, draw):
         z = draw.normal(batch.x0)
-        x0 = sample(roles["old"], z, walk, SOLVERS[solver], batch.cond, draw)
+        x0 = sample(roles["old"], z, walk, taken, batch.cond, draw)
         return {"sample": x0, "reward": roles["reward"](x0, batch.cond)}
 
     def loss(roles, batch, draw):
@@ -69,7 +70,7 @@ def nft(
 
     made = Recipe(
         (Phase("student", loss),),
-        {**roles_of(kl), "old": TARGET},
+        parts,
         many_steps(schedule),
         reads="texts",
         before=make,

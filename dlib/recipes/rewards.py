@@ -52,9 +52,9 @@ def reward_gradient(
     changes fine detail alone. Without `kl`, or an early stop, the reward is soon hacked.
     """
     require(
-        1 <= last <= steps and deepest <= steps,
+        1 <= last <= steps and 0 <= deepest <= steps,
         f"reward_gradient: last = {last} and deepest = {deepest} of {steps} steps: wanted last "
-        f"from 1 to {steps}, deepest no more than {steps}",
+        f"from 1 to {steps}, deepest from 0 to {steps}",
     )
     walk, times = levels_between(schedule, steps, spacing, end="clean"), inner_times(schedule)
 
@@ -140,6 +140,7 @@ def flow_grpo(
     the released code's lacks the step's length besides, so that its 0.04 is not quite this
     one.
     """
+    require(noise > 0, f"flow_grpo: noise = {noise:g}, wanted more than 0: DDIM draws nothing")
     walk = levels_between(schedule, steps, spacing, end="clean")
     step = partial(preserving_transition if preserving else flow_transition, noise=noise)
     made = _policy(
@@ -226,9 +227,9 @@ def _stochastic(steps: int, window: int, move: int) -> Callable[[int], range]:
         "action: take 2 steps or more, or nft",
     )
     require(
-        window >= 0 and move >= 1,
-        f"flow_grpo: window = {window}, move = {move}: wanted a window of 0 (all steps) or more, "
-        "and a move every 1 or more training steps",
+        0 <= window < steps and move >= 1,
+        f"flow_grpo: window = {window}, move = {move}: wanted a window from 0 (all steps) to "
+        f"{steps - 1}, and a move every 1 or more training steps",
     )
 
     def chosen(step: int) -> range:
@@ -258,6 +259,7 @@ def advantages(memos: list[dict], gather: Callable, group: int) -> list[dict]:
 
 def roles_of(kl: float) -> dict[str, Part]:
     """Student and reward; with a divergence in the loss, the reference too."""
+    require(kl >= 0, f"kl = {kl:g}, wanted the weight of a divergence, from 0 on")
     parts = {"student": STUDENT, "reward": REWARD}
     return parts | ({"reference": TEACHER} if kl else {})
 

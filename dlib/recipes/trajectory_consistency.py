@@ -9,10 +9,9 @@ from typing import Any
 
 from dlib.grids import grid
 from dlib.losses import trajectory_consistency
-from dlib.recipes.base import Phase, Recipe, Sampler
+from dlib.recipes.base import Phase, Recipe, Sampler, step_named
 from dlib.recipes.consistency import PARTS, Range, guidance
 from dlib.schedule import NoiseSchedule
-from dlib.solvers import SOLVERS
 
 
 def tcd(
@@ -41,7 +40,7 @@ def tcd(
     path = dict(
         times=grid(schedule, steps, spacing),
         skip=skip,
-        solver=SOLVERS[solver],
+        solver=step_named("tcd", solver),
         **guidance(omega, null),
     )
 

@@ -39,6 +39,8 @@ class Family(ABC):
     """What `--weights` takes, in words."""
     pipeline: ClassVar[str | None] = None
     """The class of diffusers that opens what `save` wrote; None if diffusers has none."""
+    indexed: ClassVar[bool] = True
+    """Whether its times are trained indices, as diffusers' DDIM, LCM and TCD count them."""
     lora_prefix: ClassVar[str | None] = None
     """What the names of a student's layers begin with, which readers of LoRA files expect too;
     None for a family whose students are exported as a whole.

@@ -59,6 +59,7 @@ class StableDiffusion3(LatentPipeline):
     pipeline: ClassVar[str] = "StableDiffusion3Pipeline"
     network: ClassVar[str] = "SD3Transformer2DModel"
     weights_are: ClassVar[str] = f"FOLDER_OR_HUB_ID (e.g. {MEDIUM})"
+    indexed: ClassVar[bool] = False
     lora_prefix: ClassVar[str] = "transformer"
     kind: ClassVar[Weights] = Weights(
         pipeline,

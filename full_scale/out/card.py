@@ -16,6 +16,18 @@ TRAILING = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_samp
 sd_trailing`.
 """
 
+OWN = """Stock diffusers samples it, by the scheduler of the weights: the code needs nothing of
+this book. The command below it walks with `{solver}`: other pictures of the same model."""
+SAME = """Stock diffusers samples it: the code needs nothing of this book, and makes the picture
+that the command below it makes of the same noise."""
+NEAR = """Stock diffusers comes near it: DDIMScheduler steps by {gap} indices from each of its
+levels and not to the next one, since {steps} does not divide 1000. The command below the code
+walks the levels that were trained."""
+NOT = (
+    """No scheduler of diffusers walks the levels that were trained: `full_scale.sample` does."""
+)
+"""What a card says of stock diffusers."""
+
 
 def choice(sampler: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """A class of diffusers and what to set in its configuration, for a recipe's `Sampler.facts`.
@@ -33,6 +45,33 @@ def choice(sampler: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if sampler["times"] and sampler["end"] == "grid":
         return "TCDScheduler", {}
     return "DDIMScheduler", TRAILING
+
+
+def scheduler(s: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The `choice` for a run's settings; a flow, which has no trained indices, keeps its own."""
+    return choice(s["sampler"]) if named(s["family"]).indexed else ("", {})
+
+
+def stock(s: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether stock diffusers samples this student, and the card's sentences about that.
+
+    diffusers' DDIM steps from each of its n levels by ⌊1000/n⌋ indices, and meets the next one
+    everywhere only if n divides 1000. TCD's takes the indices that it is given: whole numbers.
+    """
+    sampler, name = s["sampler"], scheduler(s)[0]
+    steps, times = sampler["steps"], sampler["times"]
+    if sampler["solver"].startswith("dpm_solver"):
+        return True, OWN.format(**sampler)
+    if times:
+        whole = all(abs(1000 * t - round(1000 * t)) < 1e-6 for t in times)
+        walked = times[0] == 1 and whole and (steps == 1 or name == "TCDScheduler")
+    else:
+        walked = sampler["spacing"] in ("sd_trailing", "lcm")
+    if not name or not walked:
+        return False, NOT
+    if name == "DDIMScheduler" and 1000 % steps:
+        return True, NEAR.format(steps=steps, gap=1000 // steps)
+    return True, SAME
 
 
 def edges(sampler: Mapping[str, Any]) -> list[int]:
@@ -78,7 +117,7 @@ The {about["what"]} after {about["step"]} steps of `{s["method"]}` on {base}.
 
 
 def _files(s: Mapping[str, Any]) -> str:
-    name, more = choice(s["sampler"])
+    name, more = scheduler(s)
     extra = "".join(f", {key}={value!r}" for key, value in more.items())
     swap = f"pipe.scheduler = {name}.from_config(pipe.scheduler.config{extra})\n" if name else ""
     pipeline, weights = named(s["family"]).pipeline, s["weights"] or "WEIGHTS"
@@ -89,35 +128,48 @@ def _files(s: Mapping[str, Any]) -> str:
 
 Both are float32 and hold the same update of the network; strength 1 is what was trained.
 {_jumps(s)}
-```python
-from diffusers import {name + ", " if name else ""}{pipeline}
+{
+        _code(
+            s,
+            f'''from diffusers import {name + ", " if name else ""}{pipeline}
 
 pipe = {pipeline}.from_pretrained("{weights}")
 pipe.load_lora_weights(FOLDER, weight_name="{DIFFUSERS}")
-{swap}{_call(s)}
-```
-
+{swap}''',
+        )
+    }
     python -m full_scale.sample {_model(s, weights)} --lora FOLDER/{DIFFUSERS} {_flags(s)}
 """
 
 
 def _pipeline(s: Mapping[str, Any]) -> str:
     pipeline = named(s["family"]).pipeline
-    return f"""A folder in diffusers' format, float32, with the scheduler that suits it.
+    return f"""A folder in diffusers' format, float32{
+        ", with the scheduler that suits it" * stock(s)[0]
+    }.
 {_jumps(s)}
-```python
-from diffusers import {pipeline}
+{
+        _code(
+            s,
+            f'''from diffusers import {pipeline}
 
 pipe = {pipeline}.from_pretrained(FOLDER)
-{_call(s)}
-```
-
+''',
+        )
+    }
     python -m full_scale.sample {_model(s, "FOLDER")} {_flags(s)}
 """
 
 
+def _code(s: Mapping[str, Any], opened: str) -> str:
+    """How the student is sampled; with code, after `opened`, if stock diffusers does it."""
+    able, said = stock(s)
+    code = f"\n```python\n{opened}{_call(s)}\n```\n"
+    return f"{said}\n{code if able else ''}"
+
+
 def _phased(s: Mapping[str, Any]) -> bool:
-    return bool(s["sampler"]["times"]) and choice(s["sampler"])[0] == "TCDScheduler"
+    return stock(s)[0] and bool(s["sampler"]["times"]) and scheduler(s)[0] == "TCDScheduler"
 
 
 def _jumps(s: Mapping[str, Any]) -> str:

@@ -193,6 +193,29 @@ def test_a_slip_is_caught(monkeypatch, function, old, new):
         test_levels_lie_in_their_sample_s_phase(vp(), 3)
 
 
+def opinions(shape):
+    return lambda x, t, cond: torch.zeros(shape)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(fake=normals(1, 2)), r"real and fake: shapes \(4, 2\) and \(1, 2\)"),
+        (dict(index=torch.zeros(1).long()), r"index has shape \(1,\), wanted \(4,\)"),
+        (dict(edges=torch.tensor([0.2, 0.5])), "edges must be descending"),
+        (dict(judge=opinions(4)), r"discriminator: it returned \(4,\) for 4 samples"),
+        (dict(judge=opinions((1, 3))), r"it returned \(1, 3\) for 4 samples, wanted \(4, k\)"),
+    ],
+)
+def test_bad_input(change, words):
+    judge, place, index = problem()
+    x = normals(4, 2)
+    given = dict(judge=judge, real=x, fake=x, index=index, **place) | change
+    judge, real, fake, index = (given.pop(name) for name in ("judge", "real", "fake", "index"))
+    with pytest.raises(ValueError, match=words):
+        phased_discriminator(judge, vp(), real, fake, index, Draw(0), **given)
+
+
 def test_dtypes():
     judge, place, index = problem()
     for dtype, net in ((torch.float32, judge.float()), (F64, problem()[0])):

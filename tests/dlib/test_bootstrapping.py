@@ -278,6 +278,7 @@ def test_a_boundary_and_float32():
         (dict(pairs=step_of(1.5, 0.0)), "outside"),
         (dict(estimate=lambda x, level, batch: batch.x0[:1]), "one x̄₀ for each sample"),
         (dict(edges=[0.2, 0.5]), "descending"),
+        (dict(distance=torch.nn.functional.mse_loss), r"distance has shape \(\) for"),
         (dict(edges=[0.9, 0.8]), "not above the last edge"),
     ],
 )
@@ -293,5 +294,7 @@ def test_bad_noise_and_bad_widths():
     with pytest.raises(ValueError, match="one ε for each x0"):
         batch = Batch(X0, noise=X0[:3])
         consistency_training(model, model, batch, Draw(0), pairs=ect_pairs(flow(), stage=0))
-    with pytest.raises(ValueError, match="norm_huber"):
+    with pytest.raises(ValueError, match="norm_huber: c = -1"):
         norm_huber(-1.0)
+    with pytest.raises(ValueError, match="norm_huber: shapes"):
+        norm_huber(1.0)(X0, X0[:1])

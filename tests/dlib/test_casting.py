@@ -73,8 +73,16 @@ def test_phases_epochs_groups_and_pools_are_checked():
     ):
         with pytest.raises(ValueError, match=says):
             Recipe(one, parts, **more)
-    with pytest.raises(ValueError, match="no solver 'dimm'"):
-        Sampler("dimm", "lam", 4)
+    for given, says in (
+        ({"solver": "dimm"}, "no solver 'dimm'; there are ancestral, ddim"),
+        ({"spacing": "lambda"}, "spacing = 'lambda'"),
+        ({"end": "data"}, "end = 'data'"),
+        ({"steps": 0}, "steps = 0"),
+        ({"times": (1.0, 0.5)}, "wanted 5 of them"),
+        ({"times": (0.1, 0.2, 0.3, 0.4, 0.5)}, "from noise to data"),
+    ):
+        with pytest.raises(ValueError, match=f"Sampler: .*{says}"):
+            Sampler(**{"solver": "ddim", "spacing": "lam", "steps": 4} | given)
 
 
 @pytest.mark.parametrize(

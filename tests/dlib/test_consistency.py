@@ -762,6 +762,9 @@ MODEL, TIMES = exact(gaussian(0.6), vp()), grid(vp(), 7, "time")
         ({"edges": TIMES}, "descending times below the first"),
         ({"edges": TIMES[1:].flip(0)}, "descending"),
         ({"skip": 0}, "skip = 0 steps"),
+        ({"skip": 1.5}, "skip = 1.5 steps .* a whole number"),
+        ({"omega": (5.0, 4.0)}, r"omega = \(5.0, 4.0\), wanted a range"),
+        ({"distance": lambda a, b: (a - b).abs()}, r"distance has shape \(\d+, 2\) for"),
         (
             {"solver": SOLVERS["dpm_solver_pp_2m"]},
             "dpm_solver_pp_2m has a memory or adds noise: use ddim",
@@ -777,6 +780,20 @@ def test_bad_input(change, message):
     given = {"batch": Batch(X0), "times": TIMES, **change}
     with pytest.raises(ValueError, match=message):
         consistency(MODEL, MODEL, MODEL, given.pop("batch"), Draw(0), **given)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: huber(0.0), "huber: c = 0"),
+        (lambda: huber()(X0, X0[:1]), "huber: shapes"),
+        (lambda: squared(X0, X0[:, :1]), "squared: shapes"),
+        (lambda: edm_boundary(vp(), sigma_data=-0.5), "edm_boundary: sigma_data = -0.5"),
+    ],
+)
+def test_bad_settings(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -35,11 +35,13 @@ from dlib.metrics import sliced_w2
 from dlib.nets import MLP
 from dlib.recipes import (
     consistency_distillation,
+    ct,
     lcm,
     lcm_with_omega,
     pcm,
     pcm_adversarial,
     pcm_normalcfg,
+    scm,
     tcd,
 )
 from dlib.solvers import stochastic_iterative
@@ -373,3 +375,40 @@ def test_a_target_at_the_wrong_level_teaches_nothing(monkeypatch):
     monkeypatch.setattr(consistency_losses, "compared", wrong)
     student, teacher = one_step_distance()
     assert student > 0.5 * teacher
+
+
+WITH_A_SOLVER = (
+    consistency_distillation,
+    lcm,
+    lcm_with_omega,
+    pcm,
+    pcm_adversarial,
+    pcm_normalcfg,
+    tcd,
+)
+
+
+@pytest.mark.parametrize("recipe", WITH_A_SOLVER)
+@pytest.mark.parametrize("name", ["x", "dpm_solver_pp_2m", "lcm"])
+def test_a_solver_that_is_none_or_none_for_a_single_step_is_named(recipe, name):
+    known = "no solver '" + name + "' for a step of the teacher; there are euler, ddim, heun"
+    with pytest.raises(ValueError, match=known):
+        recipe(vp(), EMPTY, solver=name)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked", "said"),
+    [
+        (pcm_adversarial, {"adversarial": -1.0}, "adversarial = -1"),
+        (lcm, {"omega": (15.0, 5.0)}, "wanted a range"),
+        (tcd, {"omega": (0.0,)}, "wanted a range"),
+        (lcm, {"huber_c": -1.0}, "huber: c = -1"),
+        (consistency_distillation, {"sigma_data": -0.5}, "sigma_data = -0.5"),
+        (ct, {"sigma_data": 0.0}, "sigma_data = 0"),
+        (scm, {"std": -1.0}, "std = -1"),
+        (scm, {"c": -1.0}, "by_rms: c = -1"),
+    ],
+)
+def test_bad_input(recipe, asked, said):
+    with pytest.raises(ValueError, match=said):
+        recipe(vp(), EMPTY, **asked)

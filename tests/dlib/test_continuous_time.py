@@ -286,6 +286,7 @@ def test_calls_and_what_has_a_gradient():
     "change, words",
     [
         (dict(rho=1.5), "rho = 1.5"),
+        (dict(times=lambda draw, n: torch.full((1,), 0.5)), r"times drew \(1,\) for"),
         (dict(sigma_data=0.0), "sigma_data = 0"),
         (dict(estimate=lambda x, level, batch: batch.x0[:1]), "one x̄₀ for each sample"),
     ],
@@ -298,5 +299,22 @@ def test_bad_input(change, words):
         )
     with pytest.raises(ValueError, match="one ε for each x0"):
         continuous_consistency(model, model, Batch(X0, noise=X0[:1]), Draw(0), times=still(0.5))
-    with pytest.raises(ValueError, match="warmup"):
-        continuous_time.warmup(-1)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: warmup(-1), "warmup: step -1"),
+        (lambda: by_norm(-1.0), "by_norm: c = -1"),
+        (lambda: by_norm(0.0), "by_norm: c = 0"),
+        (lambda: by_rms(-1.0), "by_rms: c = -1"),
+        (lambda: continuous_time.angle(vp().at(0.5), -0.5), "angle: sigma_data = -0.5"),
+        (
+            lambda: continuous_time.dt_by_angle(vp(), vp().at(0.5), 0.0),
+            "dt_by_angle: sigma_data = 0",
+        ),
+    ],
+)
+def test_bad_settings(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

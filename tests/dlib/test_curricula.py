@@ -7,7 +7,7 @@ import torch
 from truth import F64, SCHEDULES
 
 from dlib import Draw, edm, grid
-from dlib.losses import ect_pairs, ladder_pairs
+from dlib.losses import ect_pairs, ladder_pairs, lognormal_times
 from dlib.losses.curricula import ct_decay, ct_points, ect_end, ect_stage, ict_law, ict_points
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
@@ -99,6 +99,14 @@ def test_neighbours_on_a_ladder():
         (lambda: ct_decay(1), "1 points"),
         (lambda: ct_decay(2, mu_0=1.0), "mu_0"),
         (lambda: ect_stage(3, 0), "a stage every 0"),
+        (lambda: ct_decay(3, s_0=-2), "s_0 = -2, wanted .* 2 … 3"),
+        (lambda: ct_decay(3, s_0=4), "s_0 = 4"),
+        (lambda: ict_law(edm(), grid(edm(), 5), std=-1.0), "ict_law: std = -1"),
+        (lambda: ict_law(edm(), torch.tensor([0.2, 0.9])), "ict_law: times .* must fall"),
+        (lambda: ect_pairs(edm(), stage=0, std=-1.0), "ect_pairs: std = -1"),
+        (lambda: ect_pairs(edm(), stage=0, k=-3.0), "k = -3"),
+        (lambda: ect_pairs(edm(), stage=0, b=-1.0), "b = -1"),
+        (lambda: lognormal_times(edm(), std=-1.0), "lognormal_times: std = -1"),
     ],
 )
 def test_bad_input(call, words):

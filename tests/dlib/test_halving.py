@@ -330,6 +330,13 @@ NOISY = Denoiser(lambda x, t, cond: x, cosine(), "eps")
         (lambda: knowledge(BOTH[0], Batch(X, noise=X[:3]), Draw(0)), "learns from pairs"),
         (lambda: knowledge(NOISY, Batch(X, noise=X), Draw(0)), "says nothing about x₀"),
         (lambda: halved(BOTH[1], WALK)(X, cosine().at(0.3)), "halved: asked at t = 0.3"),
+        (lambda: halved(BOTH[1], WALK[:4]), "halved: 4 levels, wanted 2N"),
+        (lambda: shares(WALK[:4]), "shares: 4 levels, wanted 2N"),
+        (lambda: shares(WALK[::-1]), "shares: the levels must go from noise to data"),
+        (
+            lambda: two_step_target(BOTH[1], X[:2], *WALK[:2], torch.ones(2)),
+            r"share has shape \(2,\) for x \(2, 2\)",
+        ),
         (lambda: recipes.progressive(vp(), weight="snr"), "no weight 'snr'; there are"),
         (lambda: recipes.progressive(vp(), spacing="sd_leading"), "not every second of 8"),
         (lambda: recipes.progressive(vp(), steps=0), "0 steps"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from truth import F64, appendix_a, gaussian, mutant, normals
 
-from dlib import CLEAN, Batch, Denoiser, Draw, edm, exact, vp
+from dlib import CLEAN, Batch, Denoiser, Draw, edm, exact, flow, vp
 from dlib.losses import (
     consistency_training,
     imm_triples,
@@ -160,5 +160,20 @@ def test_bad_input(change, words):
         moment_matching(
             model, model, Batch(X0), Draw(0), **dict(triples=imm_triples(vp())) | change
         )
-    with pytest.raises(ValueError, match="laplace"):
-        laplace(0.0)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: laplace(0.0), "laplace: width = 0"),
+        (lambda: imm_triples(vp(), halvings=-3), "halvings = -3"),
+        (lambda: imm_triples(vp(), t_min=0.9, t_max=0.2), "t_min = 0.9 is not below t_max = 0.2"),
+        (lambda: imm_triples(flow(), t_max=1.0), "κ is 0 or infinite"),
+        (lambda: imm_triples(flow(), t_min=0.0), "κ is 0 or infinite"),
+        (lambda: mmd2(X0[None], X0[None, :, :1], laplace()), "points have shapes"),
+        (lambda: mmd2(X0, X0, laplace()), r"wanted \(G, M, D\)"),
+    ],
+)
+def test_bad_settings(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -47,7 +47,7 @@ from dlib.losses.preference import (
     standardised,
     swapped,
 )
-from dlib.reward_tilts import Linear, reward_tilt
+from dlib.reward_tilts import Linear, Quadratic, reward_tilt
 from dlib.solvers import Transition
 from dlib.solvers import walk as dlib_walk
 from dlib.trajectories import log_prob, roll
@@ -495,6 +495,44 @@ def test_merged_weights():
         merge(base, pos, {"w": torch.ones(1)})
     with pytest.raises(ValueError, match=r"base and positive differ in \['w'\]"):
         merge(base, {**pos, "w": torch.ones(2)}, neg)
+
+
+ONE, FOUR, HALF = torch.zeros(1), torch.zeros(4), torch.full((6,), 0.5)
+EXACT, STOPS = exact(TWO, vp()), vp().levels([1.0, 0.6, 0.2])
+STATES, PUSHES = torch.zeros(6, 3, 2), torch.zeros(6, 2, 2)
+PATH = (EXACT, EXACT, STATES, PUSHES, STOPS)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: clipped_ratio(FOUR, ONE, FOUR, 0.2), r"shapes \(4,\) and \(1,\)"),
+        (lambda: gaussian_kl(Transition(Z, 0.3), Transition(Z[:1], 0.3)), "gaussian_kl: means"),
+        (lambda: log_prob(Transition(Z[:1], 0.3), Z), "log_prob: mean and y"),
+        (lambda: standardised(FOUR, 2, least=0.0), "least = 0"),
+        (lambda: d3po(FOUR, FOUR, FOUR, ONE), r"d3po: .* \(4,\) and \(1,\)"),
+        (lambda: d3po(FOUR, FOUR, FOUR, FOUR, beta=-1.0), "beta = -1"),
+        (lambda: preference.extremes(torch.zeros(2, 3), gap=-0.1), "gap = -0.1"),
+        (lambda: preferred(FOUR, ONE, Draw(0)), "preferred: rewards"),
+        (lambda: bradley_terry(FOUR, FOUR, torch.ones(4, 1)), r"share has shape \(4, 1\)"),
+        (lambda: draft(EXACT, Z, levels(vp(), 3), TILT, last=0), "last = 0"),
+        (lambda: nft(EXACT, EXACT, Batch(Z, noise=Z[:1]), HALF, Draw(0)), "nft: noise and x0"),
+        (
+            lambda: gaps(EXACT, EXACT, Batch(Z, noise=Z[:, :1], other=Z), Draw(0)),
+            "gaps: noise and x0",
+        ),
+        (lambda: kto(EXACT, EXACT, Batch(Z, noise=Z), HALF > 0, Draw(0)), "drawn anew"),
+        (lambda: adjoint_matching(*PATH, -1), "step -1 of 3 states"),
+        (lambda: adjoint_matching(*PATH, 2), "wanted a step from 0 to 1"),
+        (lambda: adjoint_matching(*PATH[:3], STATES, STOPS, 0), "3 adjoints"),
+        (lambda: lean_adjoints(EXACT, STATES, Z[:1], STOPS), "gradient and the path's end"),
+        (lambda: merge({}, {}, {}, m=1.5), "merge: m = 1.5"),
+        (lambda: Quadratic(torch.zeros(2), width=-1.0), "width = -1"),
+    ],
+)
+def test_bad_input(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
 
 
 def test_everything_is_exported():

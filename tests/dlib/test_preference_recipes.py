@@ -150,6 +150,13 @@ def test_a_window_moves_from_noise_to_data():
         ("flow_grpo", {"window": 2, "move": 0}, "move = 0"),
         ("reward_gradient", {"last": 0}, "last = 0"),
         ("reward_gradient", {"steps": 4, "deepest": 5}, "deepest = 5 of 4"),
+        ("reward_gradient", {"deepest": -3}, "deepest = -3"),
+        ("reward_gradient", {"kl": -0.1}, "kl = -0.1"),
+        ("ddpo", {"kl": -0.1}, "kl = -0.1"),
+        ("flow_grpo", {"window": 99}, "window = 99, .* from 0 .* to 9"),
+        ("flow_grpo", {"noise": 0.0, "preserving": True}, "noise = 0"),
+        ("nft", {"solver": "x"}, "nft: no solver 'x'; there are ancestral, ddim"),
+        ("nft", {"kl": -0.1}, "kl = -0.1"),
     ],
 )
 def test_bad_input(name, asked, said):

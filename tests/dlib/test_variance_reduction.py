@@ -7,7 +7,7 @@ import pytest
 import torch
 from truth import F64, appendix_a, mutant, normals
 
-from dlib import NoiseLevel, Batch, Draw, metrics, vp
+from dlib import CLEAN, NoiseLevel, Batch, Draw, metrics, vp
 from dlib.losses.variance_reduction import Bank, among, marks, reduced, variance_reduced_target
 
 
@@ -279,9 +279,35 @@ def test_a_bank_keeps_the_last_of_each_class_and_is_a_value():
 def test_bad_input(references, shared, says):
     with pytest.raises(ValueError, match=says):
         variance_reduced_target(normals(2, 2), LEVEL, references, shared)
-    with pytest.raises(ValueError, match="memo has .., wanted references and shared"):
-        reduced(normals(2, 2), LEVEL, Batch(normals(2, 2)))
-    with pytest.raises(ValueError, match="no tensors"):
-        marks(None)
-    with pytest.raises(ValueError, match="at least 1 place"):
-        Bank.empty(2, 0, normals(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: reduced(X2, LEVEL, Batch(X2)), "memo has .., wanted references and shared"),
+        (lambda: variance_reduced_target(X2, CLEAN, X2), "at σ = 0 nothing is hidden"),
+        (
+            lambda: variance_reduced_target(X2, vp().at(torch.zeros(2), like=X2), X2),
+            "at σ = 0 nothing is hidden",
+        ),
+        (lambda: marks(None), "no tensors"),
+        (lambda: marks({"a": torch.ones(4, 2), "b": torch.ones(1)}), r"cond\['b'\]\": \(1,\)"),
+        (lambda: among(torch.ones(2, 2), torch.ones(2)), r"shapes \(2, 2\) and \(2,\)"),
+        (lambda: Bank.empty(2, 0, X2), "size = 0 and classes = 2, wanted at least 1 place"),
+        (lambda: Bank.empty(0, 2, X2), "classes = 0"),
+        (
+            lambda: BANK.add(torch.ones(2, 1), torch.tensor([0, 1])),
+            r"\(2, 1\) .* wanted \(B, 2\)",
+        ),
+        (lambda: BANK.add(X2, torch.tensor([0])), r"labels \(1,\)"),
+        (lambda: BANK.shared(torch.tensor([[0], [1]])), r"labels have shape \(2, 1\)"),
+        (lambda: BANK.add(X2, torch.tensor([[0], [1]])), r"labels \(2, 1\)"),
+    ],
+)
+def test_bad_input_is_told_what_is_wanted(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+X2 = normals(2, 2)
+BANK = Bank.empty(2, 3, X2)

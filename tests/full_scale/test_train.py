@@ -8,8 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import forked
@@ -192,20 +190,6 @@ def test_what_was_killed_is_exported_and_stock_programs_read_it(
         ) and len(found) == len(own)
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
     assert pipe("a cat", num_inference_steps=4, guidance_scale=1.0).images[0].size == (128, 128)
-
-
-def test_a_card_s_code_needs_nothing_of_this_repository(runs, tmp_path):
-    """A process of its own, in which neither dlib nor full_scale can be imported: the student
-    of `tcd` in diffusers' TCDScheduler, with noise between its calls.
-    """
-    out = export.run(export.Export(runs("tcd")[0], to=tmp_path / "export"))
-    code = re.search("```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)[1]
-    assert "TCDScheduler" in (out / "model_index.json").read_text() and "eta=0.3" in code
-    code = code.replace("FOLDER", "'export'").replace("= pipe(", "= pipe(generator=seed, prompt=")
-    alone = "import sys\nsys.modules.update(dlib=None, full_scale=None)\nimport torch\n"
-    alone += f"seed = torch.Generator().manual_seed(0)\n{code}\npicture.save('alone.png')\n"
-    subprocess.run([sys.executable, "-c", alone], cwd=tmp_path, check=True, capture_output=True)
-    assert Image.open(tmp_path / "alone.png").size == (128, 128)
 
 
 @pytest.mark.parametrize("name", [name for name in {**SHAPE_OF, **OTHERS} if name not in STOCK])

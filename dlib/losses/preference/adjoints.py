@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlib._util import require
+from dlib._util import alike, require
 from dlib.denoiser import Denoiser
 from dlib.losses.diffusion import Loss
 from dlib.schedule import NoiseLevel
@@ -36,6 +36,7 @@ def lean_adjoints(
         states.shape[1] == len(levels),
         f"lean_adjoints: {states.shape[1]} states for {len(levels)} levels: one a level",
     )
+    alike("lean_adjoints: gradient and the path's end", gradient, states[:, -1])
     found, a = [gradient], gradient
     for k in range(len(levels) - 2, 0, -1):
         x = states[:, k].detach().requires_grad_()
@@ -64,6 +65,13 @@ def adjoint_matching(
     from, as with ancestral steps from (nearly) pure noise. Summed over a sample's values, a
     mean over the batch. Draws: none.
     """
+    steps = len(levels) - 1
+    require(
+        0 <= step < steps and states.shape[1] == steps + 1 and adjoints.shape[1] == steps,
+        f"adjoint_matching: step {step} of {states.shape[1]} states, {adjoints.shape[1]} "
+        f"adjoints and {len(levels)} levels: wanted a step from 0 to {steps - 1}, a state a "
+        "level, and an adjoint a step, of lean_adjoints",
+    )
     x, a, b = states[:, step].detach(), levels[step], levels[step + 1]
     now = kernel(student, x, a, b, cond=cond)
     require(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dlib._util import require
+from dlib._util import alike, require
 from dlib.losses.diffusion import Loss
 
 
@@ -31,6 +31,9 @@ def d3po(
     either side.
     """
     require(0 < clip < 1, f"d3po: clip = {clip:g}, wanted a number between 0 and 1")
+    require(beta > 0, f"d3po: beta = {beta:g}, wanted more than 0")
+    for other in (worse, better_reference, worse_reference):
+        alike("d3po: log-probabilities", better, other)
 
     def gain(now: Tensor, held: Tensor) -> Tensor:
         # the logarithm is clipped, not ρ: far outside, e^… overflows and its gradient is NaN
@@ -53,5 +56,6 @@ def extremes(scores: Tensor, gap: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
         scores.ndim == 2 and scores.shape[1] >= 2,
         f"extremes: scores have shape {tuple(scores.shape)}, wanted (B, k) with k ≥ 2 candidates",
     )
+    require(0 <= gap < 1, f"extremes: gap = {gap:g}, wanted a difference of shares, in [0, 1)")
     share = torch.softmax(scores, 1)
     return share.argmax(1), share.argmin(1), (share.amax(1) - share.amin(1)) > gap

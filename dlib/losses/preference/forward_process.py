@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlib._util import Draw, per_sample, require
+from dlib._util import Draw, alike, per_sample, require
 from dlib.denoiser import Denoiser
 from dlib.losses import weights
 from dlib.losses.diffusion import Batch, Loss, Times, uniform_times
@@ -45,6 +45,7 @@ def nft(
     t = times(draw, len(x0)).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(t, like=x0)
     noise = draw.normal(x0) if batch.noise is None else batch.noise
+    alike("nft: noise and x0", noise, x0)
     x = level.alpha * x0 + level.sigma * noise
     new = student(x, level, batch.cond).raw
     with torch.no_grad():

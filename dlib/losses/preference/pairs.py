@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dlib._util import Draw, require
+from dlib._util import Draw, alike, require
 from dlib.denoiser import Denoiser, with_both
 from dlib.losses import weights
 from dlib.losses.diffusion import Batch, Loss, Times, uniform_times
@@ -59,6 +59,7 @@ def gaps(
     t = times(draw, n).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(torch.cat([t, t]), like=x0)
     noise = draw.normal(batch.x0) if batch.noise is None else batch.noise
+    alike("gaps: noise and x0", noise, batch.x0)
     cond = with_both(batch.cond)
     found = _gap(student, reference, x0, torch.cat([noise, noise]), level, cond, weight)
     return Gaps(*found.split(n))
@@ -144,6 +145,10 @@ def kto(
         liked.shape == batch.x0.shape[:1] and liked.dtype == torch.bool,
         f"kto: liked is {liked.dtype} of shape {tuple(liked.shape)}, wanted ({len(batch.x0)},) "
         "of bool: one verdict a picture",
+    )
+    require(
+        batch.noise is None,
+        "kto: the batch brings its own noise, but ε is drawn anew: Batch(x0, cond)",
     )
     x0 = batch.x0
     t = times(draw, len(x0)).to(x0.device, torch.promote_types(x0.dtype, torch.float32))

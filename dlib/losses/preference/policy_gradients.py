@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlib._util import require
+from dlib._util import alike, require
 from dlib.losses.diffusion import Loss
 from dlib.solvers import Transition
 
@@ -33,6 +33,7 @@ def clipped_ratio(now: Tensor, old: Tensor, advantages: Tensor, clip: float) -> 
     16 384 values.
     """
     require(clip > 0, f"clipped_ratio: clip = {clip:g}, wanted more than 0")
+    alike("clipped_ratio: log-probabilities", now, old)
     better = _constant(advantages, now)
     ratio = (now - old.detach()).clamp(max=30.0).exp()  # beyond it, inf · 0 would be no number
     clipped = ratio.clamp(1 - clip, 1 + clip)
@@ -53,6 +54,7 @@ def gaussian_kl(step: Transition, reference: Transition) -> Tensor:
         bool(torch.as_tensor(step.std == reference.std).all()),
         "gaussian_kl: the two steps have different std: take both between the same levels",
     )
+    alike("gaussian_kl: means", step.mean, reference.mean)
     if not isinstance(step.std, Tensor) and step.std == 0:
         return (step.mean - reference.mean).flatten(1).sum(1) * 0.0
     gap = (step.mean - reference.mean.detach()) / step.std
@@ -87,6 +89,7 @@ def standardised(rewards: Tensor, group: int, *, least: float = 1e-4) -> Tensor:
     of equal rewards gets 0, whatever `least`, which is added to the deviation.
     """
     require(group >= 2, f"standardised: group = {group}: a sample needs others of its prompt")
+    require(least > 0, f"standardised: least = {least:g}, wanted more than 0")
     rows = _grouped(rewards, group)
     spread = rows.std(1, correction=0, keepdim=True)
     return ((rows - rows.mean(1, keepdim=True)) / (spread + least)).flatten()

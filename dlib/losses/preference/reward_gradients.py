@@ -45,6 +45,7 @@ def draft(
     the network's outputs before step N − K, leaves the same gradient. light: as in
     `last_steps`. Draws: the solver's.
     """
+    require(last >= 1, f"draft: last = {last}, wanted at least 1 step with a gradient")
     x0 = last_steps(student, z, levels, last, solver, cond, draw, light=light)
     return _followed(_valued(reward, x0, cond)), x0.detach()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dlib._util import Draw, require
+from dlib._util import Draw, alike, require
 from dlib.losses.diffusion import Loss
 
 Reward = Callable[[Tensor, Any], Tensor]
@@ -34,6 +34,11 @@ def bradley_terry(better: Tensor, worse: Tensor, share: float | Tensor = 1.0) ->
     )
     share = torch.as_tensor(share).to(better)
     require(
+        share.shape in ((), better.shape),
+        f"bradley_terry: share has shape {tuple(share.shape)}, wanted a number or "
+        f"({len(better)},): one a pair",
+    )
+    require(
         bool(((share >= 0) & (share <= 1)).all()),
         "bradley_terry: share must lie in [0, 1]: 1 for the first, 0.5 for a tie",
     )
@@ -47,4 +52,5 @@ def preferred(first: Tensor, second: Tensor, draw: Draw) -> Tensor:
     """Whether a Bradley–Terry judge prefers the first, (B,) bool: with probability
     sigmoid(r₁ − r₂). Draws: one uniform a pair.
     """
+    alike("preferred: rewards", first, second)
     return draw.uniform(len(first)).to(first.device) < torch.sigmoid(first - second)
