@@ -25,6 +25,7 @@ np.save("data.npy", [1.0])
 sys.path.insert(0, "lib")
 import other_helper
 lam = f = formula = helper.formula"""
+PAGE = (ROOT / "book" / "pages" / "for" / "student.md").read_text("utf-8")
 NOTHING_BESIDE = "and no file beside the notebook: move what it needs into its cell"
 ABOVE = "from book.questions.problems import schedule_of\n"  # above the function
 VERBS_ALONE = (
@@ -62,6 +63,17 @@ ALIKE = {  # an answer's cell ↦ what both say of it
     "which the grader cannot run: move it to another cell",
     "files = !ls\n": "the answer's cell has a line that starts with % or !",
 }
+_ABROAD = f"/tmp/answer-{os.getpid()}"
+DIFFER = {  # an answer's cell ↦ what check says of it, what the grader says
+    f"import os\nopen('{_ABROAD}', 'w').close()\nos.remove('{_ABROAD}')\n": (
+        "Q08.5 PASS",
+        f"Read-only file system: '{_ABROAD}'",
+    ),
+    "import asyncio\nasync def three():\n    return 3\nassert asyncio.run(three()) == 3\n": (
+        "RuntimeError: asyncio.run() cannot be called from a running event loop",
+        "",
+    ),
+}
 
 
 def cell(needs: str) -> str:
@@ -80,7 +92,7 @@ def notebook(tmp_path_factory):
     for path in (folder / "helper.py", folder / "lib" / "other_helper.py"):
         path.write_text("def formula(*_):\n    pass\n")
     cells = [COURSE.prelude, ELSEWHERE]
-    for needs in ALIKE:
+    for needs in ALIKE | DIFFER:
         cells += [cell(needs), "check('Q08.5', slope_and_curvature)"]
     cells.append(
         "import book.sheet\nprint(book.truth.question('Q08.5').points, schedule_of.__module__)\n"
@@ -93,7 +105,7 @@ def notebook(tmp_path_factory):
     ).execute(env=environment)
     said = [" ".join(_words(c.outputs).split()) for c in node.cells]
     assert "book.questions.problems torch.float64 False None" in said[-1]  # all is as it was
-    return dict(zip(ALIKE, said[3::2]))
+    return dict(zip(ALIKE | DIFFER, said[3::2]))
 
 
 def _words(outputs: list) -> str:
@@ -108,3 +120,12 @@ def test_the_notebook_and_the_grader_say_the_same(notebook, sandboxed, needs):
     assert (says or "Q08.5 PASS") in notebook[needs]
     if says:  # to the last word
         assert outcome.trouble.split(": ", 1)[1] in notebook[needs]
+
+
+@pytest.mark.parametrize("needs", DIFFER, ids=("absolute", "asyncio"))
+def test_where_they_differ_the_student_s_page_says_so(notebook, sandboxed, needs):
+    check, grader = DIFFER[needs]
+    outcome = sandboxed(cell(needs))
+    assert check in notebook[needs] and (outcome.status == "failed") == bool(grader)
+    assert grader in outcome.trouble
+    assert "absolute path" in PAGE and "`asyncio.run`" in PAGE
