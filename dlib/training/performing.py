@@ -97,8 +97,8 @@ class Trainer:
         return {name: torch.stack(values).mean() for name, values in metrics.items()}
 
     def _fits(self, batch: Batch) -> None:
-        """Raise ValueError unless a batch holds what the recipe reads, and no worse pictures that
-        it does not. Any batch may bring noise: a loss for pictures takes or refuses it.
+        """Raise ValueError unless a batch holds what the recipe reads, and worse pictures only
+        if it reads preferences. Any batch may bring noise: a loss takes it or refuses it.
         """
         reads = self.recipe.reads
         require(
