@@ -68,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
         "--to", type=Path, required=True, metavar="DIR", help="the folder to write it into"
     )
     verb.set_defaults(act=_release)
+    _add_grade(verbs)
+    return parser
+
+
+def _add_grade(verbs) -> None:
     verb = verbs.add_parser(
         "grade", help="grade a folder of students' notebooks, each answer in a sandbox"
     )
@@ -107,7 +112,6 @@ def _parser() -> argparse.ArgumentParser:
         help="run answers without a sandbox, with your own rights",
     )
     verb.set_defaults(act=_grade)
-    return parser
 
 
 def _say(text: str) -> None:

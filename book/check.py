@@ -83,7 +83,14 @@ def _alone(q, answer):
     """The function as the answer's cell defines it by itself. Outside a notebook, the function
     as it is.
     """
-    from book.questions.answers import MAGIC, Unanswered, cell_of, first_cell, marked
+    from book.questions.answers import (
+        MAGIC,
+        Unanswered,
+        cell_of,
+        first_cell,
+        marked,
+        without_the_book,
+    )
     from book.sheet import sheet
 
     shell = notebook()
@@ -99,9 +106,11 @@ def _alone(q, answer):
         )
     if "get_ipython()" in source or source.strip() != cell.strip():
         raise Wrong(f"{q.id}: {MAGIC}")
-    module = sys.modules["__main__"] = first_cell(sheet(q.number).prelude)
+    prelude = sheet(q.number).prelude
     try:
-        return cell_of(module, q.id, q.function, source, _file(answer))
+        with without_the_book():
+            module = sys.modules["__main__"] = first_cell(prelude)
+            return cell_of(module, q.id, q.function, source, _file(answer))
     except Unanswered as error:
         raise Wrong(str(error)) from None
 

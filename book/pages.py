@@ -119,6 +119,7 @@ class Pages:
     def _slot(self, name: str, uri: str) -> str:
         slots: dict[str, Callable[[], str]] = {
             "contents": self._contents,
+            "finished": self._finished,
             "numbers": self._numbers,
             "picture": self._picture,
             "start": self._start,
@@ -154,6 +155,19 @@ class Pages:
         if planned.stem in self.titles:
             return f'<li class="ready"><a href="chapters/{planned.stem}.html">{text}</a></li>'
         return f"<li>{text} {_PLANNED if mixed else ''}</li>"
+
+    def _finished(self) -> str:
+        """How many chapters can be read: whole parts, then single chapters."""
+        parts, single, planned = [], [], 0
+        for number, (_, chapters) in enumerate(self.book.outline, start=1):
+            planned += len(chapters)
+            there = [one.stem for one in chapters if one.stem in self.titles]
+            if len(there) == len(chapters):
+                parts.append(f"Part {_ROMAN[number]}")
+            else:
+                single += [f"chapter {stem[:2]}" for stem in there]
+        which = ", ".join([*parts, *single])
+        return f"{len(self.titles)} of {planned} chapters" + f": {which}" * bool(which)
 
     def _start(self) -> str:
         """A button for the first chapter that can be read."""

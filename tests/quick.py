@@ -5,8 +5,9 @@
     python tests/quick.py --list        only say what would run
 
 Always: ruff, the floors of imports, the frozen list of mutants, and whether the notebooks are
-those of their sources. Then, nearest first: changed tests, tests named after a changed module,
-doctests, tests that import what a changed module defines, notebooks of changed chapters.
+those of their sources. Then, nearest first: changed tests, tests that read a changed file of the
+root or page, tests named after a changed module, doctests, fences, tests that import what a
+changed module defines, notebooks of changed chapters.
 When the time is over, what is left is skipped, and named. Only `make test` runs everything.
 """
 
@@ -31,6 +32,20 @@ from import_graph import statements
 ROOT = Path(__file__).resolve().parents[1]
 ALWAYS = ["tests/test_layering.py", "tests/test_mutants.py"]
 ROOMS = ("dlib", "full_scale", "book", "toy_data", "bench")
+_IMPORTS = ["tests/test_circles.py", "tests/full_scale/test_rooms.py"]
+FENCES = {"dlib": _IMPORTS, "full_scale": _IMPORTS, "book": _IMPORTS[:1]}
+"""Of a room: what reads the imports of all its files, in seconds."""
+READERS = {  # file, or the folder that it is in: the tests that read it, quick ones first
+    "Makefile": ["test_makefile", "book/test_chapter", "book/test_sanitiser"],
+    ".ci": ["test_makefile"],
+    "pyproject.toml": ["test_packaging"],
+    "constraints.txt": ["test_packaging"],
+    "environment.yml": ["test_packaging"],
+    "CONTRIBUTING.md": ["book/test_counts", "full_scale/test_rooms"],
+    "README.md": ["book/test_counts", "full_scale/test_pages"],
+    "mkdocs.yml": ["book/test_site"],
+    "book/pages": ["book/test_counts", "book/test_site", "full_scale/test_pages"],
+}
 PATH = f"{ROOT}:{ROOT / 'tests'}"
 SECONDS = 300
 STOP = "QUICK_STOPS_AT"
@@ -60,9 +75,12 @@ def choose(files: Iterable[str], root: Path = ROOT) -> list[str]:
         path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted((root / "tests").rglob("test_*.py"))
     }
-    own, named, examples, about, notebooks = [], [], [], [], []
+    own, named, examples, fences, about, notebooks = [], [], [], [], [], []
     for file in files:
         path, room = Path(file), file.split("/")[0]
+        for place in (file, *map(str, path.parents)):
+            own += [f"tests/{reader}.py" for reader in READERS.get(place, ())]
+        fences += FENCES.get(room, ()) if path.suffix == ".py" else ()
         if file in tests:
             own.append(file)
         elif room == "tests" and path.suffix == ".py":  # a helper: who imports it, or all here
@@ -81,7 +99,7 @@ def choose(files: Iterable[str], root: Path = ROOT) -> list[str]:
             about += sorted(others, key=lambda test: (f"tests/{room}/" not in test, test))
         elif room in ROOMS:  # a recipe, a script, a style sheet
             about += [t for t, text in tests.items() if path.stem in text and room in t]
-    wanted = dict.fromkeys([*ALWAYS, *own, *named, *examples, *about, *notebooks])
+    wanted = dict.fromkeys([*ALWAYS, *own, *named, *examples, *fences, *about, *notebooks])
     return [test for test in wanted if (root / test.split("::")[0]).is_file()]
 
 

@@ -31,7 +31,10 @@ CASES = {  # changed file: (what comes first after what always runs, what comes 
     "tests/dlib/truth.py": (None, "tests/dlib/test_phi.py"),
     "tests/book/conftest.py": (None, "tests/book/test_site.py"),
     "tests/dlib/test_phi.py": ("tests/dlib/test_phi.py", None),
-    "README.md": (None, None),
+    "README.md": ("tests/book/test_counts.py", "tests/full_scale/test_pages.py"),
+    "book/pages/for/student.md": ("tests/book/test_counts.py", "tests/book/test_course_alike.py"),
+    ".ci/run": ("tests/test_makefile.py", None),
+    "LICENSE": (None, None),
 }
 
 
@@ -43,9 +46,31 @@ def test_a_change_calls_for_its_own_tests_first(file):
     found = chosen[len(quick.ALWAYS) :]
     assert first is None or found[0] == first
     assert later is None or later in found
-    assert file != "README.md" or not found
+    assert (file == "LICENSE") == (not found)
+    room = file.split("/")[0]
+    fences = quick.FENCES.get(room, []) if file.endswith(".py") else []
+    assert set(fences) <= set(found)
     every = sum(1 for _ in (quick.ROOT / "tests").rglob("test_*.py"))
     assert len(chosen) < 0.6 * every, "a change of one file is no reason to run everything"
+
+
+def test_a_changed_file_of_the_root_calls_for_those_who_read_it():
+    """Whoever has such a file in its text, after the name of the root."""
+    names = [p.name for p in quick.ROOT.iterdir() if p.is_file()] + [".ci"]
+    read = {
+        (name, path.relative_to(quick.ROOT).as_posix())
+        for path in (quick.ROOT / "tests").rglob("test_*.py")
+        for name in names
+        if f'ROOT / "{name}"' in path.read_text(encoding="utf-8")
+    }
+    assert len({name for name, _ in read}) > 5
+    missing = [
+        one for one in read if one[1] not in quick.choose([one[0].replace(".ci", ".ci/run")])
+    ]
+    assert missing == []
+    assert all(
+        (quick.ROOT / f"tests/{t}.py").is_file() for ts in quick.READERS.values() for t in ts
+    )
 
 
 def test_what_does_not_exist_any_more_is_not_asked_for():

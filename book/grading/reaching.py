@@ -28,6 +28,7 @@ _INSIDE = set(
     "f_locals f_builtins attrgetter methodcaller get_type_hints ForwardRef testing f2py package "
     "cpp_extension get_ipython".split()
 )
+_STEPS = {".mix"}  # of a prediction, which answers are handed: a whole step without a formula
 _DUNDER = re.compile(r"__\w+__")
 _PLAIN = {"__init__", "__call__", "__name__", "__len__", "__getitem__", "__iter__", "__next__"}
 _MODULE_NEXT = {("import", "import"), ("import", ","), ("from", "from")}
@@ -36,7 +37,8 @@ _WORD = re.compile(r"[^\W\d]\w*")
 
 def reaching(source: str) -> list[str]:
     """The names in an answer that its formula does not need, each once, in order: modules
-    other than those of mathematics, built-in functions that find or run code, Python's insides.
+    other than those of mathematics, built-in functions that find or run code, Python's insides,
+    the method of a prediction that is a whole step.
     """
     text = unicodedata.normalize("NFKC", source)  # as Python does with names: ｓys is sys
     found = [name for name in _names(text) if _odd(name)]
@@ -48,6 +50,7 @@ def _odd(name: str) -> bool:
         return name.removeprefix("import ") not in _MODULES
     return (
         name in _INSIDE
+        or name in _STEPS
         or (hasattr(builtins, name) and name not in _BUILTINS and not _is_exception(name))
         or (bool(_DUNDER.fullmatch(name)) and name not in _PLAIN)
         or (name.startswith("._") and name[1:] not in _PLAIN)
@@ -61,7 +64,7 @@ def _is_exception(name: str) -> bool:
 
 def _names(text: str) -> list[str]:
     """Names in the code and in strings with a prefix f; comments and other strings have none.
-    An attribute that is private keeps its dot, a module stands behind "import ".
+    An attribute that is private or a step keeps its dot, a module stands behind "import ".
     """
     found: list[str] = []
     try:
@@ -74,14 +77,17 @@ def _names(text: str) -> list[str]:
                 statement = string
             if kind == tokenize.NAME and not keyword.iskeyword(string):
                 # model.eval() is a method, not the built-in function; x._grad is private
-                private = string.startswith("_")
+                step = f".{string}" in _STEPS  # a variable may have that name
+                dotted = before == "." and (step or string.startswith("_"))
+                dotted |= statement == "case" and step  # the pattern case object(mix=…)
                 if (statement, before) in _MODULE_NEXT:
                     found.append(f"import {string}")
-                elif before != "." or private or string in _INSIDE:
-                    found.append("." * (before == "." and private) + string)
+                elif before != "." or dotted or string in _INSIDE:
+                    found.append("." * dotted + string)
             elif kind == tokenize.STRING and "f" in string[: string.find(string[-1])].lower():
                 found += _WORD.findall(string)
-            before = string
+            if kind not in (tokenize.NL, tokenize.COMMENT):
+                before = string
     # not Python: there will be no points, and what it names stands in it
     except (tokenize.TokenError, SyntaxError, RecursionError, MemoryError, ValueError):
         pass

@@ -7,7 +7,8 @@ import importlib.machinery
 import os
 import pkgutil
 import sys
-import types
+
+from book.questions.answers import forget_the_book
 
 _ASKED = "book.library"
 # what the grader hears, a byte each; an answer can send these too, and only harms itself
@@ -33,12 +34,7 @@ def hide_the_book() -> None:
     """
     if "book.truth" in sys.modules:
         raise RuntimeError("what answers are called by must not import book.truth")
-    verbs = sys.modules["book"].__all__
-    for name in [name for name in sys.modules if name.partition(".")[0] == "book"]:
-        del sys.modules[name]
-    book = types.ModuleType("book")
-    vars(book).update(dict.fromkeys(verbs, lambda *_, **__: None))
-    sys.modules["book"] = book
+    forget_the_book()
 
 
 def hide_the_library(line: int) -> None:

@@ -5,7 +5,9 @@ and in the grader.
 import builtins
 import linecache
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 MARK = re.compile(r"#[ \t]*ANSWER[ \t]+(Q\d\d\.\d+)[ \t]*")
@@ -17,6 +19,10 @@ _MAGIC = re.compile(r"\s*([%!?]|[\w., ]+=\s*[%!])")
 _LEANING = (
     ". An answer may use the notebook's first code cell and its own cell, nothing else: "
     "move what it needs into its cell"
+)
+_OF_THE_BOOK = (
+    ". An answer may import what is installed with the book, and of `book` itself only its "
+    "verbs, like check: move what it needs into its cell"
 )
 _BESIDE = (
     ". An answer may use what is installed with the book, and no file beside the notebook: "
@@ -37,6 +43,29 @@ def marked(source: str) -> str | None:
     lines = source.lstrip().splitlines()
     match = MARK.fullmatch(lines[0].rstrip()) if lines else None
     return match[1] if match else None
+
+
+def forget_the_book() -> dict[str, ModuleType]:
+    """Leave of `book` in `sys.modules` a module with its verbs, which do nothing there; returns
+    the modules that were there.
+    """
+    known = {n: m for n, m in sys.modules.items() if n == "book" or n.startswith("book.")}
+    for name in known:
+        del sys.modules[name]
+    verbs = known["book"].__all__
+    book = sys.modules["book"] = ModuleType("book")
+    vars(book).update(dict.fromkeys(verbs, lambda *_, **__: None), __all__=verbs)
+    return known
+
+
+@contextmanager
+def without_the_book() -> Iterator[None]:
+    """Within it an answer can import of `book` what it can in the grader."""
+    known = forget_the_book()
+    try:
+        yield
+    finally:
+        sys.modules.update(known)
 
 
 def define(
@@ -100,6 +129,8 @@ def leaning(error: BaseException) -> str:
     """What to add to the message of an unknown name, module or file: it may well be known to
     the notebook.
     """
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "book":
+        return _OF_THE_BOOK
     if isinstance(error, (ModuleNotFoundError, FileNotFoundError)):
         return _BESIDE
     unknown = isinstance(error, NameError) and not isinstance(error, UnboundLocalError)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from book.errors import BookError
 from book.questions import caller
+from book.questions.answers import without_the_book
 from book.sheet import sheet
 
 _ID = re.compile(r"Q(\d\d)\.\d+")
@@ -84,7 +85,9 @@ class Question:
         return case if isinstance(case, Case) else Case(case)
 
     def run(self, answer: Callable, inputs: dict, network: Callable | None) -> list:
-        return caller(self.number)(self.function)(answer, inputs, network)
+        call = caller(self.number)(self.function)
+        with without_the_book():
+            return call(answer, inputs, network)
 
     def judge(self, case: Case, outputs: list, calls: float) -> Verdict:
         return self.verdict(self, case, outputs, calls)

@@ -97,7 +97,9 @@ class Trainer:
         return {name: torch.stack(values).mean() for name, values in metrics.items()}
 
     def _fits(self, batch: Batch) -> None:
-        """Raise ValueError unless a batch holds what the recipe reads, and no more."""
+        """Raise ValueError unless a batch holds what the recipe reads, and worse pictures only
+        if it reads preferences. Any batch may bring noise: a loss takes it or refuses it.
+        """
         reads = self.recipe.reads
         require(
             reads != "pairs" or batch.noise is not None,

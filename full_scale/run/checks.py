@@ -39,13 +39,28 @@ def check(s: Settings, count: int = 1) -> None:
     means = {f"roles.{role}.decay": own.decay for role, own in _means(s).items()}
     for name, value in {"ema": s.ema, "drop": s.drop, **means}.items():
         require(0 <= value < 1, f"--{name} {value:g} is outside [0, 1)")
+    recipe = recipe_of(s, None, None)
+    _check_cut(s, recipe, count)
+    _check_networks(s, recipe)
+
+
+def _check_cut(s: Settings, recipe: Recipe, count: int) -> None:
+    """That a batch can be cut into micro-batches, processes and groups."""
     require(
         s.batch % (count * s.micro) == 0,
         f"--batch {s.batch} is not a multiple of {count} process(es) × --micro {s.micro}: try "
         "--batch "
         f"{max(1, round(s.batch / (count * s.micro))) * count * s.micro}, or another --micro",
     )
-    recipe = recipe_of(s, None, None)
+    require(
+        s.batch % recipe.group == 0,
+        f"--batch {s.batch} is not a multiple of the {recipe.group} samples that {s.method} "
+        f"draws for each prompt: try --batch {max(1, s.batch // recipe.group) * recipe.group}",
+    )
+
+
+def _check_networks(s: Settings, recipe: Recipe) -> None:
+    """That the method's networks can be spread, adapted, held out and compiled as asked."""
     twins = [role for role in recipe.play("copy") if role_of(s, role).rank]
     require(
         not (s.parallel != "ddp" and twins),
@@ -80,11 +95,6 @@ def check(s: Settings, count: int = 1) -> None:
         f"--start-lora {s.start_lora} with --lora-rank 0: it starts adapters, and here all "
         "weights are trained: pass its rank as --lora-rank, or add it to the weights with "
         "diffusers' fuse_lora and save_pretrained, and pass that folder as --weights",
-    )
-    require(
-        s.batch % recipe.group == 0,
-        f"--batch {s.batch} is not a multiple of the {recipe.group} samples that {s.method} "
-        f"draws for each prompt: try --batch {max(1, s.batch // recipe.group) * recipe.group}",
     )
 
 

@@ -47,7 +47,7 @@ COURSE = Course(
         end = z
         for i in range(len(levels) - 1):
             p, b = model(end, levels[i]), levels[i + 1]
-            end = p.mix(b.alpha, b.sigma)
+            end = p.x0 * b.alpha + p.eps * b.sigma
         d = end.detach() - student(z, levels[0])
         return (d * d).sum(dim=1) / 2
         # right

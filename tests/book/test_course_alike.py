@@ -14,6 +14,8 @@ from nbclient import NotebookClient
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox needs Linux")
 ELSEWHERE = """import sys, random, numpy as np, helper
+import book.truth
+from book.questions.problems import schedule_of
 torch.set_default_dtype(torch.float64)
 torch.set_default_device("meta")
 torch.set_grad_enabled(False)
@@ -23,7 +25,13 @@ np.save("data.npy", [1.0])
 sys.path.insert(0, "lib")
 import other_helper
 lam = f = formula = helper.formula"""
+PAGE = (ROOT / "book" / "pages" / "for" / "student.md").read_text("utf-8")
 NOTHING_BESIDE = "and no file beside the notebook: move what it needs into its cell"
+ABOVE = "from book.questions.problems import schedule_of\n"  # above the function
+VERBS_ALONE = (
+    "An answer may import what is installed with the book, and of `book` itself only its verbs, "
+    "like check: move what it needs into its cell"
+)
 ALIKE = {  # an answer's cell ↦ what both say of it
     "display(1)\n": "",
     "import torch.func\nassert torch.func.jacfwd(torch.sin)(torch.ones(2)).shape == (2, 2)\n": "",
@@ -40,6 +48,13 @@ ALIKE = {  # an answer's cell ↦ what both say of it
     "import helper\n": "No module named 'helper'. An answer may use what is installed with the "
     f"book, {NOTHING_BESIDE}",
     "import other_helper\n": "No module named 'other_helper'",
+    "from book import check, claim, figure, show, tally\nclaim(7)\ntally()\n": "",
+    "import book.truth\n": "No module named 'book.truth'; 'book' is not a package. "
+    + VERBS_ALONE,
+    "from book import sheet\n": "cannot import name 'sheet' from 'book' (unknown location). "
+    + VERBS_ALONE,
+    "import sys\nassert 0, [n for n in sys.modules if n[:5] == 'book.']\n": "AssertionError: []",
+    ABOVE: "No module named 'book.questions'; 'book' is not a package. " + VERBS_ALONE,
     "import sys\nassert 0, 'helper' in sys.modules\n": "AssertionError: False",
     "import numpy\nnumpy.load('data.npy')\n": "[Errno 2] No such file or directory: 'data.npy'. An "
     f"answer may use what is installed with the book, {NOTHING_BESIDE}",
@@ -48,11 +63,25 @@ ALIKE = {  # an answer's cell ↦ what both say of it
     "which the grader cannot run: move it to another cell",
     "files = !ls\n": "the answer's cell has a line that starts with % or !",
 }
+_ABROAD = f"/tmp/answer-{os.getpid()}"
+DIFFER = {  # an answer's cell ↦ what check says of it, what the grader says
+    f"import os\nopen('{_ABROAD}', 'w').close()\nos.remove('{_ABROAD}')\n": (
+        "Q08.5 PASS",
+        f"Read-only file system: '{_ABROAD}'",
+    ),
+    "import asyncio\nasync def three():\n    return 3\nassert asyncio.run(three()) == 3\n": (
+        "RuntimeError: asyncio.run() cannot be called from a running event loop",
+        "",
+    ),
+}
 
 
 def cell(needs: str) -> str:
     """An answer cell that is right if its first lines are."""
-    return COURSE.cell("Q08.5", needs + COURSE.otherwise["Q08.5"].strip())
+    body = COURSE.otherwise["Q08.5"].strip()
+    if needs == ABOVE:
+        return COURSE.cell("Q08.5", body).replace("\n", "\n" + needs, 1)
+    return COURSE.cell("Q08.5", needs + body)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +92,11 @@ def notebook(tmp_path_factory):
     for path in (folder / "helper.py", folder / "lib" / "other_helper.py"):
         path.write_text("def formula(*_):\n    pass\n")
     cells = [COURSE.prelude, ELSEWHERE]
-    for needs in ALIKE:
+    for needs in ALIKE | DIFFER:
         cells += [cell(needs), "check('Q08.5', slope_and_curvature)"]
     cells.append(
-        "import os\nprint(torch.get_default_dtype(), torch.is_grad_enabled(), formula())"
+        "import book.sheet\nprint(book.truth.question('Q08.5').points, schedule_of.__module__)\n"
+        "print(torch.get_default_dtype(), torch.is_grad_enabled(), formula())"
     )
     node = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -74,8 +104,8 @@ def notebook(tmp_path_factory):
         node, allow_errors=True, timeout=120, resources={"metadata": {"path": str(folder)}}
     ).execute(env=environment)
     said = [" ".join(_words(c.outputs).split()) for c in node.cells]
-    assert "torch.float64 False None" in said[-1]  # the notebook is as it was
-    return dict(zip(ALIKE, said[3::2]))
+    assert "book.questions.problems torch.float64 False None" in said[-1]  # all is as it was
+    return dict(zip(ALIKE | DIFFER, said[3::2]))
 
 
 def _words(outputs: list) -> str:
@@ -90,3 +120,12 @@ def test_the_notebook_and_the_grader_say_the_same(notebook, sandboxed, needs):
     assert (says or "Q08.5 PASS") in notebook[needs]
     if says:  # to the last word
         assert outcome.trouble.split(": ", 1)[1] in notebook[needs]
+
+
+@pytest.mark.parametrize("needs", DIFFER, ids=("absolute", "asyncio"))
+def test_where_they_differ_the_student_s_page_says_so(notebook, sandboxed, needs):
+    check, grader = DIFFER[needs]
+    outcome = sandboxed(cell(needs))
+    assert check in notebook[needs] and (outcome.status == "failed") == bool(grader)
+    assert grader in outcome.trouble
+    assert "absolute path" in PAGE and "`asyncio.run`" in PAGE

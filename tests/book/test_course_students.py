@@ -203,6 +203,10 @@ def test_comments_do_not_make_a_blank_an_answer_and_any_code_does(tmp_path):
         ("model._net(x)", ["_net"]),
         ("import torch, socket as s; from requests import get", ["socket", "requests"]),
         ("'''One\n    from the start\n    import of goods'''", []),
+        ("return model(x, a).mix(b.alpha, b.sigma)", ["mix"]),
+        ("return (model(x, a).  # the step\n    mix(b.alpha, 0) + z)", ["mix"]),
+        ("match model(x, a):\n        case object(mix=step): return step(1, 0)", ["mix"]),
+        ("mix = model(x, a).x0 * b.alpha\n    return mix", []),
         ("from dlib import vp", []),  # seen where it runs: test_course_watch
         ("import torch\n    model.eval()  # exec, open\n    'sys'", []),
         ("from torch.nn.functional import softmax\n    _, y = x.max(0)", []),

@@ -217,8 +217,16 @@ def test_the_errata_lead_to_claims_that_exist():
     """A link to a claim that a book lacks becomes plain words; of this one none does."""
     text = (ROOT / "book" / "pages" / "errata.md").read_text(encoding="utf-8")
     links = re.findall(r"\[C\d\d\.\d+\]\(chapters/[^)]+\)", text)
-    page = Pages(Book(ROOT)).fill(text, "errata.md")
+    pages = Pages(Book(ROOT))
+    page = pages.fill(text, "errata.md")
     assert len(links) > 10 and all(link in page for link in links)
+    said = re.search(
+        r"Finished are (\d+) of 33 chapters: Part I, Part II, Part III, (.*?)\.",
+        pages.fill(
+            (ROOT / "book/pages/for/instructor.md").read_text("utf-8"), "for/instructor.md"
+        ),
+    )
+    assert said and int(said[1]) == len(pages.titles) >= 22 and "chapter 20" in said[2]
 
 
 def test_a_page_shows_the_figure_that_it_describes():

@@ -418,6 +418,16 @@ def test_kto_starts_at_one_half_and_pulls_what_is_liked():
     torch.testing.assert_close(
         value.detach(), (1 - torch.sigmoid(sign * 7.0 * gain)).mean(), rtol=1e-5, atol=1e-7
     )
+    own = kto(spoilt, base, Batch(pairs().x0, noise=-eps), liked, Draw(3), beta=7.0).value
+    eps = -eps
+    x_t = level.alpha * pairs().x0 + level.sigma * eps
+    gain = error(0.3) - error(3.0)
+    torch.testing.assert_close(
+        own.detach(),
+        (1 - torch.sigmoid(sign * 7.0 * (gain - gain.mean().clamp(min=0)))).mean(),
+        rtol=1e-5,
+        atol=1e-7,
+    )
     with pytest.raises(ValueError, match="one verdict a picture"):
         kto(student, base, Batch(Z), liked.float(), Draw(0))
 

@@ -23,6 +23,7 @@ from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
 import tiny_clip
 import toy_data.shapes
+from dlib.grids import SPACINGS
 from dlib.recipes import METHODS
 from full_scale import evaluate, export, prepare, sample, train
 from full_scale.families import named
@@ -137,6 +138,12 @@ def flags() -> set[str]:
     hyper = {name for f in METHODS.values() for name in inspect.signature(f).parameters}
     known = names | {f"hyper.{name}" for name in hyper} | {"processes", "card", "dry_run"}
     return {f"--{name.replace('_', '-')}" for name in known}
+
+
+def test_the_engineer_s_page_names_every_grid():
+    page = (ROOT / "book/pages/for/engineer.md").read_text()
+    said = page.split("The grids are ")[1].split(";")[0]
+    assert set(re.findall(r"`(\w+)`", said)) == set(SPACINGS)
 
 
 THEIRS = {"--logdir", "--standalone", "--nproc_per_node", "--mem"}

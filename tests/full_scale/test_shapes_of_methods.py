@@ -69,26 +69,28 @@ def together(s, steps, out, size):
     return [torch.load(f"{out}-{rank}.pt") for rank in range(size)]
 
 
-TWO = {
-    "dmd2": ("dmd2", []),
-    "progressive-fsdp": ("progressive", ["--parallel", "fsdp"]),
-    "ddpo": ("ddpo", methods.TRIES),
-    "dpo": ("dpo", []),
+TWO = {  # name: (method, flags, flags on two processes alone)
+    "dmd2": ("dmd2", [], []),
+    "progressive-fsdp": ("progressive", [], ["--parallel", "fsdp"]),
+    # groups of four in twelve places: the one in the middle has rows on either rank
+    "ddpo": ("ddpo", [*methods.TRIES, *"--batch 12 --hyper.group 4".split()], []),
+    "dpo": ("dpo", [], []),
+    # without captions, and far into the noise, the whole step's rows are references
+    "sct": ("sct", "--drop 1 --hyper.mean 3 --hyper.std 0.1".split(), []),
 }
 
 
 @pytest.mark.parametrize("name", TWO)
 def test_two_processes_do_what_one_does(name, more, tmp_path):
     """Gradients summed over ranks and micro-batches are those of the whole batch, to float32's
-    rounding; a phase leaves gradients in its own roles and nowhere else.
+    rounding, also where rows need others' (a group's rewards, the step's clean samples); a
+    phase leaves gradients in its own roles and nowhere else.
     """
-    method, flags = TWO[name]
+    method, flags, on_two = TWO[name]
     steps = 6 if method == "dmd2" else 2  # the student's second turn is step 5
     found = {}
     for size in (1, 2):
-        s = of(
-            method, more, tmp_path / f"{size}", *(flags if size == 2 or method == "ddpo" else [])
-        )
+        s = of(method, more, tmp_path / f"{size}", *flags, *(on_two if size == 2 else []))
         found[size] = together(s, steps, tmp_path / f"made{size}", size)
     one, (first, second) = found[1][0], found[2]
     assert first["held"] == second["held"] == one["held"]
@@ -99,6 +101,8 @@ def test_two_processes_do_what_one_does(name, more, tmp_path):
         assert torch.equal(start, second["weights"][role]), "ranks agree bitwise"
         assert (start - want).abs().max() < 2e-3  # Adam's steps are 1e-3: signs of rounding
         assert (start - want).norm() < 0.02 * want.norm()
+    for norm in (n for n in one["logged"][0] if n.endswith("gradient_norm")):
+        assert first["logged"][0][norm] == pytest.approx(one["logged"][0][norm], rel=1e-4)
     for k, (a, b) in enumerate(zip(first["logged"], second["logged"])):
         assert (
             "student/k" not in a

@@ -138,7 +138,8 @@ def kto(
     (Diffusion-KTO, Li et al. 2024, eq. 10).
 
     batch: single pictures; liked: (B,) bool. g₀ is the batch's mean of g, at least 0, a
-    constant. At student = reference the loss is ½. Draws: the times; the noise.
+    constant. At student = reference the loss is ½. Draws: the times; the noise (unless the
+    batch brings its own).
     """
     require(beta > 0, f"kto: beta = {beta:g}, wanted more than 0")
     require(
@@ -153,7 +154,8 @@ def kto(
     x0 = batch.x0
     t = times(draw, len(x0)).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(t, like=x0)
-    gain = -_gap(student, reference, x0, draw.normal(x0), level, batch.cond, weight)
+    noise = draw.normal(x0) if batch.noise is None else batch.noise
+    gain = -_gap(student, reference, x0, noise, level, batch.cond, weight)
     start = gain.detach().mean().clamp(min=0)
     sign = liked.to(gain) * 2 - 1
     value = (1 - torch.sigmoid(sign * beta * (gain - start))).mean()
