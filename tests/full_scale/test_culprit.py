@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from dlib import Batch, Loss, Part, Phase, Recipe
 from dlib.training import Trained, Trainer
 from full_scale import launch, train
-from full_scale.data import shards
+from full_scale.data import digests, shards
 from full_scale.data.draws import step_draws
 from full_scale.data.rows import Rows, indices
 from full_scale.run import engine, speed
@@ -37,6 +37,7 @@ def rewritten(data, out, change):
     }
     change(columns)
     shards.write(out, 0, columns, shards.records(data)[0])
+    digests.close(out, shards.folders(out))
     return out
 
 
