@@ -55,6 +55,8 @@ def examine(
         caption, several = read_caption(row.captions)
     except NoCaption as error:
         return Found(row, fault=(error.reason, error.detail))
+    except RecursionError:
+        return Found(row, fault=("no caption", "lists in lists without end"))
     if not pictures:
         return Found(row, caption, several=several)
     if row.picture is None:

@@ -100,7 +100,7 @@ def _lines(index: Path, own: str) -> Iterator[tuple[str, Any]]:
         try:
             entry = json.loads(line)
             entry = entry if isinstance(entry, dict) else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             entry = f"no JSON: {error}"
         yield f"{own} line {number}", entry
 
@@ -142,7 +142,7 @@ def _kohya(index: Path, own: str) -> Iterator[tuple[str, Any]]:
     """
     try:
         found = json.loads(index.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield own, f"no JSON: {error}"
         return
     for name, entry in found.items() if isinstance(found, dict) else ():
