@@ -154,10 +154,10 @@ def test_a_quote_that_is_not_closed_costs_its_own_line(kind, end, tmp_path):
 
 
 def test_a_quote_in_a_long_file_is_looked_for_near_by():
-    """Nothing in it says where the quote ended."""
-    lines = [b"file_name,text", b'0,"open', *(b"%d,x" % n for n in range(1, 5000))]
+    """No caption has thousands of lines, though a quote far below would close it."""
+    lines = [b"file_name,text", b'0,"open', *(b"%d,x" % n for n in range(1, 5000)), b'5000,y"']
     (first, said), *rest = commas.entries(b"\n".join(lines), lambda entry: False)[1]
-    assert (first, said) == (2, commas.UNCLOSED) and len(rest) == 4999
+    assert (first, said) == (2, commas.UNCLOSED) and len(rest) == 5000
     assert rest[0] == (3, {"file_name": "1", "text": "x"})
 
 
