@@ -7,8 +7,8 @@ memory-mapped.
 
 The first needs no weights and takes seconds. Rows that cannot be used are left out, counted,
 and named one by one in DATA/report.txt. A run that was stopped, however, goes on when the same
-command is given again, and ends with the same bytes. Read the result with
-`full_scale.data.rows.Rows`.
+command is given again, and ends with the same bytes; what a bad disk has changed since is made
+anew. Read the result with `full_scale.data.rows.Rows`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from dlib._util import require
 from full_scale.out import folder as output
-from full_scale.data import report
-from full_scale.data import shards
+from full_scale.out import manifest
+from full_scale.data import digests, report, shards
 from full_scale.sampling.request import check_model, place
 from full_scale.data.encoding import ahead, examine, one_shard
 from full_scale.families import Family, introduced, open_family
@@ -104,47 +104,46 @@ def check(config: Config) -> None:
     )
 
 
-def make_shards(family: Family, source: Source, config: Config, size: int) -> None:
-    """Write the shards that are missing, with a progress bar over the source's rows."""
-    done = shards.records(config.out)
-    first, bad = (
-        sum(counts)
-        for counts in (
-            [record["read"] for record in done],
-            [len(record["bad"]) for record in done],
-        )
-    )
-    seen = (
-        set(shards.open_shards(config.out)["key"])
-        if any(record["kept"] for record in done)
-        else set()
-    )
+def make_shards(family: Family, source: Source, config: Config, plan: dict[str, Any]) -> bool:
+    """Write the shards that are missing or damaged, with a progress bar over the source's rows;
+    whether there were any. Shard n has the source's rows from n · --shard on.
+    """
     more = bool(config.other_column) or source.others, bool(config.seed_column)
-    rows = ahead(
-        lambda row: examine(row, size, source.pictures, *more),
-        source.rows(first),
-        4 * config.batch,
-    )
-    with tqdm(total=source.count, initial=first, unit="row", desc="prepare") as bar:
-        for number in itertools.count(len(done)):
-            columns, record = one_shard(
-                family,
-                itertools.islice(rows, config.shard),
-                seen,
-                config.batch,
-                size,
-                config.numbers,
-                bar.update,
-            )
-            if not record["read"]:
-                return
-            shards.write(config.out, number, columns, record)
+    look = lambda row: examine(row, plan["size"], source.pictures, *more)
+    end, seen, bad, made, rows = shards.expected(config.out), set(), 0, False, None
+    with tqdm(total=source.count, unit="row", desc="prepare") as bar:
+        for number in itertools.takewhile(lambda n: n != end, itertools.count()):
+            path = shards.shard(config.out, number)
+            if fault := manifest.fault(path):
+                if path.is_dir():
+                    bar.write(f"{path} is made anew: {fault}")
+                rows = rows or ahead(look, source.rows(number * config.shard), 4 * config.batch)
+                columns, record = one_shard(
+                    family,
+                    itertools.islice(rows, config.shard),
+                    seen,
+                    config.batch,
+                    plan["size"],
+                    config.numbers,
+                    bar.update,
+                )
+                if not record["read"]:
+                    break
+                shards.write(config.out, number, columns, record | {"plan": shards.mark(plan)})
+                made = True
+            else:
+                record, rows = shards.record(path), None
+                seen.update(shards.keys(path))
+                bar.update(record["read"])
             bad += len(record["bad"])
             bar.set_postfix(bad=bad)
+    return made
 
 
 def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[str, Any]) -> None:
-    """Write the empty condition, and then info.json: all that a reader needs to know."""
+    """Write the empty condition, then info.json, all that a reader needs to know, and then the
+    manifest.
+    """
     null = {name: value.cpu().contiguous() for name, value in family.null().items()}
     size = plan["size"]
     own = family.encode_sizes([(size, size)], size) if plan["pictures"] else {}
@@ -152,6 +151,7 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
     half = config.out / ".half-null.safetensors"
     save_file(null, half)
     output.readable(half)
+    manifest.flush(half)
     half.replace(config.out / "null.safetensors")
     shards.write_json(
         config.out / "info.json",
@@ -167,6 +167,7 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
             | {name: version(name) for name in ("datasets", "pillow")},
         },
     )
+    digests.close(config.out, shards.folders(config.out))
 
 
 def sized(family: Family, asked: int | None) -> tuple[int, tuple[int, ...]]:
@@ -208,12 +209,13 @@ def run(config: Config) -> str:
     config.out.mkdir(parents=True, exist_ok=True)
     with shards.locked(config.out), shards.disk(config.out, "the plan or the report"):
         shards.same_plan(config.out, plan)
-        if not (config.out / "info.json").is_file():
-            make_shards(family, source, config, size)
-            summary = report.write(config.out, shards.records(config.out))
-            report.enough(config.out, summary)
+        again = shards.expected(config.out) is None
+        again = make_shards(family, source, config, plan) or again
+        summary = report.write(config.out, shards.records(config.out))
+        report.enough(config.out, summary)
+        if again:
             finish(family, config, plan, summary)
-    return report.closing(config.out, source.pictures)
+    return report.closing(config.out, summary, source.pictures)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +16,7 @@ from dlib import Recipe
 from full_scale.cost.counting import META
 from full_scale.families import named
 from full_scale.families.base import Blueprint
+from full_scale.data import shards
 from full_scale.families.latent import LatentPipeline
 from full_scale.families.weights import read_config
 from full_scale.launch import Processes
@@ -33,7 +33,7 @@ def blueprint(s: Settings) -> Blueprint:
     plan = named(s.family).blueprint(root(None if s.tiny else s.weights))
     info = s.data / "info.json" if s.data else Path()
     return (
-        replace(plan, sides=tuple(json.loads(info.read_text())["shape"]))
+        replace(plan, sides=tuple(shards.read_json(info, "shape")["shape"]))
         if info.is_file()
         else plan
     )

@@ -55,6 +55,8 @@ def examine(
         caption, several = read_caption(row.captions)
     except NoCaption as error:
         return Found(row, fault=(error.reason, error.detail))
+    except RecursionError:
+        return Found(row, fault=("no caption", "lists in lists without end"))
     if not pictures:
         return Found(row, caption, several=several)
     if row.picture is None:
@@ -81,9 +83,13 @@ def examine(
     if row.other is None:
         return Found(row, fault=("no worse picture", ""))
     try:
-        return found._replace(other=fitted(decoded(row.other), size))
+        worse = fitted(decoded(row.other), size)
     except ValueError as error:
         return Found(row, fault=("worse picture does not decode", str(error)))
+    if worse.tobytes() == found.picture.tobytes():
+        told = "the better and the worse are equal in all pixels that are kept"
+        return Found(row, fault=("picture against itself", told))
+    return found._replace(other=worse)
 
 
 def ahead(work: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:

@@ -4,7 +4,6 @@ the counts in a closing line.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from dlib._util import require
 from full_scale.data import shards
+from full_scale.out import manifest
 
 
 KEPT = {
@@ -45,6 +45,7 @@ def write(out: Path, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     half = out / ".half-report.txt"
     text = "\n".join(lines(summary)) + "\n"
     half.write_text(text, encoding="utf-8", errors="backslashreplace")
+    manifest.flush(half)
     os.replace(half, out / "report.txt")
     return summary
 
@@ -90,9 +91,8 @@ def enough(out: Path, summary: Mapping[str, Any]) -> None:
     )
 
 
-def closing(out: Path, pictures: bool) -> str:
+def closing(out: Path, summary: Mapping[str, Any], pictures: bool) -> str:
     """What the command says at its end."""
-    summary = json.loads((out / "report.json").read_text(encoding="utf-8"))
     text = [
         f"{out}: {summary['kept']} rows of "
         f"{'latents and texts' if pictures else 'texts alone'} in {summary['shards']} shards."
@@ -112,6 +112,6 @@ def closing(out: Path, pictures: bool) -> str:
         text.append(
             f"{summary['enlarged']} pictures were smaller than the network's and were enlarged."
         )
-    if summary.get("several"):  # absent from reports of older versions
+    if summary["several"]:
         text.append(f"Of {summary['several']} rows with several captions the first was taken.")
     return " ".join(text)

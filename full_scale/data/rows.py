@@ -4,8 +4,6 @@ on (seed, step) alone.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -21,7 +19,8 @@ from dlib._util import require
 from dlib import Draw
 from dlib.losses import Batch
 from full_scale.data.draws import Draws
-from full_scale.data import shards
+from full_scale.data import digests, shards
+from full_scale.out import manifest
 
 if TYPE_CHECKING:
     from full_scale.families.base import Family
@@ -41,49 +40,30 @@ class Rows:
     """
 
     def __init__(self, folder: Path | str, reads: str = "texts"):
+        from datasets import concatenate_datasets
+
         self.folder, self.reads = Path(folder), reads
         require(
             self.folder.is_dir(), f"data {folder}: no such folder. To make it: {_how(folder)}"
         )
-        whole = (self.folder / "info.json").is_file()
-        require(
-            whole or not shards.begun(self.folder),
-            f"data {folder}: not finished: run the same full_scale.prepare command again",
-        )
-        require(whole, f"data {folder}: not prepared data. To make some: {_how(folder)}")
-        self.info: dict[str, Any] = json.loads(
-            (self.folder / "info.json").read_text(encoding="utf-8")
-        )
-        found, wanted = (
-            sum(record["kept"] for record in shards.records(self.folder)),
-            self.info["counts"]["kept"],
-        )
-        require(
-            found == wanted,
-            f"data {folder}: {found} rows in its shards, {wanted} in info.json: a shard is "
-            "missing; copy the folder again, "
-            "or delete info.json and run the same full_scale.prepare command again",
-        )
-        self.table = shards.open_shards(self.folder).with_format("arrow")
+        self.info = _complete(self.folder)
+        paths = [shards.shard(self.folder, number) for number in range(self.info["shards"])]
+        fault = digests.damage(self.folder, paths)
+        require(not fault, f"data {folder} are damaged: {fault}. {digests.AGAIN}")
+        self.paths = [path for path in paths if shards.record(path)["kept"]]
+        self.parts = [shards.loaded(path) for path in self.paths]
+        self.ends = np.cumsum([len(part) for part in self.parts])
+        self.table = concatenate_datasets(self.parts).with_format("arrow")
         self.null: dict[str, Tensor] = load_file(self.folder / "null.safetensors")
+        self.sound: set[int] = set()  # shards whose texts are where arrow says
 
     def __len__(self) -> int:
         return len(self.table)
 
     @cached_property
     def stamp(self) -> str:
-        """Changes when the rows do: the source's own stamp, and every column of four rows."""
-        some = sorted({0, len(self) // 3, 2 * len(self) // 3, max(len(self) - 1, 0)})
-        found = hashlib.sha256(repr((self.info.get("source_stamp"), self.info["shape"])).encode())
-        table = self._gathered(some)
-        for name in sorted(table.column_names):
-            values = table[name].combine_chunks()
-            if hasattr(values, "flatten") and str(values.type) != "string":
-                values = values.flatten().to_numpy(zero_copy_only=False)
-                found.update(np.ascontiguousarray(values).tobytes())
-            else:
-                found.update(repr(values.to_pylist()).encode())
-        return found.hexdigest()[:16]
+        """Changes when any row does, or the empty condition: from the digests of the shards."""
+        return digests.stamp(self.folder, self.paths)
 
     @property
     def pictures(self) -> bool:
@@ -134,7 +114,23 @@ class Rows:
             len(indices) > 0 and 0 <= min(indices) and max(indices) < len(self),
             f"Rows: indices {list(indices)[:8]}, wanted 0 … {len(self) - 1}, at least one",
         )
-        return self.table[list(indices)]
+        shard_of = np.searchsorted(self.ends, list(indices), side="right").tolist()
+        for number in {*shard_of} - self.sound:
+            try:  # before arrow follows where they point
+                self.parts[number].data.validate(full=True)
+            except ValueError as error:
+                self._refuse(number, str(error))
+            self.sound.add(number)
+        found = self.table[list(indices)]
+        wanted = found[digests.SUM].to_pylist()
+        for row, number, now, then in zip(indices, shard_of, digests.sums(found), wanted):
+            if now != then:
+                self._refuse(number, f"row {row} is not what was written")
+        return found
+
+    def _refuse(self, number: int, fault: str) -> None:
+        path = self.paths[number]
+        raise ValueError(f"data {self.folder} are damaged: {path.name}: {fault}. {digests.AGAIN}")
 
     def check(self, family: Family, batch: int) -> None:
         """Raise ValueError unless these data suit a model, a global batch, and what is read."""
@@ -197,6 +193,25 @@ class Rows:
 
     def _again(self) -> str:
         return f"Prepare them anew with the weights that you train: {_how(f'{self.folder}-2')}"
+
+
+def _complete(folder: Path) -> dict[str, Any]:
+    """What info.json says of complete data. ValueError says what is there instead."""
+    there = (folder / "info.json").is_file()
+    sealed = (folder / manifest.NAME).is_file()
+    require(
+        sealed or not there or any(folder.glob(f"shard-*/{manifest.NAME}")),
+        f"data {folder} were prepared by an earlier version, which wrote no digests: run the "
+        "same full_scale.prepare command again, or another with another --out",
+    )
+    require(
+        (there and sealed) or not (sealed or shards.begun(folder)),
+        f"data {folder}: not finished: run the same full_scale.prepare command again",
+    )
+    require(there, f"data {folder}: not prepared data. To make some: {_how(folder)}")
+    fault = manifest.fault(folder)
+    require(not fault, f"data {folder} are damaged: {fault}. {digests.AGAIN}")
+    return shards.read_json(folder / "info.json")
 
 
 def _how(folder: Path | str) -> str:

@@ -2,15 +2,20 @@
 name and then renamed.
 
 DATA/plan.json             what every shard depends on; a second run must agree
-DATA/shard-00000/          rows as a saved dataset, and record.json: what was read, kept, bad
+DATA/shard-00000/          rows as a saved dataset; record.json: what was read, kept, bad; and
+                           manifest.json, the sizes and digests of these files
 DATA/null.safetensors      the empty condition
-DATA/info.json             written last: its presence says that the data are complete
+DATA/info.json             all that a reader needs to know
+DATA/manifest.json         written last: its presence says that the data are complete
+
+Whether they still are what was written is asked in `digests`.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlib._util import require
+from full_scale.data.digests import AGAIN, SUM, sums
+from full_scale.out import manifest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,31 +37,39 @@ Columns = Mapping[str, list[str] | np.ndarray]
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+def shard(out: Path, number: int) -> Path:
+    """Where shard `number` is."""
+    return out / f"shard-{number:05d}"
+
+
 def write(out: Path, number: int, columns: Columns, record: Mapping[str, Any]) -> None:
     """Shard `number` of `out`, complete or absent. Arrays (n, …) are stored flat, so that a
-    gather is one copy.
+    gather is one copy, and each row gets its sum.
 
     Raises ValueError if the disk is full; the shards before it are untouched.
     """
     from datasets import disable_progress_bars
 
     disable_progress_bars()
-    name = f"shard-{number:05d}"
-    half = out / f".half-{name}"
-    with disk(out, name):
+    path = shard(out, number)
+    half = out / f".half-{path.name}"
+    with disk(out, path.name):
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir()
         try:
             if record["kept"]:  # `datasets` cannot read back a dataset without rows
                 _dataset(columns).save_to_disk(half, num_shards=1)
             write_json(half / "record.json", record)
-            for path in half.iterdir():
-                flush(path)
+            names = sorted(each.name for each in half.iterdir())
+            for name in names:
+                manifest.flush(half / name)
+            manifest.seal(half, manifest.entries(half, names))
         except BaseException:
             shutil.rmtree(half, ignore_errors=True)
             raise
-        shutil.rmtree(out / name, ignore_errors=True)
-        os.replace(half, out / name)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(half, path)
+        manifest.flush(out)
 
 
 def _dataset(columns: Columns) -> Dataset:
@@ -72,6 +87,7 @@ def _dataset(columns: Columns) -> Dataset:
             arrays[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width)
         else:
             fields[name], arrays[name] = Value("string"), pa.array(values, pa.string())
+    fields[SUM], arrays[SUM] = Value("int64"), pa.array(sums(pa.table(arrays)), pa.int64())
     features = Features(fields)
     return Dataset(
         pa.table(arrays, schema=features.arrow_schema), info=DatasetInfo(features=features)
@@ -81,40 +97,60 @@ def _dataset(columns: Columns) -> Dataset:
 def folders(out: Path) -> list[Path]:
     """The finished shards: number 0, 1, … up to the first that is missing."""
     found = []
-    while (path := out / f"shard-{len(found):05d}" / "record.json").is_file():
-        found.append(path.parent)
+    while (path := shard(out, len(found))).is_dir():
+        found.append(path)
     return found
+
+
+def record(path: Path) -> dict[str, Any]:
+    """What was read, kept and bad in a shard."""
+    return read_json(path / "record.json", "read", "kept", "bad")
 
 
 def records(out: Path) -> list[dict[str, Any]]:
     """The record of every finished shard, in order."""
-    return [
-        json.loads((path / "record.json").read_text(encoding="utf-8")) for path in folders(out)
-    ]
+    return [record(path) for path in folders(out)]
 
 
-def open_shards(out: Path) -> Dataset:
-    """The rows of all finished shards as one memory-mapped dataset; raises ValueError naming a
-    shard that is damaged.
+def expected(out: Path) -> int | None:
+    """How many shards complete data have; None where data are not complete, or what lies beside
+    the shards is damaged.
     """
-    from datasets import concatenate_datasets
-
-    return concatenate_datasets(
-        [_loaded(path) for path in folders(out) if (path / "state.json").is_file()]
-    )
+    return None if manifest.fault(out) else read_json(out / "info.json", "shards")["shards"]
 
 
-def _loaded(path: Path) -> Dataset:
+def keys(path: Path) -> list[str]:
+    """The keys of a shard's rows."""
+    return loaded(path)["key"][:] if record(path)["kept"] else []
+
+
+def loaded(path: Path) -> Dataset:
+    """The rows of a shard that has some, memory-mapped. ValueError names one that is damaged."""
     from datasets import load_from_disk
 
     try:
-        return load_from_disk(str(path))
+        found = load_from_disk(str(path))
+        have, kept = len(found), record(path)["kept"]
+        require(have == kept, f"{have} rows, wanted {kept}")
+        return found
     except Exception as error:  # arrow's own types for torn files
         raise ValueError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): copy it again, or "
-            f"delete it and {path.parent / 'info.json'} "
-            "and run the same full_scale.prepare command again"
+            f"{path} is damaged ({type(error).__name__}: {error}). {AGAIN}"
         ) from error
+
+
+def read_json(path: Path, *fields: str) -> dict[str, Any]:
+    """A JSON object of prepared data with these fields. ValueError names a file that does not
+    hold one.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        require(isinstance(found, dict), "it holds no object")
+        gone = [name for name in fields if name not in found]
+        require(not gone, f"it lacks {', '.join(gone)}")
+        return found
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}). {AGAIN}") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -124,16 +160,8 @@ def write_json(path: Path, value: Any) -> None:
     half = path.with_name(f".half-{path.name}")
     text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     half.write_text(text, encoding="utf-8", errors="backslashreplace")
-    flush(half)
+    manifest.flush(half)
     os.replace(half, path)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's bytes are on the disk: a rename must not overtake them when the node
-    dies.
-    """
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -177,15 +205,30 @@ def begun(out: Path) -> bool:
     return (out / ".lock").is_file()
 
 
+def mark(plan: Mapping[str, Any]) -> str:
+    """A short name for a plan, which the record of each of its shards holds."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def same_plan(out: Path, plan: Mapping[str, Any]) -> None:
     """Write plan.json, or check that `out` was begun with the same one; raises ValueError
-    naming what differs.
+    naming what differs. Where it is missing or damaged, the shards say whether they are of
+    this plan.
     """
-    path = out / "plan.json"
-    if not path.is_file():
+    path, then = out / "plan.json", None
+    if path.is_file():
+        with suppress(ValueError):
+            then = read_json(path)
+    if then is None:
+        strange = [each.name for each in folders(out) if _of_another(each, plan)]
+        require(
+            not strange,
+            f"--out {out} was begun with something else: {', '.join(strange[:3])} have other "
+            "settings or another source, and plan.json, which named them, is missing or damaged. "
+            f"Pass another --out, or delete {out}",
+        )
         write_json(path, plan)
         return
-    then = json.loads(path.read_text(encoding="utf-8"))
     other = [
         f"{name}: {then.get(name)} then, {plan.get(name)} now"
         for name in {**then, **plan}
@@ -194,6 +237,15 @@ def same_plan(out: Path, plan: Mapping[str, Any]) -> None:
     require(
         not other,
         f"--out {out} was begun with something else ({'; '.join(other)}). Run it as then, or "
-        "pass another --out, "
-        f"or delete {out}",
+        f"pass another --out, or delete {out}",
     )
+
+
+def _of_another(path: Path, plan: Mapping[str, Any]) -> bool:
+    """Whether a shard's record says that it was made from another plan; one that cannot be read
+    will be made anew.
+    """
+    try:
+        return record(path).get("plan") not in (None, mark(plan))
+    except ValueError:
+        return False

@@ -41,26 +41,42 @@ def seal(folder: Path, files: Mapping[str, Entry]) -> None:
     flush(folder)
 
 
-def fault(folder: Path) -> str:
+def files(folder: Path) -> dict[str, Entry]:
+    """What the manifest of a sealed folder says. ValueError, in words, if it does not read as it
+    was written.
+    """
+    try:
+        said = json.loads((folder / NAME).read_bytes())
+        found = {name: Entry(one) for name, one in said["files"].items()}
+        sound = all(one.keys() == Entry.__annotations__.keys() for one in found.values())
+        sound = sound and said["sha256"] == _own(said["files"])
+    except FileNotFoundError:
+        raise ValueError(f"{NAME} is missing") from None
+    except OSError as error:
+        raise ValueError(f"{NAME} cannot be read ({error.strerror})") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{NAME} is cut short or overwritten")
+    return found
+
+
+def fault(folder: Path, long: str = "") -> str:
     """What is wrong with a sealed folder, in words: the files that are missing, or have another
     size or digest than when they were written. Empty if it is whole.
+
+    long: an ending; of files with it the size alone is compared, and they are not read.
     """
     if not folder.is_dir():
         return "it is no folder"
     try:
-        said = json.loads((folder / NAME).read_bytes())
-        wanted = {name: (one["bytes"], one["sha256"]) for name, one in said["files"].items()}
-        sound = said["sha256"] == _own(said["files"])
-    except FileNotFoundError:
-        return f"{NAME} is missing"
-    except OSError as error:
-        return f"{NAME} cannot be read ({error.strerror})"
-    except (ValueError, TypeError, KeyError, AttributeError):
-        sound = False
-    if not sound:
-        return f"{NAME} is cut short or overwritten"
+        wanted = files(folder)
+    except ValueError as error:
+        return str(error)
+    brief = {name for name in wanted if long and name.endswith(long)}
     with ThreadPoolExecutor() as threads:  # hashing and reading let each other go on
-        found = threads.map(lambda name: _differs(folder / name, *wanted[name]), wanted)
+        differ = lambda name: _differs(folder / name, wanted[name], name in brief)
+        found = threads.map(differ, wanted)
         faults = [f"{name} {what}" for name, what in zip(wanted, found) if what]
     more = f", and {len(faults) - 3} more files" if len(faults) > 3 else ""
     return "; ".join(faults[:3]) + more
@@ -111,11 +127,12 @@ def _entry(path: Path) -> Entry:
         }
 
 
-def _differs(path: Path, size: int, sha256: str) -> str:
+def _differs(path: Path, wanted: Entry, unread: bool) -> str:
+    size, sha256 = wanted["bytes"], wanted["sha256"]
     try:
         if (there := path.stat().st_size) != size:
             return f"has {there} bytes, wanted {size}"
-        found = _entry(path)["sha256"]
+        found = sha256 if unread else _entry(path)["sha256"]
     except FileNotFoundError:
         return "is missing"
     except OSError as error:

@@ -105,7 +105,7 @@ def _values(places: Iterable[Any]) -> Iterator[Any]:
             continue
         try:
             entry = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise NoCaption("no caption", f"{name} is no JSON: {error}") from None
         yield from fields(entry) if isinstance(entry, dict) else []
 

@@ -133,5 +133,5 @@ def _table(
 ) -> Source:
     """Of votes, if it has their columns and no others were named."""
     if votes.is_votes(dataset) and not any(columns):
-        return votes.votes_table(dataset, what)
+        return votes.votes_table(dataset, what, broken)
     return tables.from_table(dataset, what, columns, broken)

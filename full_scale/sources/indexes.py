@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dlib._util import require
+from full_scale.sources import commas
 from full_scale.sources.captions import FIELDS, fields
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -66,19 +66,23 @@ def entries(root: Path, index: Path, pictures: Sequence[Path]) -> Iterator[Entry
         if isinstance(entry, str):
             yield Entry(where, where, fault=("broken source", entry))
             continue
-        name = next((entry[field] for field in NAMES if field in entry), None)
+        name = _name(entry)
         if not isinstance(name, str) or not name:
             wanted = 'not an entry like {"file_name": "x.png", "text": "a caption"}'
             yield Entry(where, where, fault=("broken source", wanted))
             continue
-        picture = _file(index.parent, name, known)
+        picture = file_named(index.parent, name, known)
         key = (here / name).as_posix()
         yield Entry(key, where, (*fields(entry), *entry.get("places", ())), picture)
 
 
-def _file(parent: Path, name: str, known: dict[Path, Path]) -> Path | None:
-    """The picture of this name: as it is written, with Windows' separators turned, or, in
-    kohya's files, without its ending.
+def _name(entry: Mapping[str, Any]) -> Any:
+    return next((entry[field] for field in NAMES if field in entry), None)
+
+
+def file_named(parent: Path, name: str, known: Mapping[Path, Path] = {}) -> Path | None:
+    """The file of this name: as it is written, with Windows' separators turned, or, as in
+    kohya's files, a known one without its ending.
     """
     for spelled in (name, name.replace("\\", "/")):
         path = Path(os.path.normpath(parent / spelled))
@@ -96,27 +100,20 @@ def _lines(index: Path, own: str) -> Iterator[tuple[str, Any]]:
         try:
             entry = json.loads(line)
             entry = entry if isinstance(entry, dict) else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             entry = f"no JSON: {error}"
         yield f"{own} line {number}", entry
 
 
 def _comma_separated(index: Path, own: str) -> Iterator[tuple[str, Any]]:
     """Bytes that are not UTF-8 stay in their rows, whose captions then cannot be written."""
-    csv.field_size_limit(2**31 - 1)
-    with index.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames  # reads the first line
-        while names:
-            where = f"{own} line {reader.line_num + 1}"
-            try:
-                entry = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                entry = {None: error}
-            odd = "more fields than the first line has" if None in entry else None
-            yield where, odd or entry
+
+    def is_entry(entry: commas.Entry) -> bool:
+        name = _name(entry)
+        return bool(name) and file_named(index.parent, name) is not None
+
+    for line, entry in commas.entries(index.read_bytes(), is_entry)[1]:
+        yield f"{own} line {line}", entry
 
 
 def _parquet(index: Path, own: str) -> Iterator[tuple[str, Any]]:
@@ -145,7 +142,7 @@ def _kohya(index: Path, own: str) -> Iterator[tuple[str, Any]]:
     """
     try:
         found = json.loads(index.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         yield own, f"no JSON: {error}"
         return
     for name, entry in found.items() if isinstance(found, dict) else ():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +22,21 @@ SUFFIXES = (
 """How pictures' names end; those that PIL cannot read are then named in the report."""
 NARROW = 64
 """Times that a picture's long side may be its short one: beyond, scaling needs gigabytes."""
+
+
+def held(value: Any) -> bytes | Path | None:
+    """An encoded picture as tables hold it: bytes, a file's path, a struct of both, or null.
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    wanted = "wanted a picture's bytes, or the path of a file that is here"
+    if isinstance(value, str) and value:
+        require(os.path.isfile(value), f"{value[:80]!r}: {wanted}")
+        return Path(value)
+    kind = type(value).__name__
+    require(value is None or isinstance(value, bytes | str), f"a value of type {kind}: {wanted}")
+    return value or None
 
 
 def decoded(source: Path | bytes) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dlib._util import require
 from full_scale.sources.captions import FIELDS
 from full_scale.sources.folders import Row, Source, stamped
-from full_scale.sources.pictures import SUFFIXES
+from full_scale.sources.pictures import SUFFIXES, held
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -107,8 +107,6 @@ def from_table(
     Without an image column it is a source of texts. `other` and `seed` are read where they are
     named. broken: files that could not be read, and why: bad rows at the end.
     """
-    from datasets import Image
-
     for flag, name in (("--other-column", columns.other), ("--seed-column", columns.seed)):
         _check_column(flag, name, dataset)
     kept = dataset.remove_columns([name for name in [columns.other] if name])
@@ -120,44 +118,60 @@ def from_table(
     names = [name for name in (*captions, image, columns.other, columns.seed) if name]
     dataset = dataset.select_columns(names)
     for name in (image, columns.other):
-        dataset = dataset.cast_column(name, Image(decode=False)) if name else dataset
+        dataset = undecoded(dataset, name) if name else dataset
     texts = dataset.select_columns(captions)
-    probe = [_entry(texts, n) for n in range(0, len(dataset), 1 + len(dataset) // 64)]
+    probe = [read_entry(texts, n) for n in range(0, len(dataset), 1 + len(dataset) // 64)]
     stamp = stamped([len(dataset), dataset.column_names, *probe, *broken])
 
     def rows(start: int) -> Iterator[Row]:
         for n in range(start, len(dataset)):
-            entry = _entry(dataset, n)
+            key, where, entry = f"{n:09d}", f"row {n}", read_entry(dataset, n)
             if isinstance(entry, str):
-                yield Row(f"{n:09d}", f"row {n}", fault=("broken source", entry))
+                yield Row(key, where, fault=("broken source", entry))
                 continue
-            yield Row(
-                f"{n:09d}",
-                f"row {n}",
-                tuple(entry[name] for name in captions),
-                _picture(entry[image]) if image else None,
-                other=_picture(entry[columns.other]) if columns.other else None,
-                seed=entry[columns.seed] if columns.seed else None,
-            )
-
-        for name, reason in broken[max(0, start - len(dataset)) :]:
-            yield Row(name, name, fault=("broken source", reason))
+            texts = tuple(entry[name] for name in captions)
+            try:
+                yield Row(
+                    key,
+                    where,
+                    texts,
+                    held(entry[image]) if image else None,
+                    other=held(entry[columns.other]) if columns.other else None,
+                    seed=entry[columns.seed] if columns.seed else None,
+                )
+            except ValueError as error:
+                yield Row(key, where, texts, fault=("no picture", str(error)))
+        yield from at_the_end(broken, start - len(dataset))
 
     told, count = f"{what} with {len(dataset)} rows", len(dataset) + len(broken)
     return Source(told, stamp, image is not None, count, rows, columns=True)
 
 
-def _entry(dataset: Dataset, n: int) -> dict[str, Any] | str:
+def undecoded(dataset: Dataset, name: str) -> Dataset:
+    """The same, with the pictures of this column as they are stored: a broken one, or one that
+    is no picture, costs its own row.
+    """
+    from datasets import Image
+
+    return (
+        dataset.cast_column(name, Image(decode=False))
+        if isinstance(dataset.features[name], Image)
+        else dataset
+    )
+
+
+def at_the_end(broken: Sequence[tuple[str, str]], start: int) -> Iterator[Row]:
+    """The files that could not be read, from number `start` on, as rows."""
+    for name, reason in broken[max(0, start) :]:
+        yield Row(name, name, fault=("broken source", reason))
+
+
+def read_entry(dataset: Dataset, n: int) -> dict[str, Any] | str:
     """A row; or in words why its texts cannot be read."""
     try:
         return dataset[n]
     except UnicodeDecodeError as error:
         return f"not UTF-8: {error}"
-
-
-def _picture(entry: dict[str, Any] | None) -> bytes | Path | None:
-    entry = entry or {}
-    return entry.get("bytes") or (Path(entry["path"]) if entry.get("path") else None)
 
 
 def _image_column(dataset: Dataset, given: str | None) -> str | None:

@@ -7,17 +7,18 @@ that are missing are rows with a fault, which the report counts and names.
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlib._util import require
+from full_scale.sources import commas
 from full_scale.sources.captions import FIELDS, fields
 from full_scale.sources.folders import Row, Source, folder, listed, stamped
-from full_scale.sources.pictures import SUFFIXES
+from full_scale.sources.indexes import file_named
+from full_scale.sources.pictures import SUFFIXES, held
+from full_scale.sources.tables import at_the_end, undecoded, read_entry
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,57 +37,70 @@ def is_votes(dataset: Dataset) -> bool:
     return {*PICTURES, LABEL} <= set(dataset.column_names)
 
 
-def votes_table(dataset: Dataset, what: str) -> Source:
-    """A source of a table in Pick-a-Pic's form; keys are row numbers."""
+def votes_table(dataset: Dataset, what: str, broken: Sequence[tuple[str, str]] = ()) -> Source:
+    """A source of a table in Pick-a-Pic's form; keys are row numbers. broken: as `from_table`
+    has it.
+    """
     captions = [name for name in FIELDS if name in dataset.column_names]
     require(
         bool(captions),
         f"--source has votes and no column of captions called {' or '.join(FIELDS)}",
     )
     dataset = dataset.select_columns([*captions, *PICTURES, LABEL])
+    for name in PICTURES:
+        dataset = undecoded(dataset, name)
     labels = dataset.select_columns([*captions, LABEL])
-    probe = [str(labels[n]) for n in range(0, len(labels), 1 + len(labels) // 64)]
+    probe = [str(read_entry(labels, n)) for n in range(0, len(labels), 1 + len(labels) // 64)]
 
     def rows(start: int) -> Iterator[Row]:
         for n in range(start, len(dataset)):
-            entry = dataset[n]
-            two = [_bytes(entry[name]) for name in PICTURES]
-            yield judged(f"{n:09d}", f"row {n}", fields(entry), two, entry[LABEL])
+            key, where, entry = f"{n:09d}", f"row {n}", read_entry(dataset, n)
+            if isinstance(entry, str):
+                yield Row(key, where, fault=("broken source", entry))
+                continue
+            try:
+                two = [held(entry[name]) for name in PICTURES]
+                yield judged(key, where, fields(entry), two, entry[LABEL])
+            except ValueError as error:
+                yield Row(key, where, fields(entry), fault=("no picture", str(error)))
+        yield from at_the_end(broken, start - len(dataset))
 
-    told = f"{what} with {len(dataset)} votes"
-    stamp = stamped([len(dataset), dataset.column_names, *probe])
-    return Source(told, stamp, True, len(dataset), rows, others=True)
+    told, count = f"{what} with {len(dataset)} votes", len(dataset) + len(broken)
+    stamp = stamped([len(dataset), dataset.column_names, *probe, *broken])
+    return Source(told, stamp, True, count, rows, others=True)
 
 
 def votes_file(path: Path) -> Source:
     """A CSV with the columns image_0, image_1, label_0 and a caption, a vote a line. Several
     votes on one pair are added up, whichever way around it was shown; equal sums are a tie.
     """
-    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    table = csv.DictReader(io.StringIO(text, newline=""))
-    names = table.fieldnames or []
+    root = path.parent
+    found = lambda entry: [entry[n] and file_named(root, entry[n]) for n in FILES]
+    names, votes = commas.entries(path.read_bytes(), lambda entry: all(found(entry)))
     require(
         {*FILES, LABEL} <= set(names) and any(name in names for name in FIELDS),
         f"--source {path} has the columns {', '.join(names) or 'none'}; of votes wanted "
         f"{', '.join((*FILES, LABEL))} and one of {', '.join(FIELDS)}",
     )
-    pairs: dict[tuple, list[tuple[int, Mapping[str, str]]]] = {}
-    for line, entry in enumerate(table, 2):
-        places = fields(entry)
-        pairs.setdefault((*sorted(entry[n] or "" for n in FILES), str(places)), []).append(
-            (line, entry)
-        )
-    rows = []
-    for found in pairs.values():
-        line, first = found[0]
-        shares = [_share(entry[LABEL]) for _, entry in found]
-        same = [entry[FILES[0]] == first[FILES[0]] for _, entry in found]
+    pairs: dict[tuple, list[tuple[int, commas.Entry]]] = {}
+    rows: dict[int, Row] = {}
+    for line, entry in votes:
+        where = f"line {line}"
+        if isinstance(entry, str):
+            rows[line] = Row(where, where, fault=("broken source", entry))
+            continue
+        shown = *sorted(entry[n] or "" for n in FILES), str(fields(entry))
+        pairs.setdefault(shown, []).append((line, entry))
+    for seen in pairs.values():
+        line, first = seen[0]
+        shares = [_share(entry[LABEL]) for _, entry in seen]
+        same = [entry[FILES[0]] == first[FILES[0]] for _, entry in seen]
         counted = [s if kept else 1 - s for s, kept in zip(shares, same) if s is not None]
         label = sum(counted) / len(counted) if counted else None
-        two = [_file(path.parent, first[name]) for name in FILES]
-        rows.append(judged(f"line {line}", f"line {line}", fields(first), two, label))
-    made = listed(f"{len(rows)} pairs with {sum(map(len, pairs.values()))} votes", rows)
-    return replace(made, others=True)
+        where = f"line {line}"
+        rows[line] = judged(where, where, fields(first), found(first), label)
+    told = f"{len(pairs)} pairs with {sum(map(len, pairs.values()))} votes"
+    return replace(listed(told, [rows[line] for line in sorted(rows)]), others=True)
 
 
 def two_folders(better: Path, worse: Path) -> Source:
@@ -138,18 +152,6 @@ def _share(label: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return share if 0 <= share <= 1 else None
-
-
-def _bytes(entry: Any) -> bytes | Path | None:
-    """Of a column of bytes, or of encoded pictures."""
-    if isinstance(entry, Mapping):
-        return entry.get("bytes") or (Path(entry["path"]) if entry.get("path") else None)
-    return entry
-
-
-def _file(root: Path, name: str | None) -> Path | None:
-    found = root / (name or "")
-    return found if name and found.is_file() else None
 
 
 def _ending(key: str) -> bool:

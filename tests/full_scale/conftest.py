@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPVis
 
 from full_scale import prepare
 from full_scale import families
-from full_scale.data import shards
+from full_scale.data import digests, shards
 from full_scale.data.rows import Rows
 from full_scale import launch
 from full_scale.run.settings import read
@@ -163,6 +163,7 @@ def more(shapes_data, tmp_path_factory):
     shards.write(out, 0, columns, record)
     for name in ("null.safetensors", "info.json"):
         (out / name).write_bytes((shapes_data / name).read_bytes())
+    digests.close(out, shards.folders(out))
     return out
 
 

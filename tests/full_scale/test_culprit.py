@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from dlib import Batch, Loss, Part, Phase, Recipe
 from dlib.training import Trained, Trainer
 from full_scale import launch, train
-from full_scale.data import shards
+from full_scale.data import digests, shards
 from full_scale.data.draws import step_draws
 from full_scale.data.rows import Rows, indices
 from full_scale.run import engine, speed
@@ -37,6 +37,7 @@ def rewritten(data, out, change):
     }
     change(columns)
     shards.write(out, 0, columns, shards.records(data)[0])
+    digests.close(out, shards.folders(out))
     return out
 
 
@@ -230,7 +231,7 @@ NOISE = float(step_draws(0, 0, [5]).normal(torch.zeros(1))[0])
 
 
 def test_other_data_of_the_same_length_are_refused(shapes_data, tmp_path, one):
-    """Turned around, other captions, other pictures. In another folder they are the same."""
+    """Turned around, one other caption, one other picture. In another folder they are the same."""
 
     def turned(columns):
         for name, values in columns.items():
@@ -239,10 +240,11 @@ def test_other_data_of_the_same_length_are_refused(shapes_data, tmp_path, one):
             )
 
     def captions(columns):
-        columns["caption"] = [*columns["caption"][:1], *columns["caption"][:0:-1]]
+        columns["caption"][1] += "s"
 
     def pictures(columns):
-        columns["latent"] = columns["latent"][::-1].copy()
+        columns["latent"] = columns["latent"].copy()
+        columns["latent"][2, 5] += 0.5
 
     out = tmp_path / "run"
     open_engine(train.read(words(shapes_data, out, "--steps", "1")), one).run(None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harms import cut, empty, overwrite
 from logged import losses
 
 import full_scale.sample as sampling
@@ -43,22 +44,6 @@ def kept(one, tmp_path_factory):
 def out(kept, tmp_path):
     """A copy to damage."""
     return shutil.copytree(kept, tmp_path / "out")
-
-
-def cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def empty(path: Path) -> None:
-    os.truncate(path, 0)
-
-
-def overwrite(path: Path) -> None:
-    """Other bytes in the middle, as many as before: what loads without a word."""
-    whole = bytearray(path.read_bytes())
-    middle = len(whole) // 2
-    whole[middle : middle + 4] = bytes(byte ^ 0x5A for byte in whole[middle : middle + 4])
-    path.write_bytes(whole)
 
 
 def other(path: Path) -> None:

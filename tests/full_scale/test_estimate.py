@@ -405,6 +405,10 @@ def test_latents_have_the_shape_of_the_data(tmp_path):
     assert blueprint(settings("--data", str(tmp_path))).sides == (4, 8, 24) and blueprint(
         settings()
     ).sides == (4, 16, 16)
+    for text in ("", '{"shape": [4', "[]", "{}"):
+        (tmp_path / "info.json").write_text(text)
+        with pytest.raises(ValueError, match="info.json is damaged .*full_scale.prepare command"):
+            blueprint(settings("--data", str(tmp_path)))
 
 
 def test_dry_run_and_command_line(capsys, monkeypatch):

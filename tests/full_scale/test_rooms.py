@@ -70,7 +70,7 @@ def test_every_room_has_a_floor_and_imports_from_below():
 def test_a_room_above_is_seen():
     text = "from full_scale.run.settings import Settings\n"
     assert wrong(sources() | {"full_scale.data.rows": text}) == [
-        "data (floor 3) imports run (floor 4)"
+        "data (floor 4) imports run (floor 5)"
     ]
 
 

@@ -248,18 +248,6 @@ class TestBroken:
         ):
             Rows(copy)
 
-    @pytest.mark.parametrize("number", [0, 1, 2])
-    def test_a_missing_shard(self, copy, number):
-        shutil.rmtree(copy / f"shard-{number:05d}")
-        with pytest.raises(ValueError, match="5 in info.json: a shard is missing"):
-            Rows(copy)
-
-    def test_a_torn_shard(self, copy):
-        file = copy / "shard-00001" / "data-00000-of-00001.arrow"
-        file.write_bytes(file.read_bytes()[:3000])
-        with pytest.raises(ValueError, match="shard-00001 cannot be read"):
-            Rows(copy)
-
     def test_info_is_json_a_person_can_read(self, copy):
         info = json.loads((copy / "info.json").read_text())
         assert info["latents"] == "mean of the VAE's posterior times its scaling factor" and info[

@@ -30,7 +30,7 @@ from full_scale import export, prepare
 from full_scale.cost import needs as estimating
 from full_scale.cost.counting import cost
 from full_scale.cost.quote import GPUS, MFU
-from full_scale.data import shards
+from full_scale.data import digests, shards
 from full_scale.data.rows import Rows
 from full_scale.families import StableDiffusionXL, named, open_family
 from full_scale.out.lora_files import DIFFUSERS, KOHYA
@@ -286,6 +286,7 @@ def test_other_data_are_named(data, whole, family, xl, tmp_path):
     info = json.loads((old / "info.json").read_text())
     del info["family"]["time_ids"], info["cond"]["time_ids"]
     (old / "info.json").write_text(json.dumps(info))
+    digests.close(old, shards.folders(old))
     with pytest.raises(ValueError, match="time_ids: None in the data, .*Prepare them anew"):
         Rows(old).check(xl, 2)
 

@@ -141,10 +141,11 @@ def test_text_files_beside_in_tars_and_alone(tmp_path):
             members.append((name, value))
     both = {"both.png": PNG, "both.caption": b"second", "both.txt": b"first", "both.json": b"{"}
     next_one = {"next.png": PNG, "next.caption": b"second", "next.txt": b" "}
-    bad = {"bad.png": PNG, "bad.json": b"{"}
+    bad = {"bad.png": PNG, "bad.json": b"{", "deep.png": PNG, "deep.json": b"[" * 10**5}
     more = both | next_one | bad
     told = {key: want for key, (_, want) in TEXTS.items()}
     told |= {"both": "first", "next": "second", "bad": "[no caption]"}
+    told |= {"deep": "[no caption]"}
     assert read(write(tmp_path / "d", folder | more)) == told
     tar = data.tar(tmp_path / "00.tar", [*members, *more.items()])
     assert read(tar) == {f"00/{key}": want for key, want in told.items()}
@@ -183,13 +184,15 @@ def test_bad_lines_of_a_csv_and_ordinary_layouts(tmp_path):
     with pytest.raises(ValueError, match="holds metadata.csv and metadata.jsonl: keep the one"):
         read(path)
     odd = [{"file_name": name, "text": "x"} for name in ("\ud83d.png", "a\0.png", "a" * 300)]
-    lines = "\n".join(map(json.dumps, [*odd, {"file_name": ["x"]}, ["x"]]))
+    lines = [*map(json.dumps, [*odd, {"file_name": ["x"]}, ["x"]]), "[" * 10**5]
+    lines = "\n".join(lines)
     assert read(write(tmp_path / "f", {"metadata.jsonl": lines})) == {
         "\\ud83d.png": "[no picture]",
         "a\0.png": "[no picture]",
         "a" * 300: "[no picture]",
         "metadata.jsonl line 4": "[broken source]",
         "metadata.jsonl line 5": "[broken source]",
+        "metadata.jsonl line 6": "[broken source]",
     }
     spoiled = write(tmp_path / "e", {"a.png": PNG, "metadata.parquet": b"no parquet"})
     assert read(spoiled) == {"metadata.parquet": "[broken source]", "a.png": "[no caption]"}
