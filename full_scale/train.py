@@ -27,7 +27,7 @@ from dlib._util import require
 from full_scale.families import introduced
 from full_scale import launch
 from full_scale.run.engine import Engine, placed
-from full_scale.run.given import given_roles
+from full_scale.run.given import check_given, given_roles
 from full_scale.run.guard import check_target
 from full_scale.out.folder import contact_sheet
 from full_scale.data.rows import Rows
@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         if dry:
             return rehearse(settings)
         check(settings, launch.place()[1])
+        check_given(settings)
     except (ValueError, OSError) as error:
         sys.exit(1 if launch.quiet() else f"full_scale.train: {error}")
     try:
@@ -96,6 +97,7 @@ def train(settings: Settings) -> Engine:
     """Run `settings` to the end, or until a signal."""
     with launch.joined(settings.device) as processes, ExitStack() as held:
         check(settings, processes.size)
+        check_given(settings)
         if processes.leads:
             held.enter_context(lock.alone(settings.out))
         engine = open_engine(settings, processes)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dlib import Denoiser
 from dlib._util import require
 from full_scale.families.base import OWN, Family
+from full_scale.sources.broken import broken
 from full_scale.sources.pictures import fitted, pixels
 from toy_data import shapes
 from toy_data.shape_captions import LENGTH, tokens
@@ -68,6 +69,8 @@ class Shapes(Family):
             "wrote for this family, or use --tiny "
             "for the teacher that comes with the book",
         )
+        what = broken(path.parent)
+        require(not what, f"--weights: {what}: copy or export it again")
         model = shapes.new_teacher()
         model.net.load_state_dict(load_file(path))
         model.net.to(device)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dlib._util import require
+from full_scale.sources.broken import broken
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -81,7 +82,11 @@ def load(
             dtype={"vae": torch.float32, "default": dtype},
             **{name: None for name in kind.optional if not (folder / name).is_dir()},
         )
-    except OSError as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if what := broken(folder):
+            raise ValueError(f"--weights: {what}: copy or download it again") from error
+        if not isinstance(error, OSError):
+            raise
         raise ValueError(
             f"weights in {folder} are incomplete, or not safetensors (pickled weights can run "
             "code and are not "
@@ -235,7 +240,7 @@ def check_folder(kind: Weights, folder: Path) -> None:
 def _check_pipeline(kind: Weights, index: Path) -> None:
     try:
         found = json.loads(index.read_text())["_class_name"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(
             f"{index} is not a pipeline's index (JSON with a _class_name): download it again"
         ) from None
@@ -275,7 +280,10 @@ def read_config(kind: Weights, weights: str, name: str) -> dict[str, Any]:
         f"--weights {weights} has no {name}: wanted a folder in diffusers' format, or at least "
         "its configuration files",
     )
-    return json.loads(file.read_text())
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--weights: {file} is damaged ({error}): copy it again") from None
 
 
 def hush() -> None:

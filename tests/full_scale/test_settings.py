@@ -81,6 +81,14 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
     assert "--batch" in capsys.readouterr().err
 
 
+def test_a_recipe_s_name_wins_over_a_folder_or_file_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lcm").mkdir()
+    assert read(["lcm"]).method == "lcm_with_omega"
+    (tmp_path / "dpo").write_text('method = "finetune"')
+    assert read(["dpo"]).method == "dpo" and read(["./dpo"]).method == "finetune"
+
+
 @pytest.mark.parametrize(
     ("flags", "count", "says"),
     [
