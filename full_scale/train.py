@@ -95,7 +95,11 @@ def rehearse(settings: Settings) -> None:
 
 def train(settings: Settings) -> Engine:
     """Run `settings` to the end, or until a signal."""
-    with launch.joined(settings.device) as processes, ExitStack() as held:
+    with (
+        launch.joined(settings.device) as processes,
+        launch.within_memory(smaller(settings)),
+        ExitStack() as held,
+    ):
         check(settings, processes.size)
         check_given(settings)
         if processes.leads:
@@ -116,6 +120,17 @@ def train(settings: Settings) -> Engine:
                 f"python -m full_scale.export {settings.out}"
             )
         return engine
+
+
+def smaller(settings: Settings) -> str:
+    """What to type when memory runs out."""
+    ways = [f"a --micro below {settings.micro}"] * (settings.micro > 1)
+    ways += ["--recompute"] * (not settings.recompute)
+    less = f"add {' or '.join(ways)}, which change no result; " if ways else ""
+    return (
+        f"{less}python -m full_scale.estimate with these words and --card GB says what fits a "
+        "card. The same command with what you add goes on from the last checkpoint"
+    )
 
 
 def open_engine(settings: Settings, processes: Processes) -> Engine:
@@ -145,6 +160,7 @@ def open_engine(settings: Settings, processes: Processes) -> Engine:
     return Engine(settings, processes, family, rows, dtype, given_roles(settings, family))
 
 
+@launch.within_memory("the grid of pictures: pass fewer --prompts, or --show-every 0 for none")
 @torch.no_grad()
 def pictures(engine: Engine) -> Image.Image:
     """A sheet of the settings' prompts, sampled from the student as it would be exported."""

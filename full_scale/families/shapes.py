@@ -25,6 +25,8 @@ from toy_data import shapes
 from toy_data.shape_captions import LENGTH, tokens
 
 FILE = "shapes_model.safetensors"
+ENLARGED = 8
+"""How many pixels a side one of a picture becomes, to be looked at."""
 
 
 class TokensCall(nn.Module):
@@ -83,6 +85,10 @@ class Shapes(Family):
         model.net.to(device)
         return cls(model)
 
+    @classmethod
+    def side(cls, weights: str | None) -> int:
+        return ENLARGED * shapes.SIDE
+
     @property
     def net(self) -> nn.Module:
         return self.model.net
@@ -131,7 +137,7 @@ class Shapes(Family):
     def decode(self, x0: Tensor) -> Image.Image:
         """A picture, eightfold enlarged: pixels are meant to be seen."""
         small = super().decode(x0)
-        return small.resize((8 * shapes.SIDE, 8 * shapes.SIDE), Image.Resampling.NEAREST)
+        return small.resize((self.side(None),) * 2, Image.Resampling.NEAREST)
 
     def denoiser(self, net: nn.Module | None = None) -> Denoiser:
         model = self.model

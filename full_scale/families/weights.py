@@ -107,15 +107,15 @@ def variant(part: Path) -> str | None:
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
-def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
+def add_lora(pipe: DiffusionPipeline, file: Path, flag: str = "--lora") -> None:
     """Put the LoRA of a safetensors file, in diffusers' or kohya's names, on the pipeline's
-    networks, through peft.
+    networks, through peft. flag: what the file was typed behind.
 
     Raises ValueError, with names, unless every tensor of the file finds its place.
     """
     require(
         file.is_file() and file.suffix == ".safetensors",
-        f"--lora {file}: wanted a .safetensors file, such as "
+        f"{flag} {file}: wanted a .safetensors file, such as "
         "RUN/export/pytorch_lora_weights.safetensors from full_scale.export",
     )
     try:
@@ -130,7 +130,7 @@ def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
         pipe.load_lora_weights(str(file.parent), weight_name=file.name)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
-            f"--lora {file} does not fit these weights, or is no LoRA: "
+            f"{flag} {file} does not fit these weights, or is no LoRA: "
             f"{str(error).splitlines()[0]}. "
             "Name a LoRA, and the weights that it was trained on"
         ) from error
@@ -138,7 +138,7 @@ def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
     found = sum(".lora_A." in name for net in nets for name, _ in net.named_parameters())
     require(
         found == wanted > 0,
-        f"--lora {file}: {found} of its {wanted} layers exist in these weights: name those it "
+        f"{flag} {file}: {found} of its {wanted} layers exist in these weights: name those it "
         "was trained on",
     )
 

@@ -22,6 +22,7 @@ from dlib.training.performing import Micro
 from full_scale import launch
 from full_scale.data.draws import Draws
 from full_scale.launch import Processes
+from full_scale.out.folder import readable
 from full_scale.run.settings import Settings
 
 Places = Sequence[Sequence[tuple[int, int]]]
@@ -155,6 +156,7 @@ def _keep(
     save_file(
         {name: v.detach().contiguous().cpu() for name, v in values.items() if v is not None}, path
     )
+    readable(path)
     about = {
         "step": scene.step,
         "role": scene.role,

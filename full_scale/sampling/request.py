@@ -150,9 +150,9 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
         )
     last = config.seed + config.n * len(config.prompt) - 1
     require(
-        -(2**63) <= config.seed and last < 2**64,
-        f"--seed {config.seed}: a seed has 64 bits, and the last picture's would be {last}: "
-        f"wanted 0 … {2**64 - 1 - (last - config.seed)}",
+        0 <= config.seed and last < 2**64,
+        f"--seed {config.seed}: a seed has 64 bits, from which each picture counts on: wanted "
+        f"0 … {2**64 - 1 - (last - config.seed)}",
     )
     require(
         config.negative_lora is None or settled(config, own).omega > 0,
@@ -184,6 +184,13 @@ def check_model(family: str, weights: str | None, tiny: bool) -> None:
         f"{'both --weights and --tiny' if tiny else 'neither --weights nor --tiny'} given: "
         f"pass exactly one of them: --weights {wanted} or --tiny",
     )
+
+
+def smaller(config: Config) -> str:
+    """What to type when memory runs out."""
+    ways = [f"a --batch below {config.batch}"] * (config.batch > 1)
+    ways += ["a smaller --chunk"] * bool(config.parallel)
+    return f"pass {', '.join(ways + ['smaller --height and --width, or --dtype bfloat16'])}"
 
 
 def place(config: Config) -> tuple[torch.device, torch.dtype]:
