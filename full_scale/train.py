@@ -35,6 +35,7 @@ from full_scale.sampling.latents import latents
 from full_scale.run.student import open_start
 from full_scale.run import lock
 from full_scale.run.checks import check, check_rows
+from full_scale.run.numbers import check_numbers
 from full_scale.run.room import with_room
 from full_scale.run.settings import Settings, as_table, read, recipe_of
 from full_scale.launch import Processes
@@ -88,6 +89,7 @@ def rehearse(settings: Settings) -> None:
     """
     from full_scale.cost.quote import report
 
+    check_numbers(settings)
     rank, size = launch.place()
     if rank == 0:
         print(report(settings, size))

@@ -134,8 +134,10 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
             name is None or name in known,
             f"--{flag} {name}: no such {flag}; did you mean {near}? There are {', '.join(known)}",
         )
-    for flag, count in (("steps", config.steps), ("n", config.n), ("batch", config.batch)):
+    for flag in ("steps", "n", "batch", "height", "width"):
+        count = getattr(config, flag)
         require(count is None or count >= 1, f"--{flag} {count}: wanted at least 1")
+    require(0 <= config.merge <= 1, f"--merge {config.merge:g}: wanted a share, 0 … 1")
     require(
         config.omega is None or 0 <= config.omega < float("inf"),
         f"--omega {config.omega or 0:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "

@@ -149,6 +149,7 @@ def test_memory_that_runs_out_elsewhere_names_the_flag(monkeypatch, capsys):
     prepare.main()
     words = ["finetune", *data, "--data", "data", "--out", "run", "--batch", "4", "--steps", "2"]
     words += ["--save-every", "1", "--show-every", "2", "--device", "cpu", "--prompts", CIRCLE]
+    words += ["--seed", str(2**64 - 1)]  # the last there is
     at = lambda micro, *more: train.main([*words, "--micro", micro, *more])
     with monkeypatch.context() as patch:
         patch.setattr(train, "latents", raising(NO_MEMORY[where]))
@@ -250,6 +251,23 @@ WANTED = "from which each picture counts on: wanted"
 def test_words_and_seeds_that_cannot_be_used_name_their_flag(words, says, monkeypatch):
     said = typed(monkeypatch, *words)
     assert says in said and "\n" not in said and not any(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    "word, value, wanted",
+    [
+        *(("batch", value, "at least 1") for value in ("0", "-1")),
+        *((word, "-8", "at least 1") for word in ("height", "width", "n", "steps")),
+        *(("omega", value, "a finite ω ≥ 0") for value in ("nan", "inf", "-1")),
+        *(("merge", value, "a share") for value in ("nan", "-1", "1.5")),
+        *(("tol", value, "0 (the sequential") for value in ("nan", "inf", "-1")),
+    ],
+)
+def test_a_number_that_no_picture_can_have_names_its_flag(word, value, wanted, monkeypatch):
+    monkeypatch.setattr(command, "open_family", never)
+    parallel = ["--parallel", "picard"] if word == "tol" else []
+    said = typed(monkeypatch, CIRCLE, *parallel, f"--{word}", value)
+    assert said.startswith(f"full_scale.sample: --{word} {value}: wanted {wanted}"), said
 
 
 def test_the_last_seed_is_used():
