@@ -111,7 +111,10 @@ def _said(
         f"the gradient of {scene.role!r} is not finite at step {scene.step}, and none of its "
         "weights was changed"
     )
-    cures = "a lower --lr, a --clip, or --dtype float32"
+    cures = (
+        "a lower --lr and --change lr, a smaller --clip and --change clip, or --dtype float32 "
+        "and --change dtype"
+    )
     again = "Start the same command again to go on from the last checkpoint"
     if not culprits:
         return (

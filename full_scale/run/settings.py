@@ -22,6 +22,10 @@ from full_scale.run import recipe_file
 from full_scale.run.recipe_file import filled, nearest
 
 
+Tuned = Literal["lr", "betas", "weight_decay", "clip", "schedule", "warmup", "dtype"]
+"""Settings of how steps are taken, which `--change` names."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Train a method of the book."""
@@ -100,6 +104,10 @@ class Settings:
     """
     recompute: bool = False
     """Gradient checkpointing: less memory, a third more time."""
+    change: tuple[Tuned, ...] = ()
+    """Which settings of how steps are taken a resumed run changes, of the student and of roles;
+    without it a changed one is refused.
+    """
     device: str = "auto"
     """auto is cuda where there is one, else cpu."""
     seed: int = 0
