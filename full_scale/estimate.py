@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dlib._util import require
 from full_scale.cost.card import fitting
 from full_scale.cost.quote import report
+from full_scale.run.numbers import check_numbers
 from full_scale.run.settings import read
 
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"--processes {processes}: wanted a whole number of processes, one a GPU",
         )
         s, count = read(arguments, "python -m full_scale.estimate"), int(processes)
+        check_numbers(s)
         if card is not None:
             flags, s = fitting(s, count, number(card))
             print(f"# to fit on a card of {card} GB add: {flags or 'nothing'}\n")
@@ -58,7 +60,7 @@ def number(card: str) -> float:
         room = float(card)
     except ValueError:
         room = 0.0
-    require(room > 0, f"--card {card}: wanted the GB of one card, such as 24")
+    require(0 < room < float("inf"), f"--card {card}: wanted the GB of one card, such as 24")
     return room
 
 

@@ -26,6 +26,7 @@ import torch
 import tyro
 
 from dlib._util import require
+from full_scale import launch
 from full_scale.out import duels, judges
 from full_scale.out import folder as output
 from full_scale.sources.captioned import Captioned, read_captioned
@@ -166,8 +167,10 @@ def main() -> None:
     """The command line: one line on stderr, and exit status 1, for what the reader can put
     right.
     """
+    config = tyro.cli(Config, prog="python -m full_scale.evaluate", description=__doc__)
     try:
-        print(run(tyro.cli(Config, prog="python -m full_scale.evaluate", description=__doc__)))
+        with launch.within_memory("pass a smaller --batch"):
+            print(run(config))
     except (ValueError, OSError) as error:
         sys.exit(f"full_scale.evaluate: {error}")
 

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from dlib._util import require
+from full_scale import launch
 from full_scale.out import folder as output
 from full_scale.out import manifest
 from full_scale.data import digests, report, shards
@@ -224,7 +225,8 @@ def main() -> None:
     """
     config = tyro.cli(Config, prog="python -m full_scale.prepare", description=__doc__)
     try:
-        print(run(config))
+        with launch.within_memory("pass a smaller --batch; finished shards are kept"):
+            print(run(config))
     except (ValueError, OSError) as error:
         sys.exit(f"full_scale.prepare: {error}")
     except KeyboardInterrupt:

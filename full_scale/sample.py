@@ -21,9 +21,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +31,18 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from dlib import SOLVERS, Denoiser, NoiseLevel, Sampler, counted, guided, sample
+from dlib import sample
 from dlib._util import require
-from dlib.guidance import contrasted
-from dlib.solvers import Solver
-from full_scale.families import Family, introduced, open_family
+from full_scale.families import Family, introduced, named, open_family
 from full_scale import launch
 from full_scale.launch import Processes
 from full_scale.out import folder as output, manifest
 from full_scale.run.settings import recipe_from
 from full_scale.run.student import is_run
 from full_scale.sampling.latents import latents
-from full_scale.sampling.request import DEFAULT, SAMPLES, Config, check, place, settled
+from full_scale.sampling.request import DEFAULT, SAMPLES, Config, check, place, smaller
 from full_scale.sampling.spread import finder
+from full_scale.sampling.work import Work, planned, told
 from full_scale.sources.captions import printable
 
 
@@ -54,43 +52,36 @@ def run(config: Config) -> Path | None:
     only helped.
     """
     table = exported(config)
-    own = recipe_from(table).sampler if table else DEFAULT
-    check(config, own)
+    check(config, recipe_from(table).sampler if table else DEFAULT)
     device, dtype = place(config)
-    laps = output.Laps()
     if is_run(config.weights):
         raise ValueError(
             f"--weights {config.weights} is a training run: make of it what can be sampled with "
             f"python -m full_scale.export {config.weights}"
         )
-    if config.weights:
-        manifest.refuse_damaged(Path(config.weights).expanduser(), "--weights")
-    if config.lora:
-        manifest.refuse_damaged(config.lora.parent, "--lora: the folder")
-    family = open_family(config.family, config.weights, device, dtype)
-    if config.lora:
-        family.add_lora(config.lora)
-    negative = opposite(config, device, dtype)
-    processes = launch.start(config.device) if config.parallel and launch.launched() else None
-    try:
-        return _run(config, table, family, negative, device, laps, processes)
-    finally:
-        if processes:
-            launch.stop()
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is settled before the first picture."""
-
-    base: Denoiser
-    model: Denoiser
-    shape: tuple[int, ...]
-    shown: Sampler
-    levels: Sequence[NoiseLevel]
-    solver: Solver
-    prompts: list[str]
-    cond: dict[str, Tensor]
+    leads = not config.parallel or launch.place()[0] == 0
+    side = named(config.family).side(config.weights)
+    room = output.room_for(
+        config.n * len(config.prompt), config.width or side, config.height or side
+    )
+    laps, out = output.Laps(), config.out or output.next_free(SAMPLES)
+    with output.growing(out, room, columns(config)) if leads else nullcontext() as pictures:
+        if config.weights:
+            manifest.refuse_damaged(Path(config.weights).expanduser(), "--weights")
+        if config.lora:
+            manifest.refuse_damaged(config.lora.parent, "--lora: the folder")
+        family = open_family(config.family, config.weights, device, dtype)
+        if config.lora:
+            family.add_lora(config.lora)
+        negative = opposite(config, device, dtype)
+        shares = config.parallel and launch.launched()
+        processes = launch.start(config.device) if shares else None
+        try:
+            _run(config, table, family, negative, device, laps, processes, pictures)
+        finally:
+            if processes:
+                launch.stop()
+    return pictures.done if pictures else None
 
 
 def opposite(config: Config, device: torch.device, dtype: torch.dtype) -> Family | None:
@@ -101,39 +92,12 @@ def opposite(config: Config, device: torch.device, dtype: torch.dtype) -> Family
     family = open_family(config.family, config.weights, device, dtype)
     if config.lora:
         family.add_lora(config.lora)
-    family.add_lora(config.negative_lora, keep=1 - config.merge)
+    family.add_lora(config.negative_lora, 1 - config.merge, "--negative-lora")
     require(
         not family.told,
         "--negative-lora: this network is told ω and has no negative branch: leave it out",
     )
     return family
-
-
-def planned(
-    config: Config,
-    table: dict[str, Any] | None,
-    family: Family,
-    negative: Family | None,
-    device: torch.device,
-) -> Work:
-    """What `config` asks of a family; table: the settings of the export, if it is one."""
-    base = counted(family.denoiser())
-    shape = sized(family, config.height, config.width)
-    own = recipe_from(table, base.schedule).sampler if table else DEFAULT
-    shown = settled(config, own)
-    levels, solver = shown.levels(base.schedule), SOLVERS[shown.solver]
-    null = family.null(config.negative)
-    prompts = [prompt for prompt in config.prompt for _ in range(config.n)]
-    cond = family.encode_texts(prompts)
-    if family.told:
-        cond["omega"] = torch.full((len(prompts),), shown.omega, device=device)
-    model = shown.wrap(base)
-    if negative:
-        other = base.net.counting(negative.denoiser().net)  # counted with the positive's calls
-        model = contrasted(model, shown.wrap(replace(base, net=other)), shown.omega, null)
-    elif shown.omega and not family.told:
-        model = guided(model, shown.omega, null)
-    return Work(base, model, shape, shown, levels, solver, prompts, cond)
 
 
 def _run(
@@ -144,31 +108,24 @@ def _run(
     device: torch.device,
     laps: output.Laps,
     processes: Processes | None,
-) -> Path | None:
-    leads, size = (processes.leads, processes.size) if processes else (True, 1)
-    if leads:
+    pictures: output.Growing | None,
+) -> None:
+    size = processes.size if processes else 1
+    if pictures:
         print(introduced(family, config.weights))
-    work = planned(config, table, family, negative, device)
+    own = recipe_from(table, family.denoiser().schedule).sampler if table else DEFAULT
+    work = planned(config, own, family, negative, device)
     count, flags, costs = len(work.prompts), [], []
-    sides = config.width or family.size, config.height or family.size
     laps.mark("load")
+    if pictures:
+        pictures.facts = lambda: (
+            told(config, family, work, list(pictures.shown), flags)
+            | ({"parallel": costs, "processes": size} if config.parallel else {})
+            | {"seconds": laps}
+        )
     total = work.shown.steps * math.ceil(count / config.batch)
     word = config.parallel or work.shown.solver
-    with (
-        tqdm(total=total, unit="step", desc=word, disable=not leads) as bar,
-        output.growing(
-            config.out or output.next_free(SAMPLES),
-            output.room_for(count, *sides),
-            columns(config),
-            lambda pictures: (
-                told(config, family, work, pictures, flags)
-                | ({"parallel": costs, "processes": size} if config.parallel else {})
-                | {"seconds": laps}
-            ),
-        )
-        if leads
-        else nullcontext() as pictures,
-    ):
+    with tqdm(total=total, unit="step", desc=word, disable=pictures is None) as bar:
         find = (
             finder(
                 config.parallel, config.tol, config.window, config.chunk, processes, bar, costs
@@ -185,7 +142,6 @@ def _run(
                 for k, picture in enumerate(made, i):
                     pictures.add(f"{k:03d}.png", picture)
                 laps.mark("decode")
-    return pictures.done if pictures else None
 
 
 def drawn(
@@ -207,27 +163,6 @@ def drawn(
     )
 
 
-def told(
-    config: Config, family: Family, work: Work, pictures: output.Growing, flags: Sequence[bool]
-) -> dict[str, Any]:
-    """What settings.json says; of a run that was stopped, `pictures` has those it finished."""
-    net = next(family.net.parameters())
-    return {
-        "config": asdict(config) | asked(work.shown),
-        "device": str(net.device),
-        "dtype": str(net.dtype),
-        "licence": family.licence,
-        "safety_checker": family.checked,
-        "asked": len(work.prompts),
-        "pictures": [
-            {"file": name, "prompt": prompt, "seed": config.seed + k, "flagged": flag}
-            for k, (name, prompt, flag) in enumerate(zip(pictures.shown, work.prompts, flags))
-        ],
-        **facts(work.base, work.levels, work.solver),
-        "versions": output.versions(),
-    }
-
-
 def exported(config: Config) -> dict[str, Any] | None:
     """The settings of the run that was exported to --lora's folder or to --weights; None for
     weights of other origin.
@@ -242,37 +177,6 @@ def exported(config: Config) -> dict[str, Any] | None:
         raise ValueError(f"{about} is no JSON of an export ({error}): export again") from None
 
 
-def asked(shown: Sampler) -> dict[str, Any]:
-    """What the flags were, or would have been."""
-    names = ("solver", "steps", "end", "omega")
-    return {"grid": shown.spacing} | {name: getattr(shown, name) for name in names}
-
-
-def sized(family: Family, height: int | None, width: int | None) -> tuple[int, ...]:
-    """The shape of one x0: the network's own size where none is asked for."""
-    try:
-        return family.shape(*(family.size if side is None else side for side in (height, width)))
-    except ValueError as error:
-        asked = {"--height": height, "--width": width}
-        flags = " ".join(f"{flag} {side}" for flag, side in asked.items() if side is not None)
-        raise ValueError(f"{flags}: {error}") from None
-
-
-def facts(model: Denoiser, levels: Sequence[NoiseLevel], solver: Solver) -> dict[str, Any]:
-    """What settings.json says about the method; `network_samples` counts a guided picture
-    twice a call.
-    """
-    return {
-        "predicts": model.predicts,
-        "times": [level.t for level in levels],
-        "solver": {
-            fact: getattr(solver, fact) for fact in ("order", "calls", "history", "noisy")
-        },
-        "network_calls": model.net.calls,
-        "network_samples": model.net.samples,
-    }
-
-
 def columns(config: Config) -> int:
     """Of the contact sheet: a row a prompt; a single prompt's pictures make a square."""
     return config.n if len(config.prompt) > 1 else math.ceil(config.n**0.5)
@@ -284,7 +188,9 @@ def main() -> None:
     """
     config = tyro.cli(Config, prog="python -m full_scale.sample", description=__doc__)
     try:
-        if out := run(config):
+        with launch.within_memory(smaller(config)):
+            out = run(config)
+        if out:
             print(printable(str(out)))
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"full_scale.sample: {error}")

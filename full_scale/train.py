@@ -27,7 +27,7 @@ from dlib._util import require
 from full_scale.families import introduced
 from full_scale import launch
 from full_scale.run.engine import Engine, placed
-from full_scale.run.given import given_roles
+from full_scale.run.given import check_given, given_roles
 from full_scale.run.guard import check_target
 from full_scale.out.folder import contact_sheet
 from full_scale.data.rows import Rows
@@ -35,6 +35,7 @@ from full_scale.sampling.latents import latents
 from full_scale.run.student import open_start
 from full_scale.run import lock
 from full_scale.run.checks import check, check_rows
+from full_scale.run.numbers import check_numbers
 from full_scale.run.room import with_room
 from full_scale.run.settings import Settings, as_table, read, recipe_of
 from full_scale.launch import Processes
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         if dry:
             return rehearse(settings)
         check(settings, launch.place()[1])
+        check_given(settings)
     except (ValueError, OSError) as error:
         sys.exit(1 if launch.quiet() else f"full_scale.train: {error}")
     try:
@@ -87,6 +89,7 @@ def rehearse(settings: Settings) -> None:
     """
     from full_scale.cost.quote import report
 
+    check_numbers(settings)
     rank, size = launch.place()
     if rank == 0:
         print(report(settings, size))
@@ -94,8 +97,13 @@ def rehearse(settings: Settings) -> None:
 
 def train(settings: Settings) -> Engine:
     """Run `settings` to the end, or until a signal."""
-    with launch.joined(settings.device) as processes, ExitStack() as held:
+    with (
+        launch.joined(settings.device) as processes,
+        launch.within_memory(smaller(settings)),
+        ExitStack() as held,
+    ):
         check(settings, processes.size)
+        check_given(settings)
         if processes.leads:
             held.enter_context(lock.alone(settings.out))
         engine = open_engine(settings, processes)
@@ -114,6 +122,17 @@ def train(settings: Settings) -> Engine:
                 f"python -m full_scale.export {settings.out}"
             )
         return engine
+
+
+def smaller(settings: Settings) -> str:
+    """What to type when memory runs out."""
+    ways = [f"a --micro below {settings.micro}"] * (settings.micro > 1)
+    ways += ["--recompute"] * (not settings.recompute)
+    less = f"add {' or '.join(ways)}, which change no result; " if ways else ""
+    return (
+        f"{less}python -m full_scale.estimate with these words and --card GB says what fits a "
+        "card. The same command with what you add goes on from the last checkpoint"
+    )
 
 
 def open_engine(settings: Settings, processes: Processes) -> Engine:
@@ -143,6 +162,7 @@ def open_engine(settings: Settings, processes: Processes) -> Engine:
     return Engine(settings, processes, family, rows, dtype, given_roles(settings, family))
 
 
+@launch.within_memory("the grid of pictures: pass fewer --prompts, or --show-every 0 for none")
 @torch.no_grad()
 def pictures(engine: Engine) -> Image.Image:
     """A sheet of the settings' prompts, sampled from the student as it would be exported."""

@@ -1,5 +1,5 @@
 """The kinds of model: one file a family, registered here. It knows nothing of data folders, runs
-or commands. Touches the pictures of `sources`.
+or commands. Touches `sources`, for pictures and whole files.
 """
 
 from __future__ import annotations

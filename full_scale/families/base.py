@@ -72,6 +72,13 @@ class Family(ABC):
         )
         return without_weights(family)
 
+    @classmethod
+    def side(cls, weights: str | None) -> int:
+        """Pixels a side of the largest pictures that `sample` makes where no size is asked for;
+        it reads no weights. None is the tiny model.
+        """
+        return 1024
+
     @property
     @abstractmethod
     def net(self) -> nn.Module:
@@ -176,13 +183,14 @@ class Family(ABC):
         """
         return layer
 
-    def add_lora(self, file: Path, keep: float = 1.0) -> None:
-        """Put a LoRA file on the networks. ValueError unless all of it finds its place.
+    def add_lora(self, file: Path, keep: float = 1.0, flag: str = "--lora") -> None:
+        """Put a LoRA file on the networks. ValueError, which names the flag that was typed,
+        unless all of it finds its place.
 
         keep: how much stays of a LoRA that is on them already.
         """
         raise ValueError(
-            f"--family {self.name} takes no --lora: its students are exported as a whole; pass "
+            f"--family {self.name} takes no {flag}: its students are exported as a whole; pass "
             "their folder as --weights"
         )
 

@@ -8,6 +8,7 @@ import copy
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -114,6 +115,18 @@ class LatentPipeline(Family):
         pictures = lambda x0: decoded(vae(), x0)
         return Blueprint(cls, base, sides, cls.empty(config, read), pictures)
 
+    @classmethod
+    def side(cls, weights: str | None) -> int:
+        """From a folder's configuration; of a hub id, and of a folder that cannot be opened, as
+        large as any.
+        """
+        with suppress(ValueError, KeyError, TypeError):
+            if weights and Path(weights).expanduser().is_dir():
+                blocks = read_config(cls.kind, weights, "vae/config.json")["block_out_channels"]
+                core = read_config(cls.kind, weights, f"{cls.kind.core}/config.json")
+                return core["sample_size"] * 2 ** (len(blocks) - 1)
+        return super().side(weights)
+
     @property
     def net(self) -> nn.Module:
         return getattr(self.pipe, self.kind.core)
@@ -211,13 +224,13 @@ class LatentPipeline(Family):
     def told_omega(cls, call: nn.Module) -> nn.Module:
         return unet.told_omega(call)
 
-    def add_lora(self, file: Path, keep: float = 1.0) -> None:
+    def add_lora(self, file: Path, keep: float = 1.0, flag: str = "--lora") -> None:
         if (
             self.pipe.get_active_adapters()
         ):  # one is there already: it becomes part of the weights
             self.pipe.fuse_lora(lora_scale=keep)
             self.pipe.unload_lora_weights()
-        add_lora(self.pipe, file)
+        add_lora(self.pipe, file, flag)
 
     def scheduler(self, name: str, more: Mapping[str, Any]) -> SchedulerMixin:
         """diffusers' scheduler of this class, with these settings, on the noise levels of the

@@ -19,11 +19,14 @@ from torch import Tensor, nn
 from dlib import Denoiser
 from dlib._util import require
 from full_scale.families.base import OWN, Family
+from full_scale.sources.broken import broken
 from full_scale.sources.pictures import fitted, pixels
 from toy_data import shapes
 from toy_data.shape_captions import LENGTH, tokens
 
 FILE = "shapes_model.safetensors"
+ENLARGED = 8
+"""How many pixels a side one of a picture becomes, to be looked at."""
 
 
 class TokensCall(nn.Module):
@@ -68,6 +71,8 @@ class Shapes(Family):
             "wrote for this family, or use --tiny "
             "for the teacher that comes with the book",
         )
+        what = broken(path.parent)
+        require(not what, f"--weights: {what}: copy or export it again")
         model = shapes.new_teacher()
         model.net.load_state_dict(load_file(path))
         model.net.to(device)
@@ -79,6 +84,10 @@ class Shapes(Family):
         model = shapes.shapes_teacher()
         model.net.to(device)
         return cls(model)
+
+    @classmethod
+    def side(cls, weights: str | None) -> int:
+        return ENLARGED * shapes.SIDE
 
     @property
     def net(self) -> nn.Module:
@@ -128,7 +137,7 @@ class Shapes(Family):
     def decode(self, x0: Tensor) -> Image.Image:
         """A picture, eightfold enlarged: pixels are meant to be seen."""
         small = super().decode(x0)
-        return small.resize((8 * shapes.SIDE, 8 * shapes.SIDE), Image.Resampling.NEAREST)
+        return small.resize((self.side(None),) * 2, Image.Resampling.NEAREST)
 
     def denoiser(self, net: nn.Module | None = None) -> Denoiser:
         model = self.model

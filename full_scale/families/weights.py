@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from dlib._util import require
+from full_scale.sources.broken import broken
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -81,7 +82,11 @@ def load(
             dtype={"vae": torch.float32, "default": dtype},
             **{name: None for name in kind.optional if not (folder / name).is_dir()},
         )
-    except OSError as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        if what := broken(folder):
+            raise ValueError(f"--weights: {what}: copy or download it again") from error
+        if not isinstance(error, OSError):
+            raise
         raise ValueError(
             f"weights in {folder} are incomplete, or not safetensors (pickled weights can run "
             "code and are not "
@@ -102,15 +107,15 @@ def variant(part: Path) -> str | None:
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
-def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
+def add_lora(pipe: DiffusionPipeline, file: Path, flag: str = "--lora") -> None:
     """Put the LoRA of a safetensors file, in diffusers' or kohya's names, on the pipeline's
-    networks, through peft.
+    networks, through peft. flag: what the file was typed behind.
 
     Raises ValueError, with names, unless every tensor of the file finds its place.
     """
     require(
         file.is_file() and file.suffix == ".safetensors",
-        f"--lora {file}: wanted a .safetensors file, such as "
+        f"{flag} {file}: wanted a .safetensors file, such as "
         "RUN/export/pytorch_lora_weights.safetensors from full_scale.export",
     )
     try:
@@ -125,7 +130,7 @@ def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
         pipe.load_lora_weights(str(file.parent), weight_name=file.name)
     except (RuntimeError, ValueError, KeyError, SafetensorError) as error:
         raise ValueError(
-            f"--lora {file} does not fit these weights, or is no LoRA: "
+            f"{flag} {file} does not fit these weights, or is no LoRA: "
             f"{str(error).splitlines()[0]}. "
             "Name a LoRA, and the weights that it was trained on"
         ) from error
@@ -133,7 +138,7 @@ def add_lora(pipe: DiffusionPipeline, file: Path) -> None:
     found = sum(".lora_A." in name for net in nets for name, _ in net.named_parameters())
     require(
         found == wanted > 0,
-        f"--lora {file}: {found} of its {wanted} layers exist in these weights: name those it "
+        f"{flag} {file}: {found} of its {wanted} layers exist in these weights: name those it "
         "was trained on",
     )
 
@@ -235,7 +240,7 @@ def check_folder(kind: Weights, folder: Path) -> None:
 def _check_pipeline(kind: Weights, index: Path) -> None:
     try:
         found = json.loads(index.read_text())["_class_name"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(
             f"{index} is not a pipeline's index (JSON with a _class_name): download it again"
         ) from None
@@ -275,7 +280,10 @@ def read_config(kind: Weights, weights: str, name: str) -> dict[str, Any]:
         f"--weights {weights} has no {name}: wanted a folder in diffusers' format, or at least "
         "its configuration files",
     )
-    return json.loads(file.read_text())
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--weights: {file} is damaged ({error}): copy it again") from None
 
 
 def hush() -> None:

@@ -2,6 +2,7 @@
 room.
 """
 
+from full_scale.launch.memory import within_memory
 from full_scale.launch.peers import is_loss, quiet
 from full_scale.launch.processes import (
     Processes,
@@ -33,4 +34,5 @@ __all__ = [
     "start",
     "stop",
     "told",
+    "within_memory",
 ]

@@ -82,6 +82,7 @@ class Growing:
     def __init__(self, half: Path, room: int):
         self.half, self.room, self.done = half, half / ".room", half
         self.shown: dict[str, Image.Image] = {}
+        self.facts: Callable[[], Mapping[str, Any]] = dict
         with self.room.open("wb") as file:
             if hasattr(os, "posix_fallocate"):  # not on macOS
                 os.posix_fallocate(file.fileno(), 0, room)
@@ -100,10 +101,10 @@ class Growing:
         os.replace(part, self.half / name)
         self.shown[name] = picture
 
-    def close(self, columns: int, settings: Mapping[str, Any]) -> None:
-        """Write grid.png and settings.json, in what is left of the room."""
+    def close(self, columns: int) -> None:
+        """Write grid.png, and `facts()` as settings.json, in what is left of the room."""
         self.room.unlink(missing_ok=True)
-        text = json.dumps(settings, indent=2, ensure_ascii=False, default=str) + "\n"
+        text = json.dumps(self.facts(), indent=2, ensure_ascii=False, default=str) + "\n"
         path = self.half / "settings.json"
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         contact_sheet(list(self.shown.values()), columns).save(self.half / "grid.png")
@@ -119,14 +120,12 @@ def room_for(count: int, width: int, height: int) -> int:
 
 
 @contextmanager
-def growing(
-    out: Path, room: int, columns: int, settings: Callable[[Growing], Mapping[str, Any]]
-) -> Iterator[Growing]:
+def growing(out: Path, room: int, columns: int) -> Iterator[Growing]:
     """A `Growing` beside `out`, which becomes `out` when the block ends; `room` bytes are set
     aside first.
 
     If the block fails before the first picture, nothing is left; if later, what is finished
-    becomes `out` with the settings of that much, and stderr says so. A full disk is a
+    becomes `out` with its `facts`, and stderr says so. A full disk is a
     ValueError with the space that is needed and free. `done` of the result is the folder:
     another one, if `out` was taken meanwhile.
     """
@@ -136,9 +135,11 @@ def growing(
     found = None
     try:
         with _space(out, room):
+            if shutil.disk_usage(half).free < room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             found = Growing(half, room)
             yield found
-            found.close(columns, settings(found))
+            found.close(columns)
     except BaseException:
         if found is None or not found.shown:
             shutil.rmtree(half, ignore_errors=True)
@@ -147,7 +148,7 @@ def growing(
                     path.rmdir()
             raise
         with suppress(OSError):
-            found.close(columns, settings(found))
+            found.close(columns)
         said = f"{len(found.shown)} finished pictures are in {renamed(half, out)}"
         print(said, file=sys.stderr)
         raise

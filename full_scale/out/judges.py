@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
 from dlib import metrics
 from dlib._util import require
+from full_scale.sources.broken import broken
 from full_scale.sources.captioned import Captioned
 from full_scale.sources.pictures import fitted, pixels
 from toy_data import shape_captions, shape_reader, shape_scores
@@ -203,10 +205,9 @@ def _opened(kind: Any, folder: str, on: torch.device | None = None) -> Any:
             .to(on)
             .eval()
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"{folder} cannot be opened as {kind.__name__}: {str(error).splitlines()[0]}"
-        ) from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        what = broken(Path(folder).expanduser()) or str(error).splitlines()[0]
+        raise ValueError(f"{folder} cannot be opened as {kind.__name__}: {what}") from error
 
 
 def _parts(shown: Sequence[Captioned], batch: int, what: str) -> tqdm:

@@ -1,5 +1,5 @@
 """What a reward looks at: pictures and their captions. One function a kind, registered here.
-It knows nothing of latents, families or runs. Touches the pictures of `sources`.
+It knows nothing of latents, families or runs. Touches `sources`, for pictures and whole files.
 """
 
 from __future__ import annotations
@@ -28,15 +28,31 @@ SCORES: dict[str, Callable[[str, torch.device], Score]] = {
 """Every reward by name: a function (folder of its weights or "", device) ↦ `Score`."""
 
 
-def opened(name: str, weights: str, device: torch.device) -> Score:
-    """The reward of this name, which computes in float32, whatever autocast it is asked under:
-    bfloat16 would round away what tells the pictures of a prompt apart. ValueError for one that
-    does not exist, for weights that are missing, and for weights that nobody reads.
+def check(name: str, weights: str) -> None:
+    """Raise ValueError for a reward that does not exist, for weights that are missing, and for
+    weights that nobody reads; nothing is loaded.
     """
     require(
         name in SCORES,
         f"--reward {name or '(none)'}: this method needs one of {', '.join(SCORES)}",
     )
+    if name in encoders.EXAMPLES:
+        encoders.check_folder(name, weights)
+    else:
+        require(
+            not weights, f"--reward-weights {weights}: {name} has no weights: leave the flag out"
+        )
+
+
+def opened(name: str, weights: str, device: torch.device) -> Score:
+    """The reward of this name, which computes in float32, whatever autocast it is asked under:
+    bfloat16 would round away what tells the pictures of a prompt apart. ValueError as `check`
+    raises, and, with the name of the file, for weights that are damaged. On the meta device
+    weights may be missing.
+    """
+    if device.type == "meta" and name in encoders.EXAMPLES:
+        return SCORES[name](weights, device)
+    check(name, weights)
     score = SCORES[name](weights, device)
     if device.type == "meta":
         return score

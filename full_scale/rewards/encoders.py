@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dlib._util import require
+from full_scale.sources.broken import broken
 
 EXAMPLES = {
     "clip": "openai/clip-vit-large-patch14",
@@ -59,8 +60,11 @@ HUGE = {
 }
 PUBLISHED = {"clip": LARGE, "aesthetic": LARGE, "pickscore": HUGE, "hps": HUGE}
 """Sizes of CLIP ViT-L/14 and ViT-H/14, for an estimate without weights."""
+PREDICTOR = "aesthetic.safetensors"
+"""The aesthetic predictor's file, beside its CLIP."""
 WIDTHS = (1024, 128, 64, 16, 1)
 """Of the aesthetic predictor's layers."""
+PARTS = ("weight", "bias")
 
 
 class Encoder(NamedTuple):
@@ -133,27 +137,21 @@ def aesthetic(weights: str, device: torch.device):
     picture, without anything between them. It does not read the caption.
     """
     encoder = open_encoder("aesthetic", weights, device)
-    file = Path(weights).expanduser() / "aesthetic.safetensors"
+    file = Path(weights).expanduser() / PREDICTOR
     sizes = (encoder.model.config.projection_dim, *WIDTHS)
     head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))).to(device)
     head.requires_grad_(False)
     score = lambda x, captions: head(encoder.pictures(x).float())[:, 0]
     if device.type == "meta":
         return score
-    require(
-        file.is_file(),
-        f"--reward-weights {weights}: no aesthetic.safetensors there: put the predictor's layers "
-        "beside the CLIP, converted from .pth by a program that you trust",
-    )
     saved = load_file(file)
+    shape = lambda name: saved[name].shape if name in saved else None
     names = sorted(
         {n.rsplit(".", 1)[0] for n in saved}, key=lambda n: int("0" + n.split(".")[-1])
     )
     require(
-        len(names) == len(head)
-        and all(
-            saved[f"{n}.weight"].shape == layer.weight.shape for n, layer in zip(names, head)
-        ),
+        [shape(f"{n}.{part}") for n in names for part in PARTS]
+        == [getattr(layer, part).shape for layer in head for part in PARTS],
         f"{file} has layers {names}, wanted {len(head)} of widths {sizes}: the predictor belongs "
         "to another CLIP",
     )
@@ -161,19 +159,15 @@ def aesthetic(weights: str, device: torch.device):
         {
             f"{place}.{part}": saved[f"{name}.{part}"]
             for place, name in enumerate(names)
-            for part in ("weight", "bias")
+            for part in PARTS
         }
     )
     return score
 
 
-def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
-    """The CLIP of a local folder, in float32 (half precision rounds away small differences),
-    without gradients of its own. ValueError says what to download.
-    """
+def check_folder(name: str, weights: str) -> None:
+    """Raise ValueError, with what to download, unless a folder has the files of this reward."""
     folder = Path(weights).expanduser()
-    if device.type == "meta":
-        return _outline(name, folder)
     require(
         bool(weights) and (folder / "config.json").is_file(),
         f"--reward {name} needs --reward-weights FOLDER, a CLIP in transformers' format, and "
@@ -184,20 +178,36 @@ def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
         f"--reward-weights {weights}: no .safetensors file there; pickled weights can run code "
         "and are not loaded",
     )
+    require(
+        name != "aesthetic" or (folder / PREDICTOR).is_file(),
+        f"--reward-weights {weights}: no {PREDICTOR} there: put the predictor's layers "
+        "beside the CLIP, converted from .pth by a program that you trust",
+    )
+    what = broken(folder)
+    require(not what, f"--reward-weights {weights}: {what}: copy or download it again")
+
+
+def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
+    """The CLIP of a local folder, in float32 (half precision rounds away small differences),
+    without gradients of its own. ValueError says what to download.
+    """
+    folder = Path(weights).expanduser()
+    if device.type == "meta":
+        return _outline(name, folder)
     from transformers import AutoTokenizer, CLIPModel
 
     try:
         model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         numbers = json.loads((folder / "preprocessor_config.json").read_text())
+        mean, std = (
+            torch.tensor(numbers[key], device=device).view(3, 1, 1)
+            for key in ("image_mean", "image_std")
+        )
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"--reward-weights {weights} cannot be opened as a CLIP: {str(error).splitlines()[0]}"
         ) from error
-    mean, std = (
-        torch.tensor(numbers[key], device=device).view(3, 1, 1)
-        for key in ("image_mean", "image_std")
-    )
     return Encoder(model.eval().requires_grad_(False).to(device), tokenizer, mean, std)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dlib._util import require
 from full_scale.sources.pictures import picture
 from toy_data import shape_captions, shape_reader
 
@@ -17,7 +16,6 @@ def compressibility(weights: str, device: torch.device):
     """Minus the kilobytes of the picture as a JPEG of quality 95 (Black et al. 2024, section
     5.1). It has no gradient.
     """
-    _none(weights, "compressibility")
 
     def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
         if pictures.is_meta:
@@ -43,7 +41,6 @@ def shapes(weights: str, device: torch.device):
     """1 where a 16 × 16 picture shows what its caption of the captioned shapes asks for, else
     0: the true judge of that world. It has no gradient.
     """
-    _none(weights, "shapes")
 
     def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
         if pictures.is_meta:
@@ -64,14 +61,9 @@ def redness(weights: str, device: torch.device):
     """How much more red a picture has than green and blue. It has a gradient, and is hacked at
     once: to see whether a run follows its reward at all.
     """
-    _none(weights, "redness")
 
     def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
         mean = pictures.float().mean((2, 3))
         return mean[:, 0] - mean[:, 1:].mean(1)
 
     return score
-
-
-def _none(weights: str, name: str) -> None:
-    require(not weights, f"--reward-weights {weights}: {name} has no weights: leave the flag out")

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sized
 
 from dlib import Recipe
 from dlib._util import require
-from full_scale.run.settings import Mean, Settings, recipe_of, role_of
+from full_scale.run.numbers import check_numbers
+from full_scale.run.settings import Settings, recipe_of, role_of
 from full_scale.run.validation import held_out, meaningless
 
 
@@ -30,15 +31,7 @@ def check(s: Settings, count: int = 1) -> None:
         f"--out {s.out}: {taken[0] if taken else ''} is a file, wanted a folder: pass another "
         "--out, or move the file away",
     )
-    for name in ("steps", "batch", "micro", "save_every", "keep", "log_every", "validate_every"):
-        require(
-            getattr(s, name) >= 1,
-            f"--{name.replace('_', '-')} {getattr(s, name)}: wanted at least 1",
-        )
-    require(s.held_out >= 0, f"--held-out {s.held_out}: wanted at least 0")
-    means = {f"roles.{role}.decay": own.decay for role, own in _means(s).items()}
-    for name, value in {"ema": s.ema, "drop": s.drop, **means}.items():
-        require(0 <= value < 1, f"--{name} {value:g} is outside [0, 1)")
+    check_numbers(s)
     recipe = recipe_of(s, None, None)
     _check_cut(s, recipe, count)
     _check_networks(s, recipe)
@@ -119,6 +112,11 @@ def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:
     """Raise ValueError, with a number that works, unless the data have rows enough for a global
     batch on `count` processes.
     """
+    require(
+        s.held_out < len(rows),
+        f"--held-out {s.held_out}: {s.data} has {len(rows)} rows: hold out fewer, so that some "
+        "are left to train on",
+    )
     far = [row for row in s.skip_rows if not 0 <= row < len(rows)]
     require(not far, f"--skip-rows {far}: {s.data} has the rows 0 … {len(rows) - 1}")
     require(
@@ -127,6 +125,8 @@ def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:
     )
     trained = set(range(len(rows) - s.held_out)) - set(s.skip_rows)
     group, left = recipe_of(s, None, None).group, len(trained)
+    skipped = f"--skip-rows {' '.join(map(str, s.skip_rows))}"
+    require(left > 0, f"{skipped}: no row of {s.data} is left to train on: skip fewer")
     if s.batch // group <= left:
         return
     unit = math.lcm(count * s.micro, group)
@@ -144,7 +144,3 @@ def check_rows(s: Settings, rows: Sized, count: int = 1) -> None:
             else f"prepare at least {-(-small // group)} rows, or start at most {left} processes"
         ),
     )
-
-
-def _means(s: Settings) -> dict[str, Mean]:
-    return {role: own for role, own in vars(s.roles).items() if isinstance(own, Mean)}

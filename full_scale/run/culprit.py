@@ -22,6 +22,7 @@ from dlib.training.performing import Micro
 from full_scale import launch
 from full_scale.data.draws import Draws
 from full_scale.launch import Processes
+from full_scale.out.folder import readable
 from full_scale.run.settings import Settings
 
 Places = Sequence[Sequence[tuple[int, int]]]
@@ -110,7 +111,10 @@ def _said(
         f"the gradient of {scene.role!r} is not finite at step {scene.step}, and none of its "
         "weights was changed"
     )
-    cures = "a lower --lr, a --clip, or --dtype float32"
+    cures = (
+        "a lower --lr and --change lr, a smaller --clip and --change clip, or --dtype float32 "
+        "and --change dtype"
+    )
     again = "Start the same command again to go on from the last checkpoint"
     if not culprits:
         return (
@@ -155,6 +159,7 @@ def _keep(
     save_file(
         {name: v.detach().contiguous().cpu() for name, v in values.items() if v is not None}, path
     )
+    readable(path)
     about = {
         "step": scene.step,
         "role": scene.role,

@@ -39,12 +39,12 @@ from full_scale.run.settings import Settings, as_table, learning_rate, recipe_of
 from full_scale.run.speed import (
     Ahead,
     Clock,
+    as_asked,
     can_skip,
     choose_kernels,
     peak_memory,
     placed,
     set_rate,
-    with_own_kernels,
 )
 from full_scale.run.validation import held_out, validate
 
@@ -173,12 +173,14 @@ class Engine:
         if found is None:
             return 0
         about = checkpoint.described(found)
-        facts.compare(about, facts.of(self.s, self.rows), self.s)
+        changes = facts.compare(about, facts.of(self.s, self.rows), self.s)
+        if changes and self.processes.leads:
+            print(f"--change, {changes}")
         state = self.cast.state()
         self.checkpoints.load(found, state)
         self.cast.restore(state)
         for net in self.cast.trained.values():
-            with_own_kernels(net.optim)
+            as_asked(net.optim)
         return about["step"]
 
     def save(self, wait: bool = False) -> None:

@@ -36,10 +36,20 @@ asks it with a `Blueprint` for the model: what it returns then gets tensors of t
 """
 
 
+def check_given(s: Settings) -> None:
+    """Raise ValueError for what can be wrong with the parts "given" before weights are read."""
+    if "reward" in _wanted(s):
+        rewards.check(s.reward, s.reward_weights)
+
+
 def given_roles(s: Settings, family: Family | Blueprint) -> dict[str, Any]:
     """Who plays the recipe's parts "given". ValueError for one that nobody opens, and for a
     reward that no part asks for.
     """
+    return {role: GIVEN[role](s, family) for role in _wanted(s)}
+
+
+def _wanted(s: Settings) -> list[str]:
     wanted = recipe_of(s, None, None).play("given")
     missing = [role for role in wanted if role not in GIVEN]
     require(
@@ -47,8 +57,9 @@ def given_roles(s: Settings, family: Family | Blueprint) -> dict[str, Any]:
         f"{s.method} needs {missing}, which nobody opens: register a function under that name in "
         f"full_scale.run.given.GIVEN; there are {sorted(GIVEN)}",
     )
-    require(
-        not s.reward or "reward" in wanted,
-        f"--reward {s.reward}: {s.method} follows no reward: leave it out",
-    )
-    return {role: GIVEN[role](s, family) for role in wanted}
+    for flag, value in (("--reward", s.reward), ("--reward-weights", s.reward_weights)):
+        require(
+            not value or "reward" in wanted,
+            f"{flag} {value}: {s.method} follows no reward: leave it out",
+        )
+    return wanted

@@ -26,10 +26,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def table(path: str) -> dict[str, Any]:
-    """What a recipe file says: one of full_scale/recipes by its name, or a path."""
-    file = Path(path)
-    file = file if file.exists() or file.suffix else RECIPES / f"{path}.toml"
+    """What a recipe file says: one of full_scale/recipes by its name, or a path. A name wins
+    over a file or folder of that name here, which is ./name.
+    """
     known = sorted(each.stem for each in RECIPES.glob("*.toml"))
+    file = RECIPES / f"{path}.toml" if path in known else Path(path)
     require(
         file.is_file(),
         f"no recipe file {path}; there are {', '.join(known)} (by name), or give a path"

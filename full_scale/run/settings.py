@@ -22,6 +22,10 @@ from full_scale.run import recipe_file
 from full_scale.run.recipe_file import filled, nearest
 
 
+Tuned = Literal["lr", "betas", "weight_decay", "clip", "schedule", "warmup", "dtype"]
+"""Settings of how steps are taken, which `--change` names."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """Train a method of the book."""
@@ -100,6 +104,10 @@ class Settings:
     """
     recompute: bool = False
     """Gradient checkpointing: less memory, a third more time."""
+    change: tuple[Tuned, ...] = ()
+    """Which settings of how steps are taken a resumed run changes, of the student and of roles;
+    without it a changed one is refused.
+    """
     device: str = "auto"
     """auto is cuda where there is one, else cpu."""
     seed: int = 0
@@ -133,7 +141,8 @@ class Settings:
 
 def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> Settings:
     """Settings from `[RECIPE.toml] [--name value …] [--hyper.name value …] [--roles.role.name
-    value …]`; the command line wins.
+    value …]`; the command line wins. A reward that is typed takes no other reward's weights
+    from the file.
 
     The result has two more fields: `hyper`, the method's own hyper-parameters, by the names of
     its function in `dlib.recipes`, and `roles`, what its other roles do not share with the
@@ -143,9 +152,10 @@ def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> 
     arguments = list(arguments)
     named_file = arguments and not arguments[0].startswith("-")
     table = recipe_file.table(arguments.pop(0)) if named_file else {}
-    for word, after in zip(arguments, [*arguments[1:], ""]):
-        if word == "--method" or word.startswith("--method="):
-            table["method"] = word.partition("=")[2] or after
+    if (typed := _typed(arguments, "--method")) is not None:
+        table["method"] = typed
+    if _typed(arguments, "--reward") not in (None, table.get("reward")):
+        table.pop("reward_weights", None)
     method, known = table.get("method", ""), sorted(recipes.METHODS)
     require(isinstance(method, str), f"recipe key method = {method!r}: wanted a text")
     require(
@@ -158,6 +168,13 @@ def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> 
     s = tyro.cli(kind, args=arguments, default=filled(kind, table, "key"), prog=prog)
     targets = s.lora_targets or named(s.family).lora_targets
     return dataclasses.replace(s, lora_targets=targets)
+
+
+def _typed(arguments: Sequence[str], flag: str) -> str | None:
+    """The word that follows a flag, or stands behind its =; of several the last."""
+    pairs = zip(arguments, [*arguments[1:], ""])
+    own = [(w, after) for w, after in pairs if w == flag or w.startswith(f"{flag}=")]
+    return (own[-1][0].partition("=")[2] or own[-1][1]) if own else None
 
 
 @dataclass(frozen=True)

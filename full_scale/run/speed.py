@@ -190,10 +190,14 @@ def can_skip(optim: torch.optim.Optimizer) -> bool:
     return bool(optim.param_groups[0].get("fused"))
 
 
-def with_own_kernels(optim: torch.optim.Optimizer) -> None:
-    """A checkpoint of another device has said which kernels to use: take this one's again."""
+OWN = ("fused", "foreach", "betas", "weight_decay")
+"""What an optimiser has of its device and of its settings, and not of a checkpoint."""
+
+
+def as_asked(optim: torch.optim.Optimizer) -> None:
+    """A checkpoint, maybe of another device, has brought its own: take those of now again."""
     for group in optim.param_groups:
-        group |= {name: optim.defaults[name] for name in ("fused", "foreach") if name in group}
+        group |= {name: optim.defaults[name] for name in OWN if name in group}
 
 
 CHANNELS_LAST = ("cuda",)

@@ -22,10 +22,7 @@ def read(family: Family, file: Path) -> dict[str, tuple[Tensor, Tensor]]:
     for a tensor without a place and for adapters of a text encoder, which no run trains.
     """
     manifest.refuse_damaged(file.parent, f"{FLAG}: the folder")
-    try:
-        family.add_lora(file)
-    except ValueError as error:
-        raise ValueError(str(error).replace("--lora", FLAG, 1)) from error
+    family.add_lora(file, flag=FLAG)
     others = [
         name
         for name, part in family.pipe.components.items()

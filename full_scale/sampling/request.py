@@ -134,8 +134,10 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
             name is None or name in known,
             f"--{flag} {name}: no such {flag}; did you mean {near}? There are {', '.join(known)}",
         )
-    for flag, count in (("steps", config.steps), ("n", config.n), ("batch", config.batch)):
+    for flag in ("steps", "n", "batch", "height", "width"):
+        count = getattr(config, flag)
         require(count is None or count >= 1, f"--{flag} {count}: wanted at least 1")
+    require(0 <= config.merge <= 1, f"--merge {config.merge:g}: wanted a share, 0 … 1")
     require(
         config.omega is None or 0 <= config.omega < float("inf"),
         f"--omega {config.omega or 0:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
@@ -150,9 +152,9 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
         )
     last = config.seed + config.n * len(config.prompt) - 1
     require(
-        -(2**63) <= config.seed and last < 2**64,
-        f"--seed {config.seed}: a seed has 64 bits, and the last picture's would be {last}: "
-        f"wanted 0 … {2**64 - 1 - (last - config.seed)}",
+        0 <= config.seed and last < 2**64,
+        f"--seed {config.seed}: a seed has 64 bits, from which each picture counts on: wanted "
+        f"0 … {2**64 - 1 - (last - config.seed)}",
     )
     require(
         config.negative_lora is None or settled(config, own).omega > 0,
@@ -184,6 +186,13 @@ def check_model(family: str, weights: str | None, tiny: bool) -> None:
         f"{'both --weights and --tiny' if tiny else 'neither --weights nor --tiny'} given: "
         f"pass exactly one of them: --weights {wanted} or --tiny",
     )
+
+
+def smaller(config: Config) -> str:
+    """What to type when memory runs out."""
+    ways = [f"a --batch below {config.batch}"] * (config.batch > 1)
+    ways += ["a smaller --chunk"] * bool(config.parallel)
+    return f"pass {', '.join(ways + ['smaller --height and --width, or --dtype bfloat16'])}"
 
 
 def place(config: Config) -> tuple[torch.device, torch.dtype]:

@@ -36,7 +36,10 @@ def check_parallel(
         "at the same time have none; "
         f"type --solver ddim, or one of {', '.join(able)}",
     )
-    require(tol >= 0, f"--tol {tol:g}: wanted 0 (the sequential pictures) or more, e.g. 1e-3")
+    require(
+        0 <= tol < float("inf"),
+        f"--tol {tol:g}: wanted 0 (the sequential pictures) or more, e.g. 1e-3",
+    )
     require(chunk is None or chunk >= 1, f"--chunk {chunk}: wanted at least 1")
     require(window is None or window >= 1, f"--window {window}: wanted at least 1")
     require(

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import logsigmoid
 
 from dlib import Batch, Denoiser, Draw, Recipe, cast, flow, perform, recipes, vp
 from dlib.nets import MLP
@@ -117,6 +118,56 @@ def test_the_negative_steps_the_other_way(name):
         assert angle < -0.999
 
 
+def dpo_by_hand(student, reference, batch, draw, beta, face):
+    """−log sigmoid of half of β times the gap of errors on ε or on the velocity, with x on a
+    straight path, (1 − t) x₀ + t ε, whose velocity is ε − x₀.
+    """
+    t = (0.02 + 0.98 * draw.uniform(len(batch.x0)).double())[:, None]
+    eps = draw.normal(batch.x0)
+
+    def gap(x0):
+        x = (1 - t) * x0 + t * eps
+        errors = []
+        for model in (student, reference):
+            u = model(x, model.schedule.at(t.flatten(), like=x), None).velocity
+            own = u - (eps - x0) if face == "velocity" else (1 - t) * u + x - eps
+            errors.append(own.square().mean(1))
+        return errors[0] - errors[1]
+
+    return -logsigmoid(-0.5 * beta * (gap(batch.x0) - gap(batch.other))).mean()
+
+
+@pytest.mark.parametrize(
+    ("predicts", "weight", "face"),
+    [
+        ("velocity", "own", "velocity"),
+        ("velocity", "velocity", "velocity"),
+        ("velocity", "eps", "eps"),
+        ("eps", "own", "eps"),
+        ("v", "own", "eps"),
+        ("v", "velocity", "velocity"),
+    ],
+)
+def test_dpo_compares_the_errors_of_the_student_s_own_kind(predicts, weight, face):
+    """On straight paths a velocity's, else ε's as in the paper; both are asked by name."""
+    student, reference = (replace(network(flow()), predicts=predicts) for _ in range(2))
+    student.net.double(), reference.net.double()
+    with torch.no_grad():
+        for p in student.net.parameters():
+            p.add_(0.05)
+    batch = Batch(Draw(1).normal(torch.zeros(64, 2).double()))
+    batch = replace(batch, other=batch.x0.flip(0))
+    recipe = recipes.dpo(flow(), beta=3.0, weight=weight)
+    roles = {"student": student, "reference": reference}
+    found = float(recipe.phases[0].loss(roles, batch, Draw(2)).value)
+    by_hand = {
+        f: float(dpo_by_hand(student, reference, batch, Draw(2), 3.0, f))
+        for f in ("velocity", "eps")
+    }
+    assert found == pytest.approx(by_hand[face], rel=1e-6)  # times are drawn in float32
+    assert abs(by_hand["velocity"] - by_hand["eps"]) > 1e-3
+
+
 def test_the_negated_reward_is_still_read():
     recipe, actors = made("reward_gradient")
     net = actors.roles["student"].net
@@ -148,6 +199,7 @@ def test_a_window_moves_from_noise_to_data():
         ("ddpo", {"eta": 0.0}, "eta = 0"),
         ("ddpo", {"steps": 1}, "no action"),
         ("flow_grpo", {"window": 2, "move": 0}, "move = 0"),
+        ("dpo", {"weight": "epsilon"}, "no weight 'epsilon'; there are own, elbo"),
         ("reward_gradient", {"last": 0}, "last = 0"),
         ("reward_gradient", {"steps": 4, "deepest": 5}, "deepest = 5 of 4"),
         ("reward_gradient", {"deepest": -3}, "deepest = -3"),

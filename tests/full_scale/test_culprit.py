@@ -108,6 +108,7 @@ def test_the_row_is_named_kept_and_left_out(bad, tmp_path, one):
     assert sample["row"] == BAD and not sample["data_finite"] and about["rank"] == 0
     assert sample["caption"] == Rows(bad).captions([BAD])[0] and len(about["samples"]) == 2
     (kept,) = out.glob("nonfinite-*.safetensors")
+    assert kept.stat().st_mode == kept.with_suffix(".json").stat().st_mode  # as new files are
     assert load_file(kept)["x0"][place % 2].isinf().any()
     shutil.copytree(out, tmp_path / "parts")
     for steps in (step + 1, step + 2):

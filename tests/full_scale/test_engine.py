@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint import filesystem
 
 from dlib import Batch, perform
-from full_scale.run.checkpoint import complete
+from full_scale.run.checkpoint import complete, described
 from full_scale.families import open_family
 from full_scale.run.cast import build
+from full_scale.run.facts import compare, of
 from full_scale.run.settings import learning_rate, recipe_of
 from full_scale.train import open_engine, pictures
 
@@ -172,7 +173,55 @@ def test_a_changed_setting_is_named_when_a_run_is_resumed(small, processes):
     ):
         open_engine(small("--method", "swiftbrush"), processes)
     # speed and length may change
-    assert open_engine(small("--lr", "1", "--micro", "2"), processes).step == 2
+    free = ["--micro", "2", "--recompute", "--save-every", "9", "--steps", "9"]
+    assert open_engine(small(*free), processes).step == 2
+
+
+TUNED = {
+    "lr": (["--lr", "0.5"], "0.001 → 0.5"),
+    "betas": (["--betas", "0.5", "0.7"], "[0.9, 0.999] → [0.5, 0.7]"),
+    "weight_decay": (["--weight-decay", "0.3"], "0.0 → 0.3"),
+    "clip": (["--clip", "0.2"], "1.0 → 0.2"),
+    "schedule": (["--schedule", "cosine"], "'constant' → 'cosine'"),
+    "warmup": (["--warmup", "3"], "0 → 3"),
+    "dtype": (["--dtype", "float32"], "'auto' → 'float32'"),
+    "roles.fake.lr": (["--roles.fake.lr", "0.5"], "None → 0.5"),
+    "roles.fake.betas": (["--roles.fake.betas", "0", "0.9"], "None → [0.0, 0.9]"),
+}
+
+
+def test_how_steps_are_taken_changes_on_purpose_alone(small, processes, capsys):
+    """Named, one by one and all together; then what was asked for holds, and not what the
+    checkpoint has brought.
+    """
+    brush = ["--method", "swiftbrush", "--steps", "1", "--save-every", "1"]
+    first = finish(small(*brush), processes)
+    about = described(complete(first.s.out)[-1])
+    resumed = lambda *flags: compare(about, of(s := small(*brush, *flags), first.rows), s)
+    for name, (flags, what) in TUNED.items():
+        with pytest.raises(ValueError) as found:
+            resumed(*flags)
+        own, said = name.split(".")[-1], str(found.value)
+        assert f"other settings: {name}: {what}. Type" in said and said.endswith(
+            f"use a new --out. To change it on purpose: --change {own}"
+        )
+    flags = [word for flags, _ in TUNED.values() for word in flags]
+    with pytest.raises(ValueError, match=r"seed: 0 → 1; roles.fake.lr: .*: --change betas lr$"):
+        resumed(*flags[-5:], "--seed", "1", "--change", "clip", "weight_decay")
+    assert resumed("--change", "lr") == ""
+    change = ["--change", *sorted({name.split(".")[-1] for name in TUNED})]
+    capsys.readouterr()
+    engine = open_engine(small(*brush, *flags, *change), processes)
+    said = capsys.readouterr().out
+    assert "--change, from step 1 on: lr: 0.001 → 0.5; betas: [0.9, 0.999] → " in said
+    found = {role: net.optim.param_groups[0] for role, net in engine.cast.trained.items()}
+    assert tuple(found["student"]["betas"]) == (0.5, 0.7)
+    assert tuple(found["fake"]["betas"]) == (0.0, 0.9)
+    assert found["student"]["weight_decay"] == 0.3 and engine.step == 1
+    engine.s = replace(engine.s, steps=2, show_every=0)
+    engine.run(None)
+    about = described(complete(first.s.out)[-1])
+    assert about["step"] == 2 and resumed(*flags, "--steps", "2") == ""  # no flag any more
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing(settings, processes):

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from PIL import Image, ImageChops
+from safetensors.torch import save_file
 
 import full_scale.sample as command
 from dlib import SOLVERS, Draw, levels, sample
@@ -119,3 +120,22 @@ def test_a_merge_of_one_file_is_refused(files, tmp_path, only):
 def test_without_guidance_it_is_refused(files, tmp_path):
     with pytest.raises(ValueError, match="no negative branch: give --omega above 0"):
         picture(tmp_path / "out", omega=0.0, negative_lora=files[1])
+
+
+@pytest.mark.parametrize("bad", ["absent", "cut", "another network's"])
+def test_a_file_that_cannot_be_read_names_the_flag_that_was_typed(
+    bad, files, family, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(command, "open_family", lambda *given: family)
+    file = tmp_path / "bad.safetensors"
+    if bad == "cut":
+        file.write_bytes(files[1].read_bytes()[:99])
+    if bad == "another network's":
+        names = (f"unet.other.lora_{side}.weight" for side in "AB")
+        save_file({name: torch.zeros(1, 1) for name in names}, file)
+    with pytest.raises(ValueError, match=f"^--negative-lora {file}"):
+        picture(tmp_path / "out", omega=2.0, negative_lora=file)
+    with pytest.raises(ValueError, match=f"^--lora {file}"):
+        picture(tmp_path / "out", omega=2.0, lora=file)
+    with pytest.raises(ValueError, match="^--family shapes takes no --negative-lora"):
+        open_family("shapes", None, torch.device("cpu")).add_lora(file, 1.0, "--negative-lora")

@@ -3,7 +3,7 @@
 Every word is read by the command itself. What a folder of the reader's would hold is there under
 the name that the page gives it: tiny random weights, pictures, prompts, votes. Three things are
 smaller: a run ends after two steps of few rows, `torchrun` starts one process, and the captioned
-shapes are forty. Of the chapters' commands the words are read, and nothing is run.
+shapes are forty. Of the chapters' commands the words are read and checked, and nothing is run.
 """
 
 from __future__ import annotations
@@ -115,8 +115,9 @@ def test_the_commands_of_a_page_run_as_they_are_written(page, shelf, tmp_path, m
     follow((ROOT / page).read_text(), shelf, tmp_path, monkeypatch)
 
 
-def test_the_commands_of_the_chapters_are_read(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_commands_of_the_chapters_are_read(shelf, monkeypatch):
+    """As far as `train` gets before it opens anything: so their rewards have what they need."""
+    monkeypatch.chdir(shelf)
     for module in (export, prepare, sample):
         monkeypatch.setattr(module, "run", lambda config: None)
     monkeypatch.setattr(train, "train", lambda settings: None)

@@ -5,6 +5,7 @@ reaches them through a run; bad input.
 from __future__ import annotations
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from full_scale import rewards
 from full_scale.data.captions import BYTES, packed, unpacked
 from full_scale.families import open_family
-from full_scale.run.given import given_roles
+from full_scale.run.given import check_given, given_roles
 from full_scale.run.settings import read
 from full_scale.sources.pictures import pixels
 from toy_data.shapes import captioned
@@ -157,7 +158,57 @@ def test_bad_names_and_weights_say_what_to_type(name, weights, said):
         rewards.opened(name, weights, CPU)
 
 
-def test_a_reward_that_nobody_follows_is_named():
-    s = read(["finetune", "--family", "shapes", "--tiny", "--reward", "clip"])
-    with pytest.raises(ValueError, match="finetune follows no reward"):
-        given_roles(s, None)
+@pytest.mark.parametrize("flag", ["--reward", "--reward-weights"])
+def test_a_reward_that_nobody_follows_is_named(flag):
+    s = read(["finetune", "--family", "shapes", "--tiny", flag, "clip"])
+    for refuse in (check_given, lambda s: given_roles(s, None)):
+        with pytest.raises(ValueError, match=f"^{flag} clip: finetune follows no reward"):
+            refuse(s)
+
+
+@pytest.mark.parametrize(
+    "words, weights",
+    [
+        ("nft --reward shapes", ""),
+        ("flow_grpo --reward=redness", ""),
+        ("reward_gradient --reward redness", ""),
+        ("reward_gradient --reward clip", ""),
+        ("reward_gradient --reward clip --reward-weights mine", "mine"),
+        ("reward_gradient --reward aesthetic", "weights/clip-vit-large-patch14"),
+        ("reward_gradient --lr 1", "weights/clip-vit-large-patch14"),
+    ],
+)
+def test_a_reward_that_is_typed_takes_no_other_s_weights_from_the_recipe(words, weights):
+    s = read(words.split())
+    assert s.reward_weights == weights
+    if s.reward in ("shapes", "redness"):
+        check_given(s)
+        with pytest.raises(ValueError, match=f"--reward-weights mine: {s.reward} has no weights"):
+            check_given(read([*words.split(), "--reward-weights", "mine"]))
+    else:
+        with pytest.raises(ValueError, match=f"--reward {s.reward} needs --reward-weights"):
+            check_given(s)
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied", "overwritten"])
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "aesthetic.safetensors", "preprocessor_config.json", "tokenizer.json"],
+)
+def test_damaged_weights_are_one_line_with_the_file(name, harm, clip, tmp_path):
+    """Whatever the library says that fails on them, and before anything is loaded."""
+    folder = shutil.copytree(clip, tmp_path / "clip")
+    save_file({"x": torch.zeros(1)}, folder / "aesthetic.safetensors")
+    whole = (folder / name).read_bytes()
+    left = {"cut": whole[: len(whole) // 2], "emptied": b"", "overwritten": b"\xff" * len(whole)}
+    (folder / name).write_bytes(left[harm])
+    with pytest.raises(ValueError, match=f"^--reward-weights .*{name} is damaged") as found:
+        rewards.check("aesthetic", str(folder))
+    assert "\n" not in str(found.value)
+
+
+def test_a_predictor_without_a_bias_belongs_to_another_clip(clip, tmp_path):
+    folder = shutil.copytree(clip, tmp_path / "clip")
+    save_file({f"{n}.weight": torch.zeros(1) for n in range(5)}, folder / "aesthetic.safetensors")
+    with pytest.raises(ValueError, match="belongs to another CLIP"):
+        rewards.opened("aesthetic", str(folder), CPU)

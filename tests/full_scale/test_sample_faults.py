@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -20,9 +21,11 @@ from safetensors.torch import save_file
 
 import full_scale.evaluate as evaluate
 import full_scale.sample as command
+from full_scale import prepare, train
 from full_scale.families import open_family, weights
 from full_scale.out import folder as output
 from full_scale.out import judges, lora_files
+from full_scale.run.engine import Engine
 from full_scale.sampling.request import Config, check
 from full_scale.sources.captioned import read_captioned
 from toy_data.shapes import write_folder
@@ -72,17 +75,104 @@ def test_a_place_that_cannot_be_written_is_said_before_weights_are_read(out, mon
     assert [path.name for path in Path().iterdir()] == ["file"]
 
 
-def test_too_little_room_is_said_before_the_first_picture(monkeypatch):
+def test_too_little_room_is_said_before_weights_are_read(monkeypatch):
     """By the system itself: a limit on the size of files, where the room is set aside."""
-    monkeypatch.setattr(command, "latents", never)
+    assert NET.decode(torch.zeros(3, 16, 16)).size == (NET.side(None),) * 2
+    monkeypatch.setattr(command, "open_family", never)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, hard))
     try:
         said = typed(monkeypatch, CIRCLE, "--out", "new/er")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "--out new/er: File too large: 0.1 MB are wanted for the pictures, and " in said
+    assert "--out new/er: File too large: 0.2 MB are wanted for the pictures, and " in said
     assert "MB are free there" in said and not any(Path().iterdir())
+
+
+def test_more_pictures_than_the_disk_holds_are_refused_at_once(monkeypatch):
+    """Before any are listed or encoded, and before a file system that knows no holes is filled."""
+    little = shutil.disk_usage(".")._replace(free=10**9)
+    monkeypatch.setattr(output.shutil, "disk_usage", lambda path: little)
+    for name in ("posix_fallocate", "truncate"):
+        monkeypatch.setattr(output.os, name, never)
+    monkeypatch.setattr(command, "open_family", never)
+    said = typed(monkeypatch, CIRCLE, "--n", "100000000", "--out", "new/er")
+    assert "--out new/er: No space left on device: " in said and "1000.0 MB are free" in said
+    assert not any(Path().iterdir())
+
+
+NO_MEMORY = {
+    "a GPU": torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.6 GiB"
+    ),
+    "CUDA elsewhere": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might"),
+    "a CPU": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+    "Python": MemoryError(),
+}
+
+
+def raising(error):
+    def fail(*given, **more):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("where", NO_MEMORY)
+def test_memory_that_runs_out_is_one_line(where, monkeypatch):
+    monkeypatch.setattr(command, "latents", raising(NO_MEMORY[where]))
+    said = typed(monkeypatch, CIRCLE, "--out", "new")
+    assert said.startswith("full_scale.sample: out of memory") and "\n" not in said
+    assert ": pass a --batch below 4, smaller --height and --width, or --dtype" in said
+    assert "GPU 0" not in said and not any(Path().iterdir())
+    assert "--batch" not in str(typed(monkeypatch, CIRCLE, "--batch", "1"))
+
+
+def test_another_error_is_none_of_memory(monkeypatch):
+    monkeypatch.setattr(command, "latents", raising(RuntimeError("shapes do not match")))
+    with pytest.raises(RuntimeError, match="do not match"):
+        typed(monkeypatch, CIRCLE)
+
+
+def test_memory_that_runs_out_elsewhere_names_the_flag(monkeypatch, capsys):
+    """In a step of training, in its pictures, in prepare and in evaluate."""
+    where = "a GPU"
+    write_folder(Path("pictures"), 8, seed=0)
+    data = ["--family", "shapes", "--tiny"]
+    made = ["prepare", *data, "--source", "pictures", "--out", "data"]
+    monkeypatch.setattr(sys, "argv", made)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "open_family", raising(NO_MEMORY[where]))
+        with pytest.raises(SystemExit, match="prepare: out of memory .*a smaller --batch;"):
+            prepare.main()
+    prepare.main()
+    words = ["finetune", *data, "--data", "data", "--out", "run", "--batch", "4", "--steps", "2"]
+    words += ["--save-every", "1", "--show-every", "2", "--device", "cpu", "--prompts", CIRCLE]
+    words += ["--seed", str(2**64 - 1)]  # the last there is
+    at = lambda micro, *more: train.main([*words, "--micro", micro, *more])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "latents", raising(NO_MEMORY[where]))
+        with pytest.raises(SystemExit, match="out of memory .*: the grid .* fewer --prompts, or"):
+            at("4")
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "advance", raising(NO_MEMORY[where]))
+        with pytest.raises(
+            SystemExit,
+            match=r"^full_scale.train: out of memory .*: add a --micro below 4 or --recompute, "
+            "which change no result; .*full_scale.estimate .*--card GB .*last checkpoint$",
+        ):
+            at("4")
+        with pytest.raises(SystemExit, match="add --recompute, which"):
+            at("1")
+        with pytest.raises(SystemExit, match=r"\): python -m full_scale.estimate"):
+            at("1", "--recompute")
+    at("2")  # goes on, as it said
+    assert "finetune: 2 steps in run" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--pictures", "pictures"])
+    monkeypatch.setattr(judges, "toy", raising(NO_MEMORY[where]))
+    with pytest.raises(SystemExit, match="evaluate: out of memory .*pass a smaller --batch"):
+        evaluate.main()
 
 
 def stop(how: str, monkeypatch, at: int = 3):
@@ -143,6 +233,9 @@ def test_nothing_finished_leaves_nothing(how, monkeypatch):
     assert typed(monkeypatch, CIRCLE, "--n", "4", "--out", "a/b/c") and not any(Path().iterdir())
 
 
+WANTED = "from which each picture counts on: wanted"
+
+
 @pytest.mark.parametrize(
     "words, says",
     [
@@ -151,12 +244,30 @@ def test_nothing_finished_leaves_nothing(how, monkeypatch):
         ([CIRCLE, "--negative", "\udcff"], "--negative \\udcff: not UTF-8"),
         ([CIRCLE, "--seed", str(2**64)], f"--seed {2**64}: a seed has 64 bits"),
         ([CIRCLE, "--n", "2", "--seed", str(2**64 - 1)], f"wanted 0 … {2**64 - 2}"),
-        ([CIRCLE, "--seed", str(-(2**63) - 1)], "a seed has 64 bits"),
+        ([CIRCLE, "--seed", "-1"], f"--seed -1: a seed has 64 bits, {WANTED} 0 … {2**64 - 1}"),
+        ([CIRCLE, "--n", "3", "--seed", "-2"], f"{WANTED} 0 … {2**64 - 3}"),
     ],
 )
 def test_words_and_seeds_that_cannot_be_used_name_their_flag(words, says, monkeypatch):
     said = typed(monkeypatch, *words)
     assert says in said and "\n" not in said and not any(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    "word, value, wanted",
+    [
+        *(("batch", value, "at least 1") for value in ("0", "-1")),
+        *((word, "-8", "at least 1") for word in ("height", "width", "n", "steps")),
+        *(("omega", value, "a finite ω ≥ 0") for value in ("nan", "inf", "-1")),
+        *(("merge", value, "a share") for value in ("nan", "-1", "1.5")),
+        *(("tol", value, "0 (the sequential") for value in ("nan", "inf", "-1")),
+    ],
+)
+def test_a_number_that_no_picture_can_have_names_its_flag(word, value, wanted, monkeypatch):
+    monkeypatch.setattr(command, "open_family", never)
+    parallel = ["--parallel", "picard"] if word == "tol" else []
+    said = typed(monkeypatch, CIRCLE, *parallel, f"--{word}", value)
+    assert said.startswith(f"full_scale.sample: --{word} {value}: wanted {wanted}"), said
 
 
 def test_the_last_seed_is_used():

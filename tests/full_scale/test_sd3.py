@@ -137,6 +137,7 @@ def test_weights_without_t5_have_zeros_in_its_place(sd3, tmp_path):
     with pytest.raises(ValueError, match="states no shift"):
         sd3.meaning(sd3.net, DDIMScheduler().config)
     plan = named("sd3").blueprint(str(tmp_path))
+    assert named("sd3").side(str(tmp_path)) == sd3.size == 128
     assert plan.sides == (4, 16, 16) and plan.base.predicts == "velocity"
     assert tuple(plan.null()["text"].shape) == (272, 64)
 

@@ -19,6 +19,7 @@ import dlib
 import full_scale.sample as command
 from full_scale.out import folder as output
 from full_scale.families import sd, unet
+from full_scale.sampling import work
 from full_scale.sampling.latents import latents
 from full_scale.sampling.request import Config, check
 from full_scale.families.tiny import tiny_pipeline
@@ -114,8 +115,9 @@ def test_a_safety_checker_in_the_folder_runs_on_every_picture(flagging, tmp_path
 
 def test_the_functions_are_the_books():
     """The very objects of dlib, not copies: this is what the book promises."""
-    for name in ("sample", "guided", "counted", "SOLVERS", "Denoiser"):
-        assert getattr(command, name) is getattr(dlib, name)
+    assert command.sample is dlib.sample and command.planned is work.planned
+    for name in ("guided", "counted", "SOLVERS", "Denoiser"):
+        assert getattr(work, name) is getattr(dlib, name)
     assert unet.discrete is dlib.discrete
 
 

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
-from full_scale.families import StableDiffusion, weights
+from full_scale.families import Shapes, StableDiffusion, weights
 from full_scale.families.sd import SD15
 
 SD = StableDiffusion.kind
@@ -44,6 +44,29 @@ def test_folder_loads_with_its_licence_and_dtypes(folder, v_pipe):
     assert torch.equal(pipe.unet.conv_in.weight, v_pipe.unet.conv_in.weight.bfloat16())
     assert torch.equal(pipe.vae.post_quant_conv.weight, v_pipe.vae.post_quant_conv.weight)
     assert pipe.scheduler.config.prediction_type == "v_prediction" and not pipe.unet.training
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("text_encoder/model.safetensors", 500),
+        ("unet/diffusion_pytorch_model.safetensors", 0),
+        ("tokenizer/tokenizer.json", 100),
+        ("vae/config.json", 0),
+        ("model_index.json", 9),
+    ],
+)
+def test_a_damaged_file_is_one_line_that_names_it(name, left, broken):
+    (broken / name).write_bytes((broken / name).read_bytes()[:left])
+    assert "\n" not in refused(broken, f"{name} is (damaged|not a pipeline's index)")
+
+
+def test_damaged_weights_of_the_shapes_are_named(tmp_path):
+    (tmp_path / "shapes_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(
+        ValueError, match="model.safetensors is damaged .*copy or export it again"
+    ):
+        Shapes.open(str(tmp_path), CPU, torch.float32)
 
 
 def renamed(file: Path, rename) -> None:

@@ -8,8 +8,11 @@ import re
 import pytest
 
 from dlib import discrete, recipes, scaled_linear
+from full_scale import estimate
 from full_scale.run.checks import check, check_rows
+from full_scale.run.numbers import HYPER, ROLE, RUN
 from full_scale.run.settings import as_table, learning_rate, nearest, read, recipe_of, role_of
+from full_scale.train import rehearse
 
 OK = ["finetune", "--tiny", "--data", "somewhere"]
 
@@ -81,6 +84,14 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
     assert "--batch" in capsys.readouterr().err
 
 
+def test_a_recipe_s_name_wins_over_a_folder_or_file_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lcm").mkdir()
+    assert read(["lcm"]).method == "lcm_with_omega"
+    (tmp_path / "dpo").write_text('method = "finetune"')
+    assert read(["dpo"]).method == "dpo" and read(["./dpo"]).method == "finetune"
+
+
 @pytest.mark.parametrize(
     ("flags", "count", "says"),
     [
@@ -107,7 +118,7 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
         (
             ["lcm", "--tiny", "--data", "d", "--roles.target.decay", "1"],
             1,
-            "--roles.target.decay 1 is outside",
+            "--roles.target.decay 1: wanted at least 0 and below 1",
         ),
         (["lcm", "--tiny", "--data", "d", "--lora-rank", "4"], 1, "no input for ω"),
         (["finetune", "--data", "d"], 1, "neither --weights nor --tiny"),
@@ -115,13 +126,81 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
         ([*OK, "--batch", "10", "--micro", "4"], 1, "try --batch 8"),
         ([*OK, "--batch", "8", "--micro", "4"], 4, "4 process.* try --batch 16"),
         ([*OK, "--steps", "0"], 1, "--steps 0: wanted at least 1"),
-        ([*OK, "--ema", "1"], 1, "--ema 1 is outside"),
+        ([*OK, "--ema", "1"], 1, "--ema 1: wanted at least 0 and below 1"),
         ([*OK, "--parallel", "fsdp", "--lora-rank", "4"], 1, "adapters .student.: a twin shares"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_work(flags, count, says):
     with pytest.raises(ValueError, match=says):
         check(read(flags), count)
+
+
+ONE, ZERO, SHARE = "at least 1", "at least 0", "at least 0 and below 1"
+NUMBERS = {
+    "--lr": ("-1 nan inf", ZERO),
+    "--clip": ("-1 nan", ZERO),
+    "--weight-decay": ("-0.1", ZERO),
+    "--betas": ("2,3 0.9,1 -0.1,0.9 nan,0.9", SHARE),
+    "--warmup": ("-5", ZERO),
+    "--ema": ("1 -0.1 nan", SHARE),
+    "--drop": ("1.5", SHARE),
+    "--lora-rank": ("-4", ZERO),
+    "--lora-alpha": ("0 -8 inf", "above 0"),
+    "--seed": (f"-5 {2**64}", f"0 … {2**64 - 1}"),
+    "--skip-rows": ("3,-1", ZERO),
+    "--held-out": ("-1", ZERO),
+    "--show-every": ("-1", ZERO),
+    **{f"--{n}": ("0 -1", ONE) for n in "steps batch micro keep save-every log-every".split()},
+    "--validate-every": ("0", ONE),
+    "--roles.fake.lr": ("-1 nan", ZERO),
+    "--roles.fake.betas": ("0.9,2", SHARE),
+    "--roles.fake.clip": ("-1", ZERO),
+    "--roles.fake.rank": ("-1", ZERO),
+    "--roles.fake.alpha": ("0", "above 0"),
+    "--hyper.omega": ("-1 nan inf", ZERO),
+    "--hyper.omega-fake": ("-1", ZERO),
+    "--hyper.fake-steps": ("0", ONE),
+    "--hyper.dropout": ("1", SHARE),
+    "--hyper.t-max": ("1.5 nan", "a time from 0 to 1"),
+    "lcm --hyper.huber-c": ("-1 nan", ZERO),
+    "lcm --hyper.omega": ("-1,2 2,nan", ZERO),
+    "lcm --hyper.omega ": ("3,2", "the smaller one first"),
+    "lcm --hyper.skip": ("0", ONE),
+    "lcm --roles.target.decay": ("1 -1", SHARE),
+    "ect --hyper.q": ("1", "above 1"),
+    "ect --hyper.every": ("0", ONE),
+    "ect --hyper.mean": ("nan inf", "a finite number"),
+    "dpo --hyper.beta": ("0 -1 nan", "above 0"),
+    "ddpo --hyper.group": ("0", ONE),
+    "ddpo --hyper.kl": ("-1 nan", ZERO),
+    "flow_grpo --hyper.noise": ("0", "above 0"),
+}
+
+
+@pytest.mark.parametrize("flag", NUMBERS)
+def test_a_number_that_no_run_can_have_is_named_with_its_flag(flag):
+    """In training, and in what reads the same flags; and a method has what its row names."""
+    values, wanted = NUMBERS[flag]
+    recipe, _, name = f"swiftbrush {flag}".rpartition(" --")
+    for value in values.split():
+        words = [recipe.split()[-1], "--tiny", "--data", "d", f"--{name.strip()}"]
+        said = value.replace(",", " ")
+        with pytest.raises(ValueError) as found:
+            check(read([*words, *said.split()]))
+        shown = re.escape(f"--{name.strip()} {said}")
+        assert re.fullmatch(f"{shown}: wanted {wanted}", str(found.value)), found.value
+
+
+def test_every_hyper_parameter_of_the_table_is_a_method_s():
+    known = {n for f in recipes.METHODS.values() for n in inspect.signature(f).parameters}
+    assert {*HYPER} <= known and {*RUN} <= {*vars(read(["finetune"]))} | {*ROLE}
+
+
+@pytest.mark.parametrize("run", [rehearse, estimate.main])
+def test_an_estimate_refuses_such_numbers_too(run, capsys):
+    words = ["finetune", "--tiny", "--micro", "0"]
+    with pytest.raises((ValueError, SystemExit), match="--micro 0: wanted at least 1"):
+        run(words if run is estimate.main else read(words))
 
 
 def test_an_out_that_cannot_be_a_folder_is_refused(tmp_path):
@@ -151,6 +230,17 @@ def test_too_few_rows_for_these_processes_are_answered_with_what_works(
         better = read([*OK, "--micro", str(micro), *found[0].split()])
         check(better, count)
         check_rows(better, range(rows), count)
+
+
+def test_no_row_left_to_train_on_is_said_as_it_is():
+    for flags, says in (
+        (["--held-out", "100"], "--held-out 100: somewhere has 60 rows: hold out fewer"),
+        (["--held-out", "60"], "--held-out 60: somewhere has 60 rows: hold out fewer"),
+        (["--skip-rows", *map(str, range(60))], "no row of somewhere is left .*: skip fewer"),
+        (["--held-out", "59", "--skip-rows", "0"], "--skip-rows 0: no row of somewhere is left"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            check_rows(read([*OK, *flags]), range(60))
 
 
 def test_an_unknown_weight_is_named():

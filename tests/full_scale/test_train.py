@@ -60,13 +60,11 @@ OTHERS = {  # in one process
     "guided": ["guided", "--tiny"],
     "knowledge": ["--method", "knowledge", *SHAPES],
     "reward_gradient": ["reward_gradient", *WHOLE, *"--reward redness --hyper.steps 3".split()]
-    + "--hyper.last 1 --hyper.deepest 2 --hyper.kl 0.1 --reward-weights".split()
-    + [""],
+    + "--hyper.last 1 --hyper.deepest 2 --hyper.kl 0.1".split(),
     "flow_grpo": ["flow_grpo", *WHOLE, *"--reward redness --hyper.group 2".split()]
-    + "--hyper.steps 3 --hyper.window 1 --hyper.preserving --hyper.spacing sd_trailing".split()
-    + ["--reward-weights", ""],
+    + "--hyper.steps 3 --hyper.window 1 --hyper.preserving --hyper.spacing sd_trailing".split(),
     "nft": ["nft", *WHOLE, *"--reward shapes --hyper.steps 2 --hyper.group 2".split()]
-    + ["--hyper.spacing", "sd_trailing", "--reward-weights", ""],
+    + ["--hyper.spacing", "sd_trailing"],
     "npo": ["npo", *WHOLE],
     **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
     **{
