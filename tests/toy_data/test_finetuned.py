@@ -46,7 +46,7 @@ def test_students_are_measured_together_as_each_by_itself():
     students = {k: adapted(exact(two_sides(), vp()), 8) for k in (1, 2)}
     for k, student in students.items():
         torch.nn.init.constant_(student.net.adapter.leave.bias, 0.1 * k)
-        student.net.scale = 0.5 * k
+        student.net.scale = 0.4 * k
     line, walk = Frontier(two_sides(), REWARD, [1.0]), levels(vp(), 10)
     together = line.measured_together(students, walk, n=20)
     alone = line.measured(students[2], walk, n=20)
