@@ -69,7 +69,7 @@ rl = partial(recipes.ddpo, schedule, group=128, clip=0.1, **ten)
 walk = levels(schedule, 10, "time", end="clean")
 z = Draw(7).normal((400, 2))
 yes = lambda x, cond=None: (1 + x[:, 0].sign()) / 2  # is it on the right?
-followed, _ = finetuned(recipes.reward_gradient(schedule, last=10, **ten), yes, 20)
+followed, _ = finetuned(recipes.reward_gradient(schedule, **ten), yes, 20)
 tried, _ = finetuned(rl(), yes, 20)
 
 line = lambda low, high: torch.linspace(low, high, 81, dtype=torch.float64)
@@ -505,7 +505,7 @@ students["adjoint matching"] = adjoint_matched(beta=1.0)
 # NBVAL_CHECK_OUTPUT
 frontier = Frontier(mixture, truth, torch.logspace(2, -3, 400).tolist())
 forty = levels(schedule, 40, t_max=0.999)
-found = frontier.measured_together(students, forty, n=300)
+found = frontier.measured_together(students, forty, n=200)
 figure(
     plot.curves(
         {},
