@@ -697,7 +697,7 @@ change = legible["with KL"] - legible["teacher"]
 claim("C27.29", "with KL: digits read, less the teacher's", change, between=(-0.05, 0.05))
 
 # %% [markdown]
-# We had expected digits in grey, but an eye finds no digit, and an eighth of the ink is left. The classifier still "reads" most of these
+# We had expected digits in grey, but an eye finds hardly one, and about a fifth of the ink is left. The classifier still "reads" most of these
 # pictures, since it never saw their like, and so it is one more proxy. A reward without a gradient is hacked like any other, and a small price is enough against it here.
 #
 # ## 27.11 What should look wrong here

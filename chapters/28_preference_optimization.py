@@ -520,7 +520,9 @@ npo_sd15, npo_sdxl = (
 gap = max(abs(npo_sd15), abs(npo_sdxl)).item()
 claim("C28.25", "NPO's two, over ours, B = 1000 and 2000, less 1", gap, below=1e-9)
 wrong = authors(batch.other, batch.x0, 2000.0) / ours(swapped(batch), 4000.0)
-claim("C28.26", "SDXL's by SD 1.5's factor: over ours, B = 4000", wrong.item(), between=(0.4, 0.6))
+claim(
+    "C28.26", "SDXL's by SD 1.5's factor: over ours, B = 4000", wrong.item(), between=(0.4, 0.6)
+)
 
 # %% [markdown]
 # A second trap: all of these have *means* over a sample's values. So $B/2D$ is what multiplies the sum of squares, and by \eqref{eq:po-shift} the shift
