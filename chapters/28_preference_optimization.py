@@ -483,19 +483,46 @@ claim("C28.24", "B = 100: the same", together(100), between=(-2, 2))
 #
 # The authors' code has the ½ of \eqref{eq:po-diffusion}. The script of diffusers does not, and turns two signs around. Diffusion-NPO's script for SD 1.5 derives from
 # it and has no ½; its script for SDXL has one. So a `beta` of 2500 without the ½ is 5000 with it, and no one factor serves both scripts of
-# the same repository:
+# the same repository. Here are the two spellings, from errors that we compute ourselves. NPO puts the loser first, with `beta` 500 for SD 1.5 and 2000 for SDXL.
+# *Which $B$ of ours is each of them?*
+
 
 # %%
 # NBVAL_CHECK_OUTPUT
-m = gaps(wild, reference, batch, Draw(3))  # the four errors, as two differences
-authors = lambda beta: -logsigmoid(-0.5 * beta * (m.better - m.worse)).mean()
-npo_sdxl = authors
-diffusers = lambda beta: -logsigmoid(beta * (-m.better + m.worse)).mean()
-npo_sd15 = diffusers
-gap = abs(authors(4.0).item() / found.item() - 1)
-claim("C28.14", "the authors' loss over the library's, less 1", gap, below=1e-9)
-gap = abs(diffusers(2.0).item() / found.item() - 1)
-claim("C28.15", "diffusers' loss at half of its beta: the same", gap, below=1e-9)
+def differences(first, second):
+    draw = Draw(3)
+    level = schedule.at((0.02 + 0.98 * draw.uniform(256)).double(), like=first)
+    eps = draw.normal(first)
+    m = lambda net, x: (ask(net)(level.alpha * x + level.sigma * eps, level) - eps).square()
+    each = lambda net: m(net, first).mean(1) - m(net, second).mean(1)
+    return each(wild), each(reference)
+
+
+def authors(first, second, beta):  # and Diffusion-NPO's script for SDXL
+    model, ref = differences(first, second)
+    return -logsigmoid(-0.5 * beta * (model - ref)).mean()
+
+
+def diffusers(first, second, beta):  # and Diffusion-NPO's script for SD 1.5
+    model, ref = differences(first, second)
+    return -logsigmoid(beta * (ref - model)).mean()
+
+
+ours = lambda pairs, B: diffusion_dpo(wild, reference, pairs, Draw(3), beta=B).value
+gap = abs(authors(batch.x0, batch.other, 4.0) / ours(batch, 4.0) - 1)
+claim("C28.14", "the authors', beta = 4, over ours, B = 4, less 1", gap.item(), below=1e-9)
+gap = abs(diffusers(batch.x0, batch.other, 2.0) / ours(batch, 4.0) - 1)
+claim("C28.15", "diffusers', beta = 2, over ours, B = 4, less 1", gap.item(), below=1e-9)
+npo_sd15, npo_sdxl = (
+    script(batch.other, batch.x0, beta) / ours(swapped(batch), B) - 1
+    for script, beta, B in ((diffusers, 500.0, 1000.0), (authors, 2000.0, 2000.0))
+)
+gap = max(abs(npo_sd15), abs(npo_sdxl)).item()
+claim("C28.25", "NPO's two, over ours, B = 1000 and 2000, less 1", gap, below=1e-9)
+wrong = authors(batch.other, batch.x0, 2000.0) / ours(swapped(batch), 4000.0)
+claim(
+    "C28.26", "SDXL's by SD 1.5's factor: over ours, B = 4000", wrong.item(), between=(0.4, 0.6)
+)
 
 # %% [markdown]
 # A second trap: all of these have *means* over a sample's values. So $B/2D$ is what multiplies the sum of squares, and by \eqref{eq:po-shift} the shift

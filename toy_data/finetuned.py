@@ -5,7 +5,7 @@ near it ends to the best that its distance allows.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlib import Denoiser, Draw, Mixture, NoiseLevel, sample
 from dlib.nets import MLP
 from dlib.reward_tilts import Linear, Quadratic, mean_reward, reward_tilt
-from toy_data.preferences import kl_estimate
+from toy_data.preferences import kl_estimates
 
 
 class Adapted(nn.Module):
@@ -43,6 +43,24 @@ def adapted(model: Denoiser, width: int = 32, depth: int = 1) -> Denoiser:
     return replace(model, net=Adapted(model.net, width, depth))
 
 
+class Beside(nn.Module):
+    """Several adapted students of one model in one call, each on its share of the rows: the
+    model they have in common is asked once for all.
+    """
+
+    def __init__(self, students: Sequence[Adapted]):
+        super().__init__()
+        self.exact = students[0].exact
+        self.adapters = nn.ModuleList(one.adapter for one in students)
+        self.scales = [one.scale for one in students]
+
+    def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
+        n = len(self.adapters)
+        shares = zip(self.adapters, self.scales, x.chunk(n), t.chunk(n))
+        said = [scale * adapter(x, t) for adapter, scale, x, t in shares]
+        return self.exact(x, t, cond) + torch.cat(said)
+
+
 class Frontier:
     """The exact tilts of a mixture by a reward, one for each β: no density has a higher mean
     reward at the same divergence. kl, reward, beta: (n,), along the frontier.
@@ -67,10 +85,26 @@ class Frontier:
         """A student's KL by `kl_estimate` of n samples, its standard error; the mean reward of
         500 samples of its ODE on the levels `walk`, its standard error. Computed in float64.
         """
+        return self._measured(model, walk, n, students=1)[0]
+
+    def measured_together(
+        self, models: Mapping[str, Denoiser], walk: Sequence[NoiseLevel], n: int
+    ) -> dict[str, tuple[float, float, Tensor, Tensor]]:
+        """What `measured` says of each of several `adapted` students of one model, by name, in
+        half of the time.
+        """
+        first, *_ = models.values()
+        model = replace(first, net=Beside([model.net for model in models.values()]))
+        return dict(zip(models, self._measured(model, walk, n, len(models))))
+
+    def _measured(
+        self, model: Denoiser, walk: Sequence[NoiseLevel], n: int, students: int
+    ) -> list[tuple[float, float, Tensor, Tensor]]:
         double = replace(model, net=copy.deepcopy(model.net).double())
-        x = sample(double, Draw(0).normal((500, 2), torch.float64), walk)
-        values = self.judge(x).detach()
-        return *kl_estimate(double, self.mixture, n=n), values.mean(), values.std() / 500**0.5
+        z = Draw(0).normal((500, 2), torch.float64).repeat(students, 1)
+        rewards = self.judge(sample(double, z, walk)).detach().split(500)
+        far = kl_estimates(double, self.mixture, n, 0, students)
+        return [(*kl, r.mean(), r.std() / 500**0.5) for kl, r in zip(far, rewards)]
 
     def place(self, kl: float, kl_off: float, reward: Tensor, off: Tensor) -> tuple:
         """Of what `measured` returns: the share of the rise that this KL allows, and how far

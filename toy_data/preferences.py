@@ -83,13 +83,22 @@ def kl_estimate(
     start is taken for a standard normal. The network should compute in float64
     (`net.double()`).
     """
+    return kl_estimates(model, mixture, n, seed, students=1)[0]
+
+
+def kl_estimates(
+    model: Denoiser, mixture: Mixture, n: int, seed: int, students: int
+) -> list[tuple[float, float]]:
+    """`kl_estimate` of several students that `model` asks in one call, each on its share of the
+    rows. All of them start from the same n normals.
+    """
     walk = _walk(model.schedule, 40, "grid")
-    z = Draw(seed).normal((n, mixture.dim), torch.float64)
+    z = Draw(seed).normal((n, mixture.dim), torch.float64).repeat(students, 1)
     with torch.no_grad():
         x = sample(model, z, walk, dpm_solver_pp_2m)
     change, z = log_likelihood(model, x, walk[-1], walk[0], rtol=1e-5)
     each = change + normal_log_prob(z, walk[0]) - mixture.log_prob(x, walk[-1])
-    return float(each.mean()), float(each.std() / n**0.5)
+    return [(float(part.mean()), float(part.std() / n**0.5)) for part in each.split(n)]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,19 @@ def test_a_student_that_is_the_tilt_is_measured_there():
     assert abs(float(reward) - tilt.reward) < 4 * float(off) + 0.05
 
 
+def test_students_are_measured_together_as_each_by_itself():
+    """The second of two: equal, but for the tolerance of a solver that takes other steps."""
+    students = {k: adapted(exact(two_sides(), vp()), 8) for k in (1, 2)}
+    for k, student in students.items():
+        torch.nn.init.constant_(student.net.adapter.leave.bias, 0.1 * k)
+        student.net.scale = 0.4 * k
+    line, walk = Frontier(two_sides(), REWARD, [1.0]), levels(vp(), 10)
+    together = line.measured_together(students, walk, n=20)
+    alone = line.measured(students[2], walk, n=20)
+    assert list(map(float, together[2])) == pytest.approx(list(map(float, alone)), rel=1e-3)
+    assert together[1][2] - together[2][2] > 0.1  # each has its own adapter and scale
+
+
 def test_only_the_adapter_is_trained():
     student = adapted(exact(two_sides(), vp()), 16, 2)
     names = {name.split(".")[0] for name, _ in student.net.named_parameters()}

@@ -158,11 +158,11 @@ def test_the_empty_caption_has_no_reward():
         ("_worth", "(shown == asked) & stated", "shown == asked", "pictures"),
         ("_slipped", "(old + by) % of", "old", "pictures"),
         ("_slipped", "3 - old", "old", "pictures"),
-        ("kl_estimate", "- mixture.log_prob", "+ mixture.log_prob", "estimate"),
+        ("kl_estimates", "- mixture.log_prob", "+ mixture.log_prob", "estimate"),
     ],
 )
 def test_a_slip_in_the_judge_is_caught(function, old, new, test, monkeypatch):
-    home = preferences if function == "kl_estimate" else judged_pictures
+    home = preferences if function == "kl_estimates" else judged_pictures
     broken = mutant(getattr(home, function), old, new)
     monkeypatch.setattr(home, function, broken)
     if function == "judged":
