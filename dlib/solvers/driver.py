@@ -130,9 +130,9 @@ def _name_the_step(states: Iterator[State], start: NoiseLevel) -> None:
 
 def _finite(x: Tensor) -> bool:
     """Whether all of x is finite: a finite sum has finite terms; a sum that is not may only
-    have overflowed.
+    have overflowed. The meta device has no numbers.
     """
-    return bool(torch.isfinite(x.sum()) or torch.isfinite(x).all())
+    return x.is_meta or bool(torch.isfinite(x.sum()) or torch.isfinite(x).all())
 
 
 def _name(solver: Any) -> str:

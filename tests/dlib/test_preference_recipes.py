@@ -29,7 +29,7 @@ def network(schedule):
 
 def made(name, **more):
     schedule = flow() if name == "flow_grpo" else vp()
-    recipe = getattr(recipes, name)(schedule, None, **SMALL[name], **more)
+    recipe = getattr(recipes, name)(schedule, None, **(SMALL[name] | more))
     student = network(schedule)
     given = {"reward": REWARD} if "reward" in recipe.parts else None
     decays = {"old": 0.5} if "old" in recipe.parts else None
@@ -67,6 +67,9 @@ def test_every_recipe_runs_and_moves_its_student(name):
         assert history["student/ratio"][0] == pytest.approx(1, abs=0.05)
     if "reward" in made(name)[0].parts:
         assert len(history["student/reward"]) == 2
+        told = {"student/kl", "student/anchor"} & {*history}
+        assert len(told) == 1 and "reference" in made(name)[0].parts
+        assert "reference" not in made(name, kl=0.0)[0].parts  # nothing to compare with
 
 
 @pytest.mark.parametrize("name", ["ddpo", "flow_grpo"])

@@ -338,6 +338,17 @@ def test_what_is_rolled_out_stays_for_the_whole_step():
     assert two["activations"] - one["activations"] == 2 * (2 * row + 4)
 
 
+def test_rollouts_by_a_solver_are_counted_without_their_numbers():
+    """NFT looks whether its samples and shares are in their range, which nothing on the meta
+    device can say. Each step of the walk is work.
+    """
+    words = "--method nft --family shapes --tiny --reward shapes --batch 8 --micro 4".split()
+    words += "--hyper.group 2 --hyper.spacing sd_trailing --hyper.solver ddim".split()
+    at = lambda steps: read([*words, "--hyper.steps", str(steps)])
+    one, two = (needs(at(steps)).flops(at(steps)) for steps in (1, 2))
+    assert 0 < one < two < 2 * one
+
+
 def test_gradients_are_not_counted_as_activations(monkeypatch):
     """The sum of all weights has gradients and nothing else."""
 

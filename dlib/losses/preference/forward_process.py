@@ -38,7 +38,8 @@ def nft(
     x0 = batch.x0
     require(beta > 0, f"nft: beta = {beta:g}, wanted more than 0")
     require(
-        share.shape == x0.shape[:1] and bool(((share >= 0) & (share <= 1)).all()),
+        share.shape == x0.shape[:1]
+        and (share.is_meta or bool(((share >= 0) & (share <= 1)).all())),
         f"nft: share has shape {tuple(share.shape)} and must be ({len(x0)},), each in [0, 1]: "
         "0.5 + clamp(advantage, −5, 5)/10, for example",
     )
