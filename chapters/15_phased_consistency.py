@@ -606,8 +606,8 @@ claim(
 #
 # Then the tiny text-to-image world, with ω = 2 inside, four phases and only 60 updates. The student starts as its teacher. Before training it makes the teacher's four unguided jumps, so what
 # guidance has taught it is what it does better than these, in as many evaluations. Are its pictures nearer to the ends of the guided path of the same noise? And how much of the captions that guidance gains has it gained:
-# 0 is nothing, 1 is what four guided steps gain, for eight evaluations. Four long guided steps burn the colours, and a student that follows fifty
-# short ones need not: its distance to real pictures should be below two thirds of theirs.
+# 0 is nothing, 1 is what four guided steps gain, for eight evaluations. The four guided steps pay for their captions with four times the Fréchet distance of the unguided ones.
+# A student of fifty short steps need not pay as much: we ask for less than two thirds of theirs.
 
 # %%
 world, codes = shapes_teacher(), asked()
@@ -623,8 +623,8 @@ arrived = sample(steered, grey[:16], fine, cond=text[:16])
 rows = {"teacher, 100 evaluations": arrived, "teacher, 8": long, "PCM, 4": pupil}
 figure(
     plot.pictures({name: x[:10] for name, x in (rows | {"untrained, 4": plain}).items()}),
-    "Four guided steps of the teacher show every shape, in colours that are too strong; PCM's "
-    "four calls come closer to the 100 evaluations in colour; untrained, edges are softer.",
+    "Untrained, some shapes are ragged or too small; PCM's four evaluations fill them, with soft "
+    "edges; the teacher's with 8 and with 100 evaluations are sharp.",
     "Ten captions, the same noise in each column. A guided step is two evaluations.",
 )
 
