@@ -81,11 +81,7 @@ def imm_triples(
     As the paper describes it (Zhou et al. 2025); its training code is not public. Draws: t,
     then s.
     """
-    require(
-        halvings >= 0,
-        f"imm_triples: halvings = {halvings:g}, wanted a number from 0 on: r is lower by a "
-        "2^halvings-th part",
-    )
+    require(halvings >= 0, f"imm_triples: halvings = {halvings:g}, wanted a number from 0 on")
     require(
         t_min < t_max,
         f"imm_triples: t_min = {t_min:g} is not below t_max = {t_max:g}: t = 1 is noise",
