@@ -24,9 +24,9 @@ def imm(
     """IMM whose jumps all end at the clean data, s = 0, so that no network need be told s
     (Zhou et al. 2025). null is not used. For notebooks: the engine draws row by row.
 
-    halvings: of `imm_triples`; group: samples that are compared as a set; width: of the Laplace
-    kernel, in units of `jump_scale`. The defaults are the paper's, for hundreds of thousands of
-    updates; short runs on points do better with 6 halvings, steps 64 times as long.
+    halvings: of `imm_triples`; group: samples that are compared as a set; width: of the
+    Laplace kernel, in units of `jump_scale`. The defaults are the paper's, for very long runs;
+    short ones on points do better with 6 halvings, steps 64 times as long.
 
     >>> from dlib.schedule import vp
     >>> imm(vp()).play("mean")
