@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from full_scale import rewards
 from full_scale.cost.counting import META
 from full_scale.cost.blueprint import beside, blueprint, cast_of
 from full_scale.cost.work import Work, measure, nets
@@ -93,7 +94,10 @@ def needs(s: Settings, processes: int = 1) -> Needs:
         frozen_weights(cast),
     )
     total = sum(trained.values())
-    others = 4 * beside(s.family, root(None if s.tiny else s.weights))
+    others = 4 * (
+        beside(s.family, root(None if s.tiny else s.weights))
+        + rewards.parameters(s.reward, s.reward_weights)
+    )
     owned = {
         "weights": 4 * total + sum(w.nbytes for w in still),
         "gradients": 4 * total,

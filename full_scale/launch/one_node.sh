@@ -12,8 +12,8 @@
 #             lcm_lora             9 GB    A100 0.8 h    H100 0.3 h
 #             ddpo                 9 GB    A100 5.1 h    H100 1.6 h
 #             pcm_lora            12 GB    A100 1.4 h    H100 0.4 h
-#             reward_gradient     15 GB    A100 0.9 h    H100 0.3 h
 #             pcm_adversarial     16 GB    A100 4.8 h    H100 1.5 h
+#             reward_gradient     17 GB    A100 0.9 h    H100 0.3 h
 #             dpo                 21 GB    A100  10 h    H100 3.2 h     8 GB with --parallel fsdp
 #             progressive         24 GB    A100  13 h    H100 4.0 h    10 GB with --parallel fsdp
 #             ect                 23 GB    A100 6.3 h    H100 2.0 h     8 GB with --parallel fsdp
@@ -25,8 +25,8 @@
 #             lcm                 30 GB    A100  13 h    H100 4.0 h     9 GB with --parallel fsdp
 #             tcd                 31 GB    A100 1.7 h    H100 0.5 h    10 GB with --parallel fsdp
 #             pcm                 31 GB    A100 1.7 h    H100 0.5 h    10 GB with --parallel fsdp
-#         Host memory of the node, for each of these: 76 GB while its 8 processes read their weights, at 4 GB a process ASSUMED for
-#         Python, CUDA and NCCL; later a checkpoint's copy takes at most 17 GB of it.
+#         Host memory of the node, for each of these: 76 GB while its 8 processes read their weights (90 GB for reward_gradient, with its
+#         reward's), at 4 GB a process ASSUMED for Python, CUDA and NCCL; later a checkpoint's copy takes at most 17 GB of it.
 # Stop    kill -USR1 of any one worker saves at once and ends the run. Ctrl-C or kill -TERM of torchrun do too, but torchrun gives
 #         its workers 30 seconds: where a checkpoint takes longer, the one before it is the last.
 # Resume  the same command, also with another number of GPUs. RESTARTS=3 makes torchrun itself start again, from the last

@@ -4,7 +4,7 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --ntasks-per-node=8
 #SBATCH --cpus-per-task=8
-#SBATCH --mem=80G
+#SBATCH --mem=96G
 #SBATCH --time=24:00:00
 #SBATCH --requeue
 #SBATCH --signal=USR1@180

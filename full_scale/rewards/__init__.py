@@ -44,6 +44,11 @@ def check(name: str, weights: str) -> None:
         )
 
 
+def parameters(name: str, weights: str) -> int:
+    """Of the networks that a run keeps for its reward; 0 without one."""
+    return encoders.parameters(name, weights) if name in encoders.EXAMPLES else 0
+
+
 def opened(name: str, weights: str, device: torch.device) -> Score:
     """The reward of this name, which computes in float32, whatever autocast it is asked under:
     bfloat16 would round away what tells the pictures of a prompt apart. ValueError as `check`

@@ -224,6 +224,14 @@ def _outline(name: str, folder: Path) -> Encoder:
         return Encoder(model, None, *(torch.empty(3, 1, 1) for _ in range(2)))
 
 
+def parameters(name: str, weights: str) -> int:
+    """Of the networks of a reward, read off its folder's configuration or the published one."""
+    clip_model = _outline(name, Path(weights).expanduser()).model
+    sizes = (clip_model.config.projection_dim, *WIDTHS) if name == "aesthetic" else ()
+    head = sum((a + 1) * b for a, b in zip(sizes, sizes[1:]))
+    return head + sum(p.numel() for p in clip_model.parameters())
+
+
 def _unit(found: Any) -> Tensor:
     found = found if isinstance(found, Tensor) else found.pooler_output
     return nn.functional.normalize(found, dim=-1)

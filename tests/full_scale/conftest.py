@@ -222,6 +222,46 @@ SD15 = {  # unet/config.json as published
 }
 
 
+SD35 = {  # of Stable Diffusion 3.5 medium, transformer/config.json as published
+    "_class_name": "SD3Transformer2DModel",
+    "attention_head_dim": 64,
+    "caption_projection_dim": 1536,
+    "dual_attention_layers": list(range(13)),
+    "in_channels": 16,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 24,
+    "num_layers": 24,
+    "out_channels": 16,
+    "patch_size": 2,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 384,
+    "qk_norm": "rms_norm",
+    "sample_size": 128,
+}
+
+
+@pytest.fixture(scope="session")
+def sd35(tmp_path_factory):
+    """As `sd15`, of Stable Diffusion 3.5 medium without T5."""
+    path = tmp_path_factory.mktemp("sd35")
+    plain = {"use_quant_conv": False, "use_post_quant_conv": False, "sample_size": 1024}
+    affine = {"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609}
+    large = {**TEXT, "architectures": ["CLIPTextModelWithProjection"]}
+    wide = {"hidden_size": 1280, "intermediate_size": 5120, "projection_dim": 1280}
+    deep = {"num_attention_heads": 20, "num_hidden_layers": 32}
+    straight = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+    for part, name, value in (
+        ("transformer", "config", SD35),
+        ("text_encoder", "config", large),
+        ("text_encoder_2", "config", large | wide | deep),
+        ("scheduler", "scheduler_config", {**straight, "shift": 3.0}),
+        ("vae", "config", VAE | plain | affine),
+    ):
+        (path / part).mkdir()
+        (path / part / f"{name}.json").write_text(json.dumps(value))
+    return path
+
+
 @pytest.fixture(scope="session")
 def sd15(tmp_path_factory):
     """A folder with the configuration files and no weights."""
