@@ -85,9 +85,7 @@ class Question:
         return case if isinstance(case, Case) else Case(case)
 
     def run(self, answer: Callable, inputs: dict, network: Callable | None) -> list:
-        call = caller(self.number)(self.function)
-        with without_the_book():
-            return call(answer, inputs, network)
+        return caller(self.number)(self.function)(answer, inputs, network)
 
     def judge(self, case: Case, outputs: list, calls: float) -> Verdict:
         return self.verdict(self, case, outputs, calls)
@@ -135,8 +133,9 @@ def question(id: str) -> Question:
 
 def ask(q: Question, answer: Callable, case: Case) -> Verdict:
     """Run and judge in this process: what `check` does. The grader does the same with `run` in a
-    sandbox.
+    sandbox. Not from several threads: modules are hidden from the answer, and so from all.
     """
-    network = Network(case)
-    arrays = q.run(answer, case.inputs, network if case.network else None)
+    network, call = Network(case), caller(q.number)(q.function)
+    with without_the_book():
+        arrays = call(answer, case.inputs, network if case.network else None)
     return q.judge(case, arrays, network.calls)

@@ -67,7 +67,7 @@ _ABROAD = f"/tmp/answer-{os.getpid()}"
 DIFFER = {  # an answer's cell ↦ what check says of it, what the grader says
     f"import os\nopen('{_ABROAD}', 'w').close()\nos.remove('{_ABROAD}')\n": (
         "Q08.5 PASS",
-        f"Read-only file system: '{_ABROAD}'",
+        f"'{_ABROAD}'",  # read-only, or not there at all
     ),
     "import asyncio\nasync def three():\n    return 3\nassert asyncio.run(three()) == 3\n": (
         "RuntimeError: asyncio.run() cannot be called from a running event loop",

@@ -531,7 +531,6 @@ PATH = (EXACT, EXACT, STATES, PUSHES, STOPS)
             lambda: gaps(EXACT, EXACT, Batch(Z, noise=Z[:, :1], other=Z), Draw(0)),
             "gaps: noise and x0",
         ),
-        (lambda: kto(EXACT, EXACT, Batch(Z, noise=Z), HALF > 0, Draw(0)), "drawn anew"),
         (lambda: adjoint_matching(*PATH, -1), "step -1 of 3 states"),
         (lambda: adjoint_matching(*PATH, 2), "wanted a step from 0 to 1"),
         (lambda: adjoint_matching(*PATH[:3], STATES, STOPS, 0), "3 adjoints"),

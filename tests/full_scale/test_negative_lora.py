@@ -104,7 +104,7 @@ def test_merge_is_the_library_s(files, tmp_path, m):
     other.pipe.unet.load_state_dict(weights)
     want = drawn(2.0, loaded(positive), other)
     assert max(high for _, high in ImageChops.difference(made, want).getextrema()) <= 1
-    near = merge(fused(), fused(positive), fused(negative), m - 0.3)
+    near = merge(fused(), fused(positive), fused(negative), abs(m - 0.3))
     other.pipe.unet.load_state_dict(near)
     far = ImageChops.difference(made, drawn(2.0, loaded(positive), other))
     assert max(high for _, high in far.getextrema()) > 1

@@ -201,7 +201,7 @@ def test_progress_counts_steps_of_all_batches(monkeypatch):
             {"height": 60},
             "--height 60 --width 64: .*60 × 64 pixels.*wanted positive multiples of 8; this network's own size is 128",
         ),
-        ({"width": 0}, "64 × 0 pixels.*wanted positive multiples of 8"),
+        ({"width": 0}, "--width 0: wanted at least 1"),
         ({"family": "sd4"}, "--family sd4: no such family; there are sd, "),
         ({"device": "gpu"}, "--device gpu.*type auto, cpu or cuda"),
         ({"solver": "dpm_solver_pp_3m"}, "order 3.*use n ≥ 3"),

@@ -147,10 +147,6 @@ def kto(
         f"kto: liked is {liked.dtype} of shape {tuple(liked.shape)}, wanted ({len(batch.x0)},) "
         "of bool: one verdict a picture",
     )
-    require(
-        batch.noise is None,
-        "kto: the batch brings its own noise, but ε is drawn anew: Batch(x0, cond)",
-    )
     x0 = batch.x0
     t = times(draw, len(x0)).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(t, like=x0)
