@@ -681,13 +681,13 @@ claim("C14.26", "captions shown by LCM less the untrained's", after - before, ab
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
-given, fifty = yardstick(500), vp().levels(grid(vp(), 50, "sd_trailing"))
+given, fifty = yardstick(300), vp().levels(grid(vp(), 50, "sd_trailing"))
 start, ends = given.noise.flatten(0, 1), given.ends.flatten(0, 1)
 walked = lambda solver: sample(exact(gmm5(), vp()), start, fifty, solver)
 own, better = walked(solvers.ddim), walked(solvers.dpm_solver_3)
 own_d, better_d = (metrics.sliced_w2(x, ends) / FLOOR for x in (own, better))
 own_rms = metrics.rms(own, ends)
-one, tcd_one = rescored("LCM", 500), rescored("TCD", 500)
+one, tcd_one = rescored("LCM", 300), rescored("TCD", 300)
 claim("C14.27", "the perfect teacher's fifty DDIM steps: d", own_d, above=0.5)
 claim("C14.28", "the same in steps of DPM-Solver-3: d", better_d, below=0.05)
 claim("C14.29", "LCM, one call: RMS over that of these steps", one["rms"] / own_rms, above=1)
