@@ -347,7 +347,6 @@ claim("C16.14", "the norm's best answer", lowest(norm_huber(0.0)), between=(-0.0
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 def kept(stage, c):  # of the spread, by the best student of one stage
     kappa, slope = torch.tensor(top.sigma / top.alpha).double(), 1.0
     width = (c**2 + kappa**2) ** 0.5 / c
@@ -510,7 +509,6 @@ claim(
 # again they are drawn inwards. Look at the curves before you believe them.
 
 # %%
-# NBVAL_CHECK_OUTPUT
 scm = recipes.scm(schedule, None, rise=80, mean=-0.4, sigma_data=1.0)
 smooth, curve = tuned(scm, diffusion, 240, lr=2e-3, decay=0.0)
 
@@ -597,7 +595,6 @@ claim(
 # real pictures have.
 
 # %%
-# NBVAL_CHECK_OUTPUT
 digits, judge, (_, (held_out, names)) = digits_teacher(), digits_classifier(), digits_split()
 scribe = recipes.ect(digits.schedule, every=50, stages=4, mean=-0.4, std=1.6, huber_c=0.03)
 writer, _ = tuned(scribe, digits, 200, 1e-3, 0.0, digit_batches(128, seed=0, drop=0))
