@@ -441,7 +441,7 @@ claim("C14.15", "the library's tcd − TCDScheduler", gap, below=1e-9)
 # Without guidance it must stay as well, up to the scatter of such distances, which can reach a half.
 
 # %% tags=["fold"]
-ladder, ask_for = grid(schedule, 25, "sd_trailing").tolist(), torch.arange(2000) % 2
+ladder, ask_for = grid(schedule, 25, "sd_trailing").tolist(), torch.arange(1200) % 2
 
 
 def flow(model, x, a, s):  # the perfect student: along the path from level a to s
@@ -451,7 +451,7 @@ def flow(model, x, a, s):  # the perfect student: along the path from level a to
 
 
 def perfect_calls(model, calls, gamma, draw):
-    x, stops = Draw(0).normal((2000, 2), torch.float64), dlib.levels(schedule, calls, "lcm")
+    x, stops = Draw(0).normal((1200, 2), torch.float64), dlib.levels(schedule, calls, "lcm")
     for a, b in zip(stops, stops[1:]):
         s = schedule.at(clean.t + (1 - gamma) * (b.t - clean.t))
         x = solvers.travel(flow(model, x, a, s), s, b, draw.normal(x))
@@ -460,7 +460,7 @@ def perfect_calls(model, calls, gamma, draw):
 
 # %%
 # NBVAL_CHECK_OUTPUT
-fresh = Draw(6).normal((2000, 2), torch.float64)
+fresh = Draw(6).normal((1200, 2), torch.float64)
 true = {model: flow(model, fresh, top, clean) for model in (pair, classes)}
 far = lambda m, calls, gamma: metrics.sliced_w2(perfect_calls(m, calls, gamma, Draw(2)), true[m])
 drift = {g: [far(pair, calls, g) for calls in (1, 2, 4, 8)] for g in (1.0, 0.3, 0.0)}
@@ -473,7 +473,7 @@ figure(
     ),
     "With γ = 1 the distance grows with every doubling of the calls, with 0.3 more slowly; with "
     "γ = 0 it stays on the sampling floor.",
-    "Perfect students, $\\omega=2$. Shaded: what two exact sets of 2000 points differ by.",
+    "Perfect students, $\\omega=2$. Shaded: what two exact sets of 1200 points differ by.",
 )
 eight = {gamma: values[3] / values[0] for gamma, values in drift.items()}
 claim("C14.16", "γ = 1: distance, 8 calls over one", eight[1.0], above=2)
