@@ -5,7 +5,7 @@ from pathlib import Path
 
 from book.errors import BookError
 
-LONG, BEST = 40, 8  # a longer table shows the best rows of each kind and folds the whole
+LONG, BEST = 40, 8  # a longer table shows the first rows of each kind and folds the whole
 _KEYS = ("title", "note", "machine", "date", "columns", "rows")
 
 
@@ -41,7 +41,12 @@ def _section(path: Path) -> list[str]:
     if missing:
         raise BookError(f"bench/results/{path.name} lacks {', '.join(missing)}: make bench")
     rows, where = result["rows"], f"*{result['machine']}, {result['date']}.*"
-    if len(rows) <= LONG:
+    best = [
+        row
+        for kind in dict.fromkeys(row[0] for row in rows)
+        for row in [row for row in rows if row[0] == kind][:BEST]
+    ]
+    if len(rows) <= LONG or len(best) == len(rows):
         return [
             f"## {result['title']}",
             "",
@@ -53,11 +58,6 @@ def _section(path: Path) -> list[str]:
             where,
             "",
         ]
-    best = [
-        row
-        for kind in dict.fromkeys(row[0] for row in rows)
-        for row in [row for row in rows if row[0] == kind][:BEST]
-    ]
     fold = [
         '<details markdown="1">',
         f"<summary>All {len(rows)} rows, losing ones too</summary>",

@@ -429,11 +429,9 @@ claim(
 # $\mathcal N(0,\sigma_d^2)$, the path stands still and $f=x_\tau$, so $\sigma_dF=-\tan(\tau/2)\,x_\tau$. At (.6, .8) and $\sigma_d=1$ that is
 # $-\tfrac12x_\tau$, and $g=(1-\rho)\cdot.36\cdot\tfrac12\,x_\tau=.18\,(1-\rho)\,x_\tau$. In plain PyTorch, on a schedule with $\alpha=\cos\tau$ and $\sigma=\sin\tau$, like ours:
 
+
 # %%
 # NBVAL_CHECK_OUTPUT
-show(continuous_consistency)
-
-
 def plain_scm(F, x0, eps, tau, rho):
     x, slope = tau.cos() * x0 + tau.sin() * eps, tau.cos() * eps - tau.sin() * x0
     F_minus, dF = torch.func.jvp(F, (x, tau), (slope, torch.ones_like(tau)))
@@ -460,11 +458,14 @@ def ended(x, time, cond):  # f* of N(0, 1), down to κ = 0
 f_star, law = Denoiser(ended, schedule, "x0"), exact(normal(1.0, 3), schedule)
 
 # %% [markdown]
-# The loss reports the root mean square of $g$ before it is normalised. Over that of $x$ it must be 0, then half of .18, then .18:
+# The library's loss, which serves every schedule, reports the root mean square of $g$ before it is normalised. Over that of $x$ it must be 0, then half of .18, then .18:
 
 
 # %%
 # NBVAL_CHECK_OUTPUT
+show(continuous_consistency)
+
+
 def g_of(rho):
     how = dict(times=still, estimate=taught(law), rho=rho, normalise=as_is, sigma_data=1.0)
     loss = continuous_consistency(f_star, f_star, Batch(data, noise=eps), Draw(0), **how)

@@ -9,6 +9,7 @@ import pytest
 from tinybook import EULER, ROOT, STEM, edit
 
 from book import mathjax
+from book.benchmarks import benchmarks_page
 from book.errors import BookError
 from book.library import Book
 from book.pages import Pages
@@ -243,3 +244,15 @@ def test_a_page_shows_the_figure_that_it_describes():
             assert figures[int(number) - 1]["metadata"]["book"]["alt"] == alt, page.name
             found += 1
     assert found >= 2
+
+
+def test_a_long_table_of_single_rows_is_shown_once(tmp_path):
+    """Forty-one kinds with a row each: there is nothing to leave out."""
+    result = dict(title="T", note="n", machine="m", date="d", columns=["kind", "x"])
+    for name, kinds in (("single", 41), ("many", 3)):
+        rows = [[f"k{n % kinds}", n] for n in range(41)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(result | {"rows": rows}))
+        page = benchmarks_page(tmp_path)
+        assert page.count("| k0 | 0 |") == (1 if name == "single" else 2)
+        assert ("rows of each kind" in page) == (name == "many")
+        (tmp_path / f"{name}.json").unlink()
