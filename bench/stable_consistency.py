@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.report import Report
 from dlib import Batch, Denoiser, Draw, Part, Phase, Recipe, boundary, edm_boundary, exact, grid
 from dlib import metrics, vp
-from dlib.losses import consistency_training, ladder_pairs, own, taught
+from dlib.losses import consistency_training, ladder_times, own, taught
 from dlib.losses.bootstrapping import Estimate
 from dlib.losses.variance_reduction import among, variance_reduced_target
 from dlib.nets import MLP
@@ -75,11 +75,11 @@ def student(estimate: Estimate, steps: int, seed: int) -> Denoiser:
 
 def learning(estimate: Estimate, seed: int) -> tuple[Recipe, Denoiser, Callable[[int], Batch]]:
     """(recipe, student before its first update, step ↦ batch)."""
-    pairs = ladder_pairs(TIMES)
+    drawn = ladder_times(TIMES)
 
     def loss(roles, batch, draw):
         f, target = (boundary(roles[name], SCALINGS) for name in ("student", "target"))
-        return consistency_training(f, target, batch, draw, pairs=pairs, estimate=estimate)
+        return consistency_training(f, target, batch, draw, times=drawn, estimate=estimate)
 
     def data(step):
         return Batch(MIXTURE.sample(BATCH, Draw(1_000_000 * seed + step))[0].float())

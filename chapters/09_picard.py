@@ -468,11 +468,11 @@ claim(
 #
 # ```bash
 # python -m full_scale.sample --tiny --prompt "a red circle" \
-#     --parallel picard --window 10 --tol 0.1 --solver ddim --steps 50 --grid sd_trailing
+#     --parallel-in-time picard --window 10 --tol 0.1 --solver ddim --steps 50 --grid sd_trailing
 #
 # torchrun --standalone --nproc_per_node 8 -m full_scale.sample --weights DIR_OR_HUB_ID \
 #     --prompt "a lighthouse at dusk" \
-#     --parallel picard --window 16 --tol 0.1 --solver ddim --steps 50 --grid sd_trailing
+#     --parallel-in-time picard --window 16 --tol 0.1 --solver ddim --steps 50 --grid sd_trailing
 # ```
 #
 # **How far up the ladder.** Rung 1: exact to the bit, for every window and with noise. Rung 2: a trained guided network, at a quarter of the

@@ -428,11 +428,11 @@ claim(
 #
 # ```bash
 # python -m full_scale.sample --tiny --prompt "a red circle" \
-#     --parallel parareal --tol 0.01 --solver ddim --steps 25 --grid sd_trailing
+#     --parallel-in-time parareal --tol 0.01 --solver ddim --steps 25 --grid sd_trailing
 #
 # torchrun --standalone --nproc_per_node 8 -m full_scale.sample --weights DIR_OR_HUB_ID \
 #     --prompt "a lighthouse at dusk" \
-#     --parallel parareal --tol 0.01 --solver ddim --steps 100 --grid sd_trailing
+#     --parallel-in-time parareal --tol 0.01 --solver ddim --steps 100 --grid sd_trailing
 # ```
 #
 # Under torchrun the rows of each call are shared among the processes.

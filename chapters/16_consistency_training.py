@@ -37,7 +37,7 @@ from dlib import Batch, Denoiser, Draw, Mixture, boundary, cast, edm, edm_bounda
 from dlib import lcm_scalings, metrics, perform, plot, recipes, reference, train, vp
 from dlib.forward_mode import tangent
 from dlib.losses import Loss, by_norm, by_rms, consistency_training, continuous_consistency
-from dlib.losses import denoising, imm_triples, ladder_pairs, laplace, mmd2, moment_matching
+from dlib.losses import denoising, imm_triples, ladder_times, laplace, mmd2, moment_matching
 from dlib.losses import norm_huber, own, squared, taught, uniform_times, weights
 from dlib.losses.bootstrapping import both_ends, estimated
 from dlib.losses.continuous_time import angle, as_is, trig_velocity
@@ -168,7 +168,7 @@ student, judge = exact(normal(0.7, 3), schedule), exact(normal(1.0, 3), schedule
 f = lambda x, level: student(x, schedule.at(t if level is a else r)).x0
 x_t, gaps = a.alpha * data + a.sigma * eps, []
 for estimate, x0_bar in ((own, data), (taught(judge), judge(x_t, schedule.at(t)).x0)):
-    how = dict(pairs=always(t, r), estimate=estimate)
+    how = dict(times=always(t, r), estimate=estimate)
     found = consistency_training(student, student, Batch(data, noise=eps), Draw(0), **how)
     gaps.append(abs(found.value / plain(f, x_t, x0_bar) - 1))
 claim("C16.1", "plain and library, two rewards: ratio less 1", max(gaps), below=1e-9)
@@ -273,7 +273,7 @@ best = slopes([low.sigma, high.sigma], 0.5)[1]
 def pull(slope):
     w = torch.tensor(slope, dtype=torch.float64, requires_grad=True)
     line = lambda k: Denoiser(lambda x, t, cond: k * x, edm(), "x0")
-    found = consistency_training(line(w), line(1.0), four, Draw(0), pairs=always(0.5, 0.4))
+    found = consistency_training(line(w), line(1.0), four, Draw(0), times=always(0.5, 0.4))
     return torch.autograd.grad(found.value, w)[0]
 
 
@@ -568,7 +568,7 @@ line = Batch(c * data_1d, noise=eps_1d)
 groups = dict(triples=always(0.7, 0.5, -1.0), group=n, kernel=laplace(0.5))
 imm = lambda f, f_minus: moment_matching(f, f_minus, line, Draw(0), **groups).value
 flow, mirror, narrow = scaled(1.0), scaled(-1.0), scaled(0.5)
-point = consistency_training(mirror, flow, line, Draw(0), pairs=always(0.7, 0.5)).value
+point = consistency_training(mirror, flow, line, Draw(0), times=always(0.7, 0.5)).value
 
 
 def plain_imm(a, b):  # the Laplace kernel of width ½, one value a sample
@@ -650,7 +650,7 @@ def two_noises(shared):
     f = boundary(new, edm_boundary(schedule, sigma_data=1.0))
 
     def loss(batch, draw):
-        t, r = ladder_pairs(times)(draw, 256)
+        t, r = ladder_times(times)(draw, 256)
         a, b = (schedule.at(time.float(), like=batch.x0) for time in (t, r))
         eps = draw.normal(batch.x0)
         other = eps if shared else draw.normal(batch.x0)

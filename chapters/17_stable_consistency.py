@@ -47,7 +47,7 @@ from dlib import (
     exact,
 )
 from dlib import edm, grid, levels, metrics, perform, plot, recipes, solvers, vp
-from dlib.losses import consistency_training, ladder_pairs, own, variance_reduced_target
+from dlib.losses import consistency_training, ladder_times, own, variance_reduced_target
 from dlib.losses.curricula import ect_end, ect_stage, smooth_stage
 from dlib.losses.variance_reduction import Bank, among, marks, reduced
 from dlib.nets import MLP
@@ -62,7 +62,7 @@ from toy_data.student_scores import rescored
 
 schedule, mixture = vp(), gmm5()
 top, times = schedule.at(1.0), grid(vp(), 23, "arctan")
-scalings, pairs = edm_boundary(schedule, times[-1].item(), 1.0), ladder_pairs(times)
+scalings, neighbours = edm_boundary(schedule, times[-1].item(), 1.0), ladder_times(times)
 
 
 def data(step, who=None):
@@ -75,7 +75,9 @@ def trained(estimate, data=data, steps=700):
 
     def loss(roles, batch, draw):
         student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
-        return consistency_training(student, target, batch, draw, pairs=pairs, estimate=estimate)
+        return consistency_training(
+            student, target, batch, draw, times=neighbours, estimate=estimate
+        )
 
     recipe = Recipe((Phase("student", loss),), {"student": Part("copy"), "target": Part("mean")})
     torch.manual_seed(0)

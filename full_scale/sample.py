@@ -8,7 +8,7 @@
 
     torchrun --standalone --nproc_per_node 8 -m full_scale.sample \\
         --weights weights/stable-diffusion-v1-5 --prompt "a lighthouse at dusk" \\
-        --parallel parareal --solver ddim --grid sd_trailing --steps 100
+        --parallel-in-time parareal --solver ddim --grid sd_trailing --steps 100
 
 The first line needs no weights and takes seconds on a CPU; its pictures are noise. The second
 writes 2 × 4 pictures, a contact sheet grid.png (a row a prompt) and settings.json into
@@ -59,7 +59,7 @@ def run(config: Config) -> Path | None:
             f"--weights {config.weights} is a training run: make of it what can be sampled with "
             f"python -m full_scale.export {config.weights}"
         )
-    leads = not config.parallel or launch.place()[0] == 0
+    leads = not config.parallel_in_time or launch.place()[0] == 0
     side = named(config.family).side(config.weights)
     room = output.room_for(
         config.n * len(config.prompt), config.width or side, config.height or side
@@ -74,7 +74,7 @@ def run(config: Config) -> Path | None:
         if config.lora:
             family.add_lora(config.lora)
         negative = opposite(config, device, dtype)
-        shares = config.parallel and launch.launched()
+        shares = config.parallel_in_time and launch.launched()
         processes = launch.start(config.device) if shares else None
         try:
             _run(config, table, family, negative, device, laps, processes, pictures)
@@ -120,17 +120,23 @@ def _run(
     if pictures:
         pictures.facts = lambda: (
             told(config, family, work, list(pictures.shown), flags)
-            | ({"parallel": costs, "processes": size} if config.parallel else {})
+            | ({"parallel_in_time": costs, "processes": size} if config.parallel_in_time else {})
             | {"seconds": laps}
         )
     total = work.shown.steps * math.ceil(count / config.batch)
-    word = config.parallel or work.shown.solver
+    word = config.parallel_in_time or work.shown.solver
     with tqdm(total=total, unit="step", desc=word, disable=pictures is None) as bar:
         find = (
             finder(
-                config.parallel, config.tol, config.window, config.chunk, processes, bar, costs
+                config.parallel_in_time,
+                config.tol,
+                config.window,
+                config.chunk,
+                processes,
+                bar,
+                costs,
             )
-            if config.parallel
+            if config.parallel_in_time
             else sample
         )
         for i in range(0, count, config.batch):

@@ -11,7 +11,7 @@ import torch
 
 from dlib import Recipe, boundary, edm_boundary, grid, lcm_scalings
 from dlib.losses import by_rms, consistency_training, continuous_consistency, inverse_step
-from dlib.losses import ladder_pairs, lognormal_times, norm_huber, own, variance_reduced_target
+from dlib.losses import ladder_times, lognormal_times, norm_huber, own, variance_reduced_target
 from dlib.losses.continuous_time import warmup
 from dlib.losses.curricula import ct_points, ict_law, ict_points
 from dlib.losses.variance_reduction import among
@@ -41,9 +41,9 @@ def ict(
     def loss(roles, batch, draw):
         count = ict_points(min(batch.step, growth), growth, *points)
         times = grid(schedule, count - 1, spacing)
-        pairs = ladder_pairs(times, ict_law(schedule, times, mean, std))
+        drawn = ladder_times(times, ict_law(schedule, times, mean, std))
         student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
-        how = dict(pairs=pairs, weight=inverse_step, distance=distance)
+        how = dict(times=drawn, weight=inverse_step, distance=distance)
         return consistency_training(student, target, batch, draw, **how)
 
     wrap = partial(boundary, skip_out=scalings)
@@ -74,9 +74,9 @@ def ct_reduced(
 
     def loss(roles, batch, draw):
         count = ct_points(min(batch.step, growth), growth, *points)
-        pairs = ladder_pairs(grid(schedule, count - 1, spacing))
+        drawn = ladder_times(grid(schedule, count - 1, spacing))
         student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
-        return consistency_training(student, target, batch, draw, pairs=pairs, estimate=mean)
+        return consistency_training(student, target, batch, draw, times=drawn, estimate=mean)
 
     wrap = partial(boundary, skip_out=scalings)
     shown = Sampler("stochastic_iterative", spacing, 1, times=tuple(ends_at.tolist()), wrap=wrap)

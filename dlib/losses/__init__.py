@@ -28,7 +28,7 @@ from dlib.losses.consistency_losses import (
 from dlib.losses.guiding import guided_distillation
 from dlib.losses.halving import knowledge, progressive
 from dlib.losses.trajectory_consistency_losses import trajectory_consistency
-from dlib.losses.curricula import ect_pairs, ladder_pairs
+from dlib.losses.curricula import ect_times, ladder_times
 from dlib.losses.bootstrapping import consistency_training, inverse_step, norm_huber, own, taught
 from dlib.losses.continuous_time import by_norm, by_rms, continuous_consistency
 from dlib.losses.inductive import imm_triples, laplace, mmd2, moment_matching
@@ -60,7 +60,7 @@ __all__ = [
     "denoising",
     "denoising_score_matching",
     "drop",
-    "ect_pairs",
+    "ect_times",
     "energy_score",
     "explicit",
     "fake_score",
@@ -71,7 +71,7 @@ __all__ = [
     "implicit",
     "inverse_step",
     "knowledge",
-    "ladder_pairs",
+    "ladder_times",
     "laplace",
     "lognormal_times",
     "mmd2",

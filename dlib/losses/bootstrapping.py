@@ -20,7 +20,7 @@ from dlib._util import Draw, alike, per_sample, require, sent
 from dlib.denoiser import Denoiser
 from dlib.losses.consistency_losses import Distance, apart, squared
 from dlib.losses.consistency_steps import jump
-from dlib.losses.curricula import Pairs
+from dlib.losses.curricula import TwoTimes
 from dlib.losses.diffusion import Batch, Loss
 from dlib.prediction import Prediction
 from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule
@@ -87,7 +87,7 @@ def consistency_training(
     batch: Batch,
     draw: Draw,
     *,
-    pairs: Pairs,
+    times: TwoTimes,
     estimate: Estimate = own,
     weight: StepWeight = uniform,
     distance: Distance = squared,
@@ -98,27 +98,27 @@ def consistency_training(
 
     student, target: consistency functions, f being their x₀. target is the student itself or
     its moving average and gets no gradient. A boundary (`dlib.boundary`) is needed where no r
-    is clean; where r is the clean data the target is x̄₀, whatever the network says. pairs:
-    draws t and r, `ladder_pairs` or `ect_pairs`. estimate: whose x₀ the step is made with,
+    is clean; where r is the clean data the target is x̄₀, whatever the network says. times:
+    draws t and r: `ladder_times` or `ect_times`. estimate: whose x₀ the step is made with,
     `own`, `taught(teacher)`, or any (x_t, level, batch) ↦ x̄₀; no gradient flows through it.
     weight: (level t, level r) ↦ w, `uniform` or `inverse_step`. distance: (B, *shape) twice
     ↦ (B,). edges: the clean ends of phases, descending; both sides jump to the largest edge
     below t, and r goes no further; an edge below `t_min` is the clean data. None is one phase
     that ends there.
 
-    Metrics: the loss, and `distance`, the same without weights. Draws: those of `pairs`, then
+    Metrics: the loss, and `distance`, the same without weights. Draws: those of `times`, then
     the noise (unless the batch brings its own). ValueError for an r that is not below t, a t
     below the last edge, and an estimate or noise of another shape than x₀.
 
     >>> from dlib import Mixture, edm, exact, grid
-    >>> from dlib.losses import ladder_pairs
+    >>> from dlib.losses import ladder_times
     >>> model = exact(Mixture(torch.ones(1), torch.zeros(1, 2), torch.ones(1)), edm())
-    >>> pairs = ladder_pairs(grid(edm(), 18, "karras"))
+    >>> drawn = ladder_times(grid(edm(), 18, "karras"))
     >>> batch = Batch(torch.ones(4, 2))
-    >>> consistency_training(model, model, batch, Draw(0), pairs=pairs).value.shape
+    >>> consistency_training(model, model, batch, Draw(0), times=drawn).value.shape
     torch.Size([])
     """
-    t, r = (time.double() for time in pairs(draw, len(batch.x0)))
+    t, r = (time.double() for time in times(draw, len(batch.x0)))
     edge = None if edges is None else edge_below(t, edges)
     r = r if edge is None else torch.maximum(r, edge)
     both = both_ends(student, target, batch, draw, t, r, edge, estimate)
@@ -223,8 +223,8 @@ def _check(batch: Batch, schedule: NoiseSchedule, t: Tensor, r: Tensor) -> None:
     )
     require(
         t.shape == r.shape == batch.x0.shape[:1],
-        f"consistency_training: pairs drew t {tuple(t.shape)} and r {tuple(r.shape)} for "
-        f"{len(batch.x0)} samples: pairs(draw, n) returns n of each",
+        f"consistency_training: times drew t {tuple(t.shape)} and r {tuple(r.shape)} for "
+        f"{len(batch.x0)} samples: times(draw, n) returns n of each",
     )
     require(
         bool((r < t).all()),

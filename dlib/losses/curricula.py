@@ -16,38 +16,38 @@ from torch import Tensor
 from dlib._util import Draw, require
 from dlib.schedule import NoiseSchedule
 
-Pairs = Callable[[Draw, int], tuple[Tensor, Tensor]]
+TwoTimes = Callable[[Draw, int], tuple[Tensor, Tensor]]
 """(draws, n) ↦ the times t and r < t of n samples, (n,) float64 each, on the CPU. An r below
 the schedule's `t_min` is the clean data, σ = 0.
 """
 
 
-def ladder_pairs(times: Tensor, law: Tensor | None = None) -> Pairs:
+def ladder_times(times: Tensor, law: Tensor | None = None) -> TwoTimes:
     """Neighbours on a ladder of times: (t_i, t_{i+1}) of a descending grid, i uniform on
     0 … N−1 or drawn by the probabilities `law`.
 
     times: (N+1,) as `grid` returns. law: (N,), as `ict_law` gives. Draws: the place i.
 
-    >>> t, r = ladder_pairs(torch.tensor([1.0, 0.5, 0.0]))(Draw(0), 4)
+    >>> t, r = ladder_times(torch.tensor([1.0, 0.5, 0.0]))(Draw(0), 4)
     >>> (t - r).tolist()
     [0.5, 0.5, 0.5, 0.5]
     """
     require(
         times.ndim == 1 and len(times) > 1 and bool((times.diff() < 0).all()),
-        f"ladder_pairs: times of shape {tuple(times.shape)} must fall from noise to data: pass "
+        f"ladder_times: times of shape {tuple(times.shape)} must fall from noise to data: pass "
         "grid(schedule, n)",
     )
     require(
         law is None or law.shape == times[1:].shape,
-        f"ladder_pairs: {len(times) - 1} steps, but probabilities of shape "
+        f"ladder_times: {len(times) - 1} steps, but probabilities of shape "
         f"{None if law is None else tuple(law.shape)}: one for each step",
     )
 
-    def pairs(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
+    def drawn(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
         place = draw.integers(len(times) - 1, n) if law is None else draw.choice(law, n)
         return times[place], times[place + 1]
 
-    return pairs
+    return drawn
 
 
 def ict_law(
@@ -67,7 +67,7 @@ def ict_law(
     return -below.diff() / (below[0] - below[-1])
 
 
-def ect_pairs(
+def ect_times(
     schedule: NoiseSchedule,
     *,
     stage: float,
@@ -76,27 +76,27 @@ def ect_pairs(
     b: float = 1.0,
     mean: float = -1.1,
     std: float = 2.0,
-) -> Pairs:
+) -> TwoTimes:
     """ln κ_t normal, and κ_r = `ect_end(κ_t)`, in κ = σ/α (Geng et al. 2024, section 4).
 
     t is kept inside the schedule; r is the clean data where κ_r is below the schedule's own
     least noise. stage: a, any real number from 0 on. Draws: one normal a sample.
 
     >>> from dlib.schedule import edm
-    >>> t, r = ect_pairs(edm(), stage=0)(Draw(0), 3)
+    >>> t, r = ect_times(edm(), stage=0)(Draw(0), 3)
     >>> bool((r < t).all())
     True
     """
-    _check_std("ect_pairs", std)
+    _check_std("ect_times", std)
     ect_end(torch.ones(1), stage, q, k, b)  # names what is bad before the first step
 
-    def pairs(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
+    def drawn(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
         level = schedule.at_lam(-(mean + std * draw.normal((n,)).double()))
         kappa = ect_end(level.sigma / level.alpha, stage, q, k, b)
         # a κ below the schedule's least one has a time below t_min: the clean data
         return level.t, torch.where(kappa > 0, schedule.time(-kappa.log()), -1.0)
 
-    return pairs
+    return drawn
 
 
 def ect_end(

@@ -14,9 +14,9 @@ from dlib.boundaries import boundary, edm_boundary, lcm_scalings
 from dlib.grids import grid
 from dlib.losses import (
     consistency_training,
-    ect_pairs,
+    ect_times,
     inverse_step,
-    ladder_pairs,
+    ladder_times,
     norm_huber,
     squared,
 )
@@ -56,10 +56,10 @@ def ct(
 
     def loss(roles, batch, draw):
         count = ct_points(min(batch.step, growth), growth, *points)
-        times = grid(schedule, count - 1, spacing, t_max=t_max)
+        ladder = grid(schedule, count - 1, spacing, t_max=t_max)
         student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
         return consistency_training(
-            student, target, batch, draw, pairs=ladder_pairs(times), distance=squared
+            student, target, batch, draw, times=ladder_times(ladder), distance=squared
         )
 
     wrap = partial(boundary, skip_out=scalings)
@@ -85,7 +85,7 @@ def ect(
 
     null is not used: captions are dropped by the run, and guidance is applied when sampling,
     if at all. every: steps a stage; stages: how many there are, the last one stays. q, k, b,
-    mean, std: of `ect_pairs`. huber_c: c of `norm_huber`. No boundary: at the first stages
+    mean, std: of `ect_times`. huber_c: c of `norm_huber`. No boundary: at the first stages
     many steps end at the clean data. Sample with the solver `lcm`, `CLEAN` as last level.
 
     The defaults are the paper's for CIFAR-10. The bench takes mean −0.4 and std 1.6 on all of
@@ -100,13 +100,13 @@ def ect(
 
     def loss(roles, batch, draw):
         stage = min(ect_stage(batch.step, every), stages - 1)
-        pairs = ect_pairs(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std)
+        drawn = ect_times(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std)
         return consistency_training(
             roles["student"],
             roles["target"],
             batch,
             draw,
-            pairs=pairs,
+            times=drawn,
             weight=inverse_step,
             distance=distance,
         )

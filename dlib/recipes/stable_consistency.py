@@ -21,7 +21,7 @@ from dlib._util import Draw, require
 from dlib.boundaries import boundary, lcm_scalings
 from dlib.grids import grid, pcm_edges
 from dlib.losses import Batch, consistency_training, inverse_step, norm_huber
-from dlib.losses.curricula import ect_pairs, smooth_stage
+from dlib.losses.curricula import ect_times, smooth_stage
 from dlib.losses.variance_reduction import among, marks, reduced
 from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Roles, Sampler
 from dlib.schedule import NoiseSchedule
@@ -80,7 +80,7 @@ def sct(
             roles["target"],
             batch,
             draw,
-            pairs=ect_pairs(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std),
+            times=ect_times(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std),
             estimate=reduced,
             weight=inverse_step,
             distance=distance,

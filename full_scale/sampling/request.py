@@ -17,7 +17,7 @@ from dlib._util import require
 from dlib.grids import SPACINGS
 from full_scale.families import named
 from full_scale.out.folder import check_free, next_free
-from full_scale.sampling.spread import check_parallel
+from full_scale.sampling.spread import check_parallel_in_time
 from full_scale.sources.captions import printable
 
 SAMPLES = Path("runs/sample")
@@ -71,19 +71,19 @@ class Config:
     """Guidance ω; 0 is none. diffusers' guidance_scale is 1 + ω. A distilled network that
     takes ω as an input is told it. The export's own, else 6.5.
     """
-    parallel: str | None = None
+    parallel_in_time: str | None = None
     """picard, anderson or parareal: refine all steps at once instead of one after another;
     with torchrun, on several processes.
     """
     tol: float = 1e-3
-    """With --parallel: a step is settled when it changes by at most tol·σ; 0 gives the
+    """With --parallel-in-time: a step is settled when it changes by at most tol·σ; 0 gives the
     sequential pictures.
     """
     window: int | None = None
-    """With --parallel picard or anderson: steps refined at once; all unless given."""
+    """With --parallel-in-time picard or anderson: steps refined at once; all unless given."""
     chunk: int | None = None
-    """With --parallel: steps a network call and process; all unless given. Fewer need less
-    memory; 1 rounds as one by one does.
+    """With --parallel-in-time: steps a network call and process; all unless given. Fewer need
+    less memory; 1 rounds as one by one does.
     """
     seed: int = 0
     """Picture k (counted over all prompts) has seed + k."""
@@ -165,13 +165,15 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
         f"--merge {config.merge:g}: it says how much of --lora the branch of --negative-lora "
         "leaves out: give both files",
     )
-    if config.parallel:
+    if config.parallel_in_time:
         solver = settled(config, own).solver
-        check_parallel(config.parallel, solver, config.chunk, config.tol, config.window)
+        check_parallel_in_time(
+            config.parallel_in_time, solver, config.chunk, config.tol, config.window
+        )
     require(
-        config.parallel is not None or int(os.environ.get("WORLD_SIZE", 1)) == 1,
+        config.parallel_in_time is not None or int(os.environ.get("WORLD_SIZE", 1)) == 1,
         "several processes, but every one would make the same pictures: "
-        "add --parallel picard or parareal, which share the steps, or start one process",
+        "add --parallel-in-time picard or parareal, which share the steps, or start one process",
     )
     check_free(config.out or next_free(SAMPLES))
 
@@ -191,7 +193,7 @@ def check_model(family: str, weights: str | None, tiny: bool) -> None:
 def smaller(config: Config) -> str:
     """What to type when memory runs out."""
     ways = [f"a --batch below {config.batch}"] * (config.batch > 1)
-    ways += ["a smaller --chunk"] * bool(config.parallel)
+    ways += ["a smaller --chunk"] * bool(config.parallel_in_time)
     return f"pass {', '.join(ways + ['smaller --height and --width, or --dtype bfloat16'])}"
 
 

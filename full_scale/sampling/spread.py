@@ -22,18 +22,19 @@ if TYPE_CHECKING:
 PARALLEL = {"picard": picard, "anderson": anderson, "parareal": parareal}
 
 
-def check_parallel(
+def check_parallel_in_time(
     name: str, solver: str, chunk: int | None, tol: float, window: int | None
 ) -> None:
     """Raise ValueError for a request that no parallel sampler can meet."""
     require(
-        name in PARALLEL, f"--parallel {name}: no such sampler; there are {', '.join(PARALLEL)}"
+        name in PARALLEL,
+        f"--parallel-in-time {name}: no such sampler; there are {', '.join(PARALLEL)}",
     )
     able = [known for known, step in SOLVERS.items() if step.memoryless]
     require(
         solver in able,
-        f"--parallel {name} with --solver {solver}: it remembers former steps, and steps made "
-        "at the same time have none; "
+        f"--parallel-in-time {name} with --solver {solver}: it remembers former steps, and "
+        "steps made at the same time have none; "
         f"type --solver ddim, or one of {', '.join(able)}",
     )
     require(
@@ -57,8 +58,9 @@ def finder(
     bar: tqdm,
     costs: list[dict[str, int]],
 ) -> Callable[..., Tensor]:
-    """What `latents` calls for each batch: the sampler `name`, asked as `check_parallel` has
-    checked. Its cost is appended to `costs`, its progress shown in `bar`.
+    """What `latents` calls for each batch: the sampler `name`, asked as
+    `check_parallel_in_time` has checked. Its cost is appended to `costs`, its progress shown
+    in `bar`.
     """
     own = {} if name == "parareal" else {"window": window}
 

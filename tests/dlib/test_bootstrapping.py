@@ -26,9 +26,9 @@ from dlib.losses import (
     bootstrapping,
     consistency,
     consistency_training,
-    ect_pairs,
+    ect_times,
     inverse_step,
-    ladder_pairs,
+    ladder_times,
     norm_huber,
     own,
     squared,
@@ -45,7 +45,7 @@ SIGNS, OTHERS = (
 
 
 def step_of(t, r):
-    """Pairs that are always the same two times."""
+    """Always the same two times."""
     return lambda draw, n: (torch.full((n,), t, dtype=F64), torch.full((n,), r, dtype=F64))
 
 
@@ -64,7 +64,7 @@ def gradient(loss, schedule, t, r, slope, below, c, **options):
         linear(schedule, below),
         Batch(c * SIGNS, noise=OTHERS),
         Draw(0),
-        pairs=step_of(t, r),
+        times=step_of(t, r),
         **options,
     )
     return torch.autograd.grad(found.value, slope)[0].item()
@@ -131,7 +131,7 @@ def test_a_teacher_s_reward_is_consistency_distillation(schedule):
             student,
             Batch(X0),
             Draw(3),
-            pairs=ladder_pairs(times),
+            times=ladder_times(times),
             estimate=taught(teacher),
             edges=edges,
         )
@@ -174,7 +174,7 @@ def test_at_a_clean_end_the_target_is_the_estimate(schedule):
 
     student = Denoiser(net, schedule, "x0")
     mine = consistency_training(
-        student, student, Batch(X0), Draw(0), pairs=step_of(0.5, -1.0), distance=squared
+        student, student, Batch(X0), Draw(0), times=step_of(0.5, -1.0), distance=squared
     )
     assert mine.value.item() == pytest.approx(X0.square().mean().item(), rel=1e-12)
     assert all((t == 0.5).all() for t in asked)
@@ -189,7 +189,7 @@ def test_phases_end_at_their_edges():
     at = lambda t: bootstrapping.levels_at(schedule, torch.full((16,), t, dtype=F64), X0)
     for t, r, edge in ((0.9, 0.7, 0.5), (0.9, 0.2, 0.5), (0.4, 0.2, -1.0)):
         found = consistency_training(
-            model, model, batch, Draw(0), pairs=step_of(t, r), edges=edges
+            model, model, batch, Draw(0), times=step_of(t, r), edges=edges
         )
         start, end, goal = at(t), at(max(r, edge)), at(edge)
         both = [
@@ -198,7 +198,7 @@ def test_phases_end_at_their_edges():
         ]
         assert found.value.item() == pytest.approx(squared(*both).mean().item(), rel=1e-9)
     perfect = consistency_training(
-        model, model, batch, Draw(0), pairs=step_of(0.9, 0.2), edges=edges
+        model, model, batch, Draw(0), times=step_of(0.9, 0.2), edges=edges
     )
     away = at(0.5).alpha * X0 + at(0.5).sigma * noise  # r is the edge: the target is x_r itself
     mine = model(at(0.9).alpha * X0 + at(0.9).sigma * noise, at(0.9))
@@ -210,16 +210,16 @@ def test_only_the_student_s_call_has_a_gradient_and_there_are_two_calls(monkeypa
     weight = torch.ones(1, dtype=F64, requires_grad=True)
     net = lambda x, t, cond: weight * x
     student = counted(Denoiser(net, edm(), "x0"))
-    pairs, batch = ladder_pairs(grid(edm(), 9, "karras")), Batch(X0)
-    loss = consistency_training(student, student, batch, Draw(0), pairs=pairs)
+    drawn, batch = ladder_times(grid(edm(), 9, "karras")), Batch(X0)
+    loss = consistency_training(student, student, batch, Draw(0), times=drawn)
     (mine,) = torch.autograd.grad(loss.value, weight)
     assert student.net.calls == 2
     constant = Denoiser(lambda x, t, cond: x * 1.0, edm(), "x0")
-    loss = consistency_training(student, constant, batch, Draw(0), pairs=pairs)
+    loss = consistency_training(student, constant, batch, Draw(0), times=drawn)
     assert torch.equal(torch.autograd.grad(loss.value, weight)[0], mine)
     leaky = mutant(bootstrapping.both_ends, "with torch.no_grad():", "if True:")
     monkeypatch.setattr(bootstrapping, "both_ends", leaky)
-    loss = consistency_training(student, student, batch, Draw(0), pairs=pairs)
+    loss = consistency_training(student, student, batch, Draw(0), times=drawn)
     assert not torch.allclose(torch.autograd.grad(loss.value, weight)[0], mine)
 
 
@@ -228,11 +228,11 @@ def test_weights_and_distances():
     assert c == pytest.approx(0.0299, abs=5e-5)  # CIFAR-10's in Song & Dhariwal (2024)
     t, r = schedule.at_lam(-math.log(2.0)).t, schedule.at_lam(-math.log(0.5)).t
     student, batch = linear(schedule, 0.0), Batch(torch.full((2, 4), 3.0, dtype=F64))
-    options = dict(pairs=step_of(t, -1.0), weight=inverse_step, distance=norm_huber(0.0))
+    options = dict(times=step_of(t, -1.0), weight=inverse_step, distance=norm_huber(0.0))
     loss = consistency_training(student, student, batch, Draw(0), **options)
     assert loss.value.item() == pytest.approx(6 / 2)  # ‖(3, 3, 3, 3)‖ over κ_t = 2
     assert loss.metrics["distance"].item() == pytest.approx(6)
-    options = dict(pairs=step_of(t, r), weight=inverse_step)
+    options = dict(times=step_of(t, r), weight=inverse_step)
     batch = Batch(torch.ones(2, 4, dtype=F64), noise=torch.zeros(2, 4, dtype=F64))
     loss = consistency_training(
         linear(schedule, 3.0), linear(schedule, 1.0), batch, Draw(0), **options
@@ -264,7 +264,7 @@ def test_a_boundary_and_float32():
     student = boundary(Denoiser(net, schedule, "x0"), edm_boundary(schedule))
     times = grid(schedule, 9, "karras")
     loss = consistency_training(
-        student, student, Batch(X0.float()), Draw(0), pairs=ladder_pairs(times)
+        student, student, Batch(X0.float()), Draw(0), times=ladder_times(times)
     )
     assert loss.value.dtype == torch.float32 and torch.isfinite(loss.value)
 
@@ -272,10 +272,10 @@ def test_a_boundary_and_float32():
 @pytest.mark.parametrize(
     "change, words",
     [
-        (dict(pairs=step_of(0.2, 0.4)), "r ≥ t"),
-        (dict(pairs=lambda draw, n: (torch.ones(2), torch.zeros(2))), "pairs drew"),
-        (dict(pairs=step_of(0.0, -1.0)), "no noise to take away"),
-        (dict(pairs=step_of(1.5, 0.0)), "outside"),
+        (dict(times=step_of(0.2, 0.4)), "r ≥ t"),
+        (dict(times=lambda draw, n: (torch.ones(2), torch.zeros(2))), "times drew"),
+        (dict(times=step_of(0.0, -1.0)), "no noise to take away"),
+        (dict(times=step_of(1.5, 0.0)), "outside"),
         (dict(estimate=lambda x, level, batch: batch.x0[:1]), "one x̄₀ for each sample"),
         (dict(edges=[0.2, 0.5]), "descending"),
         (dict(distance=torch.nn.functional.mse_loss), r"distance has shape \(\) for"),
@@ -284,7 +284,7 @@ def test_a_boundary_and_float32():
 )
 def test_bad_input(change, words):
     model = exact(gaussian(0.5), flow())
-    options = dict(pairs=step_of(0.5, 0.2)) | change
+    options = dict(times=step_of(0.5, 0.2)) | change
     with pytest.raises(ValueError, match=words):
         consistency_training(model, model, Batch(X0), Draw(0), **options)
 
@@ -293,7 +293,7 @@ def test_bad_noise_and_bad_widths():
     model = exact(gaussian(0.5), flow())
     with pytest.raises(ValueError, match="one ε for each x0"):
         batch = Batch(X0, noise=X0[:3])
-        consistency_training(model, model, batch, Draw(0), pairs=ect_pairs(flow(), stage=0))
+        consistency_training(model, model, batch, Draw(0), times=ect_times(flow(), stage=0))
     with pytest.raises(ValueError, match="norm_huber: c = -1"):
         norm_huber(-1.0)
     with pytest.raises(ValueError, match="norm_huber: shapes"):

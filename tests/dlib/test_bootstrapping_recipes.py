@@ -13,9 +13,9 @@ from dlib.losses import (
     by_norm,
     consistency_training,
     continuous_consistency,
-    ect_pairs,
+    ect_times,
     inverse_step,
-    ladder_pairs,
+    ladder_times,
     lognormal_times,
     norm_huber,
     taught,
@@ -47,7 +47,7 @@ def test_ct_is_its_loss_on_the_ladder_of_the_step(step, points):
     recipe = ct(schedule, points=(2, 200), growth=400)
     times = grid(schedule, points - 1, "karras")
     f = boundary(roles(schedule)["student"], edm_boundary(schedule, times[-1].item()))
-    aim = consistency_training(f, f, Batch(X0, LABELS), Draw(0), pairs=ladder_pairs(times))
+    aim = consistency_training(f, f, Batch(X0, LABELS), Draw(0), times=ladder_times(times))
     assert value(recipe, schedule, step) == pytest.approx(aim.value.item(), rel=1e-12)
 
 
@@ -60,7 +60,7 @@ def test_ect_is_its_loss_at_the_stage_of_the_step(schedule, step, stage):
         student,
         Batch(X0, LABELS),
         Draw(0),
-        pairs=ect_pairs(schedule, stage=stage),
+        times=ect_times(schedule, stage=stage),
         weight=inverse_step,
         distance=norm_huber(0.1),
     )

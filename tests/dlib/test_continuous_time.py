@@ -221,7 +221,7 @@ def test_its_gradient_is_that_of_a_short_step(schedule, estimate):
     # Richardson: two short steps leave O(Δ²)
     short = [
         gradient(
-            consistency_training, pairs=lambda draw, n: (still(t)(draw, n), still(t - h)(draw, n))
+            consistency_training, times=lambda draw, n: (still(t)(draw, n), still(t - h)(draw, n))
         )
         / (step(h) * math.tan(turned(t)) * sigma_data)
         for h in (2e-5, 4e-5)

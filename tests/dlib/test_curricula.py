@@ -1,4 +1,4 @@
-"""Pairs of times and their schedules: the papers' tables, laws and bad input."""
+"""Two times a step and their schedules: the papers' tables, laws and bad input."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from truth import F64, SCHEDULES
 
 from dlib import Draw, edm, grid
-from dlib.losses import ect_pairs, ladder_pairs, lognormal_times
+from dlib.losses import ect_times, ladder_times, lognormal_times
 from dlib.losses.curricula import ct_decay, ct_points, ect_end, ect_stage, ict_law, ict_points
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
@@ -51,7 +51,7 @@ def test_r_of_easy_consistency_tuning():
 
 @EVERY
 def test_pairs_of_easy_consistency_tuning(schedule):
-    t, r = ect_pairs(schedule, stage=1)(Draw(0), 4000)
+    t, r = ect_times(schedule, stage=1)(Draw(0), 4000)
     assert t.dtype == r.dtype == F64 and bool((r < t).all())
     kappa = (-schedule.at(t).lam).exp()
     aim, some = ect_end(kappa, 1), r >= schedule.t_min
@@ -73,14 +73,14 @@ def test_the_law_of_improved_consistency_training():
     assert torch.allclose(law, raw / raw.sum(), rtol=1e-12) and law.sum().item() == pytest.approx(
         1
     )
-    place = torch.bucketize(-ladder_pairs(times, law)(Draw(0), 20_000)[0], -times)
+    place = torch.bucketize(-ladder_times(times, law)(Draw(0), 20_000)[0], -times)
     found = torch.bincount(place, minlength=10) / 20_000
     assert bool(((found - law).abs() < 4 * (law * (1 - law) / 20_000).sqrt() + 1e-9).all())
 
 
 def test_neighbours_on_a_ladder():
     times = grid(edm(), 5, "karras")
-    t, r = ladder_pairs(times)(Draw(0), 400)
+    t, r = ladder_times(times)(Draw(0), 400)
     place = torch.bucketize(-t, -times)
     assert torch.equal(times[place], t) and torch.equal(times[place + 1], r)
     assert place.unique().tolist() == [0, 1, 2, 3, 4]
@@ -89,10 +89,10 @@ def test_neighbours_on_a_ladder():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: ladder_pairs(torch.tensor([0.0, 1.0])), "must fall"),
-        (lambda: ladder_pairs(torch.tensor([1.0, 0.0]), torch.ones(2)), "one for each step"),
-        (lambda: ect_pairs(edm(), stage=-1), "stage = -1"),
-        (lambda: ect_pairs(edm(), stage=0, q=1.0), "q = 1"),
+        (lambda: ladder_times(torch.tensor([0.0, 1.0])), "must fall"),
+        (lambda: ladder_times(torch.tensor([1.0, 0.0]), torch.ones(2)), "one for each step"),
+        (lambda: ect_times(edm(), stage=-1), "stage = -1"),
+        (lambda: ect_times(edm(), stage=0, q=1.0), "q = 1"),
         (lambda: ct_points(5, 4), "step 5 of 4"),
         (lambda: ct_points(0, 4, s_0=1), "s_0 = 1"),
         (lambda: ict_points(-1, 4), "step -1"),
@@ -103,9 +103,9 @@ def test_neighbours_on_a_ladder():
         (lambda: ct_decay(3, s_0=4), "s_0 = 4"),
         (lambda: ict_law(edm(), grid(edm(), 5), std=-1.0), "ict_law: std = -1"),
         (lambda: ict_law(edm(), torch.tensor([0.2, 0.9])), "ict_law: times .* must fall"),
-        (lambda: ect_pairs(edm(), stage=0, std=-1.0), "ect_pairs: std = -1"),
-        (lambda: ect_pairs(edm(), stage=0, k=-3.0), "k = -3"),
-        (lambda: ect_pairs(edm(), stage=0, b=-1.0), "b = -1"),
+        (lambda: ect_times(edm(), stage=0, std=-1.0), "ect_times: std = -1"),
+        (lambda: ect_times(edm(), stage=0, k=-3.0), "k = -3"),
+        (lambda: ect_times(edm(), stage=0, b=-1.0), "b = -1"),
         (lambda: lognormal_times(edm(), std=-1.0), "lognormal_times: std = -1"),
     ],
 )

@@ -36,7 +36,7 @@ def test_groups_of_one_are_consistency_training(s):
         model,
         Batch(X0),
         Draw(0),
-        pairs=always(0.8, 0.5),
+        times=always(0.8, 0.5),
         edges=[s],
         distance=lambda a, b: 2 * (a - b).square().sum(1),
     )
@@ -66,7 +66,7 @@ def test_it_accepts_the_reflected_map():
     assert abs(loss(told(-1.0), told(1.0))) < 4 / n  # even against the map that it is not
     assert loss(told(0.5), told(1.0)) > 20 * 4 / n
     point = consistency_training(
-        told(-1.0), told(1.0), batch, Draw(0), pairs=always(0.7, 0.5), distance=squared
+        told(-1.0), told(1.0), batch, Draw(0), times=always(0.7, 0.5), distance=squared
     )
     assert point.value.item() > 3 * c**2  # (2c)² for a perfect correlation
 

@@ -9,7 +9,7 @@ import torch
 from truth import appendix_a
 
 from dlib import Batch, Cast, Denoiser, Draw, Roles, discrete, edm, exact, scaled_linear
-from dlib.losses import consistency_training, ect_pairs, inverse_step, norm_huber, own
+from dlib.losses import consistency_training, ect_times, inverse_step, norm_huber, own
 from dlib.losses.curricula import ect_end, ect_stage, smooth_stage
 from dlib.nets import MLP
 from dlib.recipes import stable_consistency
@@ -68,13 +68,13 @@ def test_with_a_condition_of_its_own_in_each_row_it_is_consistency_training():
         return recipe.phases[0].loss({"student": model, "target": model}, one, Draw(1)).value
 
     whole = lambda rows: (rows, slice(0, len(rows)))
-    pairs = ect_pairs(SCHEDULE, stage=1.5)
+    drawn = ect_times(SCHEDULE, stage=1.5)
     plain = consistency_training(
         model,
         model,
         replace(batch, cond=label),
         Draw(1),
-        pairs=pairs,
+        times=drawn,
         estimate=own,
         weight=inverse_step,
         distance=norm_huber(0.0),

@@ -265,7 +265,7 @@ def test_words_and_seeds_that_cannot_be_used_name_their_flag(words, says, monkey
 )
 def test_a_number_that_no_picture_can_have_names_its_flag(word, value, wanted, monkeypatch):
     monkeypatch.setattr(command, "open_family", never)
-    parallel = ["--parallel", "picard"] if word == "tol" else []
+    parallel = ["--parallel-in-time", "picard"] if word == "tol" else []
     said = typed(monkeypatch, CIRCLE, *parallel, f"--{word}", value)
     assert said.startswith(f"full_scale.sample: --{word} {value}: wanted {wanted}"), said
 

@@ -114,8 +114,8 @@ def test_a_spread_network_answers_every_row(processes, chunk):
 @pytest.mark.parametrize("parallel", ["picard", "parareal"])
 def test_two_processes_share_the_steps_and_give_the_sequential_pictures(tmp_path, parallel):
     """gloo: pictures equal, the network's work halved, one process alone writes."""
-    alone = command.run(replace(SMALL, parallel=None, chunk=None, out=tmp_path / "alone"))
-    both = replace(SMALL, parallel=parallel, out=tmp_path / "both")
+    alone = command.run(replace(SMALL, parallel_in_time=None, chunk=None, out=tmp_path / "alone"))
+    both = replace(SMALL, parallel_in_time=parallel, out=tmp_path / "both")
     forked.start(2, tmp_path / "said", command.run, both).finished()
     for name in ("000.png", "001.png"):
         assert np.array_equal(
@@ -125,7 +125,7 @@ def test_two_processes_share_the_steps_and_give_the_sequential_pictures(tmp_path
         json.loads((folder / "settings.json").read_text())
         for folder in (alone, tmp_path / "both")
     )
-    (cost,) = two["parallel"]
+    (cost,) = two["parallel_in_time"]
     assert (
         two["processes"] == 2
         and cost["work"] > one["network_calls"]
@@ -136,10 +136,11 @@ def test_two_processes_share_the_steps_and_give_the_sequential_pictures(tmp_path
 def test_settings_say_what_it_cost(tmp_path):
     said = json.loads(
         (
-            command.run(replace(SMALL, parallel="picard", tol=1e-2, chunk=None)) / "settings.json"
+            command.run(replace(SMALL, parallel_in_time="picard", tol=1e-2, chunk=None))
+            / "settings.json"
         ).read_text()
     )
-    (cost,) = said["parallel"]
+    (cost,) = said["parallel_in_time"]
     assert (
         cost["depth"] == said["network_calls"] <= 9
         and cost["work"] * 2 * 2 == said["network_samples"]
@@ -150,25 +151,25 @@ def test_settings_say_what_it_cost(tmp_path):
     "change, match",
     [
         (
-            {"parallel": "picart"},
-            "--parallel picart: no such sampler; there are picard, anderson, parareal",
+            {"parallel_in_time": "picart"},
+            "--parallel-in-time picart: no such sampler; there are picard, anderson, parareal",
         ),
         ({"solver": "dpm_solver_pp_2m"}, "remembers former steps.*type --solver ddim"),
         ({"tol": -1.0}, "--tol -1: wanted 0"),
         ({"chunk": 0}, "--chunk 0: wanted at least 1"),
         ({"window": 0}, "--window 0: wanted at least 1"),
-        ({"parallel": "parareal", "window": 3}, "parareal has blocks"),
+        ({"parallel_in_time": "parareal", "window": 3}, "parareal has blocks"),
     ],
 )
 def test_bad_requests_are_answered(tmp_path, change, match):
     with pytest.raises(ValueError, match=match):
-        command.run(replace(SMALL, **{"parallel": "picard", **change}))
+        command.run(replace(SMALL, **{"parallel_in_time": "picard", **change}))
     assert not any(tmp_path.iterdir())
 
 
 def test_several_processes_without_parallel_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(
-        ValueError, match="every one would make the same pictures: add --parallel"
+        ValueError, match="every one would make the same pictures: add --parallel-in-time"
     ):
-        command.run(replace(SMALL, parallel=None))
+        command.run(replace(SMALL, parallel_in_time=None))
