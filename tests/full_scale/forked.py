@@ -1,9 +1,14 @@
 """Several processes without a new Python, which costs seconds each: children of the test
 itself, which has imported everything. Where torchrun is what is tested, see `test_launch.py`.
+
+A child never collects the garbage that the test's process has left: an old group of processes
+or a store among it would wait for threads that only the parent has, or crash.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import gc
 import multiprocessing
 import os
 import socket
@@ -17,13 +22,23 @@ import torch.utils.tensorboard  # noqa: F401  once, instead of in every child
 from full_scale import train
 from full_scale.run.engine import Engine
 
+LATE = 300.0
+"""Seconds after which a child says where it stands, and ends."""
 SHORT = "--batch 4 --warmup 0 --log-every 1 --device cpu"
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    """A port that no other process is given by chance before ours listen there: it stays bound,
+    and with SO_REUSEADDR on both sides one of two may listen.
+    """
+    one = socket.socket()
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind(("127.0.0.1", 0))
+    _held.append(one)
+    return one.getsockname()[1]
 
 
 class Fall(NamedTuple):
@@ -43,7 +58,9 @@ class Started(NamedTuple):
     def ended(self) -> list[int]:
         """The exit status of each, −9 for one that was killed."""
         for one in self.processes:
-            one.join(400)
+            one.join(LATE + 60)
+            one.kill()
+            one.join()
         return [one.exitcode for one in self.processes]
 
     def finished(self) -> str:
@@ -66,7 +83,9 @@ def start(size: int, said: Path, work: Callable, *given) -> Started:
 
 
 def _join(rank, size, port, said, work, given) -> None:
+    gc.freeze()
     with said.open("a", buffering=1) as file:
+        faulthandler.dump_traceback_later(LATE, exit=True, file=file)
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file

@@ -82,10 +82,10 @@ def test_of_two_processes_the_one_that_has_it_keeps_it_and_one_speaks(parallel, 
     """The first test here: forked processes must not inherit a process group."""
     asked = words(bad, tmp_path / "run", "--parallel", parallel)
     run = forked.start(2, tmp_path / "said", spoilt, asked)
-    run.ended()
-    said = run.said.read_text()
-    files = {path.name for path in (tmp_path / "run").glob("nonfinite-*.json")}
-    (about,) = [json.loads((tmp_path / "run" / name).read_text()) for name in files]
+    status, said = run.ended(), run.said.read_text()
+    files = list((tmp_path / "run").glob("nonfinite-*.json"))
+    assert sorted(status) == [0, 1] and len(files) == 1, f"{status}, {files}: {said[-3000:]}"
+    about = json.loads(files[0].read_text())
     place = next(one["draws"][2] for one in about["samples"] if not one["finite"])
     assert about["rank"] == place // 2 and said.count("full_scale.train: ") == 1
     assert f"(process {about['rank']})" in said and f"row {BAD} of" in said

@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import doctest
 import json
-import os
 import re
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import huggingface_hub
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline, TCDScheduler
 from PIL import Image
 from safetensors import safe_open
@@ -79,12 +77,6 @@ def settings(out: Path, *more: str):
     return read(["finetune", "--tiny", "--out", str(out), "--batch", "4", "--micro", "2", *more])
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def cast_of(s, processes):
     """The cast of a run whose weights have left their start, by another amount in the average
     than in the student.
@@ -113,15 +105,8 @@ def save(s, processes, *steps: int):
     return cast
 
 
-def _shards(rank: int, folder: Path, port: int) -> None:
+def _shards(folder: Path) -> None:
     """One of two processes of an FSDP2 run."""
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
     processes = launch.start("cpu")
     s = settings(folder / "run", "--ema", "0", "--parallel", "fsdp")
     family = families.open_family("sd", None, torch.device("cpu"))
@@ -140,7 +125,7 @@ def _shards(rank: int, folder: Path, port: int) -> None:
 
 def test_one_process_reads_what_two_sharded(tmp_path):
     """The first test here: forked processes must not inherit a process group."""
-    mp.start_processes(_shards, (tmp_path, free_port()), nprocs=2, start_method="fork")
+    forked.start(2, tmp_path / "said", _shards, tmp_path).finished()
     assert len(list((tmp_path / "run" / "step-00000001").glob("*.distcp"))) == 2
     part, found = export.student(tmp_path / "run" / "step-00000001")
     want = tiny_pipeline().unet.state_dict()
