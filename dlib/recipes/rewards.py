@@ -136,6 +136,7 @@ def flow_grpo(
     counted otherwise (0.8 in the authors' later recipe, which has clip 1e-5, no guidance, no
     kl and a window of 3). window: how many steps are stochastic and trained, 0 for all; it
     moves from noise to data by one step every `move` training steps (MixGRPO, Li et al. 2025).
+    The schedule must be `flow` unless the steps are coefficients-preserving.
     kl: the weight of each step's divergence, a mean over values like the ratio's logarithm;
     the released code's lacks the step's length besides, so that its 0.04 is not quite this
     one.

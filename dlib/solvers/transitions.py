@@ -39,7 +39,7 @@ def flow_transition(
     require(
         model.schedule.name == "flow",
         f"flow_transition: the schedule is {model.schedule.name!r}, wanted flow(): use "
-        "transition, or euler_maruyama's drift",
+        "preserving_transition (--hyper.preserving), transition, or euler_maruyama's drift",
     )
     require(noise > 0, f"flow_transition: noise = {noise:g}, wanted more than 0")
     dt = b.t - a.t  # negative
