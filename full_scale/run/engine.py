@@ -194,11 +194,11 @@ class Engine:
         """
         return [
             self._made(
-                [row for _, row in pairs],
-                step_draws(self.s.seed, step, [place for place, _ in pairs]),
+                [row for _, row in micro],
+                step_draws(self.s.seed, step, [place for place, _ in micro]),
                 self.s.drop,
             )
-            for pairs in self.trainer.places(step)
+            for micro in self.trainer.places(step)
         ]
 
     def _made(self, rows: Sequence[int], draw: Draws, p: float) -> tuple[Batch, Draws]:

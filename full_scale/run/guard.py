@@ -142,9 +142,9 @@ RULES = (
     ),
 )
 BOTH = 2.0
-"""An alarm of pairs: `student/better` above so many times its distance from `student/worse`,
-medians of the last values, as many as an alarm's first ones. Then the errors on winners and
-losers rise together. Above 0 alone says nothing: with the exact tilt it is there too. For one
+"""An alarm of preferences: `student/better` above so many times its distance from
+`student/worse`, medians of the last values, as many as an alarm's first ones. Then the errors on
+winners and losers rise together. Above 0 alone says nothing: with the exact tilt it is there too. For one
 Gaussian the tilt reaches 2 where the rewards of a pair differ by 8 (rms), so that no judge is
 in doubt.
 """
@@ -208,12 +208,12 @@ def moved(student: nn.Module, teacher: nn.Module | None) -> tuple[Tensor, Tensor
     """
     if adapters(student):
         layers = [layer for layer in student.modules() if isinstance(layer, LowRank)]
-        pairs = [
+        factors = [
             (layer.lora_A.flatten(1), layer.lora_B.flatten(1), layer.lora_scale)
             for layer in layers
         ]
         # ‖BA‖² without the product
-        parts = [scale**2 * ((b.T @ b) * (a @ a.T)).sum() for a, b, scale in pairs]
+        parts = [scale**2 * ((b.T @ b) * (a @ a.T)).sum() for a, b, scale in factors]
         return torch.stack(parts).sum(), torch.stack(
             [layer.weight.float().square().sum() for layer in layers]
         ).sum()
