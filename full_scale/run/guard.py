@@ -144,9 +144,9 @@ RULES = (
 BOTH = 2.0
 """An alarm of preferences: `student/better` above so many times its distance from
 `student/worse`, medians of the last values, as many as an alarm's first ones. Then the errors on
-winners and losers rise together. Above 0 alone says nothing: with the exact tilt it is there too. For one
-Gaussian the tilt reaches 2 where the rewards of a pair differ by 8 (rms), so that no judge is
-in doubt.
+winners and losers rise together. Above 0 alone says nothing: with the exact tilt it is there too.
+For one Gaussian the tilt reaches 2 where the rewards of a pair differ by 8 (rms), so that no
+judge is in doubt.
 """
 
 
