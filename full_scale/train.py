@@ -21,10 +21,11 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dlib import SOLVERS, guided
 from dlib._util import require
-from full_scale.families import introduced
+from full_scale.families import Family, introduced
 from full_scale import launch
 from full_scale.run.engine import Engine, placed
 from full_scale.run.given import check_given, given_roles
@@ -152,6 +153,8 @@ def open_engine(settings: Settings, processes: Processes) -> Engine:
     )
     if processes.leads:
         print(introduced(family, weights))
+    if settings.show_every:
+        shown(settings, family)
     rows = Rows(settings.data, recipe_of(settings, None, None).reads)
     check_rows(settings, rows, processes.size)
     rows.check(family, settings.batch // recipe_of(settings, None, None).group)
@@ -162,6 +165,17 @@ def open_engine(settings: Settings, processes: Processes) -> Engine:
     return Engine(settings, processes, family, rows, dtype, given_roles(settings, family))
 
 
+def shown(s: Settings, family: Family) -> tuple[int, dict[str, Tensor]]:
+    """How many prompts the grids show, and their condition. ValueError for one that the family
+    cannot read.
+    """
+    prompts = s.prompts or family.prompts
+    try:
+        return len(prompts), family.encode_texts(prompts)
+    except ValueError as error:
+        raise ValueError(f"--prompts: {error}") from None
+
+
 @launch.within_memory("the grid of pictures: pass fewer --prompts, or --show-every 0 for none")
 @torch.no_grad()
 def pictures(engine: Engine) -> Image.Image:
@@ -170,19 +184,20 @@ def pictures(engine: Engine) -> Image.Image:
     sampler, device = recipe.sampler, engine.processes.device
     model, guides = sampler.wrap(model), sampler.omega and not recipe.told
     model = guided(model, sampler.omega, engine.null) if guides else model
-    cond = {name: rows.to(device) for name, rows in family.encode_texts(s.prompts).items()}
+    count, cond = shown(s, family)
+    cond = {name: rows.to(device) for name, rows in cond.items()}
     if recipe.told:
-        cond["omega"] = torch.full((len(s.prompts),), sampler.omega, device=device)
+        cond["omega"] = torch.full((count,), sampler.omega, device=device)
     x = latents(
         model,
         engine.rows.info["shape"],
         sampler.levels(model.schedule),
         SOLVERS[sampler.solver],
         cond,
-        range(len(s.prompts)),
-        len(s.prompts),
+        range(count),
+        count,
     )
-    return contact_sheet([family.decode(latent) for latent in x], len(s.prompts))
+    return contact_sheet([family.decode(latent) for latent in x], count)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,13 @@ class Family(ABC):
     """
     lora_targets: ClassVar[tuple[str, ...]]
     """Which layers get adapters where a run does not say: the ends of their names."""
+    prompts: ClassVar[tuple[str, ...]] = (
+        "a lighthouse at dusk",
+        "a bowl of lemons",
+        "a red circle",
+        "a snowy forest path",
+    )
+    """What a run's grids show where it names no prompts."""
     licence: str | None
     """Of the weights, as their card states it."""
 

@@ -60,6 +60,12 @@ class Shapes(Family):
     tiny_is: ClassVar[str] = "the book's teacher of the family shapes"
     weights_are: ClassVar[str] = "FOLDER (what full_scale.export wrote for this family)"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out")
+    prompts: ClassVar[tuple[str, ...]] = (
+        "a red circle",
+        "a small green triangle",
+        "a large blue square above a yellow circle",
+        "a red triangle left of a green square",
+    )
 
     @classmethod
     def open(cls, weights: str, device: torch.device, dtype: torch.dtype) -> Shapes:

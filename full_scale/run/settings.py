@@ -128,13 +128,8 @@ class Settings:
     """Steps between validations, if rows are held out."""
     show_every: int = 500
     """Steps between grids of pictures; 0 is none."""
-    prompts: tuple[str, ...] = (
-        "a lighthouse at dusk",
-        "a bowl of lemons",
-        "a red circle",
-        "a snowy forest path",
-    )
-    """What the grids show."""
+    prompts: tuple[str, ...] = ()
+    """What the grids show; some prompts of the family unless given."""
     wandb: str = ""
     """A Weights & Biases project to log to as well; `pip install wandb` first."""
 
