@@ -198,9 +198,13 @@ def _call(s: Mapping[str, Any]) -> str:
     elif sampler["solver"] == "tcd":
         steps += ", eta=0.3"
     return (
-        f'picture = pipe("{s["prompts"][0]}", {steps}, '
+        f'picture = pipe("{_prompt(s)}", {steps}, '
         f"guidance_scale={1 + sampler['omega']:g}).images[0]"
     )
+
+
+def _prompt(s: Mapping[str, Any]) -> str:
+    return (s["prompts"] or named(s["family"]).prompts)[0]
 
 
 def _model(s: Mapping[str, Any], weights: str) -> str:
@@ -209,7 +213,7 @@ def _model(s: Mapping[str, Any], weights: str) -> str:
 
 def _flags(s: Mapping[str, Any]) -> str:
     """Solver, levels and ω are read from the `settings.json` beside the weights."""
-    return f'--prompt "{s["prompts"][0]}"'
+    return f'--prompt "{_prompt(s)}"'
 
 
 def _rows(s: Mapping[str, Any]) -> str:

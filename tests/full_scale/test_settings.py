@@ -307,7 +307,7 @@ def test_prompts_alone_are_enough_for_methods_that_look_at_no_picture(monkeypatc
     monkeypatch.setattr(train, "Engine", lambda *given: None)
     for method in ("swiftbrush", "finetune"):
         train.open_engine(
-            read([method, "--tiny", "--data", "d"]),
+            read([method, "--tiny", "--data", "d", "--show-every", "0"]),
             SimpleNamespace(device=torch.device("cpu"), leads=False, size=1),
         )
     assert asked == ["texts", "pictures"]

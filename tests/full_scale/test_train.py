@@ -330,11 +330,14 @@ def test_a_signal_saves_and_the_same_command_goes_on(ending, size, with_data, tm
 
 
 def test_the_grids_show_what_the_family_can_read(shapes_data, tmp_path, capsys):
-    """Without --prompts too; others are refused before the first step."""
+    """Without --prompts too, and so does the card; others are refused before the first step."""
     words = ["finetune", *SHAPES, "--device", "cpu", "--data", str(shapes_data), "--batch", "4"]
     out, other = tmp_path / "run", tmp_path / "other"
     main([*words, "--steps", "1", "--out", str(out)])
     assert list(out.rglob("*.png")) and (out / "done").exists()
+    card = (export.run(export.Export(out)) / "README.md").read_text()
+    (prompt,) = re.findall('--prompt "(.*)"', card)
+    assert tokens([prompt]).any()
     with pytest.raises(SystemExit) as end:
         main([*words, "--steps", "1", "--out", str(other), "--prompts", "a lighthouse"])
     assert str(end.value.code).startswith("full_scale.train: --prompts: ")
