@@ -34,6 +34,7 @@ from full_scale.run.recipe_file import RECIPES
 from full_scale.run.settings import read
 from full_scale.sampling.request import Config
 from full_scale.train import main, open_engine
+from toy_data.shape_captions import tokens
 
 methods.register()
 SHAPES = ["--family", "shapes", "--tiny"]
