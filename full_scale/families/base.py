@@ -21,6 +21,14 @@ OWN: tuple[str, dict[str, Any]] = ("", {})
 """In place of a scheduler's class and settings: the scheduler of the weights themselves."""
 
 
+def deaf(family: str) -> ValueError:
+    """What is wrong where a network with no input for ω is to be told it."""
+    return ValueError(
+        f"family {family}: its network has no input for ω, which this method gives it: add "
+        "--method lcm, whose loss draws ω and does not tell the network"
+    )
+
+
 class Family(ABC):
     """A kind of model: what x0 and the condition are, and the network to train.
 
@@ -182,7 +190,7 @@ class Family(ABC):
     @classmethod
     def told_omega(cls, call: nn.Module) -> nn.Module:
         """A copy of a denoiser's net that also takes ω; at first it does not listen."""
-        raise ValueError(f"family {cls.name}: its network has no input for ω: use --method lcm")
+        raise deaf(cls.name)
 
     def kohya_name(self, layer: str) -> str:
         """What kohya's scripts, and whoever reads their files, call a layer of the network: for

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from dlib import Denoiser, flow
 from dlib._util import require
 from full_scale.families import tiny
-from full_scale.families.base import META
+from full_scale.families.base import META, deaf
 from full_scale.families.latent import LatentPipeline
 from full_scale.families.weights import Weights
 
@@ -170,7 +170,7 @@ class StableDiffusion3(LatentPipeline):
 
     @classmethod
     def told_omega(cls, call: nn.Module) -> nn.Module:
-        raise ValueError("family sd3: its network has no input for ω: use --method lcm")
+        raise deaf(cls.name)
 
     @property
     def longest(self) -> int:

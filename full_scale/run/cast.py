@@ -27,11 +27,11 @@ from dlib import Cast, Denoiser, Ema, Recipe, cast, frozen
 from dlib.lora import twin
 from dlib.training import Trained
 from full_scale import launch
-from full_scale.families import Family
+from full_scale.families import Family, named
 from full_scale.families.heads import judge
 from full_scale.launch import Processes
 from full_scale.run import speed, start_lora
-from full_scale.run.settings import Settings, role_of
+from full_scale.run.settings import Role, Settings, role_of
 from full_scale.run.speed import channels_last, optimiser
 
 
@@ -101,6 +101,15 @@ class Company(Cast):
         return frozen(replace(self.roles["student"], net=net))
 
 
+def _adapted(core: nn.Module, own: Role, family: str) -> nn.Module:
+    """A twin of the network. ValueError with what to type for layers that it does not have."""
+    try:
+        return twin(core, own.rank, own.alpha, own.targets)
+    except ValueError as error:
+        usual = " ".join(named(family).lora_targets)
+        raise ValueError(f"{error}; those of family {family}: --lora-targets {usual}") from None
+
+
 _OPTIONS = StateDictOptions(ignore_frozen_params=True)
 
 
@@ -134,7 +143,7 @@ def build(
     for role in recipe.play("copy"):
         own = role_of(s, role)
         if own.rank:
-            starts[role] = replace(base, net=twin(core, own.rank, own.alpha, own.targets))
+            starts[role] = replace(base, net=_adapted(core, own, s.family))
     if begun:
         start_lora.begin(starts["student"].net, begun, family.lora_prefix, s.start_lora)
     inner: dict[str, nn.Module] = {}
