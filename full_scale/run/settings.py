@@ -156,7 +156,7 @@ def read(arguments: Sequence[str], prog: str = "python -m full_scale.train") -> 
     require(
         method in known,
         (f"method {method!r} does not exist{nearest(method, known)}" if method else "no method")
-        + ": name a recipe file (full_scale/recipes/*.toml) "
+        + "; name a recipe file (full_scale/recipes/*.toml) "
         f"or --method, one of {', '.join(known)}",
     )
     kind = with_hyper(method)

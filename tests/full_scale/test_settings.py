@@ -77,7 +77,7 @@ def test_an_unknown_file_or_flag_is_answered(capsys):
     for words in (["--method", "finetun"], ["--method=finetun"]):
         with pytest.raises(ValueError, match="did you mean 'finetune'"):
             read(words)
-    with pytest.raises(ValueError, match="method '' does not exist"):
+    with pytest.raises(ValueError, match="no method; name a recipe file"):
         read(["--method"])
     with pytest.raises(SystemExit):
         read(["finetune", "--bach", "3"])
