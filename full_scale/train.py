@@ -154,7 +154,7 @@ def open_engine(settings: Settings, processes: Processes) -> Engine:
     if processes.leads:
         print(introduced(family, weights))
     if settings.show_every:
-        shown(settings, family)
+        prompts_of(settings, family)
     rows = Rows(settings.data, recipe_of(settings, None, None).reads)
     check_rows(settings, rows, processes.size)
     rows.check(family, settings.batch // recipe_of(settings, None, None).group)
@@ -165,7 +165,7 @@ def open_engine(settings: Settings, processes: Processes) -> Engine:
     return Engine(settings, processes, family, rows, dtype, given_roles(settings, family))
 
 
-def shown(s: Settings, family: Family) -> tuple[int, dict[str, Tensor]]:
+def prompts_of(s: Settings, family: Family) -> tuple[int, dict[str, Tensor]]:
     """How many prompts the grids show, and their condition. ValueError for one that the family
     cannot read.
     """
@@ -184,7 +184,7 @@ def pictures(engine: Engine) -> Image.Image:
     sampler, device = recipe.sampler, engine.processes.device
     model, guides = sampler.wrap(model), sampler.omega and not recipe.told
     model = guided(model, sampler.omega, engine.null) if guides else model
-    count, cond = shown(s, family)
+    count, cond = prompts_of(s, family)
     cond = {name: rows.to(device) for name, rows in cond.items()}
     if recipe.told:
         cond["omega"] = torch.full((count,), sampler.omega, device=device)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 import full_scale.sample as sampling
 from dlib import recipes
 from full_scale import export
-from full_scale.families import open_family
+from full_scale.families import FAMILIES, open_family
 from full_scale.families.tiny import tiny_pipeline
 from full_scale import launch
 from full_scale.out import lora_files
@@ -342,7 +342,28 @@ def test_the_grids_show_what_the_family_can_read(shapes_data, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main([*words, "--steps", "1", "--out", str(other), "--prompts", "a lighthouse"])
     assert str(end.value.code).startswith("full_scale.train: --prompts: ")
-    assert "lighthouse" in end.value.code and not list(other.glob("step-*"))
+    assert "lighthouse" in end.value.code
+    assert not list(other.glob("step-*")) and not (other / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ("lcm_lora", "proj_in.* family shapes: --lora-targets to_q to_k to_v to_out$"),
+        ("guided", "no input for ω, which this method gives it: add --method lcm,"),
+    ],
+)
+def test_what_a_family_lacks_is_answered_with_what_it_has(recipe, says, shapes_data, tmp_path):
+    words = [recipe, *SHAPES, "--device", "cpu", "--data", str(shapes_data), "--batch", "4"]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--micro", "4", "--out", str(tmp_path / "run")])
+    assert re.search(says, end.value.code)
+
+
+@pytest.mark.parametrize("recipe", ["ddpo", "npo", "reward_gradient"])
+def test_the_attention_that_gets_adapters_is_the_family_s(recipe):
+    for name, family in FAMILIES.items():
+        assert read([recipe, "--family", name, "--tiny"]).lora_targets == family.lora_targets
 
 
 @pytest.mark.parametrize(
