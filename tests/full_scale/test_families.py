@@ -123,13 +123,19 @@ class TestEveryFamily:
     def test_saved_with_another_network_it_opens_with_that(self, any_family, tmp_path):
         other = copy.deepcopy(any_family.net)
         with torch.no_grad():
-            next(other.parameters()).add_(0.25)
+            next(other.parameters()).mul_(1.5)
         any_family.save(other, tmp_path / "mine")
         again = open_family(any_family.name, str(tmp_path / "mine"), CPU)
+        mine, its = other.state_dict(), again.net.state_dict()
+        assert mine.keys() == its.keys() and all(
+            torch.equal(its[name], mine[name]) for name in mine
+        )
+        # weights read from a file lie elsewhere in memory: some processors add in another order
         want = said(any_family, any_family.denoiser(other))
-        assert torch.equal(said(again), want) and not torch.equal(said(any_family), want)
+        torch.testing.assert_close(said(again), want)
+        assert not torch.allclose(said(any_family), want, rtol=1e-3, atol=1e-3)
         assert again.identity == any_family.identity
-        assert all(torch.equal(again.null()[name], v) for name, v in any_family.null().items())
+        torch.testing.assert_close(again.null(), any_family.null())
 
     def test_its_blueprint_has_its_shapes(self, any_family):
         plan, count = (
