@@ -129,7 +129,7 @@ figure(
 # |---|---|---|
 # | α, σ | a level's factors of data and noise | chapter 7 |
 # | $v$ | $\alpha\varepsilon-\sigma x_0$, a mixture of noise and data | chapter 3 |
-# | $w(t)$ | the weight of a level in a loss; SNR is $\alpha^2/\sigma^2$ | chapters 3 and 11 |
+# | $w_{\text{loss}}(t)$ | the weight of a level in a loss; SNR is $\alpha^2/\sigma^2$ | chapters 3 and 11 |
 # | ω | the guidance weight, 0 for none; diffusers' `guidance_scale` is 1 + ω | chapter 6 |
 # | $c$, $\varnothing$ | the condition; the empty one | chapter 6 |
 # | $x_\theta(z,c)$ | the teacher's guess of the data at a noisy point $z$ | chapter 6 |
@@ -154,8 +154,8 @@ figure(
 # | $v$ = 0.6 · noise − 0.8 · data | −0.5 | 0 | −1.5 |
 #
 # Each row agrees with the others: (1 − 0.6 · 1.8)/0.8 is −0.1, and 0.6 · (−0.1) − 0.8 · 1.8 is −1.5. So it does not
-# matter which of them the network predicts: at one point $z$ each is a multiple of another plus a multiple of $z$, and the
-# factors $1+\omega$ and $-\omega$ sum to one, so the part with $z$ comes through unchanged. (You also see guidance exaggerate:
+# matter which of them the network predicts. At one point $z$, $v=a\,x+b\,z$ with numbers $a$ and $b$ that no condition changes. So
+# $(1+\omega)\,v(c)-\omega\,v(\varnothing)=a\,x^\omega+b\,z$, which is the $v$ that belongs to $x^\omega$. (You also see guidance exaggerate:
 # 1.8 lies beyond the only point that the prompt allows.) In letters:
 #
 # $$x^\omega=(1+\omega)\,x_\theta(z,c)-\omega\,x_\theta(z,\varnothing)=x_\theta(z,c)+\omega\,\big(x_\theta(z,c)-x_\theta(z,\varnothing)\big). \label{eq:gd-target}$$
@@ -163,7 +163,7 @@ figure(
 # The student learns to say this in one call. It sees noised data, as in every denoising loss, and an ω that is drawn for each
 # sample:
 #
-# $$\mathcal L=\mathbb E\;w(t)\,\lVert x_\eta(z,c,\omega)-x^\omega\rVert^2,\qquad \omega\sim U[\omega_{\min},\omega_{\max}]. \label{eq:gd-loss}$$
+# $$\mathcal L=\mathbb E\;w_{\text{loss}}(t)\,\lVert x_\eta(z,c,\omega)-x^\omega\rVert^2,\qquad \omega\sim U[\omega_{\min},\omega_{\max}]. \label{eq:gd-loss}$$
 #
 # With the weight SNR + 1 this is the squared error of $v$, as in chapter 11. Here it is, as you might write it yourself:
 
@@ -203,7 +203,7 @@ claim("C12.2", "the loss of the analytic x^ω", library(analytic), below=1e-12)
 # So this loss has no floor either: the target is a function of what the student sees. Look at \eqref{eq:gd-target} again. As
 # ω grows, the target moves along a straight line. Two things follow. A network that is a straight line in ω would be enough.
 # And a student that is *not* told ω learns the mean of all targets. On a straight line this is the target of the mean ω. We
-# test the line with five values of ω, in all five quantities that a network may predict.
+# test the second statement with five values of ω, in all five quantities that a network may predict.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -217,9 +217,9 @@ claim("C12.3", "mean of the targets − the target of the mean ω (largest)", be
 # %% [markdown]
 # ## 12.2 How a network is told ω
 #
-# A number enters a network as times do: as sines and cosines of many frequencies. The released codes [@luo2023lcm] take
-# 1000 ω, and rates from 1 down to 1/10 000. The vector goes through one linear layer without a bias, and is added to the
-# features of the time. **Ours starts at zero.** So a student made of its teacher's weights begins as an exact copy of the
+# A number enters a network as times do: as sines and cosines of many frequencies. The released codes [@luo2023lcm] feed
+# $\sin(1000\,\omega\,r_k)$ and $\cos(1000\,\omega\,r_k)$ with rates $r_k$ that fall geometrically from 1 to 1/10 000. The vector goes through one linear layer without a bias, and is added to the
+# features of the time. We call this input the dial. **Ours starts at zero.** So a student made of its teacher's weights begins as an exact copy of the
 # conditional teacher, whatever ω it is told, and training only has to add the difference.
 
 # %%
@@ -240,7 +240,7 @@ claim(
 # %% [markdown]
 # ## 12.3 The dial against the truth
 #
-# The student of the first figure was trained so, with ω between 0 and 4, for 500 updates. (Its teacher is a formula, so its
+# The first stage of the first figure's student was trained so, with ω between 0 and 4, for 500 updates. (Its teacher is a formula, so its
 # network starts afresh.) Its sick twin has the same network
 # and the same targets, but is always told ω = 0. You know what it learns: the target of the mean ω, which is 2. And you know
 # its loss: the variance of ω, which is 16/12, times the mean square of $v(c)-v(\varnothing)$.
@@ -271,7 +271,7 @@ figure(
 )
 
 # %% [markdown]
-# A plateau like this one means that your ω does not reach the network. Now test the told student where the truth is known: on
+# A plateau like this one means that your student does not use ω: it does not reach the network, or is not learnt yet (12.5). Now test the told student where the truth is known: on
 # a grid of ω, at 20 000 noised points, against the analytic $x^\omega$. At ω = 0 that is the conditional teacher. A useful scale
 # is how far *one unit* of ω moves the answer. Inside the range we ask for errors below a quarter of it. The last ω lies
 # outside of the range.
@@ -406,8 +406,8 @@ claim("C12.15", "ω = 2: the shortcut's error over the one-step student's", lost
 #
 # `recipes.guided` is the first stage, and `Told` makes the student from a trained network. First the digits: 300 updates,
 # ω from 0 to 4. We noise the digits that the guided teacher made, and there compare the student's guess with the guided
-# teacher's, for ω = 2 and 4. A student that had learnt nothing about ω would give the conditional answer. Its error would be
-# the whole distance between the two answers, and we ask for less than half of it.
+# teacher's, for ω = 2 and 4. An untrained student gives the conditional answer, and misses the whole distance between the two
+# answers. One that has learnt only the middle, like the untold twin, misses half of it at ω = 4. So we ask for less than half.
 
 # %%
 digits, ((pixels, names), _) = digits_teacher(), digits_split()
@@ -469,8 +469,8 @@ deaf = at[2.0] - at[0.0]
 claim("C12.18", "shapes: the share with ω = 2, less that with 0", deaf, between=(-0.03, 0.03))
 
 # %% [markdown]
-# Asked with ω = 0, the student should be no better than its unguided teacher. It shows as many captions as with ω = 2, so it has
-# learnt the *middle* of its range and does not hear ω yet. This is the untold twin of 12.3. A likely reason is that every
+# Asked with ω = 0, the student should be no better than its unguided teacher. It shows as many captions as with ω = 2, so it does not
+# hear ω yet, and has probably learnt the *middle* of its range. This is the untold twin of 12.3. A likely reason is that every
 # sample pulls the weights that all ω share the same way, while the layer of ω starts at zero. Look at more than one ω before
 # you stop.
 #
@@ -504,12 +504,12 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # | symptom | cause | cure |
 # |---|---|---|
 # | the student ignores ω | the dial is learnt last, or ω is cast to half precision | train longer; features in float32 |
-# | the loss stops high | ω does not reach the network | compare two ω on one input |
+# | the loss stops high | ω does not reach the network, or is not learnt yet | compare two ω on one input |
 # | right at ω = 0, error in proportion to ω | the wrong $\varnothing$ in the target, or a student that still answers as without guidance | compare two ω on one input: equal answers mean the dial is not learnt, so train longer; else take the teacher's own $\varnothing$ |
 # | too much contrast everywhere | $g$ was fed instead of ω | one name in your code, and convert at the border |
 # | broken pictures at high ω | outside the range of training | train the range that you serve |
 # | a negative prompt does nothing | the empty condition is inside the weights | keep the guided teacher for those users |
-# | far too much contrast, and two calls a step | a student with guidance inside is guided again | no guidance outside: $g=1$ |
+# | far too much contrast, and two calls a step | a student with guidance inside is guided again | one call a step. A student of one fixed ω: $g=1$. A student with the dial: do not wrap it in `guided`; in diffusers $g=1+\omega$ sets the dial |
 #
 # **The published runs** [@meng2023guided]: ω from 0 to 4 for pixels, from 2 to 14 for latent text-to-image models, with the loss
 # on $v$; then rounds of halving. The abstract reports scores like the teacher's in 4 steps for ImageNet 64×64 and CIFAR-10 in
@@ -525,7 +525,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `Told(net)` | `family.told_omega`: diffusers' `time_cond_proj_dim`, which starts at zero too |
+# | `Told(net)` | `family.told_omega`: adds diffusers' `time_cond_proj_dim` and sets its weights to zero (diffusers' own start is random) |
 # | `omega_features` | the same function, 256 of them |
 # | `recipes.guided` | `full_scale.train guided`: all weights, since adapters have no input for ω |
 # | the second stage | only for a student of one fixed ω: `progressive` with `--hyper.omega 6.5` in its first round; a student with the dial cannot be halved yet |

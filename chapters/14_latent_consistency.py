@@ -23,7 +23,7 @@
 # # 14 Latent consistency: skip steps, and take guidance inside
 #
 # You have a teacher that paints from captions, and you want its pictures in one network call. Chapter 13 tells you how: walk
-# the teacher one level, and ask for the same answer at both ends. You train for sixty updates. This is
+# the teacher a level or two, and ask for the same answer at both ends. You train for sixty updates. This is
 # what you get.
 
 # %% tags=["fold"]
@@ -98,6 +98,7 @@ figure(
 # | $x_\theta$, $\varepsilon_\theta$ | the data and the noise that the network guesses at $x$ | chapter 3 |
 # | θ⁻; sg | the moving average of the weights θ; "no gradient through this" | chapter 13 |
 # | $s$; $\gamma$ | the level at which a jump stops; how far below the next one that is | new |
+# | $S$ | the number of calls | new |
 #
 # ## 14.1 Guidance inside the step
 #
@@ -162,7 +163,7 @@ claim("C14.2", "mean of the ends over ω = 5 … 15, less the end at ω = 10", g
 # Now the skip. The script that everybody starts from (diffusers' `train_lcm_distill`) divides the 1000 indices by 50, so $k=20$.
 # A step starts at one of the indices 19, 39, …, 999, and ends 20 lower. The first start would end at −1, so it
 # ends at 0. Three facts follow, and each has cost somebody an afternoon. The noisiest level is 999, never 1000. The end of every path is index 0, where
-# σ is 0.029 and not 0. And no start lies between the fifty.
+# σ is 0.029 and not 0. And the student is never trained at an index between two starts.
 #
 # The library keeps times, with index $n$ at $(n+1)/1000$, falling from noise to data.
 
@@ -329,10 +330,10 @@ claim("C14.8", "error, k = 500 over k = 20", found[500] / found[20], above=2)
 
 # %% [markdown]
 # That is the blur of the opening picture. With $k=2$ there are 500 rungs, and in so few updates next to nothing has climbed them. So
-# the student still says nearly what it said at the start. Here that was zero, since the network is new. In the opening picture it was the
+# the student still says nearly what it said at the start. Here that was $0.068\,x$, nearly zero, since the new network says $v=0$. In the opening picture it was the
 # teacher's one guess: the mean of all that might be there. Where the valley lies depends on your budget. With 1000
-# updates, $k=20$ came to 0.20 and $k=5$ only to 1.1. LCM's 20 is a choice for 1000 indices and some
-# thousands of updates.
+# updates, $k=20$ came to 0.20 and $k=5$ only to 1.1. LCM's 20 is a choice for 1000 indices and thousands to
+# a hundred thousand updates.
 #
 # ## 14.5 Healthy and sick curves: the rate and the average
 #
@@ -372,8 +373,8 @@ claim("C14.12", "loss at the end, k = 2 over k = 20", last(2) / last(20), below=
 # rank the sick ones: the highest loss is not the largest error. Judge an LCM by its
 # pictures from a fixed noise. The rate has a wide valley: 0.001 and 0.016 came to 0.46 and 0.32. The average is worth more than the rate: decays
 # of 0, 0.5, 0.8 and 0.95 gave 1.24, 0.49, 0.32 and 0.30, and 0.99 no more. (Our averages warm up: in 300 updates no
-# decay gets beyond 0.97.) A network that starts from nothing needs the average, because it runs after its own noise. Adapters
-# start as the teacher and take small steps; the public script for them has none.
+# decay gets beyond 0.97.) A network that starts from nothing needs the average, because it runs after its own noise. The public script
+# for adapters has none; that for all weights, which also starts as the teacher, keeps 0.95.
 #
 # ## 14.6 More calls
 #
@@ -471,8 +472,8 @@ figure(
         ylabel="sliced $W_2$ to the guided paths' ends",
         floor=drift[0.0][0],
     ),
-    "With γ = 1 the distance grows with every doubling of the calls, with 0.3 more slowly; with "
-    "γ = 0 it stays on the sampling floor.",
+    "With γ = 1 the distance grows with every doubling of the calls; with 0.3 it stays on the "
+    "sampling floor up to four calls and leaves it at eight; with γ = 0 it stays there.",
     "Perfect students, $\\omega=2$. Shaded: what two exact sets of 1200 points differ by.",
 )
 eight = {gamma: values[3] / values[0] for gamma, values in drift.items()}
@@ -490,7 +491,7 @@ claim("C14.18", "γ = 1 without guidance: the same", plain, between=(0.5, 1.6))
 # ## 14.7 What TCD trains
 #
 # To stop anywhere, the student must have learnt to. TCD's loss draws $s$ from the grid, between the end of the teacher's step and the end of the path,
-# and compares there. (Students that jump to any level go back to [@kim2024ctm]. The jump $F$ is the first-order one, chapter 7's DDIM.)
+# and compares there. The square, too, is taken of each value and averaged. (Students that jump to any level go back to [@kim2024ctm]. The jump $F$ is the first-order one, chapter 7's DDIM.)
 #
 # $$F_{t\to s}(x)=\frac{\alpha_s}{\alpha_t}x-\alpha_s(\kappa_t-\kappa_s)\,\varepsilon_\theta(x,t),\qquad \mathcal L=\mathbb E_s\,\big\lVert F_{a\to s}(x_a)-\operatorname{sg}F_{b\to s}(x_b)\big\rVert^2. \label{eq:lc-tcd}$$
 #
@@ -534,8 +535,8 @@ claim("C14.31", "the plain TCD loss over the library's, less 1", gap, below=1e-6
 
 # %% [markdown]
 # Look at what the network is told: $x$ and $t$, but not $s$. It has *one* ε for all the places where it may be asked to stop. On a curved path
-# each of them wants another. The squared loss settles for their mean, weighted by the squares of the factors
-# $\alpha_s(\kappa_t-\kappa_s)$. For the Gaussian $\mathcal N(0,0.5^2)$ everything is linear, ε = e · x, and that mean can be followed from the clean end upwards. To check it, we then train a table of
+# the right ε depends on where you stop. The squared loss settles for a weighted mean of them, in which the ε for the stop $s$ has the weight
+# $[\alpha_s(\kappa_t-\kappa_s)]^2$. For the Gaussian $\mathcal N(0,0.5^2)$ everything is linear, ε = e · x, and that mean can be followed from the clean end upwards. To check it, we then train a table of
 # fifty numbers e with the library's loss. (With equal weights the spreads below would be 0.19 and 0.88, and with the end of the path as the only $s$ they would be 0.95 and 1.46.)
 
 # %%
@@ -607,15 +608,15 @@ claim("C14.23", "v-network: error over the healthy one", without, between=(0.4, 
 
 # %% [markdown]
 # The first has loss zero from the first update, and says zero for ever: a constant agrees with itself. The second learns as well as with its boundary.
-# At index 0 a $v$-network's guess is $\alpha x-\sigma v$ with σ = 0.029, so it is $x$ up to 3 % whatever the network says. Its form has the
+# At index 0 a $v$-network's guess is $\alpha x-\sigma v$ with σ = 0.029, so it is nearly $x$, as long as $v$ is of order one. Its form has the
 # boundary built in. So has an ε-network's. That is why a forgotten boundary goes unnoticed on Stable Diffusion, and ruins an $x_0$-model.
 #
 # ## 14.9 Rung 2: digits and captioned shapes
 #
 # First scikit-learn's digits, with ω = 2 inside. A student of zero loss ends where fifty guided steps of its teacher end, which cost a hundred calls.
 # Ours has 150 updates. What must its one call have learnt? A student that does not listen to its *noise* can do no better than to write the mean of each
-# digit's ends, so we ask for a smaller distance to the ends than these means have. A student that does not listen to *ω* leaves the mean digits where
-# they are without guidance. How far has ours moved them towards the guided teacher's? 0 is not at all, 1 is all the way, and we ask
+# digit's ends, so we ask for a smaller distance to the ends than these means have. A student that has not learnt guidance leaves the mean digits where
+# the unguided teacher has them. How far has ours moved them towards the guided teacher's? 0 is not at all, 1 is all the way, and we ask
 # for 1 within a third.
 
 # %%
@@ -675,8 +676,8 @@ claim("C14.26", "captions shown by LCM less the untrained's", after - before, ab
 # came to 0.29, where LCM has 0.30, and showed 70 % of the captions. Two levels *with* guidance came down to 0.79 only, and showed 58 %. So here the skip removes the blur, and guidance makes the student obey: LCM shows 80 %.
 #
 # **With half a minute**, on GMM5, VP and without guidance, the students of `python -m bench students` are shipped with the book; here they are scored again.
-# A student of zero loss *is* its teacher's own walk of fifty DDIM steps, so we walk that as well. *d* is the sliced Wasserstein distance to the
-# flow's ends of the same noise, in units of what two exact sets of 10 000 points leave. The bar for students of one call is d ≤ .5, and the perfect
+# A student of zero loss *is* its teacher's own walk of fifty DDIM steps, so we walk that as well. *d* (not the distance of 14.3) is the sliced Wasserstein distance to the
+# flow's ends of the same noise, in units of what two exact sets of 10 000 points leave. The book asks students of one call for d ≤ .5, and the perfect
 # walk misses it: better training cannot help, a better solver can (chapter 13's students have one). TCD's one ε for all $s$ (14.7) costs far more.
 
 # %% tags=["fold"]
@@ -702,8 +703,8 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # | blurred, loss high and flat | learning rate too large | divide it by ten |
 # | training from nothing fails, loss high and wavy | no target average | decay 0.95; adapters need none |
 # | sharp in 4 calls, worse in 16 | new noise leaves the guided path | at most 8 calls; TCD at γ = 0.3; chapter 15 |
-# | burnt colours | guided twice: ω is inside already | no guidance outside: `guidance_scale` 1, at most 2 |
-# | half-noisy with 26 calls | a scheduler older than November 2023 takes the first 26 of the fifty starts (diffusers #5815) | update it |
+# | burnt colours | guided twice: ω is inside already | no guidance outside: `guidance_scale`, which is $1+\omega$ in diffusers, 1 or at most 2 |
+# | details vanish from 25 to 26 calls | a scheduler from before diffusers #5836 (November 2023) takes the first 26 of the fifty starts, so the last jump starts at 499 (#5815) | update it |
 #
 # **Settings of the real runs.** The public script: learning rate 1e-6, decay 0.95, Huber constant 0.001, ω from 5 to 15, 12 pictures a GPU. For adapters: rank 64, rate
 # 1e-4, no average. Two runs are quoted as "LCM" [@luo2023lcm]. The released model was made from Dreamshaper v7 at 768 pixels, in 4000 updates and 32 A100-hours, says its model card. Of the paper's experiments
@@ -740,7 +741,7 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # <details><summary>Answer to 1</summary>
 #
 # The difference is −0.1, so the loss is $\sqrt{0.01+10^{-6}}-10^{-3}=0.099$ and its slope $-0.1/\sqrt{0.010001}=-1.000$. The squared loss would have 0.01 and
-# −0.2. The Huber slope stays near ±1 down to differences of 0.001, so small errors keep pulling.
+# −0.2. The Huber slope is 0.95 even for a difference of 0.003, so small errors keep pulling.
 #
 # </details>
 #

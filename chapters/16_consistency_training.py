@@ -16,6 +16,7 @@
 #     needs:
 #       - the denoiser and its faces (chapters 1 to 3)
 #       - DDIM as one step (chapter 7)
+#       - consistency functions, their boundary and the averaged target (chapter 13)
 #       - PyTorch
 # ---
 
@@ -92,7 +93,7 @@ figure(
     plot.modes({name: x[:800] for name, x in one_call.items()}, mixture),
     "One call of the distilled student fills five modes; the one that was trained without a "
     "teacher smears its points between them.",
-    "Same network, same 18 levels, 600 updates and seeds. Grey points lie in no mode.",
+    "Same network, 600 updates and seeds, the same ladder of levels. Grey points lie in no mode.",
 )
 
 # %% [markdown]
@@ -152,8 +153,8 @@ def plain(f, x_t, x0_bar):
 
 
 # %% [markdown]
-# And here is the library's, which serves all levels and estimates. In it `both_ends` makes $x_t$ and $x_r$ and asks student and target,
-# and `estimated` is the reward: a prediction whose $x_0$ is $\bar x_0$. Its `mix` is the DDIM step. On 64 points in three
+# And here is the library's, which serves all levels and estimates. In it `both_ends` makes $x_t$ and $x_r$ and asks student and target.
+# `estimated` is the estimate, a prediction whose $x_0$ is $\bar x_0$; the reward follows from it, and its `mix` is the DDIM step. On 64 points in three
 # dimensions, with a student and a teacher that are known denoisers, the two must agree, for both rewards.
 
 # %%
@@ -259,8 +260,8 @@ claim(
 )
 
 # %% [markdown]
-# Does the library's loss rest there? Four data points whose moments are exactly those of the law make the expectation a finite
-# sum. The gradient must vanish at \eqref{eq:ct-slope} for any pair of levels. We take one.
+# Does the library's loss rest there? Four data points whose means and covariances are exactly those of the law make the expectation a finite
+# sum. The gradient must vanish at \eqref{eq:ct-slope} for any pair of levels.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -292,11 +293,10 @@ claim(
 #
 # - **CT** [@song2023consistency] goes from 2 points to 201 on ImageNet ($s_0=2$, $s_1=200$): $N(k)=\lceil\sqrt{k/K\,((s_1+1)^2-s_0^2)+s_0^2}-1\rceil+1$.
 # - **iCT** [@song2024improved] doubles the number of steps from 10 to 1280, weights a step by $1/(\kappa_t-\kappa_r)$, and lets the target be the student itself, not its average.
-#   (Our short runs do gain from an average: without it the first figure's student has 52 % of its points in no mode, with it 33 %. An average is a remedy for variance, which
-#   a long run with large batches needs less, and it lags behind.) It draws the step between $\kappa_n$ and $\kappa_{n+1}$ with the share of a log-normal law, $\ln\kappa\sim\mathcal N(-1.1,2^2)$, that lies there:
+#   (Our short runs do gain from an average, a remedy for variance.) It draws a step with the share of the law $\ln\kappa\sim\mathcal N(-1.1,2^2)$ that lies in it:
 #   $p(n)\propto\operatorname{erf}\frac{\ln\kappa_{n+1}+1.1}{2\sqrt2}-\operatorname{erf}\frac{\ln\kappa_n+1.1}{2\sqrt2}$.
 # - **ECT** [@geng2024ect] has no ladder. A *diffusion model* is the case in which every step ends at the clean data, $r=0$, and its target is $x_0$ itself.
-#   ECT starts there and lets $r$ approach $t$ in stages $j=0,1,\dots$:
+#   ECT starts there (as stage −1) and lets $r$ approach $t$ in stages $j=0,1,\dots$ Like iCT, it divides a step's loss by the step's length in κ.
 #
 # $$\kappa_r=\max\Big(0,\ \kappa_t\big(1-2^{-(j+1)}\big(1+\tfrac{8}{1+e^{\kappa_t}}\big)\big)\Big). \label{eq:ct-ect}$$
 #
@@ -383,19 +383,19 @@ apart = [metrics.sliced_w2(x, mixture.sample(2000, Draw(7))[0]) for x in both.va
 claim("C16.17", "sliced W₂ to the data: ECT over plain training", apart[1] / apart[0], above=1)
 
 # %% [markdown]
-# The first claim alone would have fooled you. Fewer points are lost, and yet they are not where the data are: the long steps of the early stages pull
-# everything to the middle, and 150 updates a stage do not undo it. The norm adds its own pull. In sliced $W_2$ plain training is the better of the two here, as the third
+# The first claim alone would have fooled you. Fewer points are lost, but they are not where the data are: the long steps of the early stages pull
+# all to the middle. In sliced $W_2$ plain training is the better of the two here, as the third
 # claim says. *Always read two scores*, one for stray points and one for width.
 #
 # ## 16.4 No step at all: sCM
 #
 # Let $r\to t$. The difference of two answers becomes a derivative along the path, and no discretisation is left. Lu and Song
-# [@lu2025scm] write the path as an angle, $x_\tau=\cos\tau\,x_0+\sin\tau\,\sigma_d\varepsilon$ with $\tan\tau=\kappa/\sigma_d$, and let the network say its slope:
+# [@lu2025scm] write the path as an angle, $x_\tau=\cos\tau\,x_0+\sin\tau\,\sigma_d\varepsilon$ with $\tan\tau=\kappa/\sigma_d$, and let the network $F$ give the path's end $f$:
 #
-# $$\sigma_dF=\frac{dx_\tau}{d\tau}=\cos\tau\,\sigma_d\varepsilon-\sin\tau\,x_0,\qquad f=\cos\tau\,x_\tau-\sin\tau\,\sigma_dF. \label{eq:ct-trig}$$
+# $$\frac{dx_\tau}{d\tau}=\cos\tau\,\sigma_d\varepsilon-\sin\tau\,x_0,\qquad f=\cos\tau\,x_\tau-\sin\tau\,\sigma_dF. \label{eq:ct-trig}$$
 #
-# Nothing of this must be in the network. $x_\tau$ is a multiple of $x_t$, and $\sigma_dF$ is one more mixture of what any network says.
-# EDM's raw output is $-F$. Multiply $df^-/d\tau$ by $\cos\tau$ and sort. The second bracket holds the network's derivative, which is large and unsteady early
+# A diffusion model's $\sigma_dF$ is the mean of this slope, a consistency model's is what makes $f$ the end of the path. The network need not know any of this. $x_\tau$ is a multiple of $x_t$, and $\sigma_dF=\cos\tau\,\sigma_d\hat\varepsilon-\sin\tau\,\hat x_0$ is one more
+# mixture of what any network says. EDM's raw output is $-F$. Multiply $df^-/d\tau$ by $\cos\tau$ and sort. The second bracket holds the network's derivative, which is large and unsteady early
 # in training. So it gets a factor ρ, the warm-up, which grows from 0 to 1:
 #
 # $$g=-\cos^2\tau\,\Big(\sigma_dF^--\frac{dx_\tau}{d\tau}\Big)-\rho\,\cos\tau\sin\tau\,\Big(x_\tau+\sigma_d\frac{dF^-}{d\tau}\Big),\qquad \mathcal L=\mathbb E\,\lVert F_\theta-F^--g\rVert^2. \label{eq:ct-tangent}$$
@@ -507,7 +507,7 @@ claim(
 
 # %% [markdown]
 # Train it with the exact teacher's slope (sCD): 240 updates from the same diffusion model, of which the first eighty are warm-up. Fewer points are lost, and
-# again they are drawn inwards. Look at the curves before you believe them.
+# again they are drawn inwards.
 
 # %%
 scm = recipes.scm(schedule, None, rise=80, mean=-0.4, sigma_data=1.0)
@@ -527,7 +527,8 @@ figure(
         ylabel="value",
         log="y",
     ),
-    "ECT's distance falls at each new stage, its weighted loss hardly; sCM's loss rises.",
+    "ECT's distance falls at each new stage, its weighted loss hardly; sCM's loss rises while ρ "
+    "grows, and then falls a little.",
     "Healthy runs. None of these curves says how good the student is.",
 )
 lost = (mixture.modes_of(smooth(noise, top).x0) < 0).double().mean()
@@ -543,7 +544,7 @@ claim("C16.25", "sCM: spread over the data's", wide, between=(0.5, 0.9))
 
 # %% [markdown]
 # **Read the curves with care.** ECT's distance falls in stairs because its steps get shorter, and would fall for a network that learns
-# nothing. sCM's loss *rises* during a good run: ρ grows, and a normalised $g$ has about the same size until the error is far below .1. What to
+# nothing. sCM's loss *rises* during a good run: ρ grows, and a normalised $g$ has about the same size until the raw $g$ comes down to a few tenths. What to
 # watch instead: samples at a fixed seed, a Fréchet distance, or the `tangent` before it is normalised. It is worth watching once ρ is 1 and if a teacher
 # gives the slope; with the own $x_0$ it stays noisy at the optimum, too.
 #
@@ -552,8 +553,9 @@ claim("C16.25", "sCM: spread over the data's", wide, between=(0.5, 0.9))
 # Inductive moment matching [@zhou2025imm] groups $M$ samples, and compares the two groups $a=f(x_t)$ and $b=f^-(x_r)$ by a kernel $k$,
 # $\mathrm{MMD}^2=\overline{k(a,a')}+\overline{k(b,b')}-2\,\overline{k(a,b)}$. With $M=1$ and $k=-\lVert\cdot\rVert^2$ this is $2\lVert a-b\rVert^2$,
 # consistency training. With more it is a statement about laws. With a pencil: the groups {0, 2} and {2, 0} have MMD² = 0 for every kernel, since the same
-# pairs occur in all three means. Point by point they are 2 apart. So IMM cannot tell the flow's map $f$ from the *reflected* one, $-f$,
-# which turns every sample of a symmetric law around. (Pairing a point with itself adds at most 2/n to the mean. We allow twice that. At our
+# pairs occur in all three means. Point by point they are 2 apart. So in large groups IMM cannot tell the flow's map $f$ from the *reflected* one, $-f$,
+# which turns every sample of a symmetric law around. Only the pairs that belong together, one in $M$, see it: in the paper's groups of 4 the
+# reflected map still costs several times as much. (Pairing a point with itself adds at most 2/n to the mean. We allow twice that. At our
 # two levels, $\kappa_t=12.38$ and $\kappa_r=2.52$, $y_t$ and $y_r$ have the correlation $(c^2+\kappa_t\kappa_r)/\sqrt{(c^2+\kappa_t^2)(c^2+\kappa_r^2)}=.988$. Both maps
 # end at the spread $c$, with opposite signs, so the consistency loss should be $c^2(2+2\cdot.988)$. With 1000 samples four standard errors are 18 %.)
 
@@ -582,16 +584,19 @@ by_hand = plain_imm(0.5 * a_n, b_n) / imm(narrow, flow) - 1
 claim("C16.35", "IMM of the halved map, plain over library, less 1", abs(by_hand), below=1e-9)
 claim("C16.26", "IMM of the reflected map against the flow's", imm(mirror, flow), below=4 / n)
 claim("C16.27", "IMM of a map that halves the spread", imm(narrow, flow), above=10 * 4 / n)
+groups["group"] = 4
+small = imm(mirror, flow) / imm(flow, flow)
+claim("C16.36", "groups of 4: reflected map over the flow's", small, between=(4, 8))
 claim(
     "C16.28", "consistency loss of the reflected map, over c²", point / c**2, between=(3.26, 4.69)
 )
 
 # %% [markdown]
-# So do not ask of IMM that a seed keep its picture. Ask for the law, as of a GAN.
+# So ask IMM, in large groups, for the law, as of a GAN, and not that a seed keeps its picture.
 #
 # ## 16.6 Rung 2: digits and captioned shapes
 #
-# Here is the recipe of the full-scale run, with shorter stages. It starts from a diffusion model, sees pictures and labels or captions, and has no teacher: 200
+# Here is the function of the full-scale run, with fewer, shorter stages and a smaller δ. It starts from a diffusion model, sees pictures and labels or captions, and has no teacher: 200
 # updates for the digits, 100 for the small text-to-image world. Of both we ask for three quarters of the Fréchet distance before training, less what
 # real pictures have.
 
@@ -631,8 +636,7 @@ claim(
 )
 
 # %% [markdown]
-# The Fréchet distance of the digits falls by almost a half, and yet the pictures of one digit vary only a tenth as much as real ones
-# (`digits_variety`; before training a hundredth). One call still draws nearly the same 3 for every noise.
+# And yet one call still draws nearly the same 3 for every noise (`digits_variety` measures it).
 #
 # ## 16.7 What should look wrong here
 #
@@ -673,12 +677,12 @@ claim("C16.31", "two noises: the same", shrunk, below=0.3)
 
 # %% [markdown]
 # With noise of its own, $x_r$ says nothing more about $x_t$ than that both came from the same data. Each level averages once more, and
-# after a ladder of averages the samples sit near the middle. Nothing in the loss
+# after a ladder of averages the samples sit near the middle. (The product is near 0; after 200 updates a fifth is left.) Nothing in the loss
 # warns you: it has a sound minimum, at the wrong place. If the network has dropout, the two calls must share its mask as well (see 16.8).
 #
 # **With half a minute each** on GMM5, `python -m bench students` has trained every method of this chapter, and its students are shipped. *d* is the
 # sliced Wasserstein distance to the ends of the exact flow from the same noise, in units of what two exact sets of 10 000 points leave. The bar for one call
-# is .5; chapter 13's student of a perfect teacher stands just above it, at .52 ± .04. We expect every student without a teacher far from it, for the reasons of 16.1
+# is .5; chapter 13's student of a perfect teacher stands just above it, at .52 ± .04. We expect the students without a teacher that are scored here far from it, for the reasons of 16.1
 # and 16.3, and that the slope of a teacher (sCD) leads nearer than the slope of one sample (sCT).
 
 # %% tags=["fold"]
@@ -703,18 +707,17 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | sCM wrong although $g$ is small | still in the warm-up | wait until ρ is 1 |
 # | sharp, but rare things are missing | the norm learns a median | a larger δ (`huber_c`), or the square |
 #
-# **What the real runs used.** Read in their code or README: CT trains 800 000 updates of batch 2048 at rate $10^{-4}$ [@song2023consistency].
+# **What the real runs used.** Read in their code, README or abstract: CT trains 800 000 updates of batch 2048 at rate $10^{-4}$ [@song2023consistency].
 # ECT on CIFAR-10 tunes for 200 000 updates of batch 128 with RAdam at $10^{-4}$, dropout .2 and an average of .9999. It reports FID 3.86 in one
 # call and 2.15 in two [@geng2024ect]. iCT reports 2.51 and 2.24 [@song2024improved], sCM 2.06 in two calls [@lu2025scm]. From memory, unverified:
-# iCT's batch 1024 and 400 000 updates. None of these figures is reproduced here.
+# iCT's batch 1024 and 400 000 updates. None is reproduced here.
 #
-# Two defects to know. ECT's released code puts the boundary at κ = 0 in training and at κ = .003 in evaluation. CT's released code
+# ECT's released code puts the boundary at κ = 0 in training and at κ = .003 in evaluation. CT's released code
 # divides by $N-1$ in the decay of its target where the paper has $N$.
 #
 # **sCM at full scale** needs a derivative of the whole U-Net. Attention must be written out, since fused kernels have no forward mode, and autocast
 # must be off inside. PyTorch then makes three products where a plain pass makes one, so a derivative costs about three passes; `estimate` counts them. It runs under DDP and under FSDP2. With
-# bfloat16 shards or adapters the command refuses, since half precision leaves little of a derivative. The step of rCM [@zheng2025rcm] adds a
-# distribution-matching term to the same tangent (chapter 21).
+# bfloat16 shards or adapters the command refuses, since half precision leaves little of a derivative. (rCM [@zheng2025rcm] adds a term to the same tangent: chapter 21.)
 #
 # **Where the toy stops being true.** Two dimensions, an exact teacher for CD and sCM, and a network that is large for its task. In
 # pictures the norm of $g$ and the medians behave differently, as 16.4 showed for one of them.
@@ -755,7 +758,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # spread of $y$ is $\sqrt2$, so .18 of 1 is left.
 #
 # 3. No. With $k=-\lVert\cdot\rVert^2$ MMD² is twice the squared difference of the *means*, and both are near 0. `dlib.losses.inductive.minus_squared` is that kernel.
-# A kernel must be characteristic to see more than means.
+# A characteristic kernel, such as Laplace's, sees every difference between two laws.
 #
 # </details>
 #

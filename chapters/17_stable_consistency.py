@@ -15,6 +15,7 @@
 #     memory: 1 GB
 #     needs:
 #       - consistency training (chapter 16; recapped in 17.1)
+#       - phases and their edges, for 17.8 (chapter 15)
 #       - Bayes' rule
 # ---
 
@@ -201,7 +202,7 @@ claim(
 # does next to nothing: it moves $y$ by 0.002 instead of 0.135.
 #
 # What does a student learn from that? On normal data of width $c$, the path obeys $dy/d\kappa=\kappa y/(c^2+\kappa^2)$ in
-# $y=x/\alpha$. Divide the right side by $n$, and the same integral gives
+# $y=x/\alpha$. Divide the right side by $n$, and from the sampler's start at $t=T$ the same integral gives
 #
 # $$f(x_T)=\frac{x_T}{\alpha_T}\Big(\frac{c^2}{c^2+\kappa_T^2}\Big)^{1/2n}. \label{eq:sct-spare}$$
 #
@@ -291,10 +292,9 @@ claim("C17.7", "with it twice, n = 2: the bias", bias(2, twice=True), between=(0
 # smaller, but it is there for every $n$ from 2 on. (By hand for $n=2$: if the other coin differs, the weights are 2 to 1 in favour of the own
 # one, times $e^{\pm0.75}$. The four cases give 0.394 instead of 0.358.)
 #
-# Doubling also costs some of the gain, because the own sample, which scatters, weighs more. For $n=2$ the variance of the mean is
-# 0.475 with the own sample twice and 0.436 with it once. Where is the bias worst? Take α = 1 and the root mean square over $x_t$: it
+# Where is the bias worst, for $n=2$? Take α = 1 and the root mean square over $x_t$: it
 # is below 0.0001 at σ = 0.2, 0.011 at 0.5, 0.032 at 2 and 0.011 again at 10. At low noise the own sample has nearly all the weight
-# already, and at high noise it is 1 nearly as often as −1, so that doubling favours neither. Look for the bias at middling noise.
+# already, and at high noise it is 1 nearly as often as −1, so doubling favours neither.
 #
 # ## 17.5 How much it helps, and where it cannot
 #
@@ -368,8 +368,8 @@ figure(
         ylabel="effective number, of 64",
         log="x",
     ),
-    "The effective number rises from 1 to 64; in two dimensions around κ = 0.3, in 3072 "
-    "dimensions only around κ = 40.",
+    "The effective number rises to 64; it passes half of that near κ = 0.5 in two dimensions, "
+    "and only near κ = 31 in 3072.",
 )
 claim("C17.10", "d = 3072, κ = 1: the effective number", effective(3072, 1.0).mean(), below=1.01)
 claim("C17.11", "d = 3072, κ = 80: the same", effective(3072, 80.0).mean(), above=32)
@@ -419,11 +419,10 @@ claim("C17.13", "own sample left out: the samples' spread over the data's", narr
 
 # %% [markdown]
 # **The loss compares nothing.** The healthy plain run hardly moves, because its loss is nearly all variance of the targets. The sick
-# run falls as a good one should. Its student has shrunk the samples towards the middle. With 256 references the loss is low
-# because the targets agree, and not because the student is that much better. Look at samples, and log $n_{\text{eff}}$.
+# run falls as a good one should. Its student has shrunk the samples towards the middle. Look at samples, and log $n_{\text{eff}}$.
 #
-# One training run is an anecdote. `python -m bench stable_consistency` trains three seeds of each, for 1500 updates, and keeps
-# the distance between one-call samples and the ends of the exact paths. Its unit is the distance that two exact sets of 10 000 samples have.
+# `python -m bench stable_consistency` trains three seeds of each, for 1500 updates, and keeps
+# the distance between one-call samples and the ends of the exact paths. Its unit is the distance that two exact sets of 10 000 samples have; ± is two standard errors over the seeds.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -448,7 +447,7 @@ claim(
 # ## 17.7 References must share the condition
 #
 # A student that is told a class must learn $\mathbb E[x_0\mid x_t,\text{class}]$. The argument of 17.4 then needs references of that class.
-# Take two overlapping classes, and let every row have 2000 references: all of them, or those of its class. With all of them you
+# Take two overlapping classes and draw 2000 samples. Let the references of a row be all of them, or those of its class. With all of them you
 # learn the unconditional answer, however many you take. In the library `marks` gives equal conditions equal numbers, and `among`
 # compares them. (An empty condition, from dropped captions, stands for all the data, so such a row has all references.)
 
@@ -518,7 +517,8 @@ claim(
 #
 # Take a network that knows both phases of $\mathcal N(0,\tfrac14)$, with an edge at $\kappa=1$, but blurs its answers over a tenth of $\ln\kappa$. With
 # $c=\tfrac12$, just above the edge $\bar x_0/x$ is $c^2/(c^2+1)=.2$, just below $c/\sqrt{c^2+1}=.447$. At the edge itself the network says .324, so two calls keep $.324/.447=.72$ of the
-# spread. Stop a fifth lower, and what is left is that the first jump ends beside the edge for which it was made.
+# spread. Stop a fifth lower, and the second call is asked where the blur hardly reaches. What is lost now has another cause: the first jump
+# was made to end at the edge, and below it leaves the flow's path.
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
@@ -590,7 +590,7 @@ claim(
 )
 
 # %% [markdown]
-# And the captioned shapes? There are 36 kinds of single things, up to three sizes each, and thousands of pairs of things. We count
+# And the captioned shapes? There are 36 captions of single things (twelve kinds, each with no size, small or large), and thousands of captions of two. We count
 # who has company in a batch of 64 captions. Then we tune the shapes' network for 80 updates. As chapter 14 did with LCM, we ask
 # for half of the Fréchet distance before, less what other real pictures have.
 
@@ -650,22 +650,22 @@ claim(
 
 # %% [markdown]
 # The sample that is doubled is the one that has made $x_t$, and most often that is one that explains $x_t$ well. Its weight grows.
-# So the targets lean towards what is likely anyway, and the student becomes too sure. Nothing in the loss tells you. If pictures come again, let the bank hold everything but the batch, or make it
-# shorter than an epoch.
+# So the targets lean towards what is likely anyway, and the student becomes too sure. Nothing in the loss tells you. If pictures come again, let the bank hold everything but the batch. Or, if their order never changes, make it
+# shorter than an epoch; after a reshuffle, mask each row's own old copy.
 #
-# **With half a minute each** on GMM5, `python -m bench students` has trained consistency training on chapter 16's ladder, with one clean sample and
-# with the mean of 32. Both students are shipped, and scored here again by *d*, the sliced Wasserstein distance to the flow's ends in units of what two exact sets of
+# **With half a minute each** on GMM5, `python -m bench students` has trained consistency training on a ladder that grows from 10 to 61 points by chapter 16's $N(k)$, with one clean sample and
+# with the mean of 32, which gets half the batch and fewer updates in the same time. Both students are shipped, and scored here again by their distance, the sliced Wasserstein distance to the flow's ends in units of what two exact sets of
 # 10 000 points leave. The better target should win. SCT's whole recipe also takes ECT's long
-# steps, and at this budget both recipes stay far behind the ladder.
+# steps, and at this budget both recipes stay far behind the ladder. (Over three seeds SCT has 9 ± 2 and ECT 7.5 ± .6: its whole recipe is not better here.)
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
 one, many = (rescored(name)["d"] for name in ("CT", "CT, SCT's target"))
-claim("C17.26", "the ladder: d with 32 references over that with one", many / one, below=0.9)
+claim("C17.26", "the ladder: distance, 32 references over one", many / one, below=0.9)
 recipes_d = {name: rescored(name, 300)["d"] for name in ("SCT", "ECT")}
 claim(
     "C17.30",
-    "SCT's and ECT's recipes: the smaller d over CT's",
+    "SCT's and ECT's recipes: the smaller distance over CT's",
     min(recipes_d.values()) / one,
     above=1.5,
 )

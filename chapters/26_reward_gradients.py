@@ -239,7 +239,7 @@ claim("C26.5", "where the student went: overrated by", beyond, above=1)
 # | the last step, $x_0=(x_b-\sigma_b\varepsilon)/\alpha_b$ | −0.6/0.8 = −0.75 | −0.75 |
 # | the step before, to $\alpha_bx_\theta+\sigma_b\varepsilon_\theta$ | 0.6 − 0.8 · 0.8/0.6 = −0.467 | −0.467 · (1 − 0.36)/0.8 = −0.373 |
 #
-# So DRaFT-1 sees a gradient of −0.75, and the full one is −1.123. **AlignProp** [@prabhudesai2023alignprop] draws $K$ anew in each update, and its code has another
+# (What arrives: $x_0=(x_b-0.6\,(0.6\,x_b+\theta))/0.8$, so a change of $x_b$ arrives times 0.8.) So DRaFT-1 sees a gradient of −0.75, and the full one is −1.123. **AlignProp** [@prabhudesai2023alignprop] draws $K$ anew in each update, and its code has another
 # rule. No step is walked without gradient, but the *network's answer* is made a constant in the early ones. Is that the same? Starting noise has no
 # gradient, and nothing else enters the early steps. So yes: it is DRaFT-$K$, with graphs of the early calls that are built for nothing. Both in plain PyTorch:
 
@@ -306,7 +306,8 @@ for id, (name, value) in rules.items():
 # rewards the guess. Its loss is max(0, 2 − r): above 2 nothing pulls any more. That is a small brake of its own, and it expects a reward with unit variance.
 #
 # **DRaFT-LV** ("low variance") stays with the last step. It noises the finished sample back to where that step began, several times, and
-# averages the gradients. Only noise of the last step is averaged away. The expectation should point where DRaFT-1 points, so we ask for a cosine above 0.99.
+# averages the gradients. Only noise of the last step is averaged away. A sample of a good model, noised, has the law of the points where the last step
+# begins. So the expectation should point where DRaFT-1 points; we ask for a cosine above 0.99.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -328,16 +329,17 @@ claim("C26.10", "ReFL's loss where all rewards are above 2", enough, between=(0,
 # ## 26.5 Which steps carry the gradient
 #
 # How much of the full gradient does DRaFT-$K$ see? Suppose that ε changes by $e$ in one step, from $a$ to $b$. DDIM then moves $x/\alpha$ by
-# $-(\kappa_a-\kappa_b)\,e$, with $\kappa=\sigma/\alpha$. For Gaussian data the rest of the walk multiplies this by about $S/\sqrt{S^2+\kappa_b^2}$. So a step counts with
+# $-(\kappa_a-\kappa_b)\,e$, with $\kappa=\sigma/\alpha$. For centred Gaussian data $\varepsilon=\kappa\,(x/\alpha)/(S^2+\kappa^2)$, so along the ODE $x/\alpha$ shrinks
+# like $\sqrt{S^2+\kappa^2}$, and the rest of the walk multiplies a change by about $S/\sqrt{S^2+\kappa_b^2}$. So a step counts with
 #
 # $$w_{ab}=(\kappa_a-\kappa_b)\,\frac S{\sqrt{S^2+\kappa_b^2}}. \label{eq:rg-step}$$
 #
 # Far above $S$ that is $S\,(\kappa_a/\kappa_b-1)$, and our steps are even in log κ. So all noisy steps count alike. Far below $S$ it is the
-# step in κ itself, and there it is almost nothing. Our network answers with v, and a change of v changes ε by α times as much. So the noisiest steps count
+# step in κ itself, and there it is almost nothing. Our network answers with v. Since $\varepsilon=\sigma x+\alpha v$, a change of v changes ε by α times as much. So the noisiest steps count
 # little too, and those in the middle, with κ near 1, count most.
 #
-# *How long, do you think, is the gradient of the last step alone, relative to that of all twenty?* The weights $\alpha_aw_{ab}$, with $S$ the spread of the whole data,
-# say a hundredth. Our data are no Gaussian, so we ask for that within a factor of two.
+# *How long, do you think, is the gradient of the last step alone, relative to that of all twenty?* If a change of the network's weights changes v alike at
+# all levels, the steps' gradients are parallel, with lengths as $\alpha_aw_{ab}$. With $S$ the spread of the whole data, the last step's part is then a hundredth. Our data are no Gaussian, so for the judge's reward we ask for that within a factor of two.
 
 # %%
 ks, S = [1, 2, 5, 8, 10, 12, 15, 20], fresh.std().item()
@@ -368,8 +370,9 @@ figure(
         ylabel="relative to all 20",
         log="y",
     ),
-    "The length of DRaFT's gradient rises from about 0.02 for one step to 0.6 for ten; the "
-    "cosine is near 1 for the judge's reward, and about 0.25 for waves with five steps or fewer.",
+    "The length of DRaFT's gradient rises from 0.01 (the judge's) and 0.02 (waves) for one step "
+    "to 0.6 for ten; the cosine is near 1 for the judge's reward, and about 0.25 for waves with "
+    "five steps or fewer.",
     "Dashed: the length that the weights predict, for one Gaussian with the spread of the data.",
 )
 short = lines["the judge's: length"][1][0]
@@ -385,8 +388,8 @@ claim("C26.13", "K = 1, the judge's: the same", seen["the judge's"][0], above=0.
 # %% [markdown]
 # So a small $K$ is no approximation of the full gradient. It is another objective: *improve the last touches*. In a picture the layout is fixed
 # by then, and texture and colour can still be tuned. Whether it points the same way hangs on the
-# reward. If one shift is good for all samples, the last step knows it too. If each sample must be sent to another place, that is decided in the noisy steps,
-# and the last one comes too late.
+# reward. If one shift is good for all samples, the last step knows it too. If each sample must be sent to another place, the noisy steps, which do not see that place
+# yet, ask for other weights than the last one.
 #
 # Why then did DRaFT-1 move the whole cloud in the first figure? Because one network serves all steps. It learns a shift at the clean end, and the noisy
 # steps get it as well. And Adam divides by the gradient's size, so that a hundredth of the length is no obstacle.
@@ -426,10 +429,11 @@ claim("C26.16", "the truth at the end less its start", true[-1] - true[0], below
 #
 # $$\mathcal L=-\,\mathbb E\,r_\phi(x_0)+\beta\int\tfrac12\Big(-\frac{d\,\mathrm{SNR}}{dt}\Big)\mathbb E\,\lVert x_\theta(x_t,t)-x_{\text{ref}}(x_t,t)\rVert^2\,dt. \label{eq:rg-anchor}$$
 #
-# The integral is the divergence of two reverse processes (the algebra of chapter 3's bound), on the student's own samples, noised. The samples count as constants in it.
+# The integrand is that of chapter 3's bound, taken on the student's own samples, noised. The samples count as constants in it.
 #
 # How far did each of them go? The divergence of a *student* has no closed form, so it is estimated. `kl_estimate` draws samples with the probability-flow ODE, computes their
-# likelihood along it, and averages $\log p_\theta-\log\pi$. Here that has a standard error of about a tenth of a nat. On the other side everything is exact. No
+# likelihood along it, and averages $\log p_\theta-\log\pi$. Here that has a standard error of about a tenth of a nat. `measured` returns
+# this estimate and the mean hidden reward. `place` divides a student's gain in hidden reward by that of the tilt with the same divergence: its *share of the possible rise*. On the other side everything is exact. No
 # density with this divergence can have a higher hidden reward than the tilt \eqref{eq:rg-tilt}, and the tilts of all β draw a **frontier**.
 
 # %%
@@ -473,7 +477,7 @@ claim(
 # cloud, which the hidden reward hardly pays for. The adapter's scale is cheap, since no new training is needed, and it does no
 # better. (In a run of ours, greedy DRaFT with all steps in the graph lay no higher than DRaFT-1. So it is the anchor that matters here.)
 #
-# Is \eqref{eq:rg-anchor} the KL of the samples? Not quite. It is, if the student is the true denoiser of its own samples. A trained student is not.
+# Is \eqref{eq:rg-anchor} the KL of the samples? Not quite. It is, if student and reference are each the true denoiser of their own samples. Our reference is; a trained student is not.
 # For any other student, a bound on the KL needs Girsanov's theorem along the student's own walk, with steps that draw noise. The anchor takes noised samples
 # instead. So it is neither the KL nor a bound on it, and an optimiser can exploit that (exercise 1).
 #
@@ -547,13 +551,13 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 # |---|---|---|
 # | the score rises, pictures get worse | the proxy is followed to where it knows nothing | the anchor; stop early; a second reward that is not trained on |
 # | all samples of a prompt look alike | a reward has one best picture | a larger β; a smaller adapter scale |
-# | the loss is NaN, or the gradient explodes | $K=N$: a noisy step multiplies an error in the network's slope by $\kappa_a-\kappa_b$ | clip the gradient to 1; a smaller $K$ |
+# | the loss is NaN, or the gradient explodes | $K=N$: a noisy step moves $x/\alpha$ by $\kappa_a-\kappa_b$ times a change of its answer, and only right slopes of the later calls shrink that again | clip the gradient's norm to 1; a smaller $K$ |
 # | saturated pixels never change back | a `clamp` after the decoder has no gradient there | clamp for display only |
 # | the gradient is zero | the reward's preprocessing goes through uint8 or PIL | resize and normalise in torch |
 # | ReFL stands still | all rewards are above 2 | standardise the reward, or raise the threshold |
 #
 # **The real runs.** ReFL walks 40 steps and stops in the last ten, with a loss weight of $10^{-3}$, learning rate $10^{-5}$ and 100 updates. AlignProp walks 50 DDIM steps with
-# scale 5 (ω = 4), draws the first step with a gradient near 42, has learning rate $10^{-3}$, clips to 1 and stops after 20 to 25 epochs of 128 pictures. These were read in the released code. DRaFT has
+# scale 5 (ω = 4), draws the first step with a gradient near 42, has learning rate $10^{-3}$, clips the gradient's norm to 1 and stops after 20 to 25 epochs of 128 pictures. These were read in the released code. DRaFT has
 # rank 8, learning rate $4\cdot10^{-4}$, batch 16, and two copies in LV; these we know from memory and did not verify. None of their results is reproduced here.
 #
 # **Where the toy stops being true.** The judge is exact and honest, and the plane has two dimensions, so that 4000 votes cover it. Votes on pictures cover next to nothing. There a proxy is

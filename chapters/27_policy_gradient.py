@@ -17,6 +17,7 @@
 #       - the reward tilt and the proxy (chapter 26)
 #       - ancestral sampling, a Gaussian a step (chapter 3)
 #       - SDEs with the same marginals (chapter 4; recapped in 27.4)
+#       - velocities and straight paths (chapter 5)
 #       - PyTorch
 # ---
 
@@ -101,7 +102,7 @@ figure(
 # | $A$, $G$ | the advantage of a sample; how many samples of one prompt are compared | new |
 # | ρ, χ | how much more probable a step is now than when it was drawn; how far ρ may be from 1 | new |
 # | $a_{\text F}$ | how noisy Flow-GRPO's SDE is | new |
-# | $u$; $q$, ζ | the velocity; NFT's share of a sample, and its strength (`beta` in the code) | chapter 5; new |
+# | $u$; $q$, ζ | the velocity; NFT's share of a sample, and how far $u^\pm$ go towards the student: a round's step is 2/ζ (`beta` in the code) | chapter 5; new |
 #
 # ## 27.1 Steps are actions
 #
@@ -111,14 +112,14 @@ figure(
 # $$\log p_\theta(x_b\mid x_a)=-\frac{\lVert x_b-\mu_\theta\rVert^2}{2s^2}-d\log s-\frac d2\log2\pi. \label{eq:pg-logp}$$
 #
 # With a pencil: for data $\mathcal N(0,1)$ go by ancestral sampling from $a$ (α = 0.6, σ = 0.8) to $b$ (α = 0.8, σ = 0.6). The step's variance is $s^2=(\sigma_b^2/\sigma_a^2)\,(1-\alpha_a^2/\alpha_b^2)=0.5625\cdot0.4375=0.246$,
-# so $s=0.496$. The mean is 0.75 times $x_a$. You stand at 1 and draw 1.246, one standard deviation above the mean. Then $\log p$ is −0.5 + 0.701 − 0.919 = −0.718.
+# so $s=0.496$. The mean is $\alpha_bx_\theta+\sqrt{\sigma_b^2-s^2}\,\varepsilon_\theta$ with $x_\theta=0.6\,x_a$ and $\varepsilon_\theta=0.8\,x_a$: 0.75 times $x_a$. You stand at 1 and draw 1.246, one standard deviation above the mean. Then $\log p$ is −0.5 + 0.701 − 0.919 = −0.718.
 #
-# **The score function** [@williams1992reinforce] gives the gradient of the mean reward, without any derivative of the reward. The trick takes one line. Because
+# **The score function** [@williams1992reinforce] gives the gradient of the mean reward, without any derivative of the reward. Because
 # $\nabla p=p\,\nabla\log p$,
 #
 # $$\nabla J=\nabla\!\int p_\theta\,r=\int p_\theta\,r\,\nabla\log p_\theta=\mathbb E\Big[r(x_0)\sum_k\nabla\log p_\theta(x_{k+1}\mid x_k)\Big]. \label{eq:pg-sf}$$
 #
-# Of a path's probability only the steps depend on θ; the starting noise does not. **DDPO-SF** [@black2024ddpo] is exactly this. In plain PyTorch:
+# Of a path's probability only the steps depend on θ; the starting noise does not. (A last step that draws nothing drops out, and with it a little of $\nabla J$.) **DDPO-SF** [@black2024ddpo] is exactly this. In plain PyTorch:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -142,7 +143,7 @@ gap = (plain_log_prob(step, y) / log_prob(step, y) - 1).abs().max()
 claim("C27.1", "plain log p over the library's, less 1 (largest of 50)", gap, below=1e-9)
 
 # %% [markdown]
-# Is it the gradient of $J$? Take two steps of a chain in one dimension, with a network of two weights, and the reward cos x. Gauss and Hermite's quadrature
+# Take two steps of a chain in one dimension, with a network of two weights, and the reward cos x. Gauss and Hermite's quadrature
 # replaces chance: 14 nodes for each of three normals, and every expectation is exact to many digits. Either differentiate the *path*, since cos is smooth
 # after all, or use \eqref{eq:pg-sf}.
 
@@ -235,7 +236,7 @@ claim(
 )
 
 # %% [markdown]
-# Less than a per cent, for a small change. The clip stops before the bias grows.
+# Below a per cent, for a small change. The clip keeps the policy near; it does not remove the bias.
 #
 # \eqref{eq:pg-logp} is a *sum* over the $d$ values of a sample. The released code takes their *mean*, and our recipes do too. Its ρ is the $d$th root, so χ must shrink like
 # $1/d$. PPO's 0.2 becomes 0.1 on our plane, 0.003 on the digits, and $10^{-5}$ for 16 384 values. (The code has $10^{-4}$, so a step may become five times as probable.) In this chapter
@@ -314,7 +315,7 @@ claim(
 # Here $-(x+(1-t)u)/t$ is the score. Chapter 4's family has the noise ηg with $g^2=2t/(1-t)$, so this is **Euler–Maruyama with η = $a_{\text F}/\sqrt2$**. At $t=1$ the
 # rate is infinite, and the code takes 1 − t at the step's end there.
 #
-# How well are marginals kept by 10 steps? For Gaussian data a step is affine, so mean and variance can be followed without a sample. The target is 0.25.
+# For Gaussian data a step is affine, so mean and variance can be followed without a sample. The target is 0.25.
 # Beside it stands the authors' later choice, **coefficients-preserving** steps [@wang2025cps]: they exchange a part of the noise ε for fresh noise, so that a level has exactly the noise that belongs to it.
 
 # %% tags=["fold"]
@@ -365,12 +366,12 @@ claim(
 claim("C27.14", "320 steps: the preserving one's", kept[-1] * 4, between=(0.59, 0.72))
 
 # %% [markdown]
-# The noisy steps mend most of what Euler loses. They do not converge at first order, though: because of the replaced rate, the first step leaves the variance at $1+a_{\text F}^4/4$ for
-# every large number of steps, and the excess dies out like $N^{-a_{\text F}^2}$ (exercise 1). The preserving steps settle at a variance that is too *small*. They keep the noise of a level exactly, but the
+# The noisy steps mend most of what Euler loses. For $a_{\text F}<1$ they converge more slowly than at first order, though. In the first steps 1 − t is a few times $1/N$, so no $N$ makes
+# a step short against it. The very first leaves the variance at $1+a_{\text F}^4/4$ (exercise 1), the next ones add to it, and the excess dies out like $N^{-a_{\text F}^2}$. The preserving steps settle at a variance that is too *small*. They keep the noise of a level exactly, but the
 # guess $x_0$ has less variance than the data, and nothing in the step corrects that. They multiply the old ε by cos φ, with φ = 0.8 · 90°, and in the limit of many steps
 # $\cos^2(\varphi/2)$ of the variance is left: 0.65. We ask for that within a tenth.
 #
-# Noise in every step is not needed. **MixGRPO** [@li2025mixgrpo] draws in a *window* of steps and walks the others by the ODE. The window moves from noise to data during training. Steps without noise have no
+# **MixGRPO** [@li2025mixgrpo] draws in a *window* of steps and walks the others by the ODE. The window moves from noise to data during training. Steps without noise have no
 # gradient and need no call in the loss. In the library one kernel a step says it all:
 
 # %%
@@ -395,7 +396,7 @@ claim("C27.15", "steps with a log-probability in a window of three", drew, betwe
 #
 # $$u_\theta=u_{\text{old}}+\frac2\zeta\,\mathrm{Cov}(q,u\mid x_t). \label{eq:pg-nft-min}$$
 #
-# That covariance is how the velocity of the tilted density changes as the tilt begins. So a round is one Euler step in 1/β, from 0 to 2/ζ, along the tilts $\pi e^{q/\beta}$. For a Gaussian and a linear $q=\frac12+cx$ the velocity is linear in
+# That covariance is how the velocity of the tilted density changes as the tilt begins. So a round is one Euler step in 1/β, from 0 to 2/ζ, along the tilts of the old model's density by $e^{q/\beta}$. For a Gaussian and a linear $q=\frac12+cx$ the velocity is linear in
 # the tilt, and one round lands *exactly* on the tilt with β = ζ/2.
 #
 # With a pencil: data $\mathcal N(0,1)$, $t=0.5$. Given $x_t$, the velocity is $u=2x_t-2x_0$, and $x_0$ has variance ½. So the covariance is −c, and the velocity falls by 2c/ζ. For data $\mathcal N(m,1)$ it
@@ -443,14 +444,14 @@ claim("C27.18", "its gradient at the old model", gaps["old"], above=0.01)
 #
 # ## 27.6 Adjoint matching: the other exact one
 #
-# If the reward does have a gradient, there is a method that aims at the tilt itself [@domingo2025adjoint]. It treats each step's drift as a control that costs energy. The best control at a state is $s$ times the gradient of what the future holds. That gradient obeys a
-# recursion backwards along the path, through the *reference's* steps:
+# If the reward does have a gradient, there is a method that aims at the tilt itself [@domingo2025adjoint]. It treats each step's drift as a control that costs energy. The best control at $x$ is $s\,\nabla\log\mathbb E[e^{r/\beta}\mid x]$, a mean over the reference's paths from there, which nobody knows.
+# But the vector $g$ below, computed backwards along one path through the *reference's* steps, has this gradient as its mean over the optimal paths through $x$, and a regression finds means:
 #
 # $$g_N=\nabla r(x_0)/\beta,\qquad g_k=\Big(\frac{\partial\mu_{\text{ref}}}{\partial x}\Big)^{\!\top}g_{k+1},\qquad\mathcal L=\tfrac12\,\mathbb E\,\Big\lVert\frac{\mu_\theta-\mu_{\text{ref}}}s-s\,g_{k+1}\Big\rVert^2. \label{eq:pg-am}$$
 #
-# Step $k$ leads to $x_{k+1}$, so its control is $s\,g_{k+1}$. The student only regresses on it, one step at a time, so no graph through the sampler is held. One condition is essential: the sampler must be *memoryless*. Its end must not depend on the noise that it began with. The law of that noise is
-# fixed. So the best control gives the tilted law of paths divided by what their start promised, $\mathbb E[e^{r/\beta}\mid x_{\text{start}}]$, and only without such a dependence is this a constant.
-# Ancestral sampling from pure noise is memoryless. Flow-GRPO's SDE, with little noise, is not.
+# Step $k$ leads to $x_{k+1}$, so its control is $s\,g_{k+1}$. The student only regresses on it, one step at a time, so no graph through the sampler is held. One condition is essential: the sampler must be *memoryless*. Its end must not depend on the noise that it began with. That noise has a fixed law,
+# so the best control gives the tilted law of paths divided by $\mathbb E[e^{r/\beta}\mid x_{\text{start}}]$, and only then is this a constant.
+# Ancestral sampling from pure noise is memoryless. Flow-GRPO's SDE is so for $a_{\text F}=\sqrt2$; with less noise it is not.
 
 # %%
 show(adjoint_matching)
@@ -479,7 +480,7 @@ def adjoint_matched(beta, updates=60, lr=3e-3):
 # Now all of them at equal samples: 60 updates of 128. The reward is chapter 26's kind, $-\frac12\lVert x-c\rVert^2$ with $c=(1.5,0)$, and this time everybody sees the truth itself. Reward and divergence are measured on samples of each student's ODE, as in
 # [26.7](26_reward_gradients.ipynb).
 #
-# Two have a window of three steps: MixGRPO, and Flow-GRPO as its authors later ran it, with preserving steps and no price. From chapter 26 comes DRaFT with an anchor.
+# Two have a window of three steps: MixGRPO, and the later Flow-GRPO, with preserving steps and no price. From chapter 26 comes DRaFT with an anchor.
 #
 # *Predict first: which of these will end on the line, and which will run off to the right?* Adjoint matching has β = 1 and should end at that tilt. We ask that its divergence is the tilt's within a quarter. The
 # anchor's weight is 1 too, but it is only nearly a divergence: we allow a factor of two.
@@ -516,7 +517,8 @@ figure(
         xlim=(-0.2, 6.0),
     ),
     "The three without a price have run to a divergence of several nats for the last tenth of "
-    "reward; the others stay near, and adjoint matching ends beside the tilt of its β.",
+    "reward; MixGRPO ends at 1.8 nats, the others below one, adjoint matching beside the tilt of "
+    "its β.",
 )
 far = {name: kl / reward_tilt(mixture, truth, 1.0).kl for name, (kl, *_) in found.items()}
 shares, above = zip(*(frontier.place(*one) for one in found.values()))
@@ -531,17 +533,18 @@ held = far["DRaFT, anchor 1"]
 claim("C27.32", "DRaFT with an anchor: its KL over the tilt's", held, between=(0.5, 2))
 
 # %% [markdown]
-# Without a price, DDPO, NFT and the later Flow-GRPO gain the last tenth of reward by giving up nearly everything else: of two modes DDPO leaves a thin stroke, NFT a small heap. A price of 0.6 does not mean β = 0.6, since
-# the advantages are divided by the group's deviation. That is why you compare on the frontier and not by the knob.
+# Without a price, DDPO, NFT and the later Flow-GRPO gain the last tenth of reward by giving up nearly everything else. A price of 0.6 does not mean β = 0.6, since
+# the advantages are divided by the group's deviation.
 #
-# Adjoint matching has the only β that means what it says. (The students' ODE is another sampler than the
+# Adjoint matching has the only β with a theorem behind it. (The students' ODE is another sampler than the
 # ten steps they were trained with. So nobody has to end exactly on the line.)
 #
 # | method | needs of the reward | aims at | network calls for a sample of $N$ steps |
 # |---|---|---|---|
 # | DDPO, Flow-GRPO without KL | its value | the reward alone: stop it | $N$, and $N$ with a gradient |
 # | DPOK, Flow-GRPO with KL | its value | reward less a *bound* of the divergence | $N$ more, of the reference |
-# | MixGRPO, the later Flow-GRPO | its value | as Flow-GRPO with KL, without | $N$, and a window's with a gradient |
+# | MixGRPO with KL | its value | as Flow-GRPO with KL | $N$, a window's with a gradient, a window's of the reference |
+# | the later Flow-GRPO | its value | the reward alone: stop it | $N$, and a window's with a gradient |
 # | NFT | its value, in [0, 1] | a step along the tilts each round, exact for one Gaussian | $N$ of any solver, 1 of the old model, and 1 with a gradient |
 # | adjoint matching | its gradient | the tilt itself | $N$, $2N$ of the reference, $N$ with a gradient |
 # | DRaFT-K with an anchor (chapter 26) | its gradient | near the frontier, at no known β | $N$, of these $K$ with a gradient, and 2 |
@@ -556,7 +559,8 @@ claim("C27.32", "DRaFT with an anchor: its KL over the tilt's", held, between=(0
 #
 # $$\frac{A\,\xi}s=\frac{Sz\xi}s+\xi^2:\ \ \frac{S^2}{s^2}+2,\qquad\qquad(2q-1)\big(x_0-f(\varepsilon)\big)\propto z(z-\varepsilon):\ \ 3. \label{eq:pg-one}$$
 #
-# The less noise you add, the more samples the ratio needs, without bound. Now train both with the same 60 × 128 noises $z$. With our recipe's $q$ and ζ = 0.1, \eqref{eq:pg-nft-min} asks for a tilt with the mean 1.5. We allow
+# The less noise you add, the more samples the ratio needs, without bound. Now train both with the same 60 × 128 noises $z$. Our recipe has $q=\frac12+A/10$, with $A$ in standard deviations and at most 5. So $c=1/(10S)=0.2$, ζ = 0.1 makes β = 0.05, and by
+# \eqref{eq:pg-nft-min} the tilt's mean is $0.5+0.25\cdot0.2/0.05=1.5$. We allow
 # 15 % of the rise, twice the worst of 24 trial runs. *What will the ratio do with $s=0.001$, and with $s=S$?*
 
 # %% tags=["fold"]
@@ -622,7 +626,7 @@ claim("C27.35", "ratio, s = S: the same (one seed)", rise(sizes[S], 0), above=0.
 #
 # ## 27.9 Healthy and sick curves
 #
-# With fresh samples ρ is 1, and the advantages of a group add up to zero. So the *value* of the loss is zero, always. Here is DDPO's run, and
+# With fresh samples ρ is 1, and the advantages of a group add up to zero. So without a price the *value* of the loss is zero, always. Here is DDPO's run, and
 # the same with a learning rate ten times smaller and ten times larger. *Which one would you keep?* Besides the curves, measure what they do not show: the spread of the
 # samples. We call it a collapse when less than a quarter of the model's is left. A run with a price should have about the spread of the tilt with the same divergence.
 
@@ -697,8 +701,7 @@ change = legible["with KL"] - legible["teacher"]
 claim("C27.29", "with KL: digits read, less the teacher's", change, between=(-0.05, 0.05))
 
 # %% [markdown]
-# We had expected digits in grey, but an eye finds hardly one, and about a fifth of the ink is left. The classifier still "reads" most of these
-# pictures, since it never saw their like, and so it is one more proxy. A reward without a gradient is hacked like any other, and a small price is enough against it here.
+# We had expected digits in grey, but an eye finds hardly one: about a fifth of the whole ink is left. A reward without a gradient is hacked like any other, and a small price is enough against it here.
 #
 # ## 27.11 What should look wrong here
 #
@@ -744,7 +747,7 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 #
 # | | the real run, as read in the released codes or their threads |
 # |---|---|
-# | DDPO | 50 steps, η = 1, scale 5 inside training too, rate $3\cdot10^{-4}$, clip to 1, 100 epochs of 256 samples in about four hours on eight A100 |
+# | DDPO | 50 steps, η = 1, scale 5 inside training too, rate $3\cdot10^{-4}$, the gradient's norm clipped to 1, 100 epochs of 256 samples in about four hours on eight A100 |
 # | DPOK | KL weight 0.01 on the difference of ε, rank 4, rate $10^{-5}$, ratio clip $10^{-4}$ |
 # | Flow-GRPO, mid-2025 | 24 pictures for each of 48 prompts, 10 steps for training and 40 for use, $a_{\text F}=0.7$, β 0.04 or 0.01, rate $3\cdot10^{-4}$. Its printed KL lacks the step's length and is a mean over values, so that its β is not ours. GenEval from 0.63 to 0.95 is the paper's figure, not reproduced here |
 # | Flow-GRPO, later | preserving steps with 0.8, a window of three, clip $10^{-5}$, no guidance, no KL |

@@ -92,7 +92,8 @@ figure(
 )
 
 # %% [markdown]
-# None of it. With the positive model in both branches the reward does not move at all: what both say cancels. Put the *base* model
+# Here, where there is no prompt, none of it. With the positive model in both branches the reward does not move at all: what both say cancels. (With a prompt, guidance strengthens the prompt.
+# The preference still cancels as far as it is the same with and without the prompt.) Put the *base* model
 # into the other branch, and guidance pushes the way the fine-tuning went. Put a model there that was trained to be *worse* than the base, and it pushes twice as
 # hard: at ω it reaches what the base reaches at 2ω. That is **Diffusion-NPO**, negative preference optimisation [@wang2025npo].
 #
@@ -114,8 +115,8 @@ figure(
 #
 # $$\varepsilon^\omega=(1+\omega)\,\varepsilon_+(x_t,c)-\omega\,\varepsilon_-(x_t,\varnothing). \label{eq:np-contrast}$$
 #
-# It costs two calls a step, as guidance always does. Autoguidance [@karras2024autoguidance] has the same formula with a *weaker* second network; here it is one that people like
-# less.
+# It costs two calls a step, as guidance always does. Autoguidance [@karras2024autoguidance] subtracts a *weaker* network that is told the same prompt; here it is one that people
+# like less.
 #
 # With a pencil: at some point the positive says 0.6, the base 0.5, the negative 0.4, and ω = 1. Against the negative you get 1.2 − 0.4 = 0.8. Against the base it is 0.7.
 # Against the positive itself it is 0.6, the positive's own answer, for every ω. In plain PyTorch it is one line:
@@ -207,8 +208,8 @@ plus, minus = (torch.autograd.grad(follow(j), weight)[0] for j in (liking, negat
 claim("C29.5", "DRaFT: the same", (plus + minus).norm() / plus.norm(), below=1e-9)
 
 # %% [markdown]
-# The paper writes $1-r$ for the negated reward. A constant has no gradient, and it drops out of a policy gradient's advantages. So both spellings train the same. There is an exception.
-# ReFL (chapter 26) stops pulling where a reward is *enough*: its loss is $\max(0,2-r)$. There a constant decides which samples pull. If all rewards are −1.5, then $-r=1.5$ still
+# The paper writes $1-r$ for the negated reward. A constant has no gradient, and it drops out of a policy gradient's advantages. So both spellings train the same. The exception is a loss that is not linear in the reward.
+# ReFL (chapter 26), for one, stops pulling where a reward is *enough*: its loss is $\max(0,2-r)$. There a constant decides which samples pull. If all rewards are −1.5, then $-r=1.5$ still
 # pulls, and $1-r=2.5$ does not.
 
 # %%
@@ -254,7 +255,7 @@ for t in (0.05, 0.4, 0.9):
 claim("C29.9", "the contrast against the tilt at β/(1+2ω), and β/(1+ω)", max(gaps), below=1e-9)
 
 # %% [markdown]
-# A prompt makes the difference between 2ω and the negative. Suppose that the prompt $c$ moves the mean from $\mu_\varnothing$ to $\mu_c$. Then the contrast ends at
+# Without a prompt, the negative at ω and the base at 2ω give the same. With a prompt they differ. Suppose that the prompt $c$ moves the mean from $\mu_\varnothing$ to $\mu_c$. Then the contrast ends at
 #
 # $$\mu_c+\omega\,(\mu_c-\mu_\varnothing)+(1+2\omega)\,\frac{S^2\rho}\beta. \label{eq:np-prompt}$$
 #
@@ -267,8 +268,8 @@ claim("C29.9", "the contrast against the tilt at β/(1+2ω), and β/(1+ω)", max
 # $$v=v_+^{1+\omega}\,v_-^{-\omega}. \label{eq:np-variance}$$
 #
 # With $S=0.5$, β = 0.5 and ω = 1 that is $(1/6)^2\cdot2=0.056$. The tilt for the price β/3 has 1/(4 + 6) = 0.1. So
-# **guidance takes more variety than the reward asks for**. That holds for all such β and ω. With $a=1/S^2$ and $b=1/\beta$, the precision $a+b$ is the mean of $a+(1+2\omega)b$, the tilt's, with
-# weight 1, and of $a-b$ with weight ω. The logarithm is concave, so
+# **guidance takes more variety than the reward asks for**. That holds for all such β and ω. Write $a=1/S^2$ and $b=1/\beta$. Since $(1+\omega)(a+b)=[a+(1+2\omega)\,b]+\omega\,(a-b)$, the
+# positive's precision $a+b$ is a weighted mean of the tilt's, with weight 1, and of the negative's, with weight ω. The logarithm is concave, so
 #
 # $$(1+\omega)\log(a+b)\ \ge\ \log\big(a+(1+2\omega)\,b\big)+\omega\log(a-b), \label{eq:np-narrow}$$
 #
@@ -353,7 +354,8 @@ figure(
 # $$\theta_-=\theta_0+(1-m)\,\eta_++\eta_-. \label{eq:np-merge}$$
 #
 # Here $\eta_+=\theta_+-\theta_0$, and $\eta_-$ is what the negative training added to the base. All commands have $m=0$. The reason given is that the branches should stay alike, since a contrast of unlike
-# networks makes artefacts. What does it do to the guidance? Pretend that ε is linear in the weights, and let the same letters stand for what each training changes in ε:
+# networks makes artefacts. What does it do to the guidance? Pretend that ε is linear in the weights. Then each training adds a fixed change to ε, and here $\eta_\pm$ stand for these
+# changes:
 #
 # $$\varepsilon^\omega=\varepsilon_0+(1+\omega m)\,\eta_+-\omega\,\eta_-. \label{eq:np-merged}$$
 #
@@ -397,7 +399,8 @@ claim(
 # The trained networks say the same: merged with $m=0$, the negative is worth about as much as the base. For Stable Diffusion the two trainings are not mirror images. They see other batches and stop
 # at other steps, and the negative may have learnt something of its own. Whether any of it is left is what you should measure: sample with the base in the negative branch as well.
 #
-# A trap: the script for SDXL wants the negative's *full* weights, $\theta_0+\eta_-$, and that for SD 1.5 wants an adapter, $\eta_-$ alone. Mixed up, the base is added twice.
+# A trap: the script for SDXL wants the negative's *full* weights, $\theta_0+\eta_-$, and that for SD 1.5 wants an adapter, $\eta_-$ alone. Full weights given to the latter have the
+# base twice.
 #
 # ## 29.6 What the released code does
 #
@@ -408,7 +411,7 @@ claim(
 # | reward gradient (VADER, video) | the same, by an un-negated reward | nothing |
 #
 # The last two have no minus sign anywhere. They ask for a *good guided sample*, and train the branch that is subtracted. So the formula supplies the sign: a change of $\varepsilon_-$ enters the guided prediction
-# with $-\omega$, a change of $\varepsilon_+$ with $1+\omega$. If both networks are equal, the two gradients of the reward must be $-\omega:(1+\omega)$.
+# with $-\omega$, a change of $\varepsilon_+$ with $1+\omega$. If both networks are equal and are told the same, the two gradients of the reward must be $-\omega:(1+\omega)$.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -426,7 +429,8 @@ claim(
 
 # %% [markdown]
 # So there are two methods under one name. **(A)** negates the objective and trains the negative by itself; it knows neither ω nor the positive. **(B)** keeps the objective and
-# trains the negative within the guided sample; it knows both. Without a price they point the same way at first. With one they end at different places. Take 29.3's Gaussian and a KL price. (A) ends at $\mu-S^2\rho/\beta$.
+# trains the negative within the guided sample; it knows both. Without a price both push the mean the same way at first. With a KL price on the samples they end at
+# different places. Take 29.3's Gaussian. (A) ends at $\mu-S^2\rho/\beta$.
 # (B) wants the *guided* mean to be $\mu+S^2\rho/\beta$; if the positive is already there, the best negative is equal to it (exercise 1). Say which one you ran. The library has (A).
 #
 # ## 29.7 Rung 2: digits
@@ -461,11 +465,13 @@ apart = (ink[2] - ink[0]).mean() / ((ink[2] - ink[0]).std() / len(names) ** 0.5)
 claim("C29.20", "negative less positive, in standard errors", apart, above=4)
 apart = (ink[2] - ink[1]).mean() / ((ink[2] - ink[1]).std() / len(names) ** 0.5)
 claim("C29.21", "negative less base, in standard errors", apart, above=4)
+twice = (ink[2] - ink[0]).mean() / (ink[1] - ink[0]).mean()
+claim("C29.27", "the negative's rise over the base's", twice, between=(1.6, 2.4))
 right = world.scores(written["against the negative"], asked)["read"]
 claim("C29.22", "share that a classifier reads", right, above=0.95)
 
 # %% [markdown]
-# Both lie over a hundred standard errors above 0, and by the same number. The negative's rise is twice the base's, as on the Gaussian, and it varies twice as much from picture to picture.
+# The negative's rise is about twice the base's, as on the Gaussian.
 #
 # ## 29.8 What should look wrong here
 #
@@ -484,7 +490,7 @@ claim(
 
 # %% [markdown]
 # The world is a mirror image of itself, so the ratio is −1, up to what training and sampling leave. In pictures such a mistake is hard to see at small ω and catastrophic at large ω. A quick
-# check: sample the "negative" alone. It should be *worse* than the base. (If it is just noise, it was trained too long.)
+# check: sample the "negative" alone. Unmerged, it should be *worse* than the base. (If it is just noise, it was trained too long.)
 #
 # **Healthy and sick curves.** The negative's training has the curves of its method (28.6), with winner and loser exchanged. Chapter 28 knows how to ruin it: take $B$ too small. We train a second negative with
 # $B=5$ instead of 50, and look at the reward, and at the share of samples that lie in no mode of the data (four standard deviations). *Which negative has the better reward curve?*
@@ -519,7 +525,8 @@ figure(
 )
 
 # %% [markdown]
-# The sick one has the better curve. At ω = ½ two fifths of its samples lie where there are no data, and from ω = 1 on nearly all. The reward lies because it is linear, and any learnt reward may lie there too (chapter 26). The healthy
+# The sick one has the better curve. At ω = ½ two fifths of its samples lie where there are no data, and from ω = 1 on nearly all. The reward cannot show it: it is linear, and goes on rising
+# where there are no data. A learnt reward may do so too (chapter 26). The healthy
 # negative leaves the data as well, only later: at ω = 2 more than half of its samples lie in no mode. So plot the reward against ω for the base and for the negative, and beside it a measure that
 # does not come from the judge.
 #
@@ -527,16 +534,16 @@ figure(
 #
 # | symptom | cause | cure |
 # |---|---|---|
-# | the negative changes nothing | ω = 0, or a model whose guidance is distilled in | guidance of 1 + ω > 1 is needed |
+# | the negative changes nothing | ω = 0; pairs swapped twice, so that the negative is a second positive; or a model whose guidance is distilled in | sample the negative alone; guidance of 1 + ω > 1 is needed |
 # | the same pictures as with the base | merged with $m=0$, trainings that mirror each other | larger $m$; compare with the base |
 # | colour blots, artefacts | the branches are too unlike | lower rate, fewer steps, $m=0$, smaller ω |
-# | pictures become worse as ω grows | branches swapped, or pairs swapped twice | sample the negative alone |
+# | pictures become worse as ω grows | branches swapped | sample the negative alone |
 # | good, but all alike | 29.4: guidance takes variety | smaller ω |
 # | twice the memory | two networks | adapters on one base |
 #
 # **The real runs.** DPO variant, SD 1.5: LoRA of rank 8, `beta` 500 without the ½ (1000 in chapter 28's convention), rate 5e-6, 64 pairs a GPU, released after 2000 iterations. SDXL: `beta` 2000 with the ½, 2000
 # iterations. Sampling: 25 steps of DPM-Solver++, guidance scale 1 + ω = 5 for SDXL and 7.5 for SD 1.5. The video variant: rank 8, rate 1e-5, 2000 steps. The paper reports higher PickScore, HPSv2 and
-# aesthetic scores for every method that it was added to. These figures are *not verified* here.
+# aesthetic scores for the methods that it was added to. These figures are *not verified* here.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
@@ -552,7 +559,8 @@ figure(
 #     --negative-lora runs/npo/export/pytorch_lora_weights.safetensors --prompt "a lighthouse at dusk"
 # ```
 #
-# The last line takes chapter 28's model for the positive.
+# The last line takes chapter 28's model for both branches and adds the negative's adapter to one of them: that is $m=0$. For another $m$, train chapter 28's model with `--lora-rank`, and
+# give both adapters beside the base's weights, with `--merge`.
 #
 # ## 29.10 Exercises
 #

@@ -127,8 +127,8 @@ check("Q17.3", over_batches)
 #
 # The rows of a batch are each other's references, and each row has a condition: a caption of L tokens. A row's references must be draws of its
 # own condition. But a row whose caption was dropped has the empty caption instead. It stands for all the data, so
-# the whole batch are its references. For the others a row without caption is a reference like any other: its condition is not
-# theirs.
+# the whole batch are its references. For the others a row without caption is judged like any row: its condition is not
+# theirs, so it is not their reference.
 
 
 # %%

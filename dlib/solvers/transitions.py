@@ -33,8 +33,8 @@ def flow_transition(
     marginals, dx = [u + s²/2t (x + (1−t)u)] dt + s dw, s = noise·√(t/(1−t)).
 
     It is `euler_maruyama` with η = noise/√2, for on straight paths g² = 2t/(1−t). At t = 1,
-    where s is infinite, 1 − t is taken at the step's end, as in the authors' code; that first
-    step then draws too much, and the excess dies out slowly. The schedule must be `flow`.
+    where s is infinite, 1 − t is taken at the step's end, as in the authors' code. The first
+    steps then draw too much, and the excess dies out slowly. The schedule must be `flow`.
     """
     require(
         model.schedule.name == "flow",

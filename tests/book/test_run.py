@@ -6,6 +6,7 @@ import base64
 import io
 
 import nbformat
+import numpy as np
 import pytest
 from PIL import Image
 from tinybook import STEM, edit
@@ -76,6 +77,20 @@ def test_a_failed_run_keeps_the_notebook_and_names_the_cell(pressed):
         f"{STEM}.ipynb",
         f"{STEM}.py",
     ]
+
+
+def test_few_colours_are_those_of_the_picture():
+    """A small red square among near-whites, of which there are more than colours to give."""
+    noise = np.random.default_rng(0).integers(230, 256, (120, 600, 3), dtype=np.uint8)
+    noise[40:60, 40:60] = (214, 40, 57)
+    noise[40:60, 100:120] = (0, 0, 0)
+    full = io.BytesIO()
+    Image.fromarray(noise).save(full, format="PNG")
+    png = pictures.quantised(base64.b64encode(full.getvalue()).decode())
+    small = Image.open(io.BytesIO(base64.b64decode(png)))
+    found = np.asarray(small.convert("RGB")).astype(int)
+    assert len(small.getcolors()) <= pictures.COLOURS
+    assert abs(found - noise).max() <= 16
 
 
 def test_heavy_pictures_are_refused(pressed, monkeypatch):

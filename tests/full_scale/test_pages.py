@@ -123,7 +123,10 @@ def test_the_commands_of_the_chapters_are_read(shelf, monkeypatch):
     monkeypatch.setattr(train, "train", lambda settings: None)
     count = 0
     for chapter in sorted((ROOT / "chapters").glob("[0-3]*.py")):
-        for words in commands(re.sub(r"^# ?", "", chapter.read_text(), flags=re.M)):
+        text = re.sub(r"^# ?", "", chapter.read_text(), flags=re.M)
+        in_tables = re.findall(r"`(full_scale\.train [^`]*--[^`]+)`", text)
+        said = [shlex.split(f"python -m {line} --tiny --data data") for line in in_tables]
+        for words in commands(text) + said:
             count += 1
             try:
                 perform(words, monkeypatch)
