@@ -720,6 +720,7 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # | `lcm_with_omega` | `full_scale.train lcm`: all weights, ω as an input |
 # | `recipes.tcd` | `full_scale.train tcd`; its card hands the student to diffusers' `TCDScheduler` |
 # | `solvers.lcm`, `solvers.tcd_default` | `full_scale.sample --solver lcm` or `tcd` |
+# | **How far up the ladder.** Rungs 1 and 2: the plane, digits, captioned shapes | rung 3: both recipes train Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train lcm_lora \

@@ -692,6 +692,7 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # | `recipes.pcm_adversarial` | `full_scale.train pcm_adversarial`: heads on the frozen teacher |
 # | `recipes.pcm_normalcfg` | `full_scale.train --method pcm_normalcfg --drop 0.1 --lora-rank 64 --lr 5e-6` |
 # | `sample(…, levels(schedule, m, "pcm"))` | the model card's code, for diffusers' `TCDScheduler` |
+# | **How far up the ladder.** Rungs 1 and 2: the plane, digits, captioned shapes | rung 3: `pcm` and `pcm_adversarial` train Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train pcm --hyper.phases 4 \

@@ -703,6 +703,7 @@ claim(
 # | references: the batch | the rows of the *whole step*, over all micro-batches and processes: results do not depend on the cut |
 # | `recipes.sct(schedule, null, …)` | `full_scale.run.settings` takes it from `dlib.recipes.METHODS["sct"]` |
 # | sampling by one call | `full_scale.sample --solver lcm --grid lcm --steps 2` |
+# | **How far up the ladder.** Rungs 1 and 2: the plane, digits, captioned shapes | rung 3: `sct` trains in the engine on captioned shapes, in the tests; never yet on real weights |
 #
 # ```bash
 # python -m full_scale.prepare --family shapes --tiny --source pictures/ --out data

@@ -575,6 +575,9 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 #     --data data/prompts --out runs/reward --reward redness
 # ```
 #
+# **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: captioned shapes. Rung 3: the recipe trains Stable Diffusion's classes in the tests,
+# through the VAE's decoder, with random weights.
+#
 # ## 26.11 Exercises
 #
 # 1. *(pencil)* π is $\mathcal N(0,S^2)$ and the reward $ax$. Measure noise by κ = σ/α, from 0 to $\kappa_{\max}$. The student adds δ(κ) to the reference's guess of $x_0$, and the ODE sampler carries it to the end

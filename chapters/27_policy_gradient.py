@@ -761,6 +761,7 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | `group=128`, one "prompt" | groups of 16 to 24 of a prompt, gathered over all processes |
 # | `counted`, `yes` | compressibility, OCR, a detector, a language model's verdict |
 # | `windowed(…)` | `--hyper.window 3` |
+# | **How far up the ladder.** Rungs 1 and 2: the plane, digits | rung 3: on captioned shapes all three learn from the judge; they train Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # python -m full_scale.train ddpo --weights weights/stable-diffusion-v1-5 \

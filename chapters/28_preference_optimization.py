@@ -672,6 +672,7 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 # | `adapted(reference)`, which starts at the reference | all weights, beside a frozen reference; with `--lora-rank` adapters on it |
 # | `recipes.dpo(schedule, beta=…)` | the same recipe, `full_scale.train dpo` |
 # | `better`, `worse` in the history | the same names in the run's log |
+# | **How far up the ladder.** Rungs 1 and 2: the plane, digits | rung 3: on captioned shapes a taste is learnt from pairs; `dpo` trains Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train dpo \

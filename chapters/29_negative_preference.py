@@ -562,6 +562,9 @@ figure(
 # The last line takes chapter 28's model for both branches and adds the negative's adapter to one of them: that is $m=0$. For another $m$, train chapter 28's model with `--lora-rank`, and
 # give both adapters beside the base's weights, with `--merge`.
 #
+# **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: digits. Rung 3: `npo` trains Stable Diffusion's classes in the tests, and
+# `full_scale.sample` contrasts the two, with random weights.
+#
 # ## 29.10 Exercises
 #
 # 1. *(pencil)* Method (B) with a price: choose $\mu_-$ so that the guided mean maximises $\rho\,x-\beta\,(x-\mu)^2/2S^2$, for a given $\mu_+$. What is $\mu_-$ if $\mu_+$ is the exact positive, and

@@ -1,16 +1,16 @@
 """The toy preference worlds: a judge that chooses between two samples, the hidden reward that
 it goes by, and a proxy that can be hacked.
 
-All worlds have the same verbs: `teacher`, `batches` of pairs, `null`, `ask`, `draw`, and
-`scores` with their `floor`. On the plane the exact optimum is known (`dlib.reward_tilts`). On
-captioned shapes the hidden reward counts what the caption asks for and the picture shows. The
-judge of the digits likes bold strokes.
+All of them are a `PreferenceWorld`, with the same verbs. On the plane the exact optimum is
+known (`dlib.reward_tilts`). On captioned shapes the hidden reward counts what the caption asks
+for and the picture shows. The judge of the digits likes bold strokes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -99,6 +99,32 @@ def kl_estimates(
     change, z = log_likelihood(model, x, walk[-1], walk[0], rtol=1e-5)
     each = change + normal_log_prob(z, walk[0]) - mixture.log_prob(x, walk[-1])
     return [(float(part.mean()), float(part.std() / n**0.5)) for part in each.split(n)]
+
+
+class PreferenceWorld(Protocol):
+    """What every toy preference world has: `Plane`, `Shapes` and `Digits`.
+
+    null: the empty condition. hidden: the reward that the judge goes by.
+    """
+
+    teacher: Denoiser
+    null: Any
+    hidden: Reward
+
+    def batches(self, size: int, seed: int) -> Callable[[int], Batch]:
+        """step ↦ Batch of pairs: x0 is what the judge preferred, `other` what it did not."""
+
+    def ask(self, n: int, seed: int) -> Batch:
+        """What n samples are asked for: conditions; x0 is NaN, and has their shape."""
+
+    def draw(self, model: Denoiser, asked: Batch, seed: int) -> Tensor:
+        """A sample for each row."""
+
+    def scores(self, x: Tensor, asked: Batch) -> Scores:
+        """Score ↦ its mean over the samples; "reward" is the hidden one's."""
+
+    def floor(self, asked: Batch) -> dict[str, tuple[float, float]]:
+        """Score ↦ (mean, standard deviation) over five sets of real samples."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +270,7 @@ def _scores(x: Tensor, asked: Batch, hidden: Reward, proxy: Reward) -> Scores:
     return {name: float(one(x, asked.cond).double().mean()) for name, one in each.items()}
 
 
-def _floor(world: Plane | Shapes | Digits, real: Callable[[int], Tensor], asked: Batch):
+def _floor(world: PreferenceWorld, real: Callable[[int], Tensor], asked: Batch):
     found = [world.scores(real(k), asked) for k in range(5)]
     each = {name: torch.tensor([one[name] for one in found]).double() for name in found[0]}
     return {name: (float(v.mean()), float(v.std())) for name, v in each.items()}

@@ -14,7 +14,7 @@
 #     minutes: 120
 #     memory: 1 GB
 #     needs:
-#       - chapter 13
+#       - chapter 13; guidance (chapter 6) for question 13.3
 #       - PyTorch
 # ---
 
@@ -97,7 +97,7 @@ check("Q13.2", consistency_loss)
 # %% [markdown]
 # ## Question 13.3: a guided step that skips (4 points)
 #
-# LCM's teacher. From `levels[i]` make one DDIM step over `k` steps of the grid, with guidance
+# A look ahead at chapter 14, LCM's teacher. From `levels[i]` make one DDIM step over `k` steps of the grid, with guidance
 # $\varepsilon^\omega=(1+\omega)\,\varepsilon(x,c)-\omega\,\varepsilon(x,\varnothing)$. A step that would leave the grid
 # stops at its last level. The network has been called already: you get both of its answers.
 
@@ -122,8 +122,8 @@ check("Q13.3", skipped_step)
 # %% [markdown]
 # ## Question 13.4: edges and jumps (4 points)
 #
-# PCM cuts the $N$ steps of the grid into $M$ phases. Their clean edges lie $\lfloor mN/M\rfloor$ steps above the clean
-# end, for $m=0,\dots,M-1$. The jump from `levels[i]` goes to the edge *below* it, to $\alpha_sx_0+\sigma_s\varepsilon$.
+# A look ahead at chapter 15, PCM. It cuts the $N$ steps of the grid into $M$ phases. Their clean edges lie
+# $\lfloor mN/M\rfloor$ steps above the clean end, for $m=0,\dots,M-1$. The jump from `levels[i]` goes to the edge *below* it, to $\alpha_sx_0+\sigma_s\varepsilon$.
 # A start that is itself an edge belongs to the phase that begins there.
 
 

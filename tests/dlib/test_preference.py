@@ -47,6 +47,7 @@ from dlib.losses.preference import (
     standardised,
     swapped,
 )
+from dlib.prediction import parts
 from dlib.reward_tilts import Linear, Quadratic, reward_tilt
 from dlib.solvers import Transition
 from dlib.solvers import walk as dlib_walk
@@ -198,6 +199,35 @@ def test_nft_s_minimum_on_a_gaussian_is_the_tilt(schedule, beta, t):
 
     torch.testing.assert_close(gradient(best), torch.zeros(2).double(), rtol=0, atol=1e-10)
     assert gradient(old).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("schedule", "face"), [(flow(), "velocity"), (vp(), "v")])
+def test_nft_s_minimum_is_the_covariance_of_share_and_answer(schedule, face):
+    """On three points of data, with shares that are linear in nothing: at a given x_t the loss
+    is a sum over three posterior weights, and its slope is zero at u_old + (2/β) Cov(r, u | x_t).
+    """
+    x0, prior = torch.tensor([[-1.0], [0.2], [1.4]]).double(), torch.tensor([0.2, 0.5, 0.3])
+    share, beta, t = torch.tensor([0.9, 0.1, 0.6]).double(), 0.7, 0.4
+    level = schedule.at(t)
+    a, b = parts(face, level, schedule)
+    for x_t in (-0.5, 0.3):
+        eps = (x_t - level.alpha * x0) / level.sigma
+        weight = torch.softmax(prior.log() - eps[:, 0].square() / 2, 0)
+        answer = (a * x0 + b * eps)[:, 0]
+        mean = weight @ answer
+        best = mean + 2 / beta * (weight @ ((share - weight @ share) * (answer - mean)))
+        says = lambda value: Denoiser(lambda x, time, cond: value.expand_as(x), schedule, face)
+
+        def slope(at_value):
+            value, total = at_value.clone().requires_grad_(), 0.0
+            for k in range(3):
+                row = Batch(x0[k : k + 1], noise=eps[k : k + 1])
+                how = dict(beta=beta, times=at(t))
+                found = nft(says(value), says(mean), row, share[k : k + 1], Draw(0), **how)
+                total = total + weight[k] * found.value
+            return torch.autograd.grad(total, value)[0].item()
+
+        assert abs(slope(best)) < 1e-12 < 1e-2 < abs(slope(mean))
 
 
 def test_nft_learns_nothing_from_equal_shares():

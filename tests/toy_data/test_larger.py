@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import torch
 
 from dlib import NULL
 from toy_data.larger import FILES, larger, larger_batches
+
+ROOT = Path(__file__).parents[2]
 
 
 def write_idx(path, values: np.ndarray) -> None:
@@ -71,3 +75,18 @@ def test_what_is_missing_is_named(archives, tmp_path):
         larger("mnist", str(archives) + "/.")
     with pytest.raises(ValueError, match="no data 'imagenet'; there are mnist, fashion_mnist"):
         larger("imagenet", archives)
+
+
+def test_the_engineer_s_page_trains_a_teacher_on_it(archives):
+    """As it is printed, but for the folder and the number of updates."""
+    page = (ROOT / "book/pages/for/engineer.md").read_text(encoding="utf-8")
+    (code,) = [
+        block for block in re.findall("```python\n(.*?)```", page, re.S) if "larger" in block
+    ]
+    code = code.replace('"archives"', repr(str(archives))).replace("20_000", "2")
+    found = {}
+    exec(code, found)
+    before, after = (dict(found[name].net.named_parameters()) for name in ("start", "teacher"))
+    assert any(not torch.equal(after[name], value) for name, value in before.items())
+    assert (found["data"](0).cond == 0).any() and found["data"](0).cond.shape == (128, 1)
+    assert all(value.isfinite().all() for value in after.values())
