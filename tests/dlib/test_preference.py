@@ -389,7 +389,7 @@ def test_swapped_pairs_turn_the_margin_around():
     torch.testing.assert_close(one.worse, two.better)
     with pytest.raises(ValueError, match="the worse of each pair"):
         swapped(Batch(Z))
-    with pytest.raises(ValueError, match="wanted pairs"):
+    with pytest.raises(ValueError, match="wanted preferences"):
         gaps(student, base, Batch(Z), Draw(0))
 
 

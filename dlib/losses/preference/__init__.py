@@ -5,7 +5,7 @@ the negative of either. Pure functions, as all losses are.
 from dlib.losses.preference.adjoints import adjoint_matching, lean_adjoints
 from dlib.losses.preference.clipping import d3po, extremes
 from dlib.losses.preference.forward_process import nft
-from dlib.losses.preference.pairs import Gaps, diffusion_dpo, gaps, kto, swapped
+from dlib.losses.preference.comparisons import Gaps, diffusion_dpo, gaps, kto, swapped
 from dlib.losses.preference.policy_gradients import (
     centred,
     clipped_ratio,

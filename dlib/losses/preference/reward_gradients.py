@@ -119,9 +119,9 @@ def anchor(
 
     With `weights.elbo` and t uniform this is the KL divergence between the two reverse
     processes, in nats, if the student's states are its samples, noised (Girsanov's theorem).
-    Under that condition it bounds the KL divergence of the samples; otherwise it need not. The
-    reference gets no gradient. Summed over a sample's values, a mean over the batch. Draws: the
-    times, the noise.
+    Then it bounds the KL divergence of the samples; otherwise it need not. The reference gets
+    no gradient. Summed over a sample's values, a mean over the batch. Draws: the times, the
+    noise.
     """
     t = times(draw, len(x0)).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(t, like=x0)

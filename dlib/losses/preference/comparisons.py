@@ -1,4 +1,4 @@
-"""Learn from pairs: Diffusion-DPO and, from single verdicts, Diffusion-KTO."""
+"""Learn from what was preferred: Diffusion-DPO and, from single verdicts, Diffusion-KTO."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Gaps(NamedTuple):
 
 
 def swapped(batch: Batch) -> Batch:
-    """The same pairs with the worse in the place of the better: Diffusion-NPO's one line."""
+    """Preferences with the worse in the place of the better: Diffusion-NPO's one line."""
     require(batch.other is not None, "swapped: the batch has no `other`, the worse of each pair")
     return replace(batch, x0=batch.other, other=batch.x0)
 
@@ -51,8 +51,8 @@ def gaps(
     """
     require(
         batch.other is not None and batch.other.shape == batch.x0.shape,
-        "gaps: wanted pairs, Batch(x0, cond, other=…) with two pictures of one shape; other is "
-        f"{None if batch.other is None else tuple(batch.other.shape)}, x0 "
+        "gaps: wanted preferences, Batch(x0, cond, other=…) with two pictures of one shape; "
+        f"other is {None if batch.other is None else tuple(batch.other.shape)}, x0 "
         f"{tuple(batch.x0.shape)}",
     )
     x0, n = torch.cat([batch.x0, batch.other]), len(batch.x0)
