@@ -3,16 +3,22 @@ that is trained anew scores what the benchmark says.
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from bench.report import RESULTS
+from dlib import Draw, guided, metrics
+from dlib.losses import with_omega
 from toy_data import weights
-from toy_data.shapes import shapes_facts
+from toy_data.shape_captions import say, tokens
+from toy_data.shape_scores import asked
+from toy_data.shapes import pictures, shapes_facts
 from toy_data.student_scores import points_scores, rescored, student_scores
 from toy_data.student_settings import SETTINGS
 from toy_data.student_training import SHIPPED, shipped, shipped_facts, shipped_name, trained
+from toy_data.student_training import world_of
 
 CELLS = json.loads((RESULTS / "students.json").read_text())["cells"]
 MARGIN = 0.2  # three standard deviations of a seed, which the three seeds put at 7 % of d
@@ -67,3 +73,25 @@ def test_on_captioned_shapes_a_short_run_draws_better_in_one_call_than_its_teach
 def test_a_method_without_a_student_is_answered_with_those_there_are():
     with pytest.raises(ValueError, match="no student of 'DMD'; there are knowledge, progressive"):
         shipped("DMD")
+
+
+def test_on_captioned_shapes_a_short_run_begins_to_hear_omega():
+    """At high noise, where guidance decides: between ω = 0 and 4 the student's guess moves the
+    way the guided teacher's does, and a start's guess, which is the teacher's own, not at all.
+    """
+    setting = replace(SETTINGS["shapes/guided"].shorter(200), lr=2e-3, batch=32)
+    student, world, codes = trained(setting, seed=0), world_of("shapes"), asked()[:64]
+    text, level = tokens([say(tuple(c)) for c in codes.tolist()]), world.teacher.schedule.at(0.9)
+    x = level.alpha * pictures(codes, Draw(3)) + level.sigma * Draw(4).normal((64, 3, 16, 16))
+    told = lambda omega: with_omega(text, torch.full((64,), omega))
+    with torch.no_grad():
+        said = {omega: student(x, level, told(omega)).x0 for omega in (0.0, 4.0)}
+        pair = {
+            omega: guided(world.teacher, omega, world.null)(x, level, text).x0 for omega in said
+        }
+    way = pair[4.0] - pair[0.0]
+    heard = ((said[4.0] - said[0.0]) * way).sum() / way.square().sum()
+    unit = metrics.rms(pair[0.0], pair[4.0])
+    assert heard > 0.3
+    assert metrics.rms(said[4.0], pair[4.0]) < 0.7 * unit
+    assert metrics.rms(said[0.0], pair[0.0]) < 0.4 * unit
