@@ -396,6 +396,9 @@ def test_a_solver_that_is_none_or_none_for_a_single_step_is_named(recipe, name):
     ("recipe", "asked", "said"),
     [
         (pcm_adversarial, {"adversarial": -1.0}, "adversarial = -1"),
+        (pcm, {"phases": 2.5}, "2.5 phases of a grid with 50 steps: wanted a whole number"),
+        (pcm_adversarial, {"phases": 2.5}, "2.5 phases"),
+        (pcm_normalcfg, {"phases": 51}, "51 phases"),
         (lcm, {"omega": (15.0, 5.0)}, "wanted a range"),
         (tcd, {"omega": (0.0,)}, "wanted a range"),
         (lcm, {"huber_c": -1.0}, "huber: c = -1"),
