@@ -103,10 +103,10 @@ class Trainer:
         return {name: torch.stack(values).mean() for name, values in metrics.items()}
 
     def _fits(self, batch: Batch) -> None:
-        """Raise ValueError unless a batch holds what the recipe reads: noise if that is pairs,
-        none if it is texts alone, whose samples begin from noise of the recipe's own draws, and
-        worse pictures only for preferences. Any other batch may bring noise, and its loss takes
-        it.
+        """Raise ValueError unless a batch holds what the recipe reads: noise for pairs, none
+        for texts, whose recipes begin their samples from noise of their own draws, and worse
+        pictures only for preferences. Any other batch may bring noise: a loss takes it or
+        refuses it.
         """
         reads = self.recipe.reads
         require(
