@@ -13,7 +13,7 @@ BENCHMARKS = {
     "step_overhead": "µs a step on a network that does nothing, against diffusers' schedulers",
     "nfe": "network calls to a given error on GMM5, against diffusers' schedulers",
     "ema": "ms an update of averaged weights, against diffusers' EMAModel",
-    "loss_overhead": "ms of a consistency loss, against its bare network calls",
+    "loss_overhead": "ms of the losses of Part III, against their bare network calls",
     "training": "seconds and ratios of saving, resuming and a second process",
     "parallel": "rounds, evaluations and seconds of sampling in parallel over time",
     "imports": "seconds of a cold import",

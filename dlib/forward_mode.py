@@ -42,8 +42,9 @@ def tangent(
 
     Attention runs in the kernel that is written out, since fused kernels have no forward-mode
     derivative, and autocast is off: half precision would leave little of a derivative but
-    rounding. So x and the network's weights should be float32 at least; ValueError if x is
-    not, and if the answer does not depend on x. Dropout must be off.
+    rounding. So x and the network's weights should be float32 at least. Dropout must be off.
+    ValueError if x is of another dtype, for a level of floats, a dx that is not shaped like x
+    or a dt that is not one value a sample, and if the answer does not depend on x.
 
     >>> from dlib.schedule import flow
     >>> model = Denoiser(lambda x, t, cond: t[:, None] * x**2, flow(), "x0")
@@ -52,14 +53,7 @@ def tangent(
     >>> tangent(model, x, level, torch.ones(1, 1), torch.ones(1, 1), read=lambda said: said.x0)
     (tensor([[4.5000]]), tensor([[12.]]))
     """
-    require(
-        x.dtype in (torch.float32, torch.float64),
-        f"tangent: x has dtype {x.dtype}, in which a derivative is mostly rounding: x.float()",
-    )
-    require(
-        dx.shape == x.shape,
-        f"tangent: dx has shape {tuple(dx.shape)}, x {tuple(x.shape)}: one direction a sample",
-    )
+    _check(x, level, dx, dt)
     d_alpha, d_sigma = model.schedule.rates(level.t)
     slopes = (
         torch.ones_like(level.t),
@@ -82,6 +76,31 @@ def tangent(
         "without a forward derivative stands between them",
     )
     return value, derivative
+
+
+def _check(x: Tensor, level: NoiseLevel, dx: Tensor, dt: Tensor) -> None:
+    require(
+        x.dtype in (torch.float32, torch.float64),
+        f"tangent: x has dtype {x.dtype}, in which a derivative is mostly rounding: x.float()",
+    )
+    require(
+        all(isinstance(field, Tensor) for field in level),
+        f"tangent: a level of {type(level.t).__name__}, wanted tensors, one level a sample: "
+        f"schedule.at(torch.full(({len(x)},), t), like=x)",
+    )
+    require(
+        dx.shape == x.shape,
+        f"tangent: dx has shape {tuple(dx.shape)}, x {tuple(x.shape)}: one direction a sample",
+    )
+    # as expand_as allows it: no axis more than a level's fields have, and none longer
+    shape, wanted = getattr(dt, "shape", None), tuple(level.t.shape)
+    require(
+        shape is not None
+        and len(shape) <= len(wanted)
+        and all(a in (1, b) for a, b in zip(shape[::-1], wanted[::-1])),
+        f"tangent: dt is {type(dt).__name__ if shape is None else tuple(shape)}, wanted one "
+        f"value a sample, shaped like level.t {wanted}: dt.reshape(level.t.shape)",
+    )
 
 
 def _full_precision(device: str) -> AbstractContextManager:

@@ -240,7 +240,8 @@ def pcm_edges(times: Tensor, phases: int) -> Tensor:
     """
     steps = len(times) - 1
     require(
-        1 <= phases <= steps,
-        f"pcm_edges: {phases} phases of a grid with {steps} steps: wanted 1 … {steps}",
+        isinstance(phases, Integral) and 1 <= phases <= steps,
+        f"pcm_edges: {phases} phases of a grid with {steps} steps: wanted a whole number, "
+        f"1 … {steps}",
     )
     return times[[steps - m * steps // phases for m in reversed(range(phases))]]

@@ -16,7 +16,8 @@ from dlib.losses.continuous_time import warmup
 from dlib.losses.curricula import ct_points, ict_law, ict_points
 from dlib.losses.variance_reduction import among
 from dlib.recipes import Phase, Sampler
-from dlib.recipes.bootstrapping import PARTS
+from dlib.recipes.base import at_least_one
+from dlib.recipes.bootstrapping import PARTS, check_ladder
 from dlib.schedule import NoiseSchedule
 
 
@@ -35,6 +36,7 @@ def ict(
     """iCT: `ct` with a ladder that doubles, places drawn by a normal law, the weight 1/Δκ and
     a rounded norm (Song & Dhariwal 2024). The defaults are the paper's; null is not used.
     """
+    check_ladder("ict", points, growth)
     ends_at, distance = grid(schedule, 1, spacing), norm_huber(huber_c)
     scalings = edm_boundary(schedule, ends_at[-1].item(), sigma_data)
 
@@ -65,6 +67,7 @@ def ct_reduced(
     self-normalised mean of the `group` rows beside it, itself among them. Arguments as for
     `dlib.recipes.ct`, null is not used.
     """
+    check_ladder("ct_reduced", points, growth)
     ends_at = grid(schedule, 1, spacing)
     scalings = edm_boundary(schedule, ends_at[-1].item(), sigma_data)
 
@@ -96,6 +99,7 @@ def scm_training(
     """sCT: `dlib.recipes.scm` with the slope of the batch's own sample in place of a teacher's
     (Lu & Song 2025). Arguments as there.
     """
+    at_least_one("scm_training", rise=rise)
     times = lognormal_times(schedule, mean, std)
     how = dict(times=times, estimate=own, normalise=by_rms(c), sigma_data=sigma_data)
 

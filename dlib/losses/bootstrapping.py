@@ -108,7 +108,8 @@ def consistency_training(
 
     Metrics: the loss, and `distance`, the same without weights. Draws: those of `times`, then
     the noise (unless the batch brings its own). ValueError for an r that is not below t, a t
-    below the last edge, and an estimate or noise of another shape than x₀.
+    below the last edge, an estimate or noise of another shape than x₀, and a weight that is
+    not one number a step.
 
     >>> from dlib import Mixture, edm, exact, grid
     >>> from dlib.losses import ladder_times
@@ -123,10 +124,25 @@ def consistency_training(
     r = r if edge is None else torch.maximum(r, edge)
     both = both_ends(student, target, batch, draw, t, r, edge, estimate)
     each = apart("consistency_training", distance, both.student, both.target)
-    weighted = weight(both.start, both.end).flatten() * each
+    what = "consistency_training: the weight"
+    weighted = one_each(what, weight, both.start, both.end) * each
     return Loss(
         weighted.mean(), {"loss": weighted.detach().mean(), "distance": each.detach().mean()}
     )
+
+
+def one_each(what: str, weight: StepWeight, start: NoiseLevel, end: NoiseLevel) -> Tensor:
+    """weight(start, end), (B,); ValueError, in the name of `what`, for anything but one number
+    a step.
+    """
+    each, n = weight(start, end), len(start.t)
+    shape = tuple(getattr(each, "shape", ()))
+    require(
+        shape[:1] == (n,) and each.numel() == n,
+        f"{what} has shape {shape} for {n} steps, wanted {tuple(start.t.shape)}, like level.t: "
+        "one number a step, such as dlib.losses.inverse_step",
+    )
+    return each.flatten()
 
 
 class Both(NamedTuple):

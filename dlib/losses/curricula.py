@@ -42,6 +42,11 @@ def ladder_times(times: Tensor, law: Tensor | None = None) -> TwoTimes:
         f"ladder_times: {len(times) - 1} steps, but probabilities of shape "
         f"{None if law is None else tuple(law.shape)}: one for each step",
     )
+    require(
+        law is None or bool((law >= 0).all() & law.isfinite().all() & (law.sum() > 0)),
+        f"ladder_times: law = {None if law is None else _few(law)}, wanted probabilities, or "
+        "weights from 0 on that are not all 0: ict_law(schedule, times)",
+    )
 
     def drawn(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
         place = draw.integers(len(times) - 1, n) if law is None else draw.choice(law, n)
@@ -176,6 +181,12 @@ def smooth_stage(step: int, every: int) -> float:
     """
     ect_stage(step, every)  # names what is out of range
     return step / every
+
+
+def _few(values: Tensor) -> str:
+    """The first four of many numbers, for a message."""
+    shown = ", ".join(f"{value:g}" for value in values[:4].tolist())
+    return f"[{shown}{', …' if len(values) > 4 else ''}]"
 
 
 def _check_std(verb: str, std: float) -> None:

@@ -170,6 +170,7 @@ class Bank(NamedTuple):
             f"Bank: x0 has shape {tuple(x0.shape)} and labels {tuple(label.shape)}, wanted "
             f"(B, {', '.join(map(str, self.x0.shape[2:]))}) and (B,): a class for each sample",
         )
+        _known(label, len(self.count))
         size, hot = self.x0.shape[1], torch.nn.functional.one_hot(label, len(self.count))
         before, total = hot.cumsum(0).gather(1, label[:, None])[:, 0] - 1, hot.sum(0)
         kept = before >= total[label] - size  # of more than m rows of a class, the last m
@@ -181,9 +182,23 @@ class Bank(NamedTuple):
     def shared(self, label: Tensor) -> Tensor:
         """Which of `x0.flatten(0, 1)` are samples of a row's class (B,): (B, K·m) bool."""
         require(label.ndim == 1, f"Bank: labels have shape {tuple(label.shape)}, wanted (B,)")
+        _known(label, len(self.count))
         full = torch.arange(self.x0.shape[1], device=label.device) < self.count[:, None]
         mine = torch.nn.functional.one_hot(label, len(self.count)).bool()
         return (mine[:, :, None] & full).flatten(1)
+
+
+def _known(label: Tensor, classes: int) -> None:
+    """ValueError for a label that is no class. On the CPU: looking at values would stall an
+    accelerator.
+    """
+    odd = label[(label < 0) | (label >= classes)][:4].tolist() if label.is_cpu else []
+    require(
+        not odd,
+        f"Bank: labels {odd} are none of the {classes} classes 0 … {classes - 1}, and a dropped "
+        "caption's, NULL = −1, belongs to none: leave such rows out, known = label >= 0, "
+        "x0[known], label[known]",
+    )
 
 
 def _sums(cond: Any) -> Tensor:

@@ -86,6 +86,12 @@ def step_named(method: str, name: str) -> Solver:
     return SOLVERS[name]
 
 
+def at_least_one(method: str, **given: float) -> None:
+    """Raise ValueError, with the method's and the argument's name, for a number below 1."""
+    for name, value in given.items():
+        require(value >= 1, f"{method}: {name} = {value:g}, wanted at least 1")
+
+
 @dataclass(frozen=True)
 class Sampler:
     """How a recipe's student is sampled: one value for the chapter, the grids, the card and

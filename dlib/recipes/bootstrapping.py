@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from dlib._util import require
 from dlib.boundaries import boundary, edm_boundary, lcm_scalings
 from dlib.grids import grid
 from dlib.losses import (
@@ -21,7 +22,7 @@ from dlib.losses import (
     squared,
 )
 from dlib.losses.curricula import ct_points, ect_stage
-from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Sampler
+from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Sampler, at_least_one
 from dlib.schedule import NoiseSchedule
 
 PARTS = {"student": STUDENT, "target": TARGET}
@@ -43,14 +44,15 @@ def ct(
     null is not used. points: (s₀, s₁) of `ct_points`; growth: K, the steps after which the
     ladder has all its points. The paper lets the decay of the target grow with the ladder
     (`ct_decay`); here it is fixed, and 0, the student itself, unless the run says otherwise
-    (Song & Dhariwal 2024 find that best). The book's short runs on GMM5 do not: without an
-    average 52 % of the points lie in no mode, with a decay of 0.95 33 % (chapter 16). Sample
-    as `consistency_distillation`.
+    (Song & Dhariwal 2024 find that best). `python -m bench students` trains CT with a decay of
+    0.95, and iCT, as its authors do, without an average. Sample as
+    `consistency_distillation`.
 
     >>> from dlib.schedule import edm
     >>> ct(edm()).trained
     ('student',)
     """
+    check_ladder("ct", points, growth)
     ends_at = grid(schedule, 1, spacing, t_max=t_max)
     scalings = edm_boundary(schedule, ends_at[-1].item(), sigma_data)
 
@@ -65,6 +67,16 @@ def ct(
     wrap = partial(boundary, skip_out=scalings)
     shown = Sampler("stochastic_iterative", spacing, 1, times=tuple(ends_at.tolist()), wrap=wrap)
     return Recipe((Phase("student", loss),), PARTS, shown)
+
+
+def check_ladder(method: str, points: tuple[int, int], growth: int) -> None:
+    """Raise ValueError, in the method's name, for a ladder that cannot grow from s₀ to s₁."""
+    at_least_one(method, growth=growth)
+    require(
+        2 <= points[0] <= points[1],
+        f"{method}: points = {points}, wanted (s₀, s₁) with 2 ≤ s₀ ≤ s₁: how many the ladder "
+        "has at first, and in the end",
+    )
 
 
 def ect(
@@ -96,6 +108,7 @@ def ect(
     >>> ect(edm()).play("mean")
     ('target',)
     """
+    at_least_one("ect", every=every, stages=stages)
     distance = norm_huber(huber_c)
 
     def loss(roles, batch, draw):

@@ -14,7 +14,7 @@ from dlib.boundaries import boundary, lcm_scalings
 from dlib.denoiser import guided
 from dlib.losses import by_norm, by_rms, continuous_consistency, lognormal_times, taught
 from dlib.losses.continuous_time import warmup
-from dlib.recipes.base import STUDENT, TARGET, TEACHER, Phase, Recipe, Sampler
+from dlib.recipes.base import STUDENT, TARGET, TEACHER, Phase, Recipe, Sampler, at_least_one
 from dlib.schedule import NoiseSchedule
 
 NORMALISE = {"rms": by_rms, "norm": by_norm}
@@ -54,6 +54,7 @@ def scm(
         normalise in NORMALISE,
         f"scm: no normalise {normalise!r}; there are {', '.join(sorted(NORMALISE))}",
     )
+    at_least_one("scm", rise=rise)
     times, size = lognormal_times(schedule, mean, std), NORMALISE[normalise](c)
 
     def loss(roles, batch, draw):

@@ -25,8 +25,10 @@ def imm(
     (Zhou et al. 2025). null is not used. For notebooks: the engine draws row by row.
 
     halvings: of `imm_triples`; group: samples that are compared as a set; width: of the
-    Laplace kernel, in units of `jump_scale`. The defaults are the paper's, for very long runs;
-    short ones on points do better with 6 halvings, steps 64 times as long.
+    Laplace kernel, in units of `jump_scale`. halvings and group are the paper's, for very long
+    runs; short ones on points do better with 6 halvings, steps 64 times as long. The width is
+    a plain 1, which nobody recommends: the book's students have it on points, and 4 on
+    pictures (`toy_data.student_settings`).
 
     >>> from dlib.schedule import vp
     >>> imm(vp()).play("mean")

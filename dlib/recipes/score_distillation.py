@@ -217,11 +217,6 @@ def _one_step(level: NoiseLevel, size: float) -> Sample:
     """The student's x₀ for noise of standard deviation `size` at `level`; float32 at least."""
 
     def sample(roles: Roles, batch: Batch, draw: Draw) -> Tensor:
-        require(
-            batch.noise is None,
-            "score distillation draws the student's noise itself: this batch brings its own; "
-            "leave it out, or use a recipe that reads pairs",
-        )
         like = batch.x0.to(torch.promote_types(batch.x0.dtype, torch.float32))
         return generate(roles["student"], size * draw.normal(like), [level], batch.cond)
 

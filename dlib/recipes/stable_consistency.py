@@ -23,7 +23,7 @@ from dlib.grids import grid, pcm_edges
 from dlib.losses import Batch, consistency_training, inverse_step, norm_huber
 from dlib.losses.curricula import ect_times, smooth_stage
 from dlib.losses.variance_reduction import among, marks, reduced
-from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Roles, Sampler
+from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Roles, Sampler, at_least_one
 from dlib.schedule import NoiseSchedule
 
 PARTS = {"student": STUDENT, "target": TARGET}
@@ -66,6 +66,7 @@ def sct(
     >>> sct(edm()).trained, sct(edm()).sampler.solver
     (('student',), 'lcm')
     """
+    at_least_one("sct", every=every, stages=stages)
     require(
         0 < eta <= 1, f"sct: eta = {eta:g}, wanted a share of an edge's κ, above 0, at most 1"
     )
@@ -103,6 +104,7 @@ def skipped(schedule: NoiseSchedule, edge: float, eta: float) -> float:
     >>> round(level.sigma / edm().at(0.5).sigma, 6)
     0.9
     """
+    require(0 < eta <= 1, f"skipped: eta = {eta:g}, wanted a share of κ, above 0, at most 1")
     level = schedule.at(edge)
     t = schedule.at_lam(level.lam - math.log(eta)).t
     return round(t * schedule.ladder) / schedule.ladder if schedule.ladder else float(t)

@@ -147,7 +147,7 @@ def cast(
     for, and for anything missing.
     """
     starts, given, decays = dict(starts or {}), dict(given or {}), dict(decays or {})
-    _check(recipe, teacher, starts, heads, given, decays)
+    _check(recipe, teacher, starts, heads, given, decays, ema)
     raw = {role: starts.get(role) or plain_copy(role, teacher) for role in recipe.play("copy")}
     means = {role: recipe.parts[role].of for role in recipe.play("mean") if decays.get(role)}
     named = {name: (of, decays[name]) for name, of in means.items()}
@@ -173,7 +173,7 @@ def cast(
     return Cast(roles, averages)
 
 
-def _check(recipe, teacher, starts, heads, given, decays) -> None:
+def _check(recipe, teacher, starts, heads, given, decays, ema) -> None:
     """Raise ValueError for what was handed in and has no part, and for what is missing."""
     for what, mine, kind in (
         ("starts", starts, "copy"),
@@ -192,5 +192,11 @@ def _check(recipe, teacher, starts, heads, given, decays) -> None:
     alone = [role for role in recipe.play("copy") if role not in starts]
     asks = [*recipe.play("teacher"), *alone]
     require(teacher is not None or not asks, f"cast: {asks} need a teacher, and there is none")
+    require(
+        not ema or "student" in recipe.play("copy"),
+        f"cast: ema = {ema:g} averages the role 'student', and this recipe trains "
+        f"{list(recipe.trained)}, not it: leave ema out; an average that a loss reads is a part "
+        'of the recipe, Part("mean", of=…)',
+    )
     judges = recipe.play("heads")
     require(heads is not None or not judges, f"cast: pass heads=…, which makes {list(judges)}")

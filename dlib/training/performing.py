@@ -49,6 +49,12 @@ class Trainer:
             f"perform: no optimiser for {missing}; the recipe trains {list(recipe.trained)}, "
             f"and there are {sorted(self.trained)}",
         )
+        odd = sorted(set(self.trained) - set(recipe.trained))
+        require(
+            not odd,
+            f"perform: an optimiser for {odd}, and the recipe trains {list(recipe.trained)}: "
+            "leave it out, or add a phase that trains its role",
+        )
 
     def computing(self) -> AbstractContextManager:
         """In which losses are computed: the engine's autocast."""
@@ -97,13 +103,20 @@ class Trainer:
         return {name: torch.stack(values).mean() for name, values in metrics.items()}
 
     def _fits(self, batch: Batch) -> None:
-        """Raise ValueError unless a batch holds what the recipe reads, and worse pictures only
-        if it reads preferences. Any batch may bring noise: a loss takes it or refuses it.
+        """Raise ValueError unless a batch holds what the recipe reads: noise for pairs, none
+        for texts, whose recipes begin their samples from noise of their own draws, and worse
+        pictures only for preferences. Any other batch may bring noise: a loss takes it or
+        refuses it.
         """
         reads = self.recipe.reads
         require(
             reads != "pairs" or batch.noise is not None,
             "perform: this recipe reads pairs, and the batch has no noise: Batch(x0, noise=…)",
+        )
+        require(
+            reads != "texts" or batch.noise is None,
+            "perform: this recipe reads texts and draws its noise itself, and this batch brings "
+            "its own: leave it out, or use a recipe that reads pairs",
         )
         require(
             (reads == "preferences") == (batch.other is not None),

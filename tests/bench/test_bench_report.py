@@ -11,6 +11,7 @@ import pytest
 
 import dlib
 from bench.__main__ import BENCHMARKS
+from bench.loss_rounds import WEIGHTS
 from bench.report import RESULTS, Report, machine, write
 
 COMMITTED = sorted(RESULTS.glob("*.json"))
@@ -83,6 +84,17 @@ def test_the_published_ratios_are_those_we_promise():
     assert committed("ema", "average", "ratio of minima")["diffusers EMAModel"] > 1.2
     seconds = committed("imports", "statement", "min s")
     assert seconds["import dlib"] < 0.2 * seconds["import torch"]
+
+
+def test_the_losses_add_next_to_nothing_to_their_network_calls():
+    """Three in a hundred, and two standard errors of what was measured. SCT's weights have no
+    network call beside them.
+    """
+    ratios = committed("loss_overhead", "loss", "ratio")
+    errors = committed("loss_overhead", "loss", "± s.e.")
+    assert {"LCM loss", "SCT loss", "sCM loss"} <= set(ratios)
+    over = {name: ratios[name] - 1.03 - 2 * errors[name] for name in set(ratios) - {WEIGHTS}}
+    assert max(over.values()) <= 0, over
 
 
 def test_write_keeps_the_report_and_four_digits(tmp_path):

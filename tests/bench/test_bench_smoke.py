@@ -14,7 +14,8 @@ from nbclient.exceptions import CellExecutionError
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dlib
-from bench import chapters, ema, gpu_loop, imports, loss_overhead, parallel, step_overhead
+from bench import chapters, ema, gpu_loop, imports, loss_overhead, loss_rounds, parallel
+from bench import step_overhead
 from bench.timing import Times, interleave
 
 
@@ -129,33 +130,79 @@ def tiny_model(tiny_unet):
     return dlib.Denoiser(UNetCall(tiny_unet), schedule, "eps", clock=lambda t: 1000 * t - 1)
 
 
-def test_loss_overhead_competitors_make_the_same_calls(tiny_unet, tiny_model):
-    """Calls, samples and gradients of each loss are those of its bare calls."""
-    work = {}
-    for name in loss_overhead.rounds(tiny_model, 2, width=8):
-        counter = dlib.counted(tiny_model)
-        counter.net.parameters = tiny_unet.parameters
-        with torch.enable_grad():
-            loss_overhead.rounds(counter, 2, width=8)[name]()()
-        work[name] = (
-            counter.net.calls,
-            counter.net.samples,
-            sum(weight.grad is not None for weight in tiny_unet.parameters()),
-        )
-    known = loss_overhead.losses(tiny_model.schedule, None)
-    assert len(known) == 8 and work["bare calls: 1 guided + 1 plain + student"][:2] == (3, 8)
-    for name, (_, calls) in known.items():
-        assert work[name] == work[calls.name], name
-        assert work[name][0] == 1 + sum(calls), name
+def worlds(unet, model):
+    """Both worlds at tiny size, whose networks count."""
+
+    def counting(model, net):
+        counter = dlib.counted(model)
+        counter.net.parameters = net.parameters
+        return counter
+
+    shapes = loss_rounds.of_shapes(4)
+    student, teacher = (counting(m, m.net) for m in (shapes.student, shapes.teacher))
+    told = shapes._replace(student=student, teacher=teacher)
+    return [loss_rounds.of_latents(counting(model, unet), 4, width=8), told]
 
 
-def test_each_loss_is_timed_beside_its_own_bare_calls(tiny_model):
-    work = loss_overhead.rounds(tiny_model, 1, width=8)
+def asked(world, prepare):
+    """(calls, samples, weights with a gradient) of one round."""
+    nets = {id(net): net for net in (world.student.net, world.teacher.net)}.values()
+    for net in nets:
+        net.calls = net.samples = 0
     with torch.enable_grad():
-        rows = list(loss_overhead.measure(tiny_model, work, repeats=1))
-    known = loss_overhead.losses(tiny_model.schedule, None)
-    assert [row[:2] for row in rows] == [(name, c.name) for name, (_, c) in known.items()]
-    assert all(loss.low > 0 and bare.low > 0 for *_, loss, bare in rows)
+        prepare()()
+    calls, samples = (sum(getattr(net, n) for net in nets) for n in ("calls", "samples"))
+    return calls, samples, sum(w.grad is not None for w in world.student.net.parameters())
+
+
+def test_loss_overhead_competitors_make_the_same_calls(tiny_unet, tiny_model):
+    """Calls, samples and gradients of each loss are those of its bare calls, and as many as it
+    states; SCT's weights ask nobody.
+    """
+    both = worlds(tiny_unet, tiny_model)
+    assert [len(world.losses) for world in both] == [9, 1]
+    for world in both:
+        work = loss_rounds.pairs(world)
+        for name, (_, calls) in world.losses.items():
+            ours, bare = (asked(world, part) for part in (work[name].own, work[name].other))
+            assert ours == bare and ours[2] > 0, name
+            assert ours[0] == 1 + sum(calls) and ours[1] == 4 * (ours[0] + calls.guided), name
+    work = loss_rounds.pairs(both[0])
+    weights, whole = work[loss_rounds.WEIGHTS], work[loss_rounds.SCT]
+    assert weights.other is whole.own and asked(both[0], weights.own) == (0, 0, 0)
+
+
+def test_what_sct_weighs_alone_is_what_it_weighs(tiny_model, monkeypatch):
+    """The shapes and the memo of its loss's own call."""
+    from dlib.losses import variance_reduction
+
+    seen, true = [], variance_reduction.variance_reduced_target
+
+    def watched(x, level, references, shared=None):
+        seen.append((x.shape, level.sigma.shape, references, shared))
+        return true(x, level, references, shared)
+
+    for module in (variance_reduction, loss_rounds):
+        monkeypatch.setattr(module, "variance_reduced_target", watched)
+    pair = loss_rounds.pairs(loss_rounds.of_latents(tiny_model, 4, width=8))[loss_rounds.WEIGHTS]
+    with torch.enable_grad():
+        pair.own()(), pair.other()()
+    alone, within = seen
+    assert alone[:2] == within[:2] and all(a is b for a, b in zip(alone[2:], within[2:]))
+
+
+def test_each_loss_is_timed_beside_its_own_bare_calls(tiny_unet, tiny_model):
+    work = {
+        name: pair
+        for world in worlds(tiny_unet, tiny_model)
+        for name, pair in loss_rounds.pairs(world).items()
+        if name in ("knowledge", loss_rounds.WEIGHTS) or "IMM" in name or "guided" in name
+    }
+    with torch.enable_grad():
+        rows = list(loss_overhead.measure(work, repeats=2))
+    assert [row[:2] for row in rows] == [(name, pair.against) for name, pair in work.items()]
+    assert len(rows) == 4 and all(len(own.values) == 2 for *_, own, _ in rows)
+    assert all(own.low > 0 and other.low > 0 for *_, own, other in rows)
 
 
 def test_a_clock_that_wavers_does_not_move_the_ratio_of_a_loss():

@@ -280,6 +280,11 @@ def test_a_boundary_and_float32():
         (dict(edges=[0.2, 0.5]), "descending"),
         (dict(distance=torch.nn.functional.mse_loss), r"distance has shape \(\) for"),
         (dict(edges=[0.9, 0.8]), "not above the last edge"),
+        (dict(weight=lambda a, b: a.t[:3]), r"weight has shape \(3, 1\) for 16 .* \(16, 1\)"),
+        (dict(weight=lambda a, b: a.t[:1]), r"weight has shape \(1, 1\) for 16 steps"),
+        (dict(weight=lambda a, b: a.t.mean()), r"weight has shape \(\) for 16 steps"),
+        (dict(weight=lambda a, b: X0), r"weight has shape \(16, 2\) .*one number a step"),
+        (dict(weight=lambda a, b: 1.0), r"weight has shape \(\) for 16 steps"),
     ],
 )
 def test_bad_input(change, words):

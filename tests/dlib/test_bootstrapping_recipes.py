@@ -25,6 +25,7 @@ from dlib.recipes import ct, ect, scm
 from toy_data import distil, shape_batches, shapes_teacher
 from toy_data.shape_captions import say, tokens
 from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
+from toy_data.student_recipes import ct_reduced, ict, scm_training
 
 X0, LABELS, NULL = normals(8, 2), torch.arange(8) % 3, torch.tensor(-1)
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
@@ -92,9 +93,24 @@ def test_scm_is_its_loss_with_a_warm_up_and_a_guided_teacher(step, rho, omega):
     assert recipe.slopes == ("target",)
 
 
-def test_a_normalisation_that_does_not_exist_is_named():
-    with pytest.raises(ValueError, match="no normalise 'l2'; there are norm, rms"):
-        scm(flow(), None, normalise="l2")
+@pytest.mark.parametrize(
+    ("make", "asked", "says"),
+    [
+        (scm, {"normalise": "l2"}, "no normalise 'l2'; there are norm, rms"),
+        (scm, {"rise": 0}, "scm: rise = 0, wanted at least 1"),
+        (scm_training, {"rise": 0}, "scm_training: rise = 0"),
+        (ect, {"stages": 0}, "ect: stages = 0, wanted at least 1"),
+        (ect, {"every": 0}, "ect: every = 0"),
+        (ct, {"growth": 0}, "ct: growth = 0, wanted at least 1"),
+        (ict, {"growth": 0}, "ict: growth = 0"),
+        (ct_reduced, {"growth": -1}, "ct_reduced: growth = -1"),
+        (ct, {"points": (1, 150)}, r"ct: points = \(1, 150\), wanted .* 2 ≤ s₀ ≤ s₁"),
+        (ict, {"points": (20, 10)}, r"ict: points = \(20, 10\)"),
+    ],
+)
+def test_what_would_fail_at_the_first_step_is_named_when_the_recipe_is_made(make, asked, says):
+    with pytest.raises(ValueError, match=says):
+        make(edm(), None, **asked)
 
 
 def test_the_trainer_tells_the_step():

@@ -10,6 +10,7 @@ from dlib import Batch, Cast, Denoiser, Draw, Ema, Judge, Loss, Part, Phase, Rec
 from dlib import Sampler, cast, exact, flow, perform, vp
 from dlib.losses.adversarial import held
 from dlib.nets import MLP
+from dlib.recipes import METHODS
 
 FLOW = flow()
 STUDENT, TEACHER, MEAN = Part("copy"), Part("teacher"), Part("mean")
@@ -105,6 +106,19 @@ def test_what_is_handed_in_and_has_no_part_is_named(given, says):
     handed = {"teacher": toy(), "given": {"reward": len}} | given
     with pytest.raises(ValueError, match=says):
         cast(recipe, handed.pop("teacher"), **handed)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"net": STUDENT}, {"net": STUDENT, "student": TEACHER}],
+    ids=["nobody", "the teacher itself"],
+)
+def test_an_average_of_a_student_that_is_not_trained_is_refused(parts):
+    recipe = Recipe((Phase("net", pull("net")),), parts)
+    says = r"ema = 0.9 averages the role 'student', and .* trains \['net'\], .*leave ema out"
+    with pytest.raises(ValueError, match=says):
+        cast(recipe, toy(), ema=0.9)
+    assert not cast(recipe, toy()).means
 
 
 def test_a_role_that_a_loss_asks_for_or_forgets_is_named():
@@ -267,6 +281,25 @@ def test_a_batch_must_hold_what_the_recipe_reads():
             perform(recipe, made, sgd(made, "student"), lambda step: batch, 1, Draw(0))
 
 
+READS_TEXTS = [name for name, make in METHODS.items() if make(vp(), None).reads == "texts"]
+
+
+def test_the_recipes_that_read_texts_are_known():
+    assert set(READS_TEXTS) >= {"reward_gradient", "ddpo", "flow_grpo", "nft", "sds"}
+
+
+@pytest.mark.parametrize("name", READS_TEXTS)
+def test_a_recipe_that_draws_its_own_noise_refuses_a_batch_s(name):
+    recipe = METHODS[name](vp(), None)
+    given = {"reward": lambda x0, cond: x0[:, 0]} if "reward" in recipe.parts else None
+    made = cast(recipe, replace(toy(), schedule=vp(), predicts="v"), given=given)
+    data = lambda step: Batch(torch.ones(4, 2), noise=torch.zeros(4, 2))
+    with pytest.raises(
+        ValueError, match="reads texts and draws its noise itself, .*leave it out"
+    ):
+        perform(recipe, made, sgd(made, *recipe.trained), data, 1, Draw(0))
+
+
 def test_the_sampler_is_sample_on_its_own_levels():
     from dlib import CLEAN, sample, solvers
 
@@ -291,6 +324,18 @@ def test_a_plain_cast_of_roles_will_do():
     assert found["student/loss"][1] < found["student/loss"][0]
     with pytest.raises(ValueError, match=r"no optimiser for \['student'\]"):
         perform(recipe, made, {}, ones, 1, Draw(0))
+
+
+@pytest.mark.parametrize("role", ["teacher", "fake"])
+def test_an_optimiser_of_a_role_that_nobody_trains_is_named(role):
+    recipe = Recipe(
+        (Phase("student", pull("student")),), {"student": STUDENT, "teacher": TEACHER}
+    )
+    made = cast(recipe, toy())
+    optims = sgd(made, "student")
+    says = rf"an optimiser for \['{role}'\], and the recipe trains \['student'\]: leave it out"
+    with pytest.raises(ValueError, match=says):
+        perform(recipe, made, optims | {role: optims["student"]}, ones, 1, Draw(0))
 
 
 def test_a_shared_draw_is_one_number_for_every_cut():

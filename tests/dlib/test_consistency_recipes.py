@@ -82,7 +82,7 @@ def straight(seed=0):
     return {"student": student, "teacher": exact(appendix_a(), flow()), "target": student}
 
 
-@pytest.mark.parametrize("make", [lcm, pcm, lcm_with_omega], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [lcm, pcm, lcm_with_omega, tcd], ids=lambda make: make.__name__)
 def test_latent_recipes_run_on_straight_paths(make):
     """One step of training from t = 1, where α = 0, and four steps of sampling as the recipe
     says.
@@ -93,21 +93,17 @@ def test_latent_recipes_run_on_straight_paths(make):
         plain = student.net
         told = lambda x, t, c: plain(x, t, c["cond"]) + 0 * c["omega"][:, None]
         cast |= {role: Denoiser(told, flow(), "velocity") for role in ("student", "target")}
-    loss = (
-        make(flow(), EMPTY).phases[0].loss(cast, Batch(normals(64, 2), LABELS.repeat(8)), Draw(0))
-    )
+    recipe, batch = make(flow(), EMPTY), Batch(normals(64, 2), LABELS.repeat(8))
+    loss = recipe.phases[0].loss(cast, batch, Draw(0))
     loss.value.backward()
     grads = [p.grad for p in student.net.parameters()]
     assert loss.value.item() > 0 and all(grad.isfinite().all() for grad in grads)
     assert sum(grad.abs().sum() for grad in grads) > 0
-    end = grid(flow(), 50, "sd_trailing")[-1].item()
-    if make is pcm:
-        model, walk, way = student, levels(flow(), 4, "pcm"), ddim
-    else:
-        model, way = boundary(student, lcm_scalings(flow(), end)), SOLVERS["lcm"]
-        walk = levels(flow(), 4, "lcm", end="clean")
+    shown = recipe.sampler
+    walk, way = shown.levels(flow()), SOLVERS[shown.solver]
     with torch.no_grad():
-        assert sample(model, X0, walk, way, LABELS, Draw(1)).isfinite().all()
+        x = sample(shown.wrap(student), X0, walk, way, LABELS, Draw(1))
+    assert len(walk) == 5 and x.isfinite().all()
 
 
 def test_as_many_phases_as_steps_ask_a_student_on_straight_paths_for_the_teacher_s_own_step():
@@ -400,6 +396,9 @@ def test_a_solver_that_is_none_or_none_for_a_single_step_is_named(recipe, name):
     ("recipe", "asked", "said"),
     [
         (pcm_adversarial, {"adversarial": -1.0}, "adversarial = -1"),
+        (pcm, {"phases": 2.5}, "2.5 phases of a grid with 50 steps: wanted a whole number"),
+        (pcm_adversarial, {"phases": 2.5}, "2.5 phases"),
+        (pcm_normalcfg, {"phases": 51}, "51 phases"),
         (lcm, {"omega": (15.0, 5.0)}, "wanted a range"),
         (tcd, {"omega": (0.0,)}, "wanted a range"),
         (lcm, {"huber_c": -1.0}, "huber: c = -1"),

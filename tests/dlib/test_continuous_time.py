@@ -94,16 +94,34 @@ def test_attention_and_autocast():
     assert not derivative.requires_grad
 
 
-def test_forward_mode_says_what_it_wants():
-    model = exact(gaussian(0.5), flow())
-    level, x = at_times(flow(), 0.5), X0
-    dt, read = torch.ones(8, 1, dtype=F64), lambda said: said.x0
-    with pytest.raises(ValueError, match="mostly rounding"):
-        tangent(model, x.bfloat16(), level, x.bfloat16(), dt, read=read)
-    with pytest.raises(ValueError, match="one direction a sample"):
-        tangent(model, x, level, x[:1], dt, read=read)
-    with pytest.raises(ValueError, match="does not depend on x"):
-        tangent(model, x, level, x, dt, read=lambda said: said.x0.detach())
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(x=X0.bfloat16(), dx=X0.bfloat16()), "mostly rounding"),
+        (dict(level=flow().at(0.5)), r"a level of float, wanted tensors, .*torch.full\(\(8,\)"),
+        (dict(dx=X0[:1]), "one direction a sample"),
+        (dict(dt=torch.ones(8)), r"dt is \(8,\), wanted one value .*like level.t \(8, 1\)"),
+        (dict(dt=X0), r"dt is \(8, 2\), wanted one value a sample"),
+        (dict(dt=torch.ones(1, 8, 1)), r"dt is \(1, 8, 1\)"),
+        (dict(dt=1.0), "dt is float"),
+        (dict(read=lambda said: said.x0.detach()), "does not depend on x"),
+    ],
+)
+def test_forward_mode_says_what_it_wants(change, words):
+    given = dict(x=X0, level=at_times(flow(), 0.5), dx=X0, dt=torch.ones(8, 1, dtype=F64))
+    given |= dict(read=lambda said: said.x0)
+    with pytest.raises(ValueError, match=words):
+        tangent(exact(gaussian(0.5), flow()), **given | change)
+
+
+def test_one_speed_serves_all_samples():
+    model, level = exact(gaussian(0.5), flow()), at_times(flow(), 0.5)
+    read = lambda said: said.x0
+    every, one = (
+        tangent(model, X0, level, NOISE, torch.full(shape, 0.7, dtype=F64), read=read)[1]
+        for shape in ((8, 1), (1, 1))
+    )
+    assert torch.equal(every, one)
 
 
 # TrigFlow

@@ -86,11 +86,19 @@ def test_neighbours_on_a_ladder():
     assert place.unique().tolist() == [0, 1, 2, 3, 4]
 
 
+def weighed(*law):
+    return ladder_times(grid(edm(), len(law), "karras"), torch.tensor(law))
+
+
 @pytest.mark.parametrize(
     "call, words",
     [
         (lambda: ladder_times(torch.tensor([0.0, 1.0])), "must fall"),
         (lambda: ladder_times(torch.tensor([1.0, 0.0]), torch.ones(2)), "one for each step"),
+        (lambda: weighed(1.0, -0.5, 1.0), r"law = \[1, -0.5, 1\], wanted .*from 0 on"),
+        (lambda: weighed(0.0, 0.0, 0.0, 0.0, 0.0), r"law = \[0, 0, 0, 0, …\], .*not all 0"),
+        (lambda: weighed(1.0, math.nan), r"law = \[1, nan\]"),
+        (lambda: weighed(1.0, math.inf), r"law = \[1, inf\]"),
         (lambda: ect_times(edm(), stage=-1), "stage = -1"),
         (lambda: ect_times(edm(), stage=0, q=1.0), "q = 1"),
         (lambda: ct_points(5, 4), "step 5 of 4"),

@@ -188,7 +188,11 @@ def test_levels_are_those_of_the_grid(spacing, ends):
             lambda: grid(discrete(scaled_linear(n=30)), 4, "lcm"),
             "wants a ladder of at least 50 indices, not 30",
         ),
-        (lambda: pcm_edges(grid(vp(), 4), 0), "0 phases of a grid with 4 steps: wanted 1 … 4"),
+        (
+            lambda: pcm_edges(grid(vp(), 4), 0),
+            "0 phases of a grid .*: wanted a whole number, 1 … 4",
+        ),
+        (lambda: pcm_edges(grid(vp(), 4), 2.0), "2.0 phases .* whole number"),
         (lambda: pcm_edges(grid(vp(), 4), 5), "5 phases of a grid with 4 steps"),
         (lambda: grid(SD, 4, "sd_leading", t_min=0.1), "has fixed ends"),
         (

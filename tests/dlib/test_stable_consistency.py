@@ -124,18 +124,23 @@ def test_the_smooth_schedule_passes_through_the_stages_of_ect():
     [
         ({"eta": 0.0}, "above 0"),
         ({"eta": 1.5}, "at most 1"),
-        ({"phases": 0}, "wanted 1 … 50"),
+        ({"phases": 0}, "wanted a whole number, 1 … 50"),
+        ({"phases": 2.5}, "2.5 phases"),
         ({"phases": 99}, "50 steps"),
-        ({"every": 0}, "a length ≥ 1"),
-        ({"stages": 0.5}, "from 0 on"),
+        ({"every": 0}, "sct: every = 0, wanted at least 1"),
+        ({"stages": 0}, "sct: stages = 0, wanted at least 1"),
+        ({"stages": 0.5}, "sct: stages = 0.5"),
         ({"huber_c": -1.0}, "at least 0"),
     ],
 )
-def test_bad_input(how, says):
+def test_bad_input_is_named_when_the_recipe_is_made(how, says):
     with pytest.raises(ValueError, match=says):
-        recipe = sct(SCHEDULE, **how)
-        model = exact(appendix_a(), SCHEDULE)
-        memo = {"references": X0, "shared": None}
-        recipe.phases[0].loss({"student": model, "target": model}, Batch(X0, memo=memo), Draw(0))
+        sct(SCHEDULE, **how)
+
+
+@pytest.mark.parametrize("eta", [0.0, -0.5, 1.5])
+def test_a_share_of_an_edge_and_a_step_are_checked(eta):
+    with pytest.raises(ValueError, match=f"skipped: eta = {eta:g}, wanted a share of κ"):
+        skipped(SCHEDULE, 0.5, eta)
     with pytest.raises(ValueError, match="a step ≥ 0"):
         smooth_stage(-1, 10)

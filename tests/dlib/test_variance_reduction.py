@@ -302,6 +302,10 @@ def test_bad_input(references, shared, says):
         (lambda: BANK.add(X2, torch.tensor([0])), r"labels \(1,\)"),
         (lambda: BANK.shared(torch.tensor([[0], [1]])), r"labels have shape \(2, 1\)"),
         (lambda: BANK.add(X2, torch.tensor([[0], [1]])), r"labels \(2, 1\)"),
+        (lambda: BANK.add(X2, torch.tensor([0, -1])), r"labels \[-1\] .* 0 … 1, .*NULL = −1"),
+        (lambda: BANK.add(X2, torch.tensor([2, 1])), r"labels \[2\] are none of the 2 classes"),
+        (lambda: BANK.shared(torch.tensor([-1])), r"labels \[-1\] .*leave such rows out"),
+        (lambda: BANK.shared(torch.tensor([1, 5])), r"labels \[5\] are none"),
     ],
 )
 def test_bad_input_is_told_what_is_wanted(call, says):
