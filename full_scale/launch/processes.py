@@ -69,6 +69,8 @@ def start(device: str = "auto") -> Processes:
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     rank, size = place()
     store = peers.meet(rank, size) if "RANK" in os.environ else dist.HashStore()
+    if size > 1:  # they end what gloo does not: it tries to connect for five times its limit
+        _peers.append(peers.Peers(store, rank, size))
     dist.init_process_group(
         backend,
         store=dist.PrefixStore("group", store),
@@ -76,9 +78,9 @@ def start(device: str = "auto") -> Processes:
         world_size=size,
         timeout=timedelta(minutes=30),  # of a message: others may write to a slow disk
     )
-    if size > 1:
-        _peers.append(peers.Peers(store, rank, size))
     saving = dist.new_group(backend="gloo")
+    for one in _peers:
+        one.connected.set()
     return Processes(
         dist.get_rank(),
         dist.get_world_size(),
@@ -162,7 +164,8 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             if _peers[0].failed():
                 raise SystemExit(1) from None
             kind, why = "gone", str(error).splitlines()[0]
-            error = ConnectionError(f"another process is gone ({why}). {peers.GO_ON}")
+            gone = f"another process is gone ({why}). {peers.GO_ON}"
+            error = ConnectionError(gone if _peers[0].connected.is_set() else peers.apart(why))
         if not _peers[0].first_to_say(str(error), kind):
             raise SystemExit(1) from None
         if kind:
