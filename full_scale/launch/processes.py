@@ -14,6 +14,8 @@ import torch.distributed as dist
 from dlib._util import require
 from full_scale.launch import peers
 
+MESSAGE = timedelta(minutes=30)
+"""How long a message may take: other processes may write to a slow disk."""
 
 _peers: list[peers.Peers] = []  # of the run that is going on: one, or none where it is alone
 
@@ -76,8 +78,9 @@ def start(device: str = "auto") -> Processes:
         store=dist.PrefixStore("group", store),
         rank=rank,
         world_size=size,
-        timeout=timedelta(minutes=30),  # of a message: others may write to a slow disk
+        timeout=MESSAGE,
     )
+    store.set_timeout(MESSAGE)  # NCCL's first message waits there; what is left of JOIN is short
     saving = dist.new_group(backend="gloo")
     for one in _peers:
         one.connected.set()

@@ -103,11 +103,17 @@ def test_a_process_that_meets_the_others_and_comes_no_further_ends_them(
 
 
 def slow(seconds: float) -> None:
-    """A process that is busy, and does not answer for longer than the dead are waited for."""
+    """A process that is busy, and does not answer for longer than the dead are waited for: in a
+    message, and in the store, where NCCL begins.
+    """
     with launch.joined("cpu") as processes:
+        store = dist.distributed_c10d._get_default_store()
         if processes.rank == 1:
             time.sleep(seconds)
-        dist.all_reduce(torch.ones(1))
+            store.set("late", "")
+        message = dist.all_reduce(torch.ones(1), async_op=True)
+        store.get("late")
+        message.wait()
 
 
 def test_who_is_slow_or_has_left_is_not_given_up(tmp_path):
