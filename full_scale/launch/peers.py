@@ -2,10 +2,11 @@
 all would have to say.
 
 Joining has a time limit of its own, shorter than that of the messages between processes that
-are at work, which may have to wait for a slow disk. A thread in each process tells the others
-through the store that it lives, and follows the next one; so a machine that vanishes, whose
-connections stay open, is noticed as well. A process that finds another gone says so for all,
-and all end: torchrun or SLURM can start the run again, or its owner can.
+are at work, which may have to wait for a slow disk; so has connecting, once all have met.
+From their meeting on, a thread in each process tells the others through the store that it lives,
+and follows the next one; so a machine that vanishes, whose connections stay open, is noticed as
+well. A process that finds another gone says so for all, and all end: torchrun or SLURM can start
+the run again, or its owner can.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from datetime import timedelta
 import torch.distributed as dist
 
 JOIN = 100.0
-"""Seconds that the processes have to find each other: from the first that waits to the last."""
+"""Seconds that the processes have to find each other, from the first that waits to the last; and
+once more to connect, when all have met.
+"""
 BEAT = 3.0
 """Seconds between two signs of life."""
 GONE = 90.0
@@ -90,13 +93,25 @@ def is_loss(error: BaseException) -> bool:
     )
 
 
+def apart(why: str) -> str:
+    """What to say of processes that have met and do not connect."""
+    return (
+        f"the processes have met, but do not reach each other ({why}): if their machines have "
+        "several networks, export GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME with the name of the "
+        f"one that joins them. {GO_ON}"
+    )
+
+
 class Peers:
-    """This process among the others of its run, from their meeting to its own end."""
+    """This process among the others of its run, from their meeting to its own end. `connected`
+    is set by whoever has made their groups.
+    """
 
     def __init__(self, store: dist.Store, rank: int, size: int):
-        self.store, self.rank, self.size = store, rank, size
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._watch, args=(store.clone(),), daemon=True)
+        self.rank, self.size = rank, size
+        self.store = store.clone()  # who waits in a store, as a group in the making, locks it
+        self.over, self.connected = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
 
     def leave(self) -> None:
@@ -133,11 +148,14 @@ class Peers:
         except (RuntimeError, OSError):
             return False
 
-    def _watch(self, store: dist.Store) -> None:
-        """Beat, and follow the next process; end this one if it, or the store, is gone."""
+    def _watch(self) -> None:
+        """Beat, and follow the next process; end this one if it, or the store, is gone, or if
+        they do not connect.
+        """
+        store, follows, count = self.store, (self.rank + 1) % self.size, 0
         store.set_timeout(timedelta(seconds=GONE / 6))
-        follows, count = (self.rank + 1) % self.size, 0
         seen, heard = None, time.monotonic()
+        late = heard + JOIN
         while not self.over.wait(BEAT):
             count += 1
             try:
@@ -153,6 +171,8 @@ class Peers:
                 who = f"the processes' store does not answer ({_first(error)})"
             if time.monotonic() - heard > GONE:
                 return self._end(f"{who}, for {GONE:g} seconds. {GO_ON}")
+            if time.monotonic() > late and not self.connected.is_set():
+                return self._end(apart(f"for {JOIN:g} seconds"))
 
     def _end(self, line: str | None) -> None:
         """End this process from its thread: the main one may wait for ever. If another has
@@ -162,6 +182,8 @@ class Peers:
             return
         if line is not None and not self.over.is_set() and self.first_to_say(line, "gone"):
             print(f"full_scale: {line}", file=sys.stderr, flush=True)
+            if self.rank == 0:
+                time.sleep(2 * BEAT)  # with its store: the others read there that it was said
         os._exit(1)
 
 

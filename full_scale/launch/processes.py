@@ -14,6 +14,8 @@ import torch.distributed as dist
 from dlib._util import require
 from full_scale.launch import peers
 
+MESSAGE = timedelta(minutes=30)
+"""How long a message may take: other processes may write to a slow disk."""
 
 _peers: list[peers.Peers] = []  # of the run that is going on: one, or none where it is alone
 
@@ -69,16 +71,19 @@ def start(device: str = "auto") -> Processes:
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     rank, size = place()
     store = peers.meet(rank, size) if "RANK" in os.environ else dist.HashStore()
+    if size > 1:  # they end what gloo does not: it tries to connect for five times its limit
+        _peers.append(peers.Peers(store, rank, size))
     dist.init_process_group(
         backend,
         store=dist.PrefixStore("group", store),
         rank=rank,
         world_size=size,
-        timeout=timedelta(minutes=30),  # of a message: others may write to a slow disk
+        timeout=MESSAGE,
     )
-    if size > 1:
-        _peers.append(peers.Peers(store, rank, size))
+    store.set_timeout(MESSAGE)  # NCCL's first message waits there; what is left of JOIN is short
     saving = dist.new_group(backend="gloo")
+    for one in _peers:
+        one.connected.set()
     return Processes(
         dist.get_rank(),
         dist.get_world_size(),
@@ -162,7 +167,8 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             if _peers[0].failed():
                 raise SystemExit(1) from None
             kind, why = "gone", str(error).splitlines()[0]
-            error = ConnectionError(f"another process is gone ({why}). {peers.GO_ON}")
+            gone = f"another process is gone ({why}). {peers.GO_ON}"
+            error = ConnectionError(gone if _peers[0].connected.is_set() else peers.apart(why))
         if not _peers[0].first_to_say(str(error), kind):
             raise SystemExit(1) from None
         if kind:

@@ -4,10 +4,12 @@ student collapses.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
 import signal
+import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,29 +28,55 @@ class Stop:
     """Raised flags: SIGTERM (the machine wants its processors back), SIGUSR1 (SLURM's warning
     before the time limit) and SIGINT (Ctrl-C). After Ctrl-C, another one or SIGTERM ends the
     process at once.
+
+    Handlers of Python's run between its own instructions, so not while torch waits for another
+    process: that may take for ever. A thread answers Ctrl-C meanwhile.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    ENDS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, speaks: bool):
         self.asked, self.speaks = "", speaks
 
     def __enter__(self) -> Stop:
         self.before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        heard, self.bell = os.pipe()
+        os.set_blocking(self.bell, False)
+        self.other_bell = signal.set_wakeup_fd(self.bell)
+        self.thread = threading.Thread(target=self._answer, args=(heard,), daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, *what: object) -> None:
+        signal.set_wakeup_fd(self.other_bell)
+        os.close(self.bell)
+        self.thread.join()
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: object) -> None:
-        if self.asked == "SIGINT" and number != signal.SIGUSR1:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
         self.asked = signal.Signals(number).name
-        if self.speaks and number == signal.SIGINT:
-            text = "Ctrl-C: this step is finished and saved; a second Ctrl-C ends at once"
-            os.write(2, f"\nfull_scale.train: {text}\n".encode())  # print may be interrupted
+
+    def _answer(self, heard: int) -> None:
+        """Say what the first Ctrl-C does, and leave the second to the system, or end here if
+        that one was faster.
+        """
+        interrupted = False
+        with open(heard, "rb", buffering=0) as signals:
+            while byte := signals.read(1):
+                number = byte[0]
+                if interrupted and number in self.ENDS:
+                    os.kill(os.getpid(), number)
+                elif number == signal.SIGINT:
+                    interrupted = True
+                    for each in self.ENDS:  # signal.signal is for the main thread
+                        ctypes.pythonapi.PyOS_setsig(int(each), None)
+                    self._say("this step is finished and saved; a second Ctrl-C ends at once")
+
+    def _say(self, text: str) -> None:
+        if self.speaks:
+            os.write(2, f"\nfull_scale.train: Ctrl-C: {text}\n".encode())
 
 
 def gradient_norm(weights: Sequence[nn.Parameter], clip: float) -> Tensor:

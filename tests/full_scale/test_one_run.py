@@ -11,11 +11,14 @@ import time
 
 import forked
 import pytest
+import torch
+import torch.distributed as dist
 
-from full_scale import train
+from full_scale import launch, train
 from full_scale.launch import peers
 from full_scale.run import lock
 from full_scale.run.engine import Engine
+from full_scale.run.guard import Stop
 from full_scale.train import main
 
 SHAPES = ["finetune", "--family", "shapes", "--tiny", "--show-every", "0", "--micro", "2"]
@@ -109,7 +112,7 @@ def run(words: list[str], steps: int, strikes: int, monkeypatch) -> Engine | Non
         return train.train(train.read([*words, "--steps", str(steps), "--save-every", "100"]))
     finally:
         monkeypatch.setattr(Engine, "advance", advance)
-        assert signal.getsignal(signal.SIGINT) is before
+        assert signal.getsignal(signal.SIGINT) is before and signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.fixture
@@ -136,6 +139,39 @@ def test_the_second_ctrl_c_ends_at_once(words, tmp_path):
     started = forked.start(1, tmp_path / "said", struck_twice, words)
     assert started.ended() == [-signal.SIGINT]
     assert not list((tmp_path / "run").glob("step-*"))
+
+
+def waits() -> None:
+    """The first process waits in torch for a message of the second, which sleeps."""
+    with launch.joined("cpu") as processes, Stop(processes.leads):
+        if processes.rank == 1:
+            time.sleep(60)
+        print("waiting")
+        dist.all_reduce(torch.ones(1))
+
+
+def until(said: str, started: forked.Started) -> None:
+    late = time.monotonic() + 10
+    while said not in started.said.read_text():
+        assert time.monotonic() < late, started.said.read_text()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_answered_while_another_process_is_waited_for(second, tmp_path):
+    started = forked.start(2, tmp_path / "said", waits)
+    first, other = started.processes
+    until("waiting", started)
+    time.sleep(0.2)
+    os.kill(first.pid, signal.SIGINT)
+    until("a second Ctrl-C ends at once", started)
+    assert first.is_alive()
+    os.kill(first.pid, second)
+    first.join(5)
+    other.kill()
+    status = first.exitcode
+    started.ended()
+    assert status == -second and started.said.read_text().count("Ctrl-C: ") == 1
 
 
 def test_ctrl_c_before_the_first_step_is_one_line(words, monkeypatch, capsys):

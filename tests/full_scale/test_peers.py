@@ -70,12 +70,50 @@ def test_a_process_that_falls_ends_the_others_with_one_line(fall, where, tmp_pat
         assert "process 2 of 3 gives no sign of life" in said
 
 
+def parts(how: str) -> None:
+    """What the last of two processes does when it has met the other, and has no group yet."""
+    if os.environ["RANK"] == "1":
+        if how == "dies":
+            peers.meet(1, 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "has no network":
+            os.environ["GLOO_SOCKET_IFNAME"] = "nothing0"
+        else:
+            dist.init_process_group = lambda *given, **named: time.sleep(60)
+    falls(signal.SIGKILL, "a step")
+
+
+@pytest.mark.parametrize(
+    ("how", "join", "status", "says"),
+    [
+        ("dies", 60.0, -signal.SIGKILL, "process 1 of 2 gives no sign of life, for 1.5 seconds"),
+        ("does not connect", 1.0, 1, "do not reach each other .for 1 seconds.: .*SOCKET_IFNAME"),
+        ("has no network", 60.0, 1, "do not reach each other .*nothing0.*: .*SOCKET_IFNAME"),
+    ],
+)
+def test_a_process_that_meets_the_others_and_comes_no_further_ends_them(
+    how, join, status, says, tmp_path, monkeypatch
+):
+    """Between the meeting and the group there is nobody but the signs of life."""
+    monkeypatch.setattr(peers, "JOIN", join)
+    run = forked.start(2, tmp_path / "said", parts, how)
+    assert run.ended() == [1, status]
+    said = run.said.read_text()
+    assert re.search(says, said) and said.count(GO_ON) == 1 and "Traceback" not in said
+
+
 def slow(seconds: float) -> None:
-    """A process that is busy, and does not answer for longer than the dead are waited for."""
+    """A process that is busy, and does not answer for longer than the dead are waited for: in a
+    message, and in the store, where NCCL begins.
+    """
     with launch.joined("cpu") as processes:
+        store = dist.distributed_c10d._get_default_store()
         if processes.rank == 1:
             time.sleep(seconds)
-        dist.all_reduce(torch.ones(1))
+            store.set("late", "")
+        message = dist.all_reduce(torch.ones(1), async_op=True)
+        store.get("late")
+        message.wait()
 
 
 def test_who_is_slow_or_has_left_is_not_given_up(tmp_path):
