@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dlib._util import require
+
 FIELDS = ("text", "caption", "prompt", "txt")
 """The fields or columns that may hold the caption: the first that is not null is taken."""
 ENDINGS = (".txt", ".caption", ".json")
@@ -50,6 +52,16 @@ def printable(name: str) -> str:
     'caf\\udce9.png'
     """
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def check_utf8(flag: str, texts: Iterable[str]) -> None:
+    """Raise ValueError if one of the texts that were typed after `flag` is not UTF-8."""
+    odd = next((text for text in texts if printable(text) != text), None)
+    require(
+        odd is None,
+        f"{flag} {printable(odd or '')}: not UTF-8, so no text encoder can read it: set the "
+        "terminal or the script to UTF-8",
+    )
 
 
 def fields(entry: Mapping[str, Any]) -> list[Any]:
