@@ -68,9 +68,11 @@ class Config:
     training in bfloat16 has 8).
     """
     image_column: str | None = None
-    """A dataset's column of images, where its types do not tell."""
+    """The column of images, of parquet files or a dataset, where types do not tell."""
     caption_column: str | None = None
-    """A dataset's column of captions, where it is not called text, caption or prompt."""
+    """The column or field of captions, of a table, an index or JSON, where it is not called
+    text, caption, prompt or txt. No other one is read then, and no text file.
+    """
     other_column: str | None = None
     """Of preferences: the column of the worse pictures; the image column has the better ones."""
     worse: Path | None = None
