@@ -78,7 +78,9 @@ def run(config: Export) -> Path:
         "licence": family.licence,
         "versions": output.versions(),
     }
-    made = output.whole(to, lambda folder: write(folder, family, found, about))
+    room = sum(value.nbytes for value in found.values())
+    with output.space(to, room, "the trained weights alone", "--to"):
+        made = output.whole(to, lambda folder: write(folder, family, found, about), room)
     if config.hub:
         push(made, config.hub, f"{part} of {s['method']} after {facts['step']} steps")
     return made

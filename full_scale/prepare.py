@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from dlib._util import require
@@ -32,6 +31,7 @@ from full_scale.data import digests, report, shards
 from full_scale.sampling.request import check_model, place
 from full_scale.data.encoding import ahead, examine, one_shard
 from full_scale.families import Family, introduced, open_family
+from full_scale.families.saving import save_tensors
 from full_scale.sources.folders import Source
 from full_scale.sources.choose import open_source
 from full_scale.sources.tables import Columns
@@ -68,9 +68,11 @@ class Config:
     training in bfloat16 has 8).
     """
     image_column: str | None = None
-    """A dataset's column of images, where its types do not tell."""
+    """The column of images, of parquet files or a dataset, where types do not tell."""
     caption_column: str | None = None
-    """A dataset's column of captions, where it is not called text, caption or prompt."""
+    """The column or field of captions, of a table, an index or JSON, where it is not called
+    text, caption, prompt or txt. No other one is read then, and no text file.
+    """
     other_column: str | None = None
     """Of preferences: the column of the worse pictures; the image column has the better ones."""
     worse: Path | None = None
@@ -145,12 +147,14 @@ def finish(family: Family, config: Config, plan: dict[str, Any], summary: dict[s
     """Write the empty condition, then info.json, all that a reader needs to know, and then the
     manifest.
     """
-    null = {name: value.cpu().contiguous() for name, value in family.null().items()}
+    null = family.null()
     size = plan["size"]
     own = family.encode_sizes([(size, size)], size) if plan["pictures"] else {}
     cond = null | {name: rows[0] for name, rows in own.items()}
     half = config.out / ".half-null.safetensors"
-    save_file(null, half)
+    room = sum(value.nbytes for value in null.values())
+    with shards.disk(config.out, "the empty condition", room):
+        save_tensors(null, half)
     output.readable(half)
     manifest.flush(half)
     half.replace(config.out / "null.safetensors")

@@ -46,42 +46,53 @@ from full_scale.sampling.work import Work, planned, told
 from full_scale.sources.captions import printable
 
 
-@torch.no_grad()
-def run(config: Config) -> Path | None:
-    """Sample what `config` asks for, write it, and return the folder; None in a process that
-    only helped.
+def checked(config: Config) -> tuple[dict[str, Any] | None, torch.device, torch.dtype]:
+    """What can be wrong before any process has joined another is refused with ValueError. The
+    settings of the run behind an export, if there is one, and where and in what to compute.
     """
     table = exported(config)
     check(config, recipe_from(table).sampler if table else DEFAULT)
-    device, dtype = place(config)
     if is_run(config.weights):
         raise ValueError(
             f"--weights {config.weights} is a training run: make of it what can be sampled with "
             f"python -m full_scale.export {config.weights}"
         )
-    leads = not config.parallel_in_time or launch.place()[0] == 0
-    side = named(config.family).side(config.weights)
-    room = output.room_for(
-        config.n * len(config.prompt), config.width or side, config.height or side
-    )
-    laps, out = output.Laps(), config.out or output.next_free(SAMPLES)
-    with output.growing(out, room, columns(config)) if leads else nullcontext() as pictures:
-        if config.weights:
-            manifest.refuse_damaged(Path(config.weights).expanduser(), "--weights")
-        if config.lora:
-            manifest.refuse_damaged(config.lora.parent, "--lora: the folder")
-        family = open_family(config.family, config.weights, device, dtype)
-        if config.lora:
-            family.add_lora(config.lora)
-        negative = opposite(config, device, dtype)
-        shares = config.parallel_in_time and launch.launched()
-        processes = launch.start(config.device) if shares else None
-        try:
+    return table, *place(config)
+
+
+@torch.no_grad()
+def run(config: Config) -> Path | None:
+    """Sample what `config` asks for, write it, and return the folder; None in a process that
+    only helped.
+    """
+    table, device, dtype = checked(config)
+    shares = config.parallel_in_time and launch.launched()
+    with (
+        launch.joined(config.device) if shares else nullcontext() as processes,
+        launch.within_memory(smaller(config)),
+    ):
+        side = named(config.family).side(config.weights)
+        room = output.room_for(
+            config.n * len(config.prompt), config.width or side, config.height or side
+        )
+        laps, out = output.Laps(), config.out or output.next_free(SAMPLES)
+        writes = output.growing(out, room, columns(config)) if leads(config) else nullcontext()
+        with writes as pictures:
+            if config.weights:
+                manifest.refuse_damaged(Path(config.weights).expanduser(), "--weights")
+            if config.lora:
+                manifest.refuse_damaged(config.lora.parent, "--lora: the folder")
+            family = open_family(config.family, config.weights, device, dtype)
+            if config.lora:
+                family.add_lora(config.lora)
+            negative = opposite(config, device, dtype)
             _run(config, table, family, negative, device, laps, processes, pictures)
-        finally:
-            if processes:
-                launch.stop()
     return pictures.done if pictures else None
+
+
+def leads(config: Config) -> bool:
+    """Whether this process writes the pictures, and speaks for all."""
+    return not config.parallel_in_time or launch.place()[0] == 0
 
 
 def opposite(config: Config, device: torch.device, dtype: torch.dtype) -> Family | None:
@@ -192,16 +203,21 @@ def main() -> None:
     """The command line: one line on stderr, and exit status 1, for what the reader can put
     right.
     """
-    config = tyro.cli(Config, prog="python -m full_scale.sample", description=__doc__)
+    config = launch.asked(
+        lambda: tyro.cli(Config, prog="python -m full_scale.sample", description=__doc__)
+    )
     try:
-        with launch.within_memory(smaller(config)):
-            out = run(config)
-        if out:
+        checked(config)
+    except (ValueError, OSError) as error:
+        sys.exit(1 if launch.quiet() else f"full_scale.sample: {error}")
+    try:
+        if out := run(config):
             print(printable(str(out)))
     except (ValueError, FloatingPointError, OSError) as error:
         sys.exit(f"full_scale.sample: {error}")
     except KeyboardInterrupt:
-        print("full_scale.sample: stopped", file=sys.stderr)
+        if leads(config):
+            print("full_scale.sample: stopped", file=sys.stderr)
         sys.exit(130)
 
 

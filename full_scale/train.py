@@ -14,10 +14,9 @@ processes were started; full_scale.estimate has --processes for other numbers.
 
 from __future__ import annotations
 
-import io
 import json
 import sys
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack
 
 import torch
 from PIL import Image
@@ -49,10 +48,11 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     dry = "--dry-run" in arguments
     try:
-        settings = asked([a for a in arguments if a != "--dry-run"])
+        size = launch.place()[1]
+        settings = launch.asked(lambda: read([a for a in arguments if a != "--dry-run"]))
         if dry:
             return rehearse(settings)
-        check(settings, launch.place()[1])
+        check(settings, size)
         check_given(settings)
     except (ValueError, OSError) as error:
         sys.exit(1 if launch.quiet() else f"full_scale.train: {error}")
@@ -66,22 +66,6 @@ def main(arguments: list[str] | None = None) -> None:
         if launch.place()[0] == 0:
             print("full_scale.train: stopped; nothing that was saved is lost", file=sys.stderr)
         sys.exit(130)
-
-
-def asked(arguments: list[str]) -> Settings:
-    """The settings that these words ask for; only the first process of a run says what is wrong
-    with a flag.
-    """
-    if launch.place()[0] == 0:
-        return read(arguments)
-    said = io.StringIO()
-    try:
-        with redirect_stdout(said), redirect_stderr(said):
-            return read(arguments)
-    except SystemExit:
-        if not launch.quiet():
-            sys.stderr.write(said.getvalue())
-        raise
 
 
 def rehearse(settings: Settings) -> None:

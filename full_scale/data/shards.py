@@ -53,7 +53,7 @@ def write(out: Path, number: int, columns: Columns, record: Mapping[str, Any]) -
     disable_progress_bars()
     path = shard(out, number)
     half = out / f".half-{path.name}"
-    with disk(out, path.name):
+    with disk(out, path.name, _bytes(columns)):
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir()
         try:
@@ -70,6 +70,14 @@ def write(out: Path, number: int, columns: Columns, record: Mapping[str, Any]) -
         shutil.rmtree(path, ignore_errors=True)
         os.replace(half, path)
         manifest.flush(out)
+
+
+def _bytes(columns: Columns) -> int:
+    """How many the values of a shard take."""
+    return sum(
+        values.nbytes if isinstance(values, np.ndarray) else sum(map(len, values))
+        for values in columns.values()
+    )
 
 
 def _dataset(columns: Columns) -> Dataset:
@@ -165,8 +173,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def disk(out: Path, what: str) -> Iterator[None]:
-    """Turn 'no space left' into a ValueError that says what is safe and what to do."""
+def disk(out: Path, what: str, room: int = 0) -> Iterator[None]:
+    """Turn 'no space left' into a ValueError that says what is safe and what to do; `room` is
+    what was wanted, where it is known.
+    """
     try:
         yield
     except OSError as error:
@@ -175,8 +185,9 @@ def disk(out: Path, what: str) -> Iterator[None]:
         free = "an unknown number of"
         with suppress(OSError):
             free = f"{shutil.disk_usage(out).free / 1e6:.0f}"
+        wanted = f"{room / 1e6:.1f} MB wanted, " if room else ""
         raise ValueError(
-            f"no space left on the disk of {out} while writing {what} ({free} MB free). "
+            f"no space left on the disk of {out} while writing {what} ({wanted}{free} MB free). "
             "Finished shards kept: "
             f"{len(folders(out))}; make room, then run the same command again: it goes on from "
             "there"

@@ -213,7 +213,8 @@ class Family(ABC):
     def save(
         self, net: nn.Module, folder: Path, scheduler: tuple[str, Mapping[str, Any]] = OWN
     ) -> None:
-        """Write this family with `net` for its network, so that `open` takes the folder.
+        """Write this family with `net` for its network, so that `open` takes the folder. OSError
+        where the disk does not take it.
 
         scheduler: a class of diffusers and what to set in its configuration, for families that
         diffusers opens.

@@ -22,6 +22,7 @@ from dlib import Denoiser
 from dlib._util import require
 from full_scale.families import unet
 from full_scale.families.base import META, OWN, Blueprint, Family
+from full_scale.families.saving import writing
 from full_scale.families.weights import Weights, add_lora, hush, load, read_config
 from full_scale.sources.pictures import fitted, pixels
 
@@ -247,7 +248,8 @@ class LatentPipeline(Family):
         """A folder in diffusers' format: this pipeline with `net` for its U-Net."""
         pipe = copy.copy(self.pipe)
         pipe.register_modules(**{self.kind.core: net}, scheduler=self.scheduler(*scheduler))
-        pipe.save_pretrained(folder)
+        with writing(folder):
+            pipe.save_pretrained(folder)
 
 
 def decoded(vae: nn.Module, x0: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dlib import Denoiser
 from dlib._util import require
 from full_scale.families.base import OWN, Family
+from full_scale.families.saving import save_tensors
 from full_scale.sources.broken import broken
 from full_scale.sources.pictures import fitted, pixels
 from toy_data import shapes
@@ -167,9 +168,6 @@ class Shapes(Family):
         """
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{FILE}.part"
-        save_file(
-            {name: value.detach().contiguous().cpu() for name, value in net.state_dict().items()},
-            part,
-        )
+        save_tensors(net.state_dict(), part)
         os.replace(part, folder / FILE)
         (folder / "shapes_model.json").write_text(json.dumps(shapes.TEACHER, indent=1) + "\n")

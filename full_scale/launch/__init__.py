@@ -7,6 +7,7 @@ from full_scale.launch.peers import is_loss, quiet
 from full_scale.launch.processes import (
     Processes,
     agree,
+    asked,
     average,
     gathered,
     gathered_objects,
@@ -24,6 +25,7 @@ __all__ = [
     "quiet",
     "Processes",
     "agree",
+    "asked",
     "average",
     "gathered",
     "gathered_objects",

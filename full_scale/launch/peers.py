@@ -33,7 +33,9 @@ LINGER = 15.0
 """Seconds for which a store outlives the process that has it."""
 SPEAK = 10.0
 """Seconds that the first process of a run has to say what is wrong, before another one does."""
-GO_ON = "This run ends here; start the same command again to go on from its last checkpoint"
+GO_ON = (
+    "This run ends here; start the same command again: training goes on from its last checkpoint"
+)
 LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
 """What torch's errors say, which have no type of their own, when another process is gone."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,7 @@ from full_scale.launch import peers
 MESSAGE = timedelta(minutes=30)
 """How long a message may take: other processes may write to a slow disk."""
 
+Asked = TypeVar("Asked")
 _peers: list[peers.Peers] = []  # of the run that is going on: one, or none where it is alone
 
 
@@ -102,6 +105,22 @@ def place() -> tuple[int, int]:
         if "RANK" in os.environ
         else (0, 1)
     )
+
+
+def asked(read: Callable[[], Asked]) -> Asked:
+    """What `read` makes of the command line; only the first process of a run says what is wrong
+    with a flag.
+    """
+    if int(os.environ.get("RANK", 0)) == 0:
+        return read()
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            return read()
+    except SystemExit:
+        if not peers.quiet():
+            sys.stderr.write(said.getvalue())
+        raise
 
 
 def node_size(processes: Processes) -> int:

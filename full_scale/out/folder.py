@@ -134,9 +134,8 @@ def growing(out: Path, room: int, columns: int) -> Iterator[Growing]:
     half = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     found = None
     try:
-        with _space(out, room):
-            if shutil.disk_usage(half).free < room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with space(out, room, "the pictures"):
+            _ask_for(room, half)
             found = Growing(half, room)
             yield found
             found.close(columns)
@@ -156,29 +155,37 @@ def growing(out: Path, room: int, columns: int) -> Iterator[Growing]:
 
 
 @contextmanager
-def _space(out: Path, room: int) -> Iterator[None]:
-    """Turn 'no space left' into a ValueError that says how much is wanted."""
+def space(out: Path, room: int, what: str, flag: str = "--out") -> Iterator[None]:
+    """Turn 'no space left' into a ValueError that says how much is wanted, and for what."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        free = shutil.disk_usage(out.parent).free
+        free = shutil.disk_usage(next(p for p in out.absolute().parents if p.exists())).free
         raise ValueError(
-            f"--out {out}: {error.strerror}: {room / 1e6:.1f} MB are wanted for the pictures, "
-            f"and {free / 1e6:.1f} MB are free there: make room, or pass an --out on another disk"
+            f"{flag} {out}: {error.strerror}: {room / 1e6:.1f} MB are wanted for {what}, and "
+            f"{free / 1e6:.1f} MB are free there: make room, or pass {flag} with a folder on "
+            "another disk"
         ) from error
 
 
-def whole(out: Path, fill: Callable[[Path], None]) -> Path:
+def _ask_for(room: int, folder: Path) -> None:
+    """Raise the error of a full disk if so many bytes are not free where a folder is."""
+    if shutil.disk_usage(folder).free < room:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def whole(out: Path, fill: Callable[[Path], None], room: int = 0) -> Path:
     """Call `fill` with a new folder beside `out`, then rename it to `out` at once; if `fill`
-    fails, nothing is left.
+    fails, or `room` bytes are not free, nothing is left.
 
     Returns the folder: another one, if `out` was taken while it was being filled.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
+        _ask_for(room, half)
         fill(half)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dlib._util import require
+from full_scale.families.saving import save_tensors
 
 DIFFUSERS, KOHYA = "pytorch_lora_weights.safetensors", "comfyui_lora.safetensors"
 """File names: the first is the one that diffusers looks for in a folder."""
@@ -100,5 +100,5 @@ def save(
 
 
 def _save(values: Mapping[str, Tensor], path: Path, facts: dict[str, str]) -> None:
-    values = {name: value.detach().float().contiguous() for name, value in values.items()}
-    save_file(values, path, metadata={"format": "pt", **facts})
+    values = {name: value.float() for name, value in values.items()}
+    save_tensors(values, path, {"format": "pt", **facts})

@@ -1,3 +1,3 @@
 """A training run: settings, cast, engine, checkpoints. Touches `data`, `families`,
-`launch`, `out` and `rewards`.
+`launch`, `out`, `rewards` and `sources`.
 """

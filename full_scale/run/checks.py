@@ -10,6 +10,7 @@ from dlib._util import require
 from full_scale.run.numbers import check_numbers
 from full_scale.run.settings import Settings, recipe_of, role_of
 from full_scale.run.validation import held_out, meaningless
+from full_scale.sources.captions import check_utf8
 
 
 def check(s: Settings, count: int = 1) -> None:
@@ -32,6 +33,7 @@ def check(s: Settings, count: int = 1) -> None:
         "--out, or move the file away",
     )
     check_numbers(s)
+    check_utf8("--prompts", s.prompts)
     recipe = recipe_of(s, None, None)
     _check_cut(s, recipe, count)
     _check_networks(s, recipe)

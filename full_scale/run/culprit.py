@@ -11,7 +11,6 @@ from dataclasses import fields, replace
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
@@ -21,6 +20,7 @@ from dlib.training import Trainer
 from dlib.training.performing import Micro
 from full_scale import launch
 from full_scale.data.draws import Draws
+from full_scale.families.saving import save_tensors
 from full_scale.launch import Processes
 from full_scale.out.folder import readable
 from full_scale.run.settings import Settings
@@ -156,9 +156,7 @@ def _keep(
     values = {"x0": batch.x0, "noise": batch.noise, "other": batch.other}
     values |= {**tensors(batch.cond), **memo}
     path = s.out / f"{stem}.safetensors"
-    save_file(
-        {name: v.detach().contiguous().cpu() for name, v in values.items() if v is not None}, path
-    )
+    save_tensors({name: v for name, v in values.items() if v is not None}, path)
     readable(path)
     about = {
         "step": scene.step,

@@ -18,7 +18,7 @@ from dlib.grids import SPACINGS
 from full_scale.families import named
 from full_scale.out.folder import check_free, next_free
 from full_scale.sampling.spread import check_parallel_in_time
-from full_scale.sources.captions import printable
+from full_scale.sources.captions import check_utf8
 
 SAMPLES = Path("runs/sample")
 """Where pictures go unless --out says otherwise, with a number behind."""
@@ -143,13 +143,8 @@ def check(config: Config, own: Sampler = DEFAULT) -> None:
         f"--omega {config.omega or 0:g}: wanted a finite ω ≥ 0; 0 is no guidance, and diffusers' "
         "guidance_scale g is omega = g − 1",
     )
-    for flag, texts in (("prompt", config.prompt), ("negative", (config.negative,))):
-        odd = next((text for text in texts if printable(text) != text), None)
-        require(
-            odd is None,
-            f"--{flag} {printable(odd or '')}: not UTF-8, so no text encoder can read it: set "
-            "the terminal or the script to UTF-8",
-        )
+    check_utf8("--prompt", config.prompt)
+    check_utf8("--negative", [config.negative])
     last = config.seed + config.n * len(config.prompt) - 1
     require(
         0 <= config.seed and last < 2**64,

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dlib._util import require
+
 FIELDS = ("text", "caption", "prompt", "txt")
 """The fields or columns that may hold the caption: the first that is not null is taken."""
 ENDINGS = (".txt", ".caption", ".json")
@@ -25,6 +27,13 @@ class File(NamedTuple):
 
     name: str
     data: bytes | Path
+
+
+class Field(NamedTuple):
+    """The one field of a JSON file that was named as the caption's."""
+
+    file: File
+    name: str
 
 
 class NoCaption(ValueError):
@@ -52,22 +61,46 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def fields(entry: Mapping[str, Any]) -> list[Any]:
-    """The values of an entry's `FIELDS`, in their order: the places of a caption.
+def check_utf8(flag: str, texts: Iterable[str]) -> None:
+    """Raise ValueError if one of the texts that were typed after `flag` is not UTF-8."""
+    odd = next((text for text in texts if printable(text) != text), None)
+    require(
+        odd is None,
+        f"{flag} {printable(odd or '')}: not UTF-8, so no text encoder can read it: set the "
+        "terminal or the script to UTF-8",
+    )
+
+
+def fields(entry: Mapping[str, Any], named: str | None = None) -> list[Any]:
+    """The values of an entry's `FIELDS`, in their order, or of the one field that was named:
+    the places of a caption.
 
     >>> fields({"prompt": "a dog", "text": None})
     [None, 'a dog']
     """
-    return [entry[name] for name in FIELDS if name in entry]
+    return [entry[name] for name in ([named] if named else FIELDS) if name in entry]
+
+
+def beside(files: Mapping[str, File], named: str | None = None) -> tuple[File | Field, ...]:
+    """The places of a caption among a row's files, by their endings: `ENDINGS` in their order,
+    or the JSON alone if a field was named, which the others have not.
+
+    >>> one = {".txt": File("x.txt", b"a cat"), ".json": File("x.json", b'{"long": "a dog"}')}
+    >>> read_caption(beside(one)).text, read_caption(beside(one, "long")).text
+    ('a cat', 'a dog')
+    """
+    if named:
+        return (Field(files[".json"], named),) if ".json" in files else ()
+    return tuple(files[end] for end in ENDINGS if end in files)
 
 
 def read_caption(places: Iterable[Any]) -> Caption:
     r"""The caption of the first place that has one.
 
-    A place is a `File`, or a value: a text, bytes in UTF-8, or a list of them. Of a list the
-    first entry that is not blank is taken, and the lines of a text file are such a list. None
-    and an empty list are null; a number, NaN too, is no text. Byte-order marks are taken out,
-    and space at the ends.
+    A place is a `File`, a `Field` of one, or a value: a text, bytes in UTF-8, or a list of
+    them. Of a list the first entry that is not blank is taken, and the lines of a text file are
+    such a list. None and an empty list are null; a number, NaN too, is no text. Byte-order marks
+    are taken out, and space at the ends.
     NoCaption says why there is none.
 
     >>> read_caption([None, File("x.txt", b"\xef\xbb\xbfa cat\r\n"), "a dog"])
@@ -92,6 +125,7 @@ def read_caption(places: Iterable[Any]) -> Caption:
 def _values(places: Iterable[Any]) -> Iterator[Any]:
     """The values of the places, one after another; a file is opened when its turn comes."""
     for place in places:
+        place, named = place if isinstance(place, Field) else (place, None)
         if not isinstance(place, File):
             yield place
             continue
@@ -107,7 +141,10 @@ def _values(places: Iterable[Any]) -> Iterator[Any]:
             entry = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise NoCaption("no caption", f"{name} is no JSON: {error}") from None
-        yield from fields(entry) if isinstance(entry, dict) else []
+        found = fields(entry, named) if isinstance(entry, dict) else []
+        if named and not found:
+            raise NoCaption("no caption", f"{name} has no field {named!r}")
+        yield from found
 
 
 def _texts(value: Any) -> Iterator[Any]:

@@ -33,9 +33,9 @@ def open_source(
 ) -> Source:
     """The source that `names` stand for; several names only of tars or of parquet files.
 
-    columns: those of a dataset, where types and names do not tell. worse: a folder with the
-    worse picture of each in a source that is a folder. Raises ValueError with what a source
-    can be.
+    columns: those of a dataset, where types and names do not tell; the caption's is a field of
+    JSON and of indexes too. worse: a folder with the worse picture of each in a source that is
+    a folder. Raises ValueError with what a source can be.
     """
     given = f"--source {' '.join(names)}"
     require(len(names) > 0, f"--source is missing. {HOW}")
@@ -44,7 +44,23 @@ def open_source(
             len(names) == 1 and Path(names[0]).expanduser().is_dir(),
             f"{given} with --worse {worse}: the better pictures must be one folder too",
         )
-        return votes.two_folders(Path(names[0]).expanduser(), worse.expanduser())
+        better = Path(names[0]).expanduser()
+        source = votes.two_folders(better, worse.expanduser(), columns.caption)
+    else:
+        source = _named(names, given, columns)
+    flags = {"--image-column": columns.image, "--other-column": columns.other}
+    flags["--seed-column"] = columns.seed
+    named = [f"{flag} {word}" for flag, word in flags.items() if word]
+    require(
+        not named or source.columns,
+        f"{given}: {source.what} has no columns: leave {' and '.join(named)} out, since only "
+        "parquet files and datasets have them",
+    )
+    require(source.count != 0, f"{given}: {source.what}, so nothing to prepare. {HOW}")
+    return source
+
+
+def _named(names: Sequence[str], given: str, columns: tables.Columns) -> Source:
     meant = [_files(name) for name in names]
     paths = [path for found, _ in meant for path in found]
     left = next((words for _, words in meant if words), "")
@@ -59,25 +75,16 @@ def open_source(
     )
     kinds = {path.suffix for path in paths}
     if kinds == {".tar"}:
-        source = tars(paths, left)
-    elif kinds == {".parquet"}:
+        return tars(paths, left, columns.caption)
+    if kinds == {".parquet"}:
         told = f"{len(paths)} parquet files{left}"
         table, broken = tables.parquet(paths)
-        source = _table(table, told, columns, broken)
-    else:
-        require(
-            len(names) == len(paths) == 1,
-            f"{given}: several at once can only be .tar or .parquet files. {HOW}",
-        )
-        source = _single(names[0], paths[0], columns)
-    named = [word for word in (columns.other, columns.seed) if word]
+        return _table(table, told, columns, broken)
     require(
-        not named or source.columns,
-        f"{given}: {source.what} has no columns, and --other-column or --seed-column name "
-        f"{' and '.join(named)}: they are for parquet files and datasets",
+        len(names) == len(paths) == 1,
+        f"{given}: several at once can only be .tar or .parquet files. {HOW}",
     )
-    require(source.count != 0, f"{given}: {source.what}, so nothing to prepare. {HOW}")
-    return source
+    return _single(names[0], paths[0], columns)
 
 
 def _files(name: str) -> tuple[list[Path], str]:
@@ -117,12 +124,17 @@ def _single(name: str, path: Path, columns: tables.Columns) -> Source:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _table(tables.saved(path), "saved dataset", columns)
     if path.is_dir():
-        return folder(path)
+        return folder(path, columns.caption)
     if path.suffix == ".csv" and path.is_file():
-        return votes.votes_file(path)
+        return votes.votes_file(path, columns.caption)
     if path.is_file():
         require(
             path.suffix == ".txt", f"--source {name} is a {path.suffix or 'nameless'} file. {HOW}"
+        )
+        require(
+            columns.caption is None,
+            f"--caption-column {columns.caption}: --source {name} is a text with a prompt a "
+            "line, which has no fields: leave it out",
         )
         return prompts(path)
     return _table(tables.from_hub(name), f"hub dataset {name}", columns)
@@ -131,7 +143,7 @@ def _single(name: str, path: Path, columns: tables.Columns) -> Source:
 def _table(
     dataset: Dataset, what: str, columns: tables.Columns, broken: Sequence[tuple[str, str]] = ()
 ) -> Source:
-    """Of votes, if it has their columns and no others were named."""
-    if votes.is_votes(dataset) and not any(columns):
-        return votes.votes_table(dataset, what, broken)
+    """Of votes, if it has their columns and no others were named for pictures and seeds."""
+    if votes.is_votes(dataset) and not any(columns._replace(caption=None)):
+        return votes.votes_table(dataset, what, columns.caption, broken)
     return tables.from_table(dataset, what, columns, broken)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from full_scale.sources.captions import ENDINGS, File
+from dlib._util import require
+from full_scale.sources.captions import ENDINGS, File, beside
 from full_scale.sources.indexes import entries, found_in
 from full_scale.sources.pictures import SUFFIXES
 
@@ -109,33 +110,46 @@ def of_train(root: Path, files: Sequence[Path]) -> tuple[list[Path], str]:
     return kept, f", split train (left out: {', '.join(left)})"
 
 
-def folder(path: Path) -> Source:
+def folder(path: Path, caption: str | None = None) -> Source:
     """Pictures at any depth, each with its caption in a file beside it or in an index of its
     folder or one above: metadata.jsonl, .csv or .parquet as in Hugging Face's imagefolder, or
     kohya's meta_*.json.
+
+    caption: the field that has it, in indexes and in JSON. ValueError if there is none.
     """
     files, left = of_train(path, sorted(path.rglob("*")))
     pictures = [each for each in files if each.suffix.lower() in SUFFIXES and each.is_file()]
     indexes = found_in(files)
     rows, named = [], set()
     for index in indexes:
-        for entry in entries(path, index, pictures):
+        for entry in entries(path, index, pictures, caption):
             named.add(entry.picture)
             rows.append(Row(*entry))
-    rows += _beside(path, [each for each in pictures if each not in named], files, indexes)
+    rows += _beside(
+        path, [each for each in pictures if each not in named], files, indexes, caption
+    )
+    require(
+        caption is None or any(row.captions for row in rows),
+        f"--caption-column {caption}: no entry of an index in {path} has that field, and no "
+        "picture has a JSON file beside it",
+    )
     return listed(f"folder with {len(pictures)} pictures{left}", rows)
 
 
 def _beside(
-    path: Path, pictures: Sequence[Path], files: Sequence[Path], indexes: Sequence[Path]
+    path: Path,
+    pictures: Sequence[Path],
+    files: Sequence[Path],
+    indexes: Sequence[Path],
+    caption: str | None,
 ) -> Iterator[Row]:
     """x.png with x.txt, x.caption or x.json; then the captions that no picture goes with. The
     key is the name without its ending; under an index, with it.
     """
-    captions: dict[Path, dict[str, Path]] = {}
+    captions: dict[Path, dict[str, File]] = {}
     for each in files:
         if each.suffix in ENDINGS:
-            captions.setdefault(each.with_suffix(""), {})[each.suffix] = each
+            captions.setdefault(each.with_suffix(""), {})[each.suffix] = File(each.name, each)
     for picture in pictures:
         stem, own = picture.with_suffix(""), picture.relative_to(path)
         found = captions.get(stem, {})
@@ -144,15 +158,15 @@ def _beside(
         yield Row(
             (own if index else own.with_suffix("")).as_posix(),
             where,
-            tuple(File(found[end].name, found[end]) for end in ENDINGS if end in found),
+            beside(found, caption),
             picture,
         )
     taken = {each.with_suffix("") for each in files if each.suffix.lower() in SUFFIXES}
-    for stem, found in captions.items():
+    for stem, found in captions.items() if caption is None else ():
         texts = [found[end] for end in (".txt", ".caption") if end in found]
         if texts and stem not in taken and not _above(stem, indexes):
-            own = [each.relative_to(path) for each in texts][0]
-            yield Row(own.with_suffix("").as_posix(), str(own), (File(own.name, texts[0]),))
+            own = stem.with_name(texts[0].name).relative_to(path)
+            yield Row(own.with_suffix("").as_posix(), str(own), (texts[0],))
 
 
 def _above(file: Path, indexes: Sequence[Path]) -> Path | None:

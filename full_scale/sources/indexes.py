@@ -57,12 +57,16 @@ def _stage(file: Path) -> int:
     return KOHYA.index(file.name)
 
 
-def entries(root: Path, index: Path, pictures: Sequence[Path]) -> Iterator[Entry]:
-    """The entries of an index. Its key is the picture's path from `root`, with its ending."""
+def entries(
+    root: Path, index: Path, pictures: Sequence[Path], caption: str | None = None
+) -> Iterator[Entry]:
+    """The entries of an index. Its key is the picture's path from `root`, with its ending.
+    caption: the field that has it, if another one than `FIELDS` say.
+    """
     own = index.relative_to(root)
     known = {each.with_suffix(""): each for each in pictures} if index.name in KOHYA else {}
     here = own.parent
-    for where, entry in _READERS[index.suffix](index, str(own)):
+    for where, entry in _READERS[index.suffix](index, str(own), caption):
         if isinstance(entry, str):
             yield Entry(where, where, fault=("broken source", entry))
             continue
@@ -73,7 +77,7 @@ def entries(root: Path, index: Path, pictures: Sequence[Path]) -> Iterator[Entry
             continue
         picture = file_named(index.parent, name, known)
         key = (here / name).as_posix()
-        yield Entry(key, where, (*fields(entry), *entry.get("places", ())), picture)
+        yield Entry(key, where, tuple(fields(entry, caption)), picture)
 
 
 def _name(entry: Mapping[str, Any]) -> Any:
@@ -93,7 +97,7 @@ def file_named(parent: Path, name: str, known: Mapping[Path, Path] = {}) -> Path
     return None
 
 
-def _lines(index: Path, own: str) -> Iterator[tuple[str, Any]]:
+def _lines(index: Path, own: str, caption: str | None) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(index.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
@@ -105,7 +109,7 @@ def _lines(index: Path, own: str) -> Iterator[tuple[str, Any]]:
         yield f"{own} line {number}", entry
 
 
-def _comma_separated(index: Path, own: str) -> Iterator[tuple[str, Any]]:
+def _comma_separated(index: Path, own: str, caption: str | None) -> Iterator[tuple[str, Any]]:
     """Bytes that are not UTF-8 stay in their rows, whose captions then cannot be written."""
 
     def is_entry(entry: commas.Entry) -> bool:
@@ -116,14 +120,15 @@ def _comma_separated(index: Path, own: str) -> Iterator[tuple[str, Any]]:
         yield f"{own} line {line}", entry
 
 
-def _parquet(index: Path, own: str) -> Iterator[tuple[str, Any]]:
+def _parquet(index: Path, own: str, caption: str | None) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
     number = 0
     try:
         file = ParquetFile(index)
-        columns = [name for name in file.schema_arrow.names if name in (*NAMES, *FIELDS)]
+        wanted = (*NAMES, *FIELDS, caption)
+        columns = [name for name in file.schema_arrow.names if name in wanted]
         for batch in file.iter_batches(columns=columns):
             for k in range(batch.num_rows):
                 try:
@@ -136,9 +141,9 @@ def _parquet(index: Path, own: str) -> Iterator[tuple[str, Any]]:
         yield own, f"not readable as parquet: {error}".splitlines()[0]
 
 
-def _kohya(index: Path, own: str) -> Iterator[tuple[str, Any]]:
+def _kohya(index: Path, own: str, named: str | None) -> Iterator[tuple[str, Any]]:
     """{picture: {"caption": …, "tags": …}}: tags follow the caption, or stand alone, as the
-    scripts train on them.
+    scripts train on them; a field that was named stands alone.
     """
     try:
         found = json.loads(index.read_bytes())
@@ -146,12 +151,15 @@ def _kohya(index: Path, own: str) -> Iterator[tuple[str, Any]]:
         yield own, f"no JSON: {error}"
         return
     for name, entry in found.items() if isinstance(found, dict) else ():
-        caption, tags = (
-            (entry.get("caption"), entry.get("tags")) if isinstance(entry, dict) else (None, None)
-        )
-        both = isinstance(caption, str) and isinstance(tags, str) and caption and tags
-        value = f"{caption}, {tags}" if both else caption or tags
-        yield f"{own} {name}", {"file_name": name, "places": (value,)}
+        entry = entry if isinstance(entry, dict) else {}
+        told = entry if named else {"caption": _with_tags(entry)}
+        yield f"{own} {name}", {**told, "file_name": name}
+
+
+def _with_tags(entry: Mapping[str, Any]) -> Any:
+    caption, tags = entry.get("caption"), entry.get("tags")
+    both = isinstance(caption, str) and isinstance(tags, str) and caption and tags
+    return f"{caption}, {tags}" if both else caption or tags
 
 
 _READERS = {".jsonl": _lines, ".csv": _comma_separated, ".parquet": _parquet, ".json": _kohya}

@@ -108,7 +108,7 @@ def from_table(
     named. broken: files that could not be read, and why: bad rows at the end.
     """
     for flag, name in (("--other-column", columns.other), ("--seed-column", columns.seed)):
-        _check_column(flag, name, dataset)
+        check_column(flag, name, dataset)
     kept = dataset.remove_columns([name for name in [columns.other] if name])
     image, captions = _image_column(kept, columns.image), _caption_columns(kept, columns.caption)
     require(
@@ -189,7 +189,7 @@ def _image_column(dataset: Dataset, given: str | None) -> str | None:
             found.append(name)
         elif isinstance(feature, List) and isinstance(feature.feature, Image):
             lists.append(name)
-    _check_column("--image-column", given, dataset)
+    check_column("--image-column", given, dataset)
     require(
         bool(found) or not lists or given is not None,
         f"--source: the column {', '.join(lists)} holds lists of pictures, and a row is one "
@@ -214,7 +214,7 @@ def _caption_columns(dataset: Dataset, given: str | None) -> list[str]:
     ]
     named = [name for name in FIELDS if name in texts]
     found = [given] if given else named or texts
-    _check_column("--caption-column", given, dataset)
+    check_column("--caption-column", given, dataset)
     require(
         len(found) == 1 or bool(named),
         f"--source has no column of captions called {' or '.join(FIELDS)}: pass "
@@ -224,7 +224,8 @@ def _caption_columns(dataset: Dataset, given: str | None) -> list[str]:
     return found
 
 
-def _check_column(flag: str, given: str | None, dataset: Dataset) -> None:
+def check_column(flag: str, given: str | None, dataset: Dataset) -> None:
+    """Raise ValueError if the table has no column of this name."""
     require(
         given is None or given in dataset.column_names,
         f"{flag} {given}: no such column; there are {', '.join(dataset.column_names)}",

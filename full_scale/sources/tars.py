@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from full_scale.sources.captions import ENDINGS, File
+from full_scale.sources.captions import ENDINGS, File, beside
 from full_scale.sources.folders import Row, Source, stamped
 from full_scale.sources.pictures import SUFFIXES
 
 
-def tars(paths: Sequence[Path], left: str = "") -> Source:
+def tars(paths: Sequence[Path], left: str = "", caption: str | None = None) -> Source:
     """Samples with a picture and a caption (x.txt, x.caption, or x.json with one of its
-    fields), tar after tar. left: in words, what was left out.
+    fields), tar after tar. left: in words, what was left out. caption: the field of x.json that
+    has it, if another one.
 
     The key is the tar's name and WebDataset's key, which may begin anew in each tar. A tar that
     breaks off gives the samples before the break, and a row that says so.
@@ -25,13 +27,14 @@ def tars(paths: Sequence[Path], left: str = "") -> Source:
     paths = [path.resolve() for path in paths]
     above = os.path.commonpath([path.parent for path in paths])
     names = [path.relative_to(above).as_posix() for path in paths]
-    stamp = stamped(part for name, path in zip(names, paths) for part in (name, _size(path)))
+    parts = [part for name, path in zip(names, paths) for part in (name, _size(path))]
+    samples = partial(_samples, caption=caption)
     return Source(
         f"{len(paths)} tar files{left}",
-        stamp,
+        stamped([*parts, caption] if caption else parts),
         True,
         None,
-        lambda start: islice(chain.from_iterable(map(_samples, paths, names)), start, None),
+        lambda start: islice(chain.from_iterable(map(samples, paths, names)), start, None),
     )
 
 
@@ -39,7 +42,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _samples(path: Path, name: str) -> Iterator[Row]:
+def _samples(path: Path, name: str, caption: str | None) -> Iterator[Row]:
     from webdataset import WebDataset
 
     faults: dict[str, None] = {}  # in order, each once
@@ -53,9 +56,8 @@ def _samples(path: Path, name: str) -> Iterator[Row]:
     for sample in WebDataset([str(path)], shardshuffle=False, handler=note, empty_check=False):
         key = sample["__key__"]
         picture, fault = _picture(sample)
-        captions = tuple(
-            File(f"{key}{end}", sample[end[1:]]) for end in ENDINGS if end[1:] in sample
-        )
+        ends = [end for end in ENDINGS if end[1:] in sample]
+        captions = beside({end: File(f"{key}{end}", sample[end[1:]]) for end in ends}, caption)
         yield Row(
             f"{name.removesuffix('.tar')}/{key}", f"{name}: {key}", captions, picture, fault
         )

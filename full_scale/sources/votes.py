@@ -18,7 +18,7 @@ from full_scale.sources.captions import FIELDS, fields
 from full_scale.sources.folders import Row, Source, folder, listed, stamped
 from full_scale.sources.indexes import file_named
 from full_scale.sources.pictures import SUFFIXES, held
-from full_scale.sources.tables import at_the_end, undecoded, read_entry
+from full_scale.sources.tables import at_the_end, check_column, read_entry, undecoded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,11 +37,17 @@ def is_votes(dataset: Dataset) -> bool:
     return {*PICTURES, LABEL} <= set(dataset.column_names)
 
 
-def votes_table(dataset: Dataset, what: str, broken: Sequence[tuple[str, str]] = ()) -> Source:
-    """A source of a table in Pick-a-Pic's form; keys are row numbers. broken: as `from_table`
-    has it.
+def votes_table(
+    dataset: Dataset,
+    what: str,
+    caption: str | None = None,
+    broken: Sequence[tuple[str, str]] = (),
+) -> Source:
+    """A source of a table in Pick-a-Pic's form; keys are row numbers. caption, broken: as
+    `from_table` has them.
     """
-    captions = [name for name in FIELDS if name in dataset.column_names]
+    check_column("--caption-column", caption, dataset)
+    captions = [caption] if caption else [n for n in FIELDS if n in dataset.column_names]
     require(
         bool(captions),
         f"--source has votes and no column of captions called {' or '.join(FIELDS)}",
@@ -60,9 +66,9 @@ def votes_table(dataset: Dataset, what: str, broken: Sequence[tuple[str, str]] =
                 continue
             try:
                 two = [held(entry[name]) for name in PICTURES]
-                yield judged(key, where, fields(entry), two, entry[LABEL])
+                yield judged(key, where, fields(entry, caption), two, entry[LABEL])
             except ValueError as error:
-                yield Row(key, where, fields(entry), fault=("no picture", str(error)))
+                yield Row(key, where, fields(entry, caption), fault=("no picture", str(error)))
         yield from at_the_end(broken, start - len(dataset))
 
     told, count = f"{what} with {len(dataset)} votes", len(dataset) + len(broken)
@@ -70,17 +76,19 @@ def votes_table(dataset: Dataset, what: str, broken: Sequence[tuple[str, str]] =
     return Source(told, stamp, True, count, rows, others=True)
 
 
-def votes_file(path: Path) -> Source:
+def votes_file(path: Path, caption: str | None = None) -> Source:
     """A CSV with the columns image_0, image_1, label_0 and a caption, a vote a line. Several
     votes on one pair are added up, whichever way around it was shown; equal sums are a tie.
+    caption: the column that has it, if another one.
     """
+    known = [caption] if caption else FIELDS
     root = path.parent
     found = lambda entry: [entry[n] and file_named(root, entry[n]) for n in FILES]
     names, votes = commas.entries(path.read_bytes(), lambda entry: all(found(entry)))
     require(
-        {*FILES, LABEL} <= set(names) and any(name in names for name in FIELDS),
+        {*FILES, LABEL} <= set(names) and any(name in names for name in known),
         f"--source {path} has the columns {', '.join(names) or 'none'}; of votes wanted "
-        f"{', '.join((*FILES, LABEL))} and one of {', '.join(FIELDS)}",
+        f"{', '.join((*FILES, LABEL))} and {'one of ' * (caption is None)}{', '.join(known)}",
     )
     pairs: dict[tuple, list[tuple[int, commas.Entry]]] = {}
     rows: dict[int, Row] = {}
@@ -89,7 +97,7 @@ def votes_file(path: Path) -> Source:
         if isinstance(entry, str):
             rows[line] = Row(where, where, fault=("broken source", entry))
             continue
-        shown = *sorted(entry[n] or "" for n in FILES), str(fields(entry))
+        shown = *sorted(entry[n] or "" for n in FILES), str(fields(entry, caption))
         pairs.setdefault(shown, []).append((line, entry))
     for seen in pairs.values():
         line, first = seen[0]
@@ -98,19 +106,19 @@ def votes_file(path: Path) -> Source:
         counted = [s if kept else 1 - s for s, kept in zip(shares, same) if s is not None]
         label = sum(counted) / len(counted) if counted else None
         where = f"line {line}"
-        rows[line] = judged(where, where, fields(first), found(first), label)
+        rows[line] = judged(where, where, fields(first, caption), found(first), label)
     told = f"{len(pairs)} pairs with {sum(map(len, pairs.values()))} votes"
     return replace(listed(told, [rows[line] for line in sorted(rows)]), others=True)
 
 
-def two_folders(better: Path, worse: Path) -> Source:
-    """The pictures and captions of `better`, each with the picture of the same name in `worse`,
-    whatever its ending.
+def two_folders(better: Path, worse: Path, caption: str | None = None) -> Source:
+    """The pictures and captions of `better`, as `folder` reads them, each with the picture of
+    the same name in `worse`, whatever its ending.
     """
     require(
         worse.is_dir(), f"--worse {worse}: no such folder: wanted one with the worse pictures"
     )
-    base = folder(better)
+    base = folder(better, caption)
     others = {
         each.relative_to(worse).with_suffix("").as_posix(): each
         for each in sorted(worse.rglob("*"))

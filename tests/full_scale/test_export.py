@@ -18,7 +18,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline, TCDScheduler
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 import full_scale.sample as sampling
@@ -26,10 +26,11 @@ from dlib.lora import LowRank
 from full_scale import export
 from full_scale.cost.blueprint import blueprint
 from full_scale.out import card
+from full_scale.out import folder as output
 from full_scale.run import checkpoint
 from full_scale import families
 from full_scale.out import lora_files
-from full_scale.families import unet
+from full_scale.families import saving, unet
 from full_scale import launch
 from full_scale.sampling.request import Config
 from full_scale.export import Export
@@ -251,6 +252,34 @@ def test_lora_reads_back_through_peft_like_our_twin(lora):
         pipe = tiny_pipeline()
         pipe.load_lora_weights(out, weight_name=name)
         assert (raw(unet.UNetCall(pipe.unet)) - want).abs().max() < 1e-6 * want.abs().max(), name
+
+
+@pytest.mark.parametrize(("run", "free"), [("full", 10), ("lora", None)])
+def test_a_disk_that_is_full_or_will_be_is_said_with_what_is_wanted(
+    run, free, request, monkeypatch, tmp_path
+):
+    """Before anything is written, where the disk says it has too little; else while weights are
+    saved.
+    """
+    source, to = request.getfixturevalue(run)[0], tmp_path / "some" / "where"
+
+    def refuse(*given, **more):
+        raise SafetensorError("Error while serializing: I/O error: No space (os error 28)")
+
+    monkeypatch.setattr(saving, "save_file", refuse)
+    if free:
+        disk = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr(output.shutil, "disk_usage", lambda path: disk)
+        monkeypatch.setattr(export, "write", None)
+    with pytest.raises(SystemExit) as said:
+        export.main([str(source), "--to", str(to)])
+    left = r"0\.0" if free else r"[\d.]+"
+    assert re.fullmatch(
+        rf"full_scale.export: --to {to}: No space left on device: [\d.]+ MB are wanted for the "
+        rf"trained weights alone, and {left} MB are free there: make room, or pass --to with .*",
+        said.value.code,
+    )
+    assert not any(to.parent.iterdir())
 
 
 def test_comfyui_keys_name_every_adapted_layer(lora):

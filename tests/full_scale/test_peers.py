@@ -21,7 +21,7 @@ from full_scale import launch
 from full_scale.launch import agent, peers
 from full_scale.run import checkpoint
 
-GO_ON = "start the same command again to go on from its last checkpoint"
+GO_ON = "start the same command again: training goes on from its last checkpoint"
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,11 @@ from pathlib import Path
 import datafolders as data
 import datasets
 import pytest
+from safetensors import SafetensorError
 
 from full_scale import prepare
 from full_scale.data import shards
-from full_scale.families import open_family
+from full_scale.families import open_family, saving
 
 ROOT = Path(prepare.__file__).parents[1]
 
@@ -114,7 +115,7 @@ def test_every_source_resumes_from_its_middle(make, tmp_path):
     assert data.contents(data.prepared(source, tmp_path / "out")) == want
 
 
-@pytest.mark.parametrize("where", ["save_to_disk", "record.json", "info.json"])
+@pytest.mark.parametrize("where", ["save_to_disk", "record.json", "info.json", "null"])
 def test_a_full_disk_is_said_and_finished_shards_survive(where, whole, tmp_path, monkeypatch):
     real_save, real_json = datasets.Dataset.save_to_disk, shards.write_json
 
@@ -126,6 +127,9 @@ def test_a_full_disk_is_said_and_finished_shards_survive(where, whole, tmp_path,
         real_save(self, path, **more)
         full()
 
+    def refuse(values, path, metadata):
+        raise SafetensorError("Error while serializing: I/O error: No space (os error 28)")
+
     def write(path, value):
         real_json(path, value)
         if path.name == where:
@@ -134,15 +138,18 @@ def test_a_full_disk_is_said_and_finished_shards_survive(where, whole, tmp_path,
             real_json(path, value)
 
     with monkeypatch.context() as patch:
+        if where == "null":
+            patch.setattr(saving, "save_file", refuse)
         if where == "save_to_disk":
             patch.setattr(datasets.Dataset, "save_to_disk", save)
         patch.setattr(shards, "write_json", write)
         with pytest.raises(
             ValueError,
-            match="no space left on the disk of .*out.*Finished shards kept: [13]; make room, "
-            "then run the same command again",
-        ):
+            match=r"no space left on the disk of .*out.* \((\d+\.\d MB wanted, )?\d+ MB free\)\. "
+            "Finished shards kept: [13]; make room, then run the same command again",
+        ) as said:
             data.prepared(whole[0], tmp_path / "out")
+        assert ("wanted" in str(said.value)) == (where != "info.json")
     assert (
         not list((tmp_path / "out").glob(".half-shard*"))
         and not (tmp_path / "out" / "info.json").exists()

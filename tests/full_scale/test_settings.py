@@ -61,11 +61,13 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path):
         ('method = "lcm"\n[hyper]\nomega = [1, "2"]', "hyper. omega .* a list of 2"),
         ("method = 3", "key method = 3: wanted a text"),
         ("method =", "is not TOML"),
+        ('method = "finetune"\nprompts = ["\\ud83d"]', "is not TOML"),
+        ('method = "finetune"\nprompts = ["caf\udce9"]', "is not TOML: 'utf-8' codec"),
         ("batch = 1", "name a recipe file"),
     ],
 )
 def test_a_misspelt_file_is_answered_with_the_right_name(tmp_path, text, says):
-    (tmp_path / "mine.toml").write_text(text)
+    (tmp_path / "mine.toml").write_text(text, errors="surrogateescape")
     with pytest.raises(ValueError, match=says):
         read([str(tmp_path / "mine.toml")])
 
@@ -127,6 +129,12 @@ def test_a_recipe_s_name_wins_over_a_folder_or_file_of_that_name(tmp_path, monke
         ([*OK, "--batch", "8", "--micro", "4"], 4, "4 process.* try --batch 16"),
         ([*OK, "--steps", "0"], 1, "--steps 0: wanted at least 1"),
         ([*OK, "--ema", "1"], 1, "--ema 1: wanted at least 0 and below 1"),
+        (
+            [*OK, "--prompts", "a cat", "caf\udce9"],
+            1,
+            r"^--prompts caf\\udce9: not UTF-8.*UTF-8$",
+        ),
+        ([*OK, "--prompts", "\ud83d"], 1, r"^--prompts \\ud83d: not UTF-8"),
         ([*OK, "--parallel", "fsdp", "--lora-rank", "4"], 1, "adapters .student.: a twin shares"),
     ],
 )

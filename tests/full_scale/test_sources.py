@@ -23,15 +23,17 @@ from pictures16 import COLOUR, GREY, png16, pnm16, tiff
 from full_scale import prepare
 from full_scale.data.encoding import examine
 from full_scale.data.rows import Rows
+from full_scale.sources.captions import NoCaption, read_caption
 from full_scale.sources.choose import open_source
 from full_scale.sources.pictures import decoded
+from full_scale.sources.tables import Columns
 
 PNG = data.png(data.picture(0, 16, 16))
 
 
-def read(*names) -> dict[str, str]:
+def read(*names, caption: str | None = None) -> dict[str, str]:
     """Key ↦ the caption of a good row, or the reason of a bad one in brackets."""
-    source = open_source([str(name) for name in names])
+    source = open_source([str(name) for name in names], Columns(caption=caption))
     found = [examine(row, 16, source.pictures) for row in source.rows(0)]
     assert len({one.row.key for one in found}) == len(found)
     return {one.row.key: f"[{one.fault[0]}]" if one.fault else one.caption for one in found}
@@ -62,61 +64,175 @@ LOOSE = {
     "nested": ({"text": {"raw": "x"}}, "[no caption]"),
 }
 """The same that JSON alone can hold."""
+NAMED = {
+    "other": ({"text": "no", "description": "a cat"}, "a cat"),
+    "null": ({"text": "no", "description": None}, "[no caption]"),
+    "blank": ({"text": "no", "description": ""}, "[empty caption]"),
+}
+"""What must come of fields where the caption's is said to be `description`."""
 
 
 def rows_of(fields: dict) -> list[dict]:
-    names = ("text", "caption", "prompt", "txt")
+    names = ("text", "caption", "prompt", "txt", "description")
     return [{name: row.get(name) for name in names} for row, _ in fields.values()]
 
 
-def jsonl(path):
-    cases = FIELDS | LOOSE
+def jsonl(path, fields, loose):
+    cases = fields | loose
     write(path, {f"train/{key}.png": PNG for key in cases})
     lines = [json.dumps({"file_name": f"{key}.png"} | row) for key, (row, _) in cases.items()]
     write(path, {"train/metadata.jsonl": b"\xef\xbb\xbf" + "\n".join(lines).encode()})
     return path, {f"train/{key}.png": want for key, (_, want) in cases.items()}
 
 
-def parquet_index(path):
-    write(path, {f"{key}.png": PNG for key in FIELDS})
-    names = [{"file_name": f"{key}.png"} for key in FIELDS]
-    rows = [name | row for name, row in zip(names, rows_of(FIELDS))]
+def parquet_index(path, fields, loose):
+    write(path, {f"{key}.png": PNG for key in fields})
+    names = [{"file_name": f"{key}.png"} for key in fields]
+    rows = [name | row for name, row in zip(names, rows_of(fields))]
     pq.write_table(pa.Table.from_pylist(rows), path / "metadata.parquet")
-    return path, {f"{key}.png": want for key, (_, want) in FIELDS.items()}
+    return path, {f"{key}.png": want for key, (_, want) in fields.items()}
 
 
-def json_beside(path):
+def comma_separated(path, fields, loose):
+    """Which has no null, and no lists."""
+    lines = [f"{key}.png,no,{row['description'] or ''}" for key, (row, _) in fields.items()]
+    write(path, {f"{key}.png": PNG for key in fields})
+    write(path, {"metadata.csv": "\n".join(["file_name,text,description", *lines])})
+    told = {key: want for key, (_, want) in fields.items()} | {"null": "[empty caption]"}
+    return path, {f"{key}.png": want for key, want in told.items()}
+
+
+def kohya(path, fields, loose):
+    write(path, {f"{key}.png": PNG for key in fields})
+    write(path, {"meta_cap.json": json.dumps({key: row for key, (row, _) in fields.items()})})
+    return path, {key: want for key, (_, want) in fields.items()}
+
+
+def json_beside(path, fields, loose):
     """As img2dataset writes files."""
-    cases = FIELDS | LOOSE
+    cases = fields | loose
     write(path, {f"0/{key}.png": PNG for key in cases})
     write(path, {f"0/{key}.json": json.dumps(row) for key, (row, _) in cases.items()})
     return path, {f"0/{key}": want for key, (_, want) in cases.items()}
 
 
-def json_in_tars(path):
-    cases, members = FIELDS | LOOSE, []
+def json_in_tars(path, fields, loose):
+    cases, members = fields | loose, []
     for key, (row, _) in cases.items():
         # img2dataset writes an empty txt for a null
         members += [(f"{key}.png", PNG), (f"{key}.json", json.dumps(row).encode())]
         members += [(f"{key}.txt", b"")] if key in ("null", "empty") else []
     data.tar(write(path, {"x": b""}) / "0.tar", members)
     (path / "x").unlink()
-    told = {key: want for key, (_, want) in cases.items()} | {"empty": "[empty caption]"}
+    told = {key: want for key, (_, want) in cases.items()}
+    told |= {"empty": "[empty caption]"} if "empty" in told else {}
     return path, {f"0/{key}": want for key, want in told.items()}
 
 
-def table(path):
+def table(path, fields, loose):
     """As img2dataset writes parquet: bytes in a column that is called after their kind."""
-    rows = [row | {"key": key, "jpg": PNG} for key, row in zip(FIELDS, rows_of(FIELDS))]
+    rows = [row | {"key": key, "jpg": PNG} for key, row in zip(fields, rows_of(fields))]
     pq.write_table(pa.Table.from_pylist(rows), write(path, {"x": b""}) / "0.parquet")
-    return path, {f"{n:09d}": want for n, (_, want) in enumerate(FIELDS.values())}
+    return path, {f"{n:09d}": want for n, (_, want) in enumerate(fields.values())}
 
 
-@pytest.mark.parametrize("make", [jsonl, parquet_index, json_beside, json_in_tars, table])
-def test_one_rule_for_captions_in_every_source(make, tmp_path, monkeypatch):
+def votes_in_a_table(path, fields, loose):
+    other = data.png(data.picture(1, 16, 16))
+    pair = {"jpg_0": PNG, "jpg_1": other, "label_0": 1}
+    rows = [row | pair for row in rows_of(fields)]
+    pq.write_table(pa.Table.from_pylist(rows), write(path, {"x": b""}) / "0.parquet")
+    return path, {f"{n:09d}": want for n, (_, want) in enumerate(fields.values())}
+
+
+def votes_in_a_csv(path, fields, loose):
+    lines = [
+        f"{key}.png,b.jpg,1,no,{row['description'] or ''}" for key, (row, _) in fields.items()
+    ]
+    write(path, {f"{key}.png": PNG for key in fields} | {"b.jpg": PNG})
+    names = "image_0,image_1,label_0,text,description"
+    write(path, {"votes.csv": "\n".join([names, *lines])})
+    wanted = {**{key: want for key, (_, want) in fields.items()}, "null": "[empty caption]"}
+    return path / "votes.csv", {f"line {n}": want for n, want in enumerate(wanted.values(), 2)}
+
+
+WITH_FIELDS = [jsonl, parquet_index, json_beside, json_in_tars, table, votes_in_a_table]
+MORE = [comma_separated, kohya, votes_in_a_csv]
+"""Those with texts alone, or rules of their own."""
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        *((make, None) for make in WITH_FIELDS),
+        *((make, "description") for make in WITH_FIELDS + MORE),
+    ],
+)
+def test_one_rule_for_captions_in_every_source(make, named, tmp_path, monkeypatch):
+    """Whether its field has one of the usual names, or is named."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    path, want = make(tmp_path / "d")
-    assert read(path) == want
+    path, want = make(tmp_path / "d", *((NAMED, {}) if named else (FIELDS, LOOSE)))
+    assert read(path, caption=named) == want
+    votes = open_source([str(path)], Columns(caption=named)).others
+    assert votes == (make in (votes_in_a_table, votes_in_a_csv))
+
+
+BESIDE = {"a.png": PNG, "a.txt": "a cat"}
+NO_FIELD = "caption-column nosuch: no entry of an index in .* has that field, and no picture has"
+NO_COLUMN = "has no columns: leave --image-column nosuch out, since only parquet files"
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "columns", "says"),
+    [
+        (BESIDE, "", Columns(caption="nosuch"), NO_FIELD),
+        (
+            {"a.png": PNG, "metadata.jsonl": '{"file_name": "a.png", "text": "x"}'},
+            "",
+            Columns(caption="nosuch"),
+            NO_FIELD,
+        ),
+        ({"p.txt": "a cat"}, "p.txt", Columns(caption="nosuch"), "nosuch: .* a prompt a line"),
+        (BESIDE, "", Columns("nosuch"), f"folder with 1 pictures {NO_COLUMN}"),
+        ({"p.txt": "a cat"}, "p.txt", Columns("nosuch"), f"1 prompts {NO_COLUMN}"),
+        ({"a.tar": b""}, "a.tar", Columns("nosuch"), f"1 tar files {NO_COLUMN}"),
+        (
+            {"v.csv": "image_0,image_1,label_0,text\na,b,1,x"},
+            "v.csv",
+            Columns("nosuch"),
+            f"1 pairs with 1 votes {NO_COLUMN}",
+        ),
+        (
+            {"v.csv": "image_0,image_1,label_0,text\na,b,1,x"},
+            "v.csv",
+            Columns(caption="nosuch"),
+            "of votes wanted image_0, image_1, label_0 and nosuch",
+        ),
+    ],
+)
+def test_a_field_or_column_that_a_source_has_not_is_refused(files, name, columns, says, tmp_path):
+    with pytest.raises(ValueError, match=says):
+        open_source([str(write(tmp_path / "d", files) / name)], columns)
+
+
+def test_two_folders_have_fields_and_no_columns_either(tmp_path):
+    for side in ("good", "bad"):
+        write(tmp_path / side, {"a.png": PNG, "a.json": '{"long": "a cat", "text": "no"}'})
+    better, worse = [str(tmp_path / "good")], tmp_path / "bad"
+    (row,) = open_source(better, Columns(caption="long"), worse).rows(0)
+    assert read_caption(row.captions).text == "a cat"
+    with pytest.raises(ValueError, match=f"the worse in .*bad {NO_COLUMN}"):
+        open_source(better, Columns("nosuch"), worse)
+
+
+def test_another_field_is_another_source(tmp_path):
+    """Tars are known by their sizes, so the field's name has to tell."""
+    tar = str(data.tar(tmp_path / "0.tar", [("a.png", PNG), ("a.json", b'{"long": "x"}')]))
+    own, named, none = (
+        open_source([tar], Columns(caption=name)) for name in (None, "long", "nosuch")
+    )
+    assert len({own.stamp, named.stamp, none.stamp}) == 3
+    with pytest.raises(NoCaption, match="a.json has no field 'nosuch'"):
+        read_caption(next(iter(none.rows(0))).captions)
 
 
 TEXTS = {
