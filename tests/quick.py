@@ -36,7 +36,7 @@ _IMPORTS = ["tests/test_circles.py", "tests/full_scale/test_rooms.py"]
 FENCES = {"dlib": _IMPORTS, "full_scale": _IMPORTS, "book": _IMPORTS[:1]}
 """Of a room: what reads the imports of all its files, in seconds."""
 READERS = {  # file, or the folder that it is in: the tests that read it, quick ones first
-    "Makefile": ["test_makefile", "book/test_chapter", "book/test_sanitiser"],
+    "Makefile": ["test_makefile", "test_quick", "book/test_chapter", "book/test_sanitiser"],
     ".ci": ["test_makefile"],
     "pyproject.toml": ["test_packaging"],
     "constraints.txt": ["test_packaging"],
@@ -46,6 +46,9 @@ READERS = {  # file, or the folder that it is in: the tests that read it, quick 
     "mkdocs.yml": ["book/test_site"],
     "book/pages": ["book/test_counts", "book/test_site", "full_scale/test_pages"],
 }
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+NOTEBOOKS = re.search("pytest (--nbval.*) -n 2", MAKEFILE)[1].split()
+"""How `make test` has notebooks compared: lines without what was measured."""
 PATH = f"{ROOT}:{ROOT / 'tests'}"
 SECONDS = 300
 STOP = "QUICK_STOPS_AT"
@@ -191,7 +194,7 @@ def main() -> int:
     ]
     jobs.append([python, "-m", "pytest", *common, *units])
     if books:
-        jobs.append([python, "-m", "pytest", "--nbval-lax", *common, *books])
+        jobs.append([python, "-m", "pytest", *NOTEBOOKS, *common, *books])
     # all of them run, whatever the first says
     failed = [
         " ".join(job[1:4]) for job in jobs if subprocess.run(job, cwd=ROOT, env=env).returncode

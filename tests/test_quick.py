@@ -98,6 +98,22 @@ def test_changed_files_are_those_of_commits_of_the_work_tree_and_new_ones(tmp_pa
     assert quick.changed("HEAD", tmp_path) == ["edited", "new"]
 
 
+def test_notebooks_are_compared_as_make_test_compares_them(monkeypatch):
+    """Without what was measured, which another processor measures otherwise."""
+    jobs, done = [], subprocess.CompletedProcess("", 0)
+    monkeypatch.setattr(sys, "argv", ["quick.py"])
+    monkeypatch.setattr(quick, "changed", lambda since: ["chapters/08_dpm_solver.py"])
+    monkeypatch.setattr(quick, "stale", list)
+    monkeypatch.setattr(subprocess, "run", lambda job, **more: jobs.append(job) or done)
+    assert quick.main() == 0
+    (ours,) = (job for job in jobs if any("nbval" in word for word in job))
+    (line,) = (x for x in (quick.ROOT / "Makefile").read_text().splitlines() if "--nbval" in x)
+    wanted = line.split()[line.split().index("pytest") :]
+    wanted = wanted[: wanted.index("-n")]
+    assert "--nbval-sanitize-with" in wanted
+    assert ours[2 : 2 + len(wanted)] == wanted and ours[-1] == "chapters/08_dpm_solver.ipynb"
+
+
 @pytest.mark.parametrize(("at", "says"), [("0", "2 of "), ("inf", "2 passed")])
 def test_when_the_time_is_over_the_rest_is_left_out_and_named(tmp_path, at, says):
     (tmp_path / "test_some.py").write_text("def test_a(): pass\ndef test_b(): pass\n")

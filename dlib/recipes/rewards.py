@@ -47,8 +47,9 @@ def reward_gradient(
 
     last: K. deepest: if larger, K is drawn from last … deepest anew each step, the same for
     all samples. omega: the guidance inside the sampler, against `null`. kl: the weight of
-    `anchor`, the divergence from the reference in nats, on the student's samples; 0 has no
-    reference. negative: go after the worse (Diffusion-NPO). The gradient through few steps
+    `anchor`, the divergence from the reference in nats, on the student's samples, which is the
+    metric `kl`; 0 has no reference. negative: go after the worse (Diffusion-NPO). The metric
+    `spread` is the samples' standard deviation over the batch. The gradient through few steps
     changes fine detail alone. Without `kl`, or an early stop, the reward is soon hacked.
     """
     require(
@@ -63,8 +64,9 @@ def reward_gradient(
         k = last + (draw.shared(deepest - last + 1) if deepest > last else 0)
         z = draw.normal(batch.x0)
         found, x0 = draft(model, z, walk, roles["reward"], batch.cond, draw, last=k)
+        metrics = {**found.metrics, "spread": x0.flatten(1).std(0, correction=0).mean()}
         if not kl:
-            return found
+            return Loss(found.value, metrics)
         held = anchor(
             roles["student"],
             roles["reference"],
@@ -74,7 +76,7 @@ def reward_gradient(
             weight=weights.elbo,
             times=times,
         )
-        return Loss(found.value + kl * held.value, {**found.metrics, **held.metrics})
+        return Loss(found.value + kl * held.value, {**metrics, "kl": held.metrics["anchor"]})
 
     made = Recipe((Phase("student", loss),), roles_of(kl), many_steps(schedule), reads="texts")
     return opposed(made) if negative else made
@@ -96,7 +98,7 @@ def ddpo(
 ) -> Recipe:
     """DDPO-IS (Black et al. 2024): rollouts, advantages within each prompt's group, and PPO's
     clipped ratio for every step; with `kl` DPOK's divergence (Fan et al. 2023), a mean over
-    values too.
+    values too. The metric `kl` is the whole one: in nats, all trained steps together.
 
     omega: the guidance, in the rollouts and in the loss alike; the released code's scale is 5.
     clip: for log-probabilities that are means over a sample's values, as there, so it shrinks
@@ -201,7 +203,7 @@ def _policy(
         far = gaussian_kl(step, held).mean()
         # a mean over values, as the ratio's logarithm is
         value = (found.value + kl * far / size) / count(batch)
-        return Loss(value, {**metrics, "kl": far.detach()})
+        return Loss(value, {**metrics, "kl": count(batch) * far.detach()})  # parts are averaged
 
     count = lambda batch: len(chosen(batch.step))
 

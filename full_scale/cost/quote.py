@@ -12,7 +12,7 @@ import torch
 
 from full_scale.cost.needs import NODE, PARTS, PROCESS, Needs, fits, needs, precision
 from full_scale.run.checks import check
-from full_scale.run.settings import Settings, as_table
+from full_scale.run.settings import Settings, as_table, recipe_of
 
 GPUS = {
     "RTX 4090": (165, 24),
@@ -48,6 +48,8 @@ def _memory(s: Settings, need: Needs, processes: int) -> list[str]:
     rows += [row("at most", [need.peak(way, processes) for way in ways])]
     node = min(NODE, processes)
     host = need.host(s, processes, node)
+    mapped = "prepared data are mapped, not read."
+    rewarded = bool(recipe_of(s, None, None).play("given"))  # by who looks at pictures
     return rows + [
         "activations: the most that is alive during a micro-batch of "
         f"{s.micro}{', with recompute' if s.recompute else ''}. copies: of weights,",
@@ -62,7 +64,7 @@ def _memory(s: Settings, need: Needs, processes: int) -> list[str]:
         "are read by every process",
         "for itself; a checkpoint is copied once, by the process that writes it"
         f"{'.' if s.parallel == 'ddp' else ', or in shards.'}",
-        "Training decodes no pictures, and prepared data are mapped, not read.",
+        mapped.capitalize() if rewarded else f"Training decodes no pictures, and {mapped}",
     ]
 
 

@@ -23,6 +23,8 @@ SCORES: dict[str, Callable[[str, torch.device], Score]] = {
     "compressibility": plain.compressibility,
     "incompressibility": plain.incompressibility,
     "shapes": plain.shapes,
+    "captions": plain.captions,
+    "colours": plain.colours,
     "redness": plain.redness,
 }
 """Every reward by name: a function (folder of its weights or "", device) ↦ `Score`."""

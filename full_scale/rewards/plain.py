@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from full_scale.sources.pictures import picture
-from toy_data import shape_captions, shape_reader
+from toy_data import judged_pictures, shape_captions, shape_reader
 
 
 def compressibility(weights: str, device: torch.device):
@@ -45,16 +45,51 @@ def shapes(weights: str, device: torch.device):
     def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
         if pictures.is_meta:
             return pictures.new_empty(len(pictures))
-        try:
-            codes = torch.tensor([shape_captions.parse(text) for text in captions])
-        except ValueError as error:
-            raise ValueError(
-                f"--reward shapes reads captions of the captioned shapes alone: {error}"
-            ) from None
+        codes = _codes("shapes", captions)
         seen = shape_reader.read(pictures.detach().float().cpu())
         return shape_reader.shows(seen, codes).float().to(pictures.device)
 
     return score
+
+
+def captions(weights: str, device: torch.device):
+    """Eight times the share of its caption's facts that a 16 × 16 picture shows: the hidden
+    reward of the book's judged pictures, `toy_data.judged_pictures.caption_reward`. It has no
+    gradient.
+    """
+
+    def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        if pictures.is_meta:
+            return pictures.new_empty(len(pictures))
+        words = judged_pictures.told(_codes("captions", captions))
+        x = pictures.detach().float().cpu()
+        return judged_pictures.caption_reward(x, words).to(pictures.device)
+
+    return score
+
+
+def colours(weights: str, device: torch.device):
+    """Eight times how near the pixels are to the inks that the caption asks for: the proxy of
+    the hidden reward `captions`, `toy_data.judged_pictures.colour_reward`. It has a gradient.
+    """
+
+    def score(pictures: Tensor, captions: Sequence[str]) -> Tensor:
+        if pictures.is_meta:
+            return pictures.flatten(1).mean(1)  # the estimate has no captions
+        words = judged_pictures.told(_codes("colours", captions))
+        return judged_pictures.colour_reward(pictures.float(), words)
+
+    return score
+
+
+def _codes(name: str, captions: Sequence[str]) -> Tensor:
+    """The codes (B, 7) of captions of the captioned shapes; ValueError for others."""
+    try:
+        return torch.tensor([shape_captions.parse(text) for text in captions])
+    except ValueError as error:
+        raise ValueError(
+            f"--reward {name} reads captions of the captioned shapes alone: {error}"
+        ) from None
 
 
 def redness(weights: str, device: torch.device):

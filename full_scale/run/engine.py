@@ -150,8 +150,8 @@ class Engine:
         dtype: torch.dtype,
         given: Mapping[str, Any] | None = None,
     ):
-        self.s, self.processes, self.rows, self.dtype = s, processes, rows, dtype
-        self.family = family
+        self.s, self.family, self.processes = s, family, processes
+        self.rows, self.dtype = rows, dtype
         null = {name: value.to(processes.device) for name, value in family.null().items()}
         self.null = null | rows.kept
         self.words = bool(recipe_of(s, None, None).play("given"))  # a reward reads captions
@@ -161,8 +161,8 @@ class Engine:
         choose_kernels(s.exact, bool(self.recipe.slopes))
         self.cast = build(family, self.recipe, s, processes, dtype, given)
         self.trainer = Distributed(self.recipe, self.cast, s, processes, dtype, rows)
-        self.checkpoints, self.alarms = checkpoint.Checkpoints(s.out, s.keep, processes), Alarms()
-        self.clock, self.ahead = Clock(), None
+        self.checkpoints = checkpoint.Checkpoints(s.out, s.keep, processes)
+        self.alarms, self.clock, self.ahead = Alarms(math.prod(rows.info["shape"])), Clock(), None
         self.step = self.resume()
 
     def resume(self) -> int:
@@ -278,10 +278,10 @@ class Engine:
     def _log(
         self, logs: list, metrics: dict[str, Tensor], found: dict[str, float], bar: tqdm
     ) -> None:
-        teacher = self.cast.roles.get("teacher")
-        student = self.cast.trained["student"].inner
-        if teacher is not None or adapters(student):  # adapters say themselves how far they are
-            metrics["moved"], metrics["size"] = moved(student, teacher and teacher.net)
+        frozen, student = self.recipe.play("teacher"), self.cast.trained["student"].inner
+        if frozen or adapters(student):  # adapters say themselves how far they are
+            start = self.cast.roles[frozen[0]].net if frozen else None
+            metrics["moved"], metrics["size"] = moved(student, start)
         values = launch.average(metrics, self.processes) | found
         if "moved" in values:
             values["student/drift"] = (values.pop("moved") / values.pop("size")) ** 0.5

@@ -158,16 +158,6 @@ RULES = (
         "all samples of a prompt get the same reward, so nothing is learnt, or the reward is "
         "hacked: look at the pictures",
     ),
-    *(
-        Rule(
-            metric,
-            0.0,
-            100.0,
-            "the student is far from its reference: look at the pictures, raise hyper.kl, or "
-            "stop here",
-        )
-        for metric in ("student/kl", "student/anchor")
-    ),
 )
 BOTH = 2.0
 """An alarm of preferences: `student/better` above so many times its distance from
@@ -176,20 +166,32 @@ winners and losers rise together. Above 0 alone says nothing: with the exact til
 For one Gaussian the tilt reaches 2 where the rewards of a pair differ by 8 (rms), so that no
 judge is in doubt.
 """
+FAR = {"student/kl": 0.05, "student/anchor": 1.0}
+"""Alarms of rewards: a distance from the reference above so much for each of a sample's values,
+in the median of the last `RECENT`. It begins at 0, so that a run's own first values say nothing.
+`kl` is in nats, `anchor` the square of the velocities' difference. On the captioned shapes
+students whom the judge likes stay below .015 and .6. Where half of the pictures that were right
+are wrong, or all of them, kl is .5 and anchor 4.
+"""
+RECENT = 5
 
 
 class Alarms:
-    """Compares metrics with what they were at first; a rule speaks once, until its metric is
-    back inside.
+    """Compares metrics with what they were at first, or with a bound; a rule speaks once, until
+    its metric is back inside. values: how many a sample has.
     """
 
-    def __init__(self, first: int = 20):
-        self.first, self.start, self.loud = first, defaultdict(list), set()
+    def __init__(self, values: int, first: int = 20):
+        self.values, self.first = values, first
+        self.start, self.loud = defaultdict(list), set()
         self.last = deque(maxlen=first)
+        self.recent = {metric: deque(maxlen=RECENT) for metric in FAR}
 
     def __call__(self, metrics: Mapping[str, float]) -> list[str]:
         """The alarms that these metrics raise, in words."""
         found = self._of_pairs(metrics) if "student/better" in metrics else []
+        for metric in FAR.keys() & metrics.keys():
+            found += self._of_distance(metric, metrics[metric])
         for rule in RULES:
             value, start = metrics.get(rule.metric), self.start[rule.metric]
             if value is None:
@@ -200,26 +202,39 @@ class Alarms:
             usual = median(start)
             if not usual:
                 continue  # a micro-batch of one has no spread
-            out = not rule.low * usual <= value <= rule.high * usual
-            if out and rule not in self.loud:
+            if self._begins(rule, not rule.low * usual <= value <= rule.high * usual):
                 found.append(
                     f"{rule.metric} is {value:.3g}, at first it was {usual:.3g}: {rule.meaning}"
                 )
-            (self.loud.add if out else self.loud.discard)(rule)
         return found
+
+    def _begins(self, rule: Rule | str, out: bool) -> bool:
+        """Whether what the rule watches was inside until now, and is out."""
+        new = out and rule not in self.loud
+        (self.loud.add if out else self.loud.discard)(rule)
+        return new
 
     def _of_pairs(self, metrics: Mapping[str, float]) -> list[str]:
         better, worse = metrics["student/better"], metrics["student/worse"]
         self.last.append((better, worse - better))
         far, apart = map(median, zip(*self.last))
         out = len(self.last) == self.first and far > BOTH * max(apart, 0.0)
-        new = out and BOTH not in self.loud
-        (self.loud.add if out else self.loud.discard)(BOTH)
         text = (
             f"student/better is {far:.3g}, and student/worse only {apart:.3g} above it: the "
             "student gets worse on both pictures of the pairs: raise hyper.beta, or lower --lr"
         )
-        return [text] if new else []
+        return [text] if self._begins("pairs", out) else []
+
+    def _of_distance(self, metric: str, value: float) -> list[str]:
+        (recent := self.recent[metric]).append(value)
+        usual, bound = median(recent), FAR[metric] * self.values
+        text = (
+            f"{metric} is {usual:.3g}, more than {FAR[metric]:g} for each of a sample's "
+            f"{self.values} values: the student is far from its reference, and the reward may be "
+            "hacked: look at the pictures, raise hyper.kl, or stop here"
+        )
+        out = len(recent) == RECENT and usual > bound
+        return [text] if self._begins(metric, out) else []
 
     def remember(self, log: Path) -> None:
         """What a resumed run measured before: its own start stays what its numbers are

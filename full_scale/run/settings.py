@@ -40,7 +40,7 @@ class Settings:
     """The teacher and start: a folder in diffusers' format or a hub id."""
     reward: str = ""
     """What methods with a reward follow: clip, pickscore, hps, aesthetic, compressibility,
-    incompressibility, shapes or redness.
+    incompressibility, shapes, captions, colours or redness.
     """
     reward_weights: str = ""
     """A local folder with the reward's CLIP."""

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from dlib import Batch, Denoiser, Draw, Recipe, cast, flow, perform, recipes, vp
+from dlib.losses.preference import gaussian_kl
 from dlib.nets import MLP
 from dlib.recipes.preferences import opposed
 from dlib.reward_tilts import Linear
@@ -68,26 +69,47 @@ def test_every_recipe_runs_and_moves_its_student(name):
     if "reward" in made(name)[0].parts:
         assert len(history["student/reward"]) == 2
         told = {"student/kl", "student/anchor"} & {*history}
-        assert len(told) == 1 and "reference" in made(name)[0].parts
+        assert told == {"student/anchor" if name == "nft" else "student/kl"}
+        assert "reference" in made(name)[0].parts
+        assert (name == "reward_gradient") == ("student/spread" in history)
         assert "reference" not in made(name, kl=0.0)[0].parts  # nothing to compare with
 
 
 @pytest.mark.parametrize("name", ["ddpo", "flow_grpo"])
 def test_the_first_ratio_is_one(name):
     """The loss walks the same steps as the rollout: what DanceGRPO's users test first."""
-    recipe, actors = made(name)
-    memo = {}
-    phase = recipe.phases[0]
-    batch, draw = Batch(torch.zeros(8, 2), memo=memo), Draw(0)
-    with torch.no_grad():
-        memos = recipe.pool(
-            [recipe.before(actors.roles, batch, draw)], lambda x: (x, slice(None))
-        )
-    memo.update(memos[0])
-    parts = phase.loss(actors.roles, batch, draw)
+    parts = rolled(*made(name))
     assert len(parts) == {"ddpo": 2, "flow_grpo": 2}[name]
     for part in parts:
         assert float(part().metrics["ratio"]) == pytest.approx(1, abs=1e-5)
+
+
+def rolled(recipe, actors):
+    """The parts of the first step's loss, after its rollout."""
+    batch, draw = Batch(torch.zeros(8, 2), memo={}), Draw(0)
+    with torch.no_grad():
+        memos = [recipe.before(actors.roles, batch, draw)]
+        batch.memo.update(recipe.pool(memos, lambda x: (x, slice(None)))[0])
+    return recipe.phases[0].loss(actors.roles, batch, draw)
+
+
+@pytest.mark.parametrize("name", ["ddpo", "flow_grpo"])
+def test_the_divergence_that_is_told_is_that_of_all_trained_steps(name, monkeypatch):
+    """In nats. A trainer averages the metrics of the two parts, of which each is a step."""
+    each = []
+
+    def kept(step, reference):
+        found = gaussian_kl(step, reference)
+        each.append(found.detach())
+        return found
+
+    monkeypatch.setattr("dlib.recipes.rewards.gaussian_kl", kept)
+    recipe, actors = made(name)
+    with torch.no_grad():
+        actors.roles["student"].net.leave.bias.add_(0.1)
+    told = torch.stack([part().metrics["kl"] for part in rolled(recipe, actors)]).mean()
+    assert len(each) == 2 and min(float(nats.mean()) for nats in each) > 0
+    assert float(told) == pytest.approx(float(sum(each).mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -29,9 +29,11 @@ FILES = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != "lcm
 WORDS = {name: [name] for name in FILES} | {
     name: ["--method", name] for name in METHODS if name not in FILES
 }
+PHASES = {f"pcm, {n} phases": ["pcm", "--hyper.phases", f"{n}"] for n in (2, 8)}
+WORDS |= PHASES
 WORDS["in time"] = ["progressive", "--hyper.spacing", "time"]
 NOT_STOCK = {"diff_instruct", "in time"}
-COMPARED = {"ect", "pcm_normalcfg", "lcm_with_omega", "consistency_distillation"}
+COMPARED = {"ect", "pcm_normalcfg", "lcm_with_omega", "consistency_distillation", *PHASES}
 """Beside the recipes whose two pictures `test_train.py` compares."""
 
 ALONE = """

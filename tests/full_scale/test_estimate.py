@@ -311,14 +311,21 @@ def test_phases_add_up(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", [f"ddpo --batch 4 {TRIES}", "dpo --batch 2", "reflow --batch 2"]
+    "words",
+    [
+        f"ddpo --family shapes --batch 4 {TRIES}",
+        "dpo --family shapes --batch 2",
+        "reflow --family shapes --batch 2",
+        "reward_gradient --batch 1 --micro 1 --reward redness --hyper.steps 1 --prompts cat",
+    ],
 )
-def test_the_work_is_that_of_the_engine_s_own_step(words, more, tmp_path, processes):
-    """Rollouts, parts, inner epochs and micro-batches, to the last FLOP. Attention is written
-    out, since a GPU's repeats a product.
+def test_the_work_is_that_of_the_engine_s_own_step(words, more, data, tmp_path, processes):
+    """Rollouts, parts, inner epochs, micro-batches and a reward's decoder, to the last FLOP.
+    Attention is written out, since a GPU's repeats a product.
     """
-    tiny = f"--family shapes --tiny --micro 2 --device cpu --data {more} --out {tmp_path / 'run'}"
-    s = read(f"--method {words} {tiny}".split())
+    rows = more if "shapes" in words else data
+    tiny = f"--tiny --micro 2 --device cpu --data {rows} --out {tmp_path / 'run'}"
+    s = read(f"{tiny} --method {words}".split())
     with sdpa_kernel(SDPBackend.MATH):
         need = needs(s)
         engine = open_engine(s, processes)
@@ -409,6 +416,16 @@ def test_report_says_everything_and_its_settings_are_a_recipe(tmp_path):
         "fsdp" not in report(settings("--lora-rank", "2", "--device", "cpu")).split("# memory")[1]
     )
     assert "no time is given for float32" in report(settings("--device", "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("words", "decodes"), [("dpo", False), ("nft --reward redness --hyper.group 2", True)]
+)
+def test_report_says_that_no_picture_is_decoded_where_no_reward_looks_at_one(words, decodes):
+    s = read(f"--method {words} --family shapes --tiny --batch 2 --micro 2".split())
+    said = report(s).replace("\n", " ")
+    assert ("Training decodes no pictures" in said) is not decodes
+    assert "repared data are mapped, not read." in said
 
 
 def test_latents_have_the_shape_of_the_data(tmp_path):

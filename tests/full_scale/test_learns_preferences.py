@@ -98,10 +98,10 @@ TRYING = {
 
 
 @pytest.mark.parametrize("method", TRYING)
-def test_what_the_judge_likes_is_learnt_by_trying(method, captioned, teacher, tmp_path):
+def test_what_the_judge_likes_is_learnt_by_trying(method, captioned, teacher, tmp_path, capsys):
     """The reward is the judge himself: the student's mistakes are fewer on captions and noise
-    that it was not trained on, and its distance from the reference is told. Two of the three
-    were trained with another sampler than the one that draws here.
+    that it was not trained on, and its distance from the reference is told, without alarm. Two
+    of the three were trained with another sampler than the one that draws here.
     """
     few = ("--hyper.steps", 2, "--hyper.group", 8, "--hyper.spacing", "sd_trailing")
     more = ("--batch", 128, "--micro", 128, "--reward", "shapes")
@@ -113,17 +113,20 @@ def test_what_the_judge_likes_is_learnt_by_trying(method, captioned, teacher, tm
     assert 1 - after < 0.8 * (1 - before)
     far = "student/anchor" if method == "nft" else "student/kl"
     assert log[0][far] == 0 < log[-1][far] < float("inf")
+    assert "far from its reference" not in capsys.readouterr().out
 
 
 def test_a_taste_is_learnt_from_pairs_and_the_facts_stay(tasted, teacher, tmp_path):
     """Large things are liked where no size is stated. The judge still finds what the captions
-    say. With the pairs turned around the taste is the opposite one, and guidance away from that
+    say, and the log how far the weights are from the reference's. With the pairs turned around the taste is the opposite one, and guidance away from that
     student leads to large things too (Wang et al. 2025).
     """
     mild = ("--hyper.beta", 1000, "--batch", 64, "--micro", 64, "--lr", 2e-5)
     liking, log = run("dpo", tasted, tmp_path / "liking", 30, *mild)
     averse, _ = run("dpo", tasted, tmp_path / "averse", 30, *mild, "--hyper.negative")
     assert log[0]["student/loss"] == pytest.approx(math.log(2))
+    far = [line["student/drift"] for line in log]
+    assert 0 < far[0] < far[10] < far[20] < far[-1] and far[0] < 0.2 * far[-1]
     assert log[-1]["student/loss"] < 0.6 and log[-1]["student/accuracy"] > 0.8
     right, large, _ = judged(teacher)
     rights, larges, _ = judged(liking)
@@ -133,19 +136,24 @@ def test_a_taste_is_learnt_from_pairs_and_the_facts_stay(tasted, teacher, tmp_pa
     assert judged(contrasted(teacher, averse, 1.0, None))[1] > large + 0.15
 
 
-def test_a_proxy_is_hacked_unless_something_holds_the_student(captioned, teacher, tmp_path):
-    """Redness rises in both runs. Nothing holds the first, and its pictures no longer show what
-    they should; the divergence from the reference holds the second.
+def test_a_proxy_is_hacked_unless_something_holds_the_student(
+    captioned, teacher, tmp_path, capsys
+):
+    """Redness rises in both runs. Nothing holds the first, its pictures no longer show what they
+    should, and an alarm says so; the divergence from the reference holds the second.
     """
     last = ("--hyper.steps", 4, "--hyper.omega", 0, "--reward", "redness")
     more = ("--batch", 64, "--micro", 64, "--lr", 1e-4)
-    found, far = {}, {}
+    found, far, said = {}, {}, {}
     for name, weight in (("free", 1e-4), ("held", 1e-2)):
         student, log = run(
             "reward_gradient", captioned, tmp_path / name, 30, *last, *more, "--hyper.kl", weight
         )
-        found[name], far[name] = judged(student), log[-1]["student/anchor"]
+        found[name], far[name] = judged(student), log[-1]["student/kl"]
+        said[name] = capsys.readouterr().out
     right, _, red = judged(teacher)
     assert found["free"][2] > red + 0.2 and found["free"][0] < right - 0.2
     assert found["held"][2] > red + 0.02 and found["held"][0] > right - 0.03
     assert far["free"] > 20 * far["held"] > 0
+    assert said["free"].count("ALARM at step") == 1 and "ALARM" not in said["held"]
+    assert "the student is far from its reference, and the reward may be hacked" in said["free"]

@@ -20,6 +20,8 @@ from full_scale.families import open_family
 from full_scale.run.given import check_given, given_roles
 from full_scale.run.settings import read
 from full_scale.sources.pictures import pixels
+from toy_data.judged_pictures import caption_reward, colour_reward
+from toy_data.shape_captions import tokens
 from toy_data.shapes import captioned
 
 CPU, WORDS = torch.device("cpu"), ["a cat", "a red circle and a blue square"]
@@ -119,8 +121,29 @@ def test_the_judge_of_the_shapes_knows_right_from_wrong():
     judge = rewards.opened("shapes", "", CPU)
     assert judge(x, words).tolist() == [1.0] * 8
     assert judge(x, [*words[1:], words[0]]).mean() < 0.5
-    with pytest.raises(ValueError, match="captions of the captioned shapes alone"):
-        judge(x[:1], ["a lighthouse"])
+
+
+@pytest.mark.parametrize("name", ["captions", "colours"])
+def test_the_toys_exact_rewards_are_the_toys_own(name):
+    """The hidden reward and the proxy that follows it, on pictures that are partly wrong; only
+    the proxy has a gradient.
+    """
+    x, words = captioned(8, seed=3)
+    asked = [*words[1:], words[0]]
+    toy = {"captions": caption_reward, "colours": colour_reward}[name]
+    score = rewards.opened(name, "", CPU)
+    x.requires_grad_()
+    found = score(x, asked)
+    torch.testing.assert_close(found, toy(x, tokens(asked)), rtol=0, atol=0)
+    assert found.requires_grad == (name == "colours")
+    assert len(set(found.tolist())) > 1 and bool((score(x, words) > found).any())
+
+
+@pytest.mark.parametrize("name", ["shapes", "captions", "colours"])
+def test_who_reads_captioned_shapes_refuses_other_captions(name):
+    says = f"--reward {name} reads captions of the captioned shapes alone: 'a lighthouse'"
+    with pytest.raises(ValueError, match=says):
+        rewards.opened(name, "", CPU)(torch.zeros(1, 3, 16, 16), ["a lighthouse"])
 
 
 def test_captions_travel_as_bytes():

@@ -74,6 +74,18 @@ TWO = {  # name: (method, flags, flags on two processes alone)
     "progressive-fsdp": ("progressive", [], ["--parallel", "fsdp"]),
     # groups of four in twelve places: the one in the middle has rows on either rank
     "ddpo": ("ddpo", [*methods.TRIES, *"--batch 12 --hyper.group 4".split()], []),
+    "nft": (
+        "nft",
+        "--batch 12 --reward redness --hyper.steps 2 --hyper.group 4".split()
+        + "--hyper.solver ddim --hyper.spacing sd_trailing --hyper.kl 0.1".split(),
+        [],
+    ),
+    # the number of steps with a gradient is drawn once for all
+    "reward_gradient": (
+        "reward_gradient",
+        "--reward redness --hyper.steps 3 --hyper.deepest 3 --hyper.omega 0 --micro 4".split(),
+        ["--micro", "2"],
+    ),
     "dpo": ("dpo", [], []),
     # without captions, and far into the noise, the whole step's rows are references
     "sct": ("sct", "--drop 1 --hyper.mean 3 --hyper.std 0.1".split(), []),
@@ -160,7 +172,7 @@ def test_a_recipe_that_reads_what_is_not_there_is_told_so(shapes_data, tmp_path,
 
 
 def test_a_round_starts_at_the_student_of_the_last(more, tmp_path, processes):
-    """--weights RUN: the next teacher is the last student, in two rounds and for adapters too."""
+    """--weights RUN: the next teacher is the last student, and the next run begins there."""
     first = finish(replaced(of("progressive", more, tmp_path / "one"), steps=2), processes)
     words = (
         f"--method progressive --family shapes --weights {tmp_path / 'one'} --data {more} {SHORT}"
@@ -175,3 +187,17 @@ def test_a_round_starts_at_the_student_of_the_last(more, tmp_path, processes):
     assert (tmp_path / "two" / "step-00000002" / "run.json").is_file() and Path(
         s.weights
     ).is_dir()
+
+
+def test_a_round_starts_at_the_adapted_student_of_the_last(more, tmp_path, processes):
+    """The next reference and the next student are the last run's, with its adapters merged."""
+    lora = ["--lora-rank", "2", "--steps", "2"]
+    first = finish(of("dpo", more, tmp_path / "one", *lora), processes)
+    s = of("dpo", more, tmp_path / "two", *lora, "--weights", f"{tmp_path / 'one'}", "--no-tiny")
+    second = open_engine(s, processes)
+    (batch, _), *_ = second.micro_batches(0)
+    level = second.cast.roles["student"].schedule.at(0.5)
+    ask = lambda engine, role: engine.cast.roles[role](batch.x0, level, batch.cond).raw.detach()
+    old, new = ask(first, "reference"), ask(first, "student")
+    for role in ("reference", "student"):
+        assert (ask(second, role) - new).norm() < 1e-3 * (new - old).norm()

@@ -142,6 +142,27 @@ def test_kill_and_resume_is_bitwise_the_unbroken_run(name, runs):
     assert (run / "done").exists() and not list(run.glob("*.part"))
 
 
+ON_SD = {  # a reward sees Stable Diffusion's pictures through the VAE; its gradient comes back
+    "reward_gradient": "--hyper.steps 2 --hyper.deepest 2 --hyper.kl 0.1 --hyper.omega 0",
+    "flow_grpo": "--hyper.steps 2 --hyper.group 2 --hyper.preserving --hyper.omega 0",
+    "nft": "--hyper.steps 2 --hyper.group 2",
+}
+
+
+@pytest.mark.parametrize("method", ON_SD)
+def test_rewards_of_stable_diffusion_s_pictures(method, data, tmp_path):
+    """Two steps, and the second one again from the first one's checkpoint: the same numbers."""
+    words = [method, "--family", "sd", "--tiny", "--data", str(data), *ON_SD[method].split()]
+    words += "--hyper.spacing sd_trailing --reward redness --batch 2 --micro 1".split()
+    words += "--save-every 1 --show-every 0 --steps 2 --lora-rank 2 --lora-targets to_q".split()
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    forked.alone(words, whole)
+    shutil.copytree(whole / "step-00000001", parts / "step-00000001")
+    forked.alone(words, parts)
+    (first, second), again = losses(whole), losses(parts)
+    assert again == [second] and first["student/reward"] != second["student/reward"]
+
+
 def picture_of(code: str) -> tuple:
     """(what the code of a model card makes with seed 0, its pipeline)."""
     names = {"seeds": [torch.Generator().manual_seed(0)]}
