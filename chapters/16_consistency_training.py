@@ -739,7 +739,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # With `--tiny` instead of `--weights …` both run on a laptop and learn nothing. We know of no published run of either on Stable Diffusion 1.5.
 #
 # **How far up the ladder.** Rung 1: fixed points, schedules and tangents exactly. Rung 2: ECT on captioned shapes. Rung 3: in the tests `scm`
-# trains Stable Diffusion's classes, with random weights, and `ect` the captioned shapes.
+# trains Stable Diffusion's classes, with random weights, `ect` captioned shapes.
 #
 # ## 16.9 Exercises
 #

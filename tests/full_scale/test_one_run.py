@@ -151,10 +151,11 @@ def waits() -> None:
 
 
 def until(said: str, started: forked.Started) -> None:
-    late = time.monotonic() + 10
-    while said not in started.said.read_text():
-        assert time.monotonic() < late, started.said.read_text()
+    late, found = time.monotonic() + 50, ""
+    while said not in found:  # the file is there once a process has begun
+        assert time.monotonic() < late, found
         time.sleep(0.02)
+        found = started.said.read_text() if started.said.exists() else ""
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
