@@ -14,6 +14,7 @@ anew. Read the result with `full_scale.data.rows.Rows`.
 from __future__ import annotations
 
 import itertools
+from contextlib import ExitStack, closing
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -114,13 +115,16 @@ def make_shards(family: Family, source: Source, config: Config, plan: dict[str, 
     more = bool(config.other_column) or source.others, bool(config.seed_column)
     look = lambda row: examine(row, plan["size"], source.pictures, *more)
     end, seen, bad, made, rows = shards.expected(config.out), set(), 0, False, None
-    with tqdm(total=source.count, unit="row", desc="prepare") as bar:
+    # closed here, since a generator that is collected while a thread starts can hang
+    with tqdm(total=source.count, unit="row", desc="prepare") as bar, ExitStack() as begun:
         for number in itertools.takewhile(lambda n: n != end, itertools.count()):
             path = shards.shard(config.out, number)
             if fault := manifest.fault(path):
                 if path.is_dir():
                     bar.write(f"{path} is made anew: {fault}")
-                rows = rows or ahead(look, source.rows(number * config.shard), 4 * config.batch)
+                rows = rows or begun.enter_context(
+                    closing(ahead(look, source.rows(number * config.shard), 4 * config.batch))
+                )
                 columns, record = one_shard(
                     family,
                     itertools.islice(rows, config.shard),
