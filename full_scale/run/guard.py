@@ -24,6 +24,10 @@ from dlib.lora import LowRank, adapters
 from full_scale.data.draws import step_draws
 
 
+OVER = b"\0"
+"""No signal's number: the thread that answers them ends."""
+
+
 class Stop:
     """Raised flags: SIGTERM (the machine wants its processors back), SIGUSR1 (SLURM's warning
     before the time limit) and SIGINT (Ctrl-C). After Ctrl-C, another one or SIGTERM ends the
@@ -50,8 +54,9 @@ class Stop:
 
     def __exit__(self, *what: object) -> None:
         signal.set_wakeup_fd(self.other_bell)
-        os.close(self.bell)
+        os.write(self.bell, OVER)  # its end would not be heard: a forked child may hold it too
         self.thread.join()
+        os.close(self.bell)
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -64,7 +69,7 @@ class Stop:
         """
         interrupted = False
         with open(heard, "rb", buffering=0) as signals:
-            while byte := signals.read(1):
+            while (byte := signals.read(1)) != OVER:
                 number = byte[0]
                 if interrupted and number in self.ENDS:
                     os.kill(os.getpid(), number)

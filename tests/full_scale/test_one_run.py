@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -173,6 +174,18 @@ def test_ctrl_c_is_answered_while_another_process_is_waited_for(second, tmp_path
     status = first.exitcode
     started.ended()
     assert status == -second and started.said.read_text().count("Ctrl-C: ") == 1
+
+
+def test_a_run_ends_though_a_process_that_it_began_goes_on():
+    """Such a process holds copies of what is open: nobody may wait for their end."""
+    with Stop(speaks=False):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
+    try:
+        assert child.is_alive()
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_ctrl_c_before_the_first_step_is_one_line(words, monkeypatch, capsys):

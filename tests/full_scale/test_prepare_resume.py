@@ -218,3 +218,30 @@ def test_progress_counts_rows_and_begins_with_finished_shards(whole, tmp_path, m
     data.prepared(whole[0], out)
     (bar,) = bars
     assert (bar.total, bar.n, bar.bad) == (5, 5, 0) and bar.steps[0] == 2  # a finished shard
+
+
+def test_a_run_that_stops_half_way_closes_the_rows_that_it_reads_ahead(
+    whole, tmp_path, monkeypatch
+):
+    """At once, not when they are collected, which may be while a thread starts."""
+    ended, kept = [], []
+
+    def watched(work, items, depth):
+        try:
+            yield from map(work, items)
+        finally:
+            ended.append(True)
+
+    def begun(*given):
+        kept.append(watched(*given))
+        return kept[-1]
+
+    def fails(*given):
+        next(iter(given[1]))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare, "ahead", begun)
+    monkeypatch.setattr(prepare, "one_shard", fails)
+    with pytest.raises(ValueError, match="no space left"):
+        data.prepared(whole[0], tmp_path / "out")
+    assert ended == [True]
