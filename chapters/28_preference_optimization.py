@@ -366,8 +366,8 @@ figure(
 # NBVAL_CHECK_OUTPUT
 double = lambda student: replace(student, net=copy.deepcopy(student.net).double())
 kl = {B: kl_estimate(double(runs[B][0]), mixture, 200) for B in BETAS}
-reward = {B: liking(x.double()).mean().item() for B, x in drawn.items()}
-claim("C28.9", "B = 2: KL less the tilt's, in errors", (kl[2][0] - tilt.kl) / kl[2][1], above=4)
+far = (kl[2][0] - tilt.kl) / kl[2][1]
+claim("C28.9", "KL of B = 2, less the tilt's, in standard errors", far, above=4)
 
 side = (drawn[100][:, 0] > 0).double().mean()
 claim("C28.10", "B = 100: share of the right mode", side, between=(0.532, 0.859))
@@ -388,6 +388,7 @@ late = sum(runs[2][1]["student/better"][-100:]) / 100
 claim("C28.13", "B = 2: m_θ − m_π on the winners, at the end", late, above=0)
 
 # %% tags=["fold"]
+reward = {B: liking(x.double()).mean().item() for B, x in drawn.items()}
 prices = [
     reward_tilt(mixture, liking, b)
     for b in (99, 16, 8, 5, 3, 2, 1.5, 1, 0.7, 0.5, 0.35, 0.25, 0.2, 0.17)
@@ -594,7 +595,7 @@ claim("C28.18", "KTO: the gradient at the start, relative error", gap, below=1e-
 # $$1+\frac{\alpha^2S^2}{\sigma^2}, \label{eq:po-noise}$$
 #
 # which grows without bound towards clean data (exercise 1). At $t=0.1$ it is 1.78. We check it where the mean is 0, on pairs that
-# nobody judged. With 20 000 of them the ratio of two variances is known to about 1.5 %. We allow
+# nobody judged. With 20 000 of them the ratio of two variances is known within 1.5 %. We allow
 # four times as much.
 
 # %%

@@ -41,10 +41,10 @@ def angle(level: NoiseLevel, sigma_data: float) -> Angle:
 
 
 def trig_velocity(prediction: Prediction, sigma_data: float) -> Tensor:
-    """dx_τ/dτ = cos τ σ_d ε − sin τ x₀ = σ_d F, what a TrigFlow network says: (B, *shape).
+    """cos τ σ_d ε − sin τ x₀ of a prediction, (B, *shape), from a network of any face, on any
+    schedule: σ_d F, what a TrigFlow network says. Of the true mean it is dx_τ/dτ.
 
-    The same from a network of any face, on any schedule. EDM's own F (Karras et al. 2022,
-    table 1) is −F.
+    EDM's own F (Karras et al. 2022, table 1) is −F.
     """
     at = angle(prediction.level, sigma_data)
     return prediction.mix(-at.sin, at.cos * sigma_data)
