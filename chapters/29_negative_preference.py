@@ -466,7 +466,7 @@ claim("C29.20", "negative less positive, in standard errors", apart, above=4)
 apart = (ink[2] - ink[1]).mean() / ((ink[2] - ink[1]).std() / len(names) ** 0.5)
 claim("C29.21", "negative less base, in standard errors", apart, above=4)
 twice = (ink[2] - ink[0]).mean() / (ink[1] - ink[0]).mean()
-claim("C29.27", "the negative's rise over the base's", twice, between=(1.6, 2.4))
+claim("C29.27", "the negative's rise over the base's", twice, between=(1.85, 2.15))
 right = world.scores(written["against the negative"], asked)["read"]
 claim("C29.22", "share that a classifier reads", right, above=0.95)
 
