@@ -601,6 +601,16 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # | naive loss near zero on the stored pairs, bad samples from new noise | too few pairs, learnt by heart | watch the loss on pairs held out; make more pairs, each a whole walk |
 # | guiding the finished student spoils its samples | guidance was left to the end (chapter 12) | guide the teacher of the first round |
 #
+# | to choose | begin with | why, and what tells you to change it |
+# |---|---|---|
+# | pairs (11.1), or rounds | pairs of a good solver, if one step is all that you want; rounds, if you also want students of 8, 4 and 2 steps | in equal time our naive student is the nearer one in one step (11.7) |
+# | steps of the first teacher | 32 or 64 | its error stays in every student: from the same noise, compare its pictures with those of twice as many steps |
+# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. On `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses |
+# | weight | max(SNR, 1), for $x_0$ and $v$; SNR + 1 does as well | not the ε-loss: it fails at two steps and at one (11.4) |
+# | a network of ε | the same weight; it keeps its form, and α must not be 0 at its first level | the loss spikes: lower the rate, clip, or change to $v$ before the first round |
+# | end of a round | the rate is 0, and the gap (11.5) no longer falls | the gap is larger than that of the round before: more updates |
+# | number of rounds | stop at the most steps that you can afford | each further round adds its gap |
+#
 # **The published run** [@salimans2022progressive], CIFAR-10: from 8192 steps to one, 50 000 updates a round and 100 000 in each of the last two, Adam, the rate
 # falling linearly from 5e-5 to 0 in each round, batch 128, gradients clipped at 1, no average of weights, no dropout. The
 # abstract reports an FID of 3.0 in four steps. Its table has 9.12 for one step. *Neither is reproduced

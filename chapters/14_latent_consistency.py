@@ -706,6 +706,17 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # | burnt colours | guided twice: ω is inside already | no guidance outside: `guidance_scale`, which is $1+\omega$ in diffusers, 1 or at most 2 |
 # | details vanish from 25 to 26 calls | a scheduler from before diffusers #5836 (November 2023) takes the first 26 of the fifty starts, so the last jump starts at 499 (#5815) | update it |
 #
+# | to choose | begin with | why, and what tells you to change it |
+# |---|---|---|
+# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: for 7.5, `--hyper.omega 6.5 6.5` | the script's range from 5 to 15 acts about as 10 on a student that is not told ω (14.1). Burnt colours: lower it |
+# | skip $k$ | 20 of 1000, with thousands of updates | blurred, loss tiny: too many rungs for your updates (14.4) |
+# | rate | adapters 1e-4, all weights 1e-6 | loss high and flat: a tenth of it |
+# | average of the target | none for adapters; 0.95 for all weights | the scripts say so, for students that start as their teacher. From nothing a network needs it (14.5) |
+# | Huber, or the square | Huber, as LCM | its slope stays 1 down to errors of 0.001, and no single large error rules a batch. On the plane it makes no difference: 0.30, and the square 0.28 |
+# | calls | 4 | each new noise leaves the guided path a little (14.6) |
+# | TCD's γ | 0.3, which diffusers calls `eta` | it belongs to the sampler: training draws every stop $s$ and knows no γ. 0 keeps the picture when you change the number of calls; more repairs more, and drifts more |
+# | a machine | `python -m full_scale.estimate lcm_lora` | it counts 9 GB a card and 0.8 hours on eight A100, at an *assumed* 35 % of their peak |
+#
 # **Settings of the real runs.** The public script: learning rate 1e-6, decay 0.95, Huber constant 0.001, ω from 5 to 15, 12 pictures a GPU. For adapters: rank 64, rate
 # 1e-4, no average. Two runs are quoted as "LCM" [@luo2023lcm]. The released model was made from Dreamshaper v7 at 768 pixels, in 4000 updates and 32 A100-hours, says its model card. Of the paper's experiments
 # we have not verified the rate (8e-6), batch (72), updates (100 000) and skip (20). TCD's authors released

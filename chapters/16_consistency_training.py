@@ -707,6 +707,16 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | sCM wrong although $g$ is small | still in the warm-up | wait until ρ is 1 |
 # | sharp, but rare things are missing | the norm learns a median | a larger δ (`huber_c`), or the square |
 #
+# | to choose | begin with | why, and what tells you to change it |
+# |---|---|---|
+# | a teacher, or none | a teacher, if you have one: chapter 13 or 14 | in half a minute on GMM5, *d* is .52 for CD, and 3.4 for CT, the best one alone |
+# | which one alone | ECT, from a trained diffusion model | our three worlds disagree: CT led on GMM5, IMM on digits, ECT on shapes. Try two |
+# | CT, or iCT | CT's short ladder with an average, for short runs | iCT lost to CT in all three worlds at our budgets. Its own runs are far longer, and have no average |
+# | ECT's stages | as long as samples at a fixed seed still change | better, then worse: the stage is too short |
+# | δ (`huber_c`) | iCT's $0.00054\sqrt D$, .069 for Stable Diffusion's latents | rare things are missing: larger |
+# | IMM's group $M$ | the paper's 4, or 8 | a pair has the share 1/M in the loss, a wrong law has not. Over what the true map itself costs, halving the spread costs 3.5 times in groups of 4, 16 times in groups of 50 |
+# | its kernel's width | so wide that the exponent for two samples is at most 1: `laplace(1)` on our points, 4 on pictures | an exponent of 28 hardly sees that halved spread (1.2 times, groups of 4), one of 5.6 half as well (1.9); at .06 it is seen best (4.3) |
+#
 # **What the real runs used.** Read in their code, README or abstract: CT trains 800 000 updates of batch 2048 at rate $10^{-4}$ [@song2023consistency].
 # ECT on CIFAR-10 tunes for 200 000 updates of batch 128 with RAdam at $10^{-4}$, dropout .2 and an average of .9999. It reports FID 3.86 in one
 # call and 2.15 in two [@geng2024ect]. iCT reports 2.51 and 2.24 [@song2024improved], sCM 2.06 in two calls [@lu2025scm]. From memory, unverified:

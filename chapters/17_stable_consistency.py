@@ -682,6 +682,14 @@ claim(
 # | infinities or one-hot weights at high noise | the exponents in half precision | float64, or log-sum-exp of centred squares |
 # | jolts in the loss | the schedule jumps at each stage | `smooth_stage` |
 #
+# | to choose | begin with | why, and what tells you to change it |
+# |---|---|---|
+# | references | the whole batch's rows of the condition | 32 bring most of what there is (17.6). Log $n_{\text{eff}}$: near 1 you pay for nothing |
+# | a bank | none, if a batch has several rows of each class | many classes: one of 32 a class. Pictures that come again must have left it (17.10) |
+# | the stages, $q$ | 2, as long as ECT's | chapter 16 |
+# | δ (`huber_c`) | chapter 16's | with less scatter, median and mean are nearer to each other |
+# | η | 1, which is plain phases | with fixed noise, try .9 and .8. The toy, whose network blurs over .1 in ln κ, liked two blurs below the edge: $e^{-.2}=.8$. For your network nobody knows its blur beforehand |
+#
 # **The real runs.** To our knowledge SCT tunes EDM and EDM2 networks with the recipe of easy consistency tuning. Its abstract reports an FID of 2.42
 # with one call and 1.55 with two on ImageNet-64 [@wang2024stable]; *not reproduced here*. Learning rates and the length of its
 # schedule we could not check. For the score itself the same mean is known as the stable target field [@xu2023stable].

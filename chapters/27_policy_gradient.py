@@ -745,6 +745,14 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | reward up, pictures alike, grid artefacts | no price, or a rate that is too high | a KL term; divide the rate by three; stop early |
 # | no progress, the loss near 0 | the loss is always near 0 | look at the reward, at ρ and at the clipped share |
 #
+# | to choose | begin with | why, and what tells you to change it |
+# |---|---|---|
+# | which method | a gradient and a β that matters: adjoint matching. A gradient: DRaFT with an anchor. Marks alone: Flow-GRPO or DDPO with a price. A student of one step: NFT | 27.7's table of needs and costs |
+# | group size $G$ | 8 to 24 for marks; for a yes or no that comes with probability $p$, at least $2/p$ | the others' mean adds a share $1/(G-1)$ to an advantage's variance. A group of equal marks teaches nothing, which happens with probability $p^G+(1-p)^G$ |
+# | the price | .1 to 1, in units of the group's deviation: as a β it is that times the deviation | DPOK's .6 was a β of .6 · 1.45 = .87 at first and .6 · .30 = .18 at the end, when samples were alike. Its divergence is that of the tilt with β = .33 |
+# | rate | 3e-4 for adapters | reward up and spread down: a third of it (27.9) |
+# | NFT's ζ | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β |
+#
 # | | the real run, as read in the released codes or their threads |
 # |---|---|
 # | DDPO | 50 steps, η = 1, scale 5 inside training too, rate $3\cdot10^{-4}$, the gradient's norm clipped to 1, 100 epochs of 256 samples in about four hours on eight A100 |

@@ -657,6 +657,14 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 # | `beta` from another repository does nothing | the ½, or a sum in the place of a mean | 28.7 |
 # | accuracy 0.6 and no more | the judges disagree, which is their entropy | that may be all there is |
 #
+# | to choose | begin with | why, and what tells you to change it |
+# |---|---|---|
+# | $B$ | on a toy ten times $4D\beta$; on Stable Diffusion 2000 to 5000 | by \eqref{eq:po-shift} the most that γ can be is $1/4S^2$, at α S = σ. So at $B=4D\beta$ the level that listens most asks for the tilt's shift, and every other for more. Here that is 8 for β = 1, and 100 was healthy. Stable Diffusion's 5000 is $4D\beta$ for a β of .08 |
+# | which β that was | the tilt with the student's divergence, or with its reward | B = 1000, 100, 20: β of 13, 1.7 and .18 by divergence, of 24, 2.3 and .23 by reward. They differ, since no student is a tilt |
+# | rate | so that the loss never rises far above log 2 | B = 1000 reached 1.89 with 3e-3 and .78 with 3e-4, and moved as little: a longer run does not replace a smaller $B$ |
+# | times | from .02 on, the library's | below, a pair says little: γ at .02 is a quarter of its most, and falls to 0 |
+# | is a lower loss real? | the same pairs, times and noise for both, and the standard error of the *difference* | here B = 2 less B = 100 is −.0076, and its standard error .0021: real, and the wrong choice |
+#
 # **The real runs.** Pick-a-Pic v2 has 851 293 pairs without ties. Batches of 2048 pairs, $B=5000$, 2000 steps, a day on 16 GPUs. The learning rate is contradictory in
 # the sources: the launch script amounts to 2.05e-5, the paper's formula to a thousandth of that or less (an open issue of the repository). The paper reports
 # 2000 to 5000 for $B$, and about 70 % wins of SDXL over its base, which we have *not verified*. None of these results is reproduced here.
