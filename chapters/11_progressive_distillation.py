@@ -187,8 +187,8 @@ claim("C11.2", "DDIM's pairs: the student's distance over one DDIM step's", gain
 # whole walk. Luhman and Luhman made and stored about a million of them before the first update. Second, the student must
 # learn at once a function that sends neighbouring points of noise to different modes. At the border between two modes this
 # function is very steep: it draws neighbouring points of noise apart about a hundredfold. A small network that minimises a
-# squared loss is less steep, so it sends a wider strip of noise to places between the modes. (C11.21 shows the trace.) And you get one step or nothing. What you want is a student that learns something easier, from targets that cost two calls, and useful students of
-# eight and four steps on the way. (The sum of all calls need not be smaller. 11.8 counts them.)
+# squared loss is less steep, so it sends a wider strip of noise to places between the modes. (Claim C11.21 in 11.7 shows the trace.) And you get one step or nothing. What you want is a student that learns something easier, from targets that cost two calls, and useful students of
+# eight and four steps on the way. (The sum of all calls need not be smaller: 11.8 counts the rounds'.)
 #
 # ## 11.2 Two steps in one
 #
@@ -601,15 +601,18 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # | naive loss near zero on the stored pairs, bad samples from new noise | too few pairs, learnt by heart | watch the loss on pairs held out; make more pairs, each a whole walk |
 # | guiding the finished student spoils its samples | guidance was left to the end (chapter 12) | guide the teacher of the first round |
 #
-# | to choose | begin with | why, and what tells you to change it |
+# | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | pairs (11.1), or rounds | pairs of a good solver, if one step is all that you want; rounds, if you also want students of 8, 4 and 2 steps | in equal time our naive student is the nearer one in one step (11.7) |
+# | pairs (11.1), or rounds | pairs for one step; rounds, if you also want students of 8, 4 and 2 steps | on the plane, in equal time, the naive student is the nearer one (11.7; its pairs come from a better solver, too). At full scale pairs need `train --method knowledge`, and data prepared with the noise of each |
 # | steps of the first teacher | 32 or 64 | its error stays in every student: from the same noise, compare its pictures with those of twice as many steps |
-# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. On `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses |
-# | weight | max(SNR, 1), for $x_0$ and $v$; SNR + 1 does as well | not the ε-loss: it fails at two steps and at one (11.4) |
-# | a network of ε | the same weight; it keeps its form, and α must not be 0 at its first level | the loss spikes: lower the rate, clip, or change to $v$ before the first round |
-# | end of a round | the rate is 0, and the gap (11.5) no longer falls | the gap is larger than that of the round before: more updates |
+# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. With `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses |
+# | weight | max(SNR, 1), the paper's; the loss on $v$ (SNR + 1) is the other usual one | not the ε-loss: it fails at two steps and at one (11.4) |
+# | what the network predicts | $v$ or $x_0$. One that predicts ε may stay so if α > 0 at its first level, as in Stable Diffusion | its loss spikes: a lower rate, clipped gradients |
+# | rate, updates, batch | `progressive.toml`: from 1e-5 to 0, 50 000 a round, 128 | length and batch are CIFAR-10's; the rate is our guess, and was not tried |
+# | the end of a round | when the gap (11.5), from a fixed noise, has hardly fallen over the last tenth | it is larger than the gap of the round before: more updates |
 # | number of rounds | stop at the most steps that you can afford | each further round adds its gap |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `progressive` needs 24 GB a card and 13 hours: counted, at an *assumed* 35 % of their peak |
+# | trust in the toy's figures | one seed each | the students of 11.7 have three in the bench, and differ by a tenth in d |
 #
 # **The published run** [@salimans2022progressive], CIFAR-10: from 8192 steps to one, 50 000 updates a round and 100 000 in each of the last two, Adam, the rate
 # falling linearly from 5e-5 to 0 in each round, batch 128, gradients clipped at 1, no average of weights, no dropout. The
@@ -623,7 +626,7 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # with a clipped target, one step no longer lands where the teacher's two steps land.
 #
 # **Where the toy stops being true.** Our first teacher is perfect and its 32 steps are nearly exact. In two dimensions
-# naive distillation does as well as all our rounds, and cheaper. On CIFAR-10 the two papers' one-step FIDs are close as well,
+# naive distillation does better than all our rounds in equal time. On CIFAR-10 the two papers' one-step FIDs are close as well,
 # 9.36 and 9.12. What the rounds add there are the students of eight, four and two steps, which
 # are far better.
 #
@@ -632,7 +635,7 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # | `halve`, `rounds` | `recipes.progressive`: one run of `full_scale.train` a round |
 # | `students[2 * steps]` | `--weights RUN`, the run before |
 # | `omega` in the first round | `--hyper.omega 6.5`, then `--hyper.omega 0` |
-# | `walks`, ending at σ = 0 | `--hyper.spacing sd_trailing`; stock DDIM samples the same levels for 8, 4, 2 and 1 steps; students of 32 and 16 are sampled by `full_scale.sample` |
+# | `walks`, ending at σ = 0 | `--hyper.spacing sd_trailing`; stock DDIM, set as the export sets it, samples the same levels for 8, 4, 2 and 1 steps; students of 32 and 16 are sampled by `full_scale.sample` |
 #
 # ```bash
 # full_scale/launch/one_node.sh progressive --data DATA \
@@ -641,7 +644,7 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 #     --weights runs/halve-32 --out runs/halve-16 --hyper.steps 16 --hyper.omega 0
 # ```
 #
-# Go on with 8, 4, 2 and 1, each from the run before. `python -m full_scale.train progressive --tiny …` does the same on
+# The recipe file sets 32 steps and ω = 6.5 for the first. Go on with 8, 4, 2 and 1, each from the run before. `python -m full_scale.train progressive --tiny …` does the same on
 # a laptop, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: digits in two steps, captioned shapes in one. Rung 3: the same

@@ -706,16 +706,17 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # | burnt colours | guided twice: ω is inside already | no guidance outside: `guidance_scale`, which is $1+\omega$ in diffusers, 1 or at most 2 |
 # | details vanish from 25 to 26 calls | a scheduler from before diffusers #5836 (November 2023) takes the first 26 of the fifty starts, so the last jump starts at 499 (#5815) | update it |
 #
-# | to choose | begin with | why, and what tells you to change it |
+# | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: for 7.5, `--hyper.omega 6.5 6.5` | the script's range from 5 to 15 acts about as 10 on a student that is not told ω (14.1). Burnt colours: lower it |
-# | skip $k$ | 20 of 1000, with thousands of updates | blurred, loss tiny: too many rungs for your updates (14.4) |
-# | rate | adapters 1e-4, all weights 1e-6 | loss high and flat: a tenth of it |
-# | average of the target | none for adapters; 0.95 for all weights | the scripts say so, for students that start as their teacher. From nothing a network needs it (14.5) |
-# | Huber, or the square | Huber, as LCM | its slope stays 1 down to errors of 0.001, and no single large error rules a batch. On the plane it makes no difference: 0.30, and the square 0.28 |
-# | calls | 4 | each new noise leaves the guided path a little (14.6) |
-# | TCD's γ | 0.3, which diffusers calls `eta` | it belongs to the sampler: training draws every stop $s$ and knows no γ. 0 keeps the picture when you change the number of calls; more repairs more, and drifts more |
-# | a machine | `python -m full_scale.estimate lcm_lora` | it counts 9 GB a card and 0.8 hours on eight A100, at an *assumed* 35 % of their peak |
+# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: for 7.5, `--hyper.omega 6.5 6.5` | the script's range from 5 to 15 acts about as 10 on a student that is not told ω (14.1). Burnt even at a `guidance_scale` of 1: lower it. A negative prompt does nothing any more: the empty condition is inside |
+# | skip $k$ | 20, which is `--hyper.steps 50` | blurred, loss tiny: too many rungs for your updates (14.4). `--hyper.skip` is another knob, steps of that grid at once: leave it at 1 |
+# | rate | adapters 1e-4; all weights 1e-6, as the script (`lcm.toml` has the paper's 8e-6) | loss high and flat: a tenth of it |
+# | average of the target | none for adapters; 0.95 for all weights | so the scripts, for students that start as their teacher. From nothing a network needs it (14.5) |
+# | Huber, or the square | Huber, as LCM | its slope stays near 1 down to errors of 0.003, and no single large error rules a batch. On the plane it makes no difference: 0.30, and the square 0.28 |
+# | calls | 4 | one is soft, as the error of one jump is all there is. Soft in 4 as well: train on. Beyond 8 new noise has left the guided path (14.6) |
+# | TCD's γ | 0.3, which diffusers calls `eta` | it belongs to the sampler: training draws every stop $s$ and knows no γ. With 0 no noise is added, and a *perfect* student keeps its picture whatever the calls. The floor of 14.7 stays. We did not compare trained TCD and LCM at several calls |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `lcm_lora` needs 9 GB a card and 0.8 hours; `lcm` needs 30 GB a card and 13 hours; `tcd` needs 31 GB a card and 1.7 hours: counted, at an *assumed* 35 % of their peak |
+# | trust in the toy's figures | one seed each | 14.9's digits have five, its last students three in the bench |
 #
 # **Settings of the real runs.** The public script: learning rate 1e-6, decay 0.95, Huber constant 0.001, ω from 5 to 15, 12 pictures a GPU. For adapters: rank 64, rate
 # 1e-4, no average. Two runs are quoted as "LCM" [@luo2023lcm]. The released model was made from Dreamshaper v7 at 768 pixels, in 4000 updates and 32 A100-hours, says its model card. Of the paper's experiments
@@ -731,7 +732,10 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # | `lcm_with_omega` | `full_scale.train lcm`: all weights, ω as an input |
 # | `recipes.tcd` | `full_scale.train tcd`; its card hands the student to diffusers' `TCDScheduler` |
 # | `solvers.lcm`, `solvers.tcd_default` | `full_scale.sample --solver lcm` or `tcd` |
-# | **How far up the ladder.** Rungs 1 and 2: the plane, digits, captioned shapes | rung 3: both recipes train Stable Diffusion's classes in the tests, with random weights |
+#
+# | how far up the ladder: rung 1 | rung 2 | rung 3 |
+# |---|---|---|
+# | exactly, and trained on the plane | digits, captioned shapes | all three recipes train Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train lcm_lora \

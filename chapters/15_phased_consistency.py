@@ -356,7 +356,7 @@ away = law("PCM", 8) / law("LCM", 8)
 claim("C15.12", "8 calls: sliced W₂ to other guided ends, PCM over LCM", away, below=0.75)
 
 # %% [markdown]
-# It is, but by a smaller factor than the picture suggests. PCM comes down to 0.09, which is as far as two exact sets of 1000 are apart. LCM stays between 0.17 and 0.20 whatever its calls. In one
+# It is, but by a smaller factor than the picture suggests. PCM comes down to 0.09, which is as far as two exact sets of 1000 are apart. The trained LCM stays between 0.17 and 0.20 whatever its calls. In one
 # call and in two both have 0.19 to 0.20. So **in two calls phases keep the picture, and it is no better; from four on they also make it better**.
 #
 # Why do shorter jumps cost less? There are fewer rungs in a phase, so what is learnt at its edge has less far to climb (section 14.4). And a shorter jump
@@ -598,7 +598,7 @@ claim(
 # %% [markdown]
 # Here the term does nothing at its released weight, and at 20 it throws the student out of the data. **The discriminator's curve does not show it**: at both weights its loss stays at 2, "I cannot tell".
 # The target is the student's own average and follows wherever the student goes, so real and fake points stay alike. Nor is it enough that the student's consistency loss falls: both do. *Compare* it
-# with a run without the term, and it gives the sick run away. (With weight 5 and three starts of the critic the error was 1.6 to 4 times plain PCM's.)
+# with a run without the term, and it gives so sick a run away (weights below 2 it hardly shows, 15.9). (With weight 5 and three starts of the critic the error was 1.6 to 4 times plain PCM's.)
 #
 # On the plane there is nothing to sharpen. On pictures, few calls leave a softness that the teacher's features can see. There the authors find that the term sharpens one and two calls, and
 # that from four calls on it may cost FID although it looks better. *Not reproduced here.* Our advice: train without, look, and add it at two calls or fewer.
@@ -658,8 +658,8 @@ claim("C15.33", "shapes: Fréchet distance over four guided steps'", law[0] / la
 #
 # **With half a minute**, on GMM5, VP and without guidance, `python -m bench students` has trained PCM with four phases, on the fifty DDIM steps that
 # LCM had in [chapter 14](14_latent_consistency.ipynb). Both students are shipped, and scored here again. *d* is as there: the distance to the
-# flow's ends, where two exact sets of 10 000 points have 1. At the same budget, phases in as many calls should be nearer than LCM in one call. The bar of
-# d ≤ .5 they miss as well, since these fifty steps leave .7 themselves.
+# flow's ends, where two exact sets of 10 000 points have 1. At the same budget, four phases in four calls should be nearer than LCM in one. The bar of
+# d ≤ .5 for one call they miss too, since these fifty steps leave .7 themselves.
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
@@ -681,14 +681,15 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # | slightly off at 4 calls | evenly spaced grid: 749 for 739 | `--grid pcm`; 40 or 100 DDIM steps in training put edges at 249, 499, 749 |
 # | half the updates that you paid for | the released adversarial script counts $D$'s steps too | its 10 000 steps are 5000 of the student |
 #
-# | to choose | begin with | why, and what tells you to change it |
+# | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | phases $M$ | 4, and four calls | 2 keeps the picture, but is no better than LCM's two calls (15.4). Each $M$ has weights of its own |
-# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1 | the released adapters have 4 to 5, a scale of 5 to 6 |
+# | phases $M$ | 4, and four calls; 8, if you can pay eight | 2 keeps the picture, but is no better than LCM's two calls (15.4). Each $M$ has weights of its own |
+# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1 | the released adapters have 4 to 5, a scale of 5 to 6. Burnt even without guidance outside: lower it |
 # | guidance inside or outside | inside | your users must choose ω or type negative prompts: outside, for twice the calls (15.6) |
 # | average of the target | none for adapters, as released; 0.95 for all weights, as LCM's script | from nothing a network needs it (14.5); all of this chapter's have 0.95 |
-# | adversarial weight | none from four calls on; 0.1 at two or one | compare the consistency loss with a run without. On the plane weights of 0.3, 1, 2 and 5 made the error 1.1, 1.4, 2 and 4 times plain PCM's, and the loss 1, 1.1, 1.6 and 3 times (one start of the critic) |
-# | a machine | `python -m full_scale.estimate pcm` | it counts 31 GB a card, or 10 GB with `--parallel fsdp`, and 1.7 hours on eight A100, at an *assumed* 35 % of their peak; `pcm_lora` 12 GB and 1.4 hours |
+# | adversarial weight | none from four calls on; 0.1 at two or one | look at samples from one noise, beside those of a run without. The consistency loss is a blunt alarm: on the plane, weights of 0.3, 1, 2 and 5 made the error 1.1, 1.4, 2 and 4 times plain PCM's, and the loss 1, 1.1, 1.6 and 3 times (one start of the critic) |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `pcm` needs 31 GB a card and 1.7 hours; `pcm_lora` needs 12 GB a card and 1.4 hours; `pcm_adversarial` needs 16 GB a card and 4.8 hours: counted, at an *assumed* 35 % of their peak |
+# | trust in the toy's figures | one seed each | the shapes of 15.8 have five, its last students three in the bench |
 #
 # **Settings of the real runs**, from the released scripts: adapters of rank 64, learning rate 5e-6, Huber constant 0.001, 20 pictures on each of 8 GPUs, ω from 4 to 5, no average (the target is the
 # student itself), 5000 steps, with the adversarial term 10 000 at two phases and rate 1e-5 for the heads. (In ours each of the 10 000 updates both, which is twice as much.) `pcm.toml` trains all weights, with LCM's average and rate, unverified for PCM.
@@ -701,7 +702,10 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # | `recipes.pcm_adversarial` | `full_scale.train pcm_adversarial`: heads on the frozen teacher |
 # | `recipes.pcm_normalcfg` | `full_scale.train --method pcm_normalcfg --drop 0.1 --lora-rank 64 --lr 5e-6` |
 # | `sample(…, levels(schedule, m, "pcm"))` | the model card's code, for diffusers' `TCDScheduler` |
-# | **How far up the ladder.** Rungs 1 and 2: the plane, digits, captioned shapes | rung 3: `pcm` and `pcm_adversarial` train Stable Diffusion's classes in the tests, with random weights |
+#
+# | how far up the ladder: rung 1 | rung 2 | rung 3 |
+# |---|---|---|
+# | exactly, and trained on the plane | digits, captioned shapes | `pcm` and `pcm_adversarial` train Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train pcm --hyper.phases 4 \

@@ -553,9 +553,9 @@ claim("C16.25", "sCM: spread over the data's", wide, between=(0.5, 0.9))
 # Inductive moment matching [@zhou2025imm] groups $M$ samples, and compares the two groups $a=f(x_t)$ and $b=f^-(x_r)$ by a kernel $k$,
 # $\mathrm{MMD}^2=\overline{k(a,a')}+\overline{k(b,b')}-2\,\overline{k(a,b)}$. With $M=1$ and $k=-\lVert\cdot\rVert^2$ this is $2\lVert a-b\rVert^2$,
 # consistency training. With more it is a statement about laws. With a pencil: the groups {0, 2} and {2, 0} have MMD² = 0 for every kernel, since the same
-# pairs occur in all three means. Point by point they are 2 apart. So in large groups IMM cannot tell the flow's map $f$ from the *reflected* one, $-f$,
-# which turns every sample of a symmetric law around. Only the pairs that belong together, one in $M$, see it: in the paper's groups of 4 the
-# reflected map still costs several times as much. (Pairing a point with itself adds at most 2/n to the mean. We allow twice that. At our
+# pairs occur in all three means. Point by point they are 2 apart. So in large groups IMM can hardly tell the flow's map $f$ from the *reflected* one, $-f$,
+# which turns every sample of a symmetric law around. Only the pairs that belong together, one in $M$, see it: what either map costs falls like 1/M, but
+# the reflected one costs several times more. (Pairing a point with itself adds at most 2/n to the mean. We allow twice that. At our
 # two levels, $\kappa_t=12.38$ and $\kappa_r=2.52$, $y_t$ and $y_r$ have the correlation $(c^2+\kappa_t\kappa_r)/\sqrt{(c^2+\kappa_t^2)(c^2+\kappa_r^2)}=.988$. Both maps
 # end at the spread $c$, with opposite signs, so the consistency loss should be $c^2(2+2\cdot.988)$. With 1000 samples four standard errors are 18 %.)
 
@@ -636,7 +636,7 @@ claim(
 )
 
 # %% [markdown]
-# And yet one call still draws nearly the same 3 for every noise (`digits_variety` measures it).
+# And yet one call still draws nearly the same 3 for every noise (`digits_variety` in `toy_data` measures it).
 #
 # ## 16.7 What should look wrong here
 #
@@ -703,24 +703,27 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | blurred between modes, few updates | noise of one data point, handed up a long ladder | start from a diffusion model (ECT), begin with long steps, use larger batches, average the target (chapter 13) or the data (chapter 17) |
 # | better, then worse as steps get short | too few updates a stage; or half precision, where $1/(\kappa_t-\kappa_r)$ magnifies the rounding of a difference of two nearly equal answers, and overflows float16 beyond 65 504 | longer stages; float32 for the loss |
 # | NaN at the first updates, and a weight of 0 does not help | the network is asked at σ = 0, where ln κ is −∞, and 0 · NaN is NaN; or the gradient of the norm of an error that is exactly 0 | where $r$ is clean, *select* $\bar x_0$ as the target and do not ask the network; `norm_huber` |
-# | sCM diverges | raw $g$, high-frequency time features, dropout | normalise $g$, slow time features, dropout off |
+# | sCM diverges | raw $g$, high-frequency time features, dropout | normalise $g$, slow time features (a trained U-Net's are as they are: a lower rate), dropout off |
 # | sCM wrong although $g$ is small | still in the warm-up | wait until ρ is 1 |
 # | sharp, but rare things are missing | the norm learns a median | a larger δ (`huber_c`), or the square |
 #
-# | to choose | begin with | why, and what tells you to change it |
+# | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | a teacher, or none | a teacher, if you have one: chapter 13 or 14 | in half a minute on GMM5, *d* is .52 for CD, and 3.4 for CT, the best one alone |
-# | which one alone | ECT, from a trained diffusion model | our three worlds disagree: CT led on GMM5, IMM on digits, ECT on shapes. Try two |
-# | CT, or iCT | CT's short ladder with an average, for short runs | iCT lost to CT in all three worlds at our budgets. Its own runs are far longer, and have no average |
-# | ECT's stages | as long as samples at a fixed seed still change | better, then worse: the stage is too short |
+# | a teacher, or none | a teacher, if you have one: chapter 13 or 14 | in half a minute on GMM5, *d* is .52 for CD and 3.4 for CT, the least of this chapter's methods without a teacher (chapter 17 has 1.6) |
+# | which one without | ECT, from a trained diffusion model | our worlds disagree. By *d* CT leads on GMM5 (but 19 % of its points lie in no mode). By Fréchet distance IMM leads on digits (2.5; CT 2.9, ECT 3.9) and ECT on shapes (2.4; CT 2.7, IMM 3.3). Try two |
+# | CT, or iCT | CT's short ladder with an average, for short runs | by distance iCT lost in all three: 5 ± 1 to 3.4, 3.6 to 2.9, 3.6 to 2.7; on GMM5 it strays less, 8 % to 19. Its own runs are far longer, and have no average |
+# | sCM | only with a teacher, and memory for a derivative | sCD has a *d* of 6.3 at our budget. Its published figures come from long runs |
+# | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result: nobody has published such a run. Samples at a fixed seed still change at a stage's end: longer stages |
 # | δ (`huber_c`) | iCT's $0.00054\sqrt D$, .069 for Stable Diffusion's latents | rare things are missing: larger |
-# | IMM's group $M$ | the paper's 4, or 8 | a pair has the share 1/M in the loss, a wrong law has not. Over what the true map itself costs, halving the spread costs 3.5 times in groups of 4, 16 times in groups of 50 |
-# | its kernel's width | so wide that the exponent for two samples is at most 1: `laplace(1)` on our points, 4 on pictures | an exponent of 28 hardly sees that halved spread (1.2 times, groups of 4), one of 5.6 half as well (1.9); at .06 it is seen best (4.3) |
+# | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | that a pair belongs together has the share 1/M in the loss, that a law is wrong has not. So larger groups, if you want the law: over what the true map costs, halving the spread costs 3.5 times in groups of 4 and 16 times in groups of 50 |
+# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is below 1: `laplace(1)` on our points, 4 on pictures | with an exponent of 28 that halved spread is hardly seen (1.2 times, in groups of 4), with 5.6 half as well (1.9), with .06 best (4.3) |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ect` needs 23 GB a card and 6.3 hours; `scm` needs 27 GB a card and 2.9 hours: counted, at an *assumed* 35 % of their peak |
+# | trust in the toy's figures | one seed each | the bench's have three seeds |
 #
-# **What the real runs used.** Read in their code, README or abstract: CT trains 800 000 updates of batch 2048 at rate $10^{-4}$ [@song2023consistency].
+# **What the real runs used.** From code, README or abstract: CT trains 800 000 updates of batch 2048 at rate $10^{-4}$ [@song2023consistency].
 # ECT on CIFAR-10 tunes for 200 000 updates of batch 128 with RAdam at $10^{-4}$, dropout .2 and an average of .9999. It reports FID 3.86 in one
 # call and 2.15 in two [@geng2024ect]. iCT reports 2.51 and 2.24 [@song2024improved], sCM 2.06 in two calls [@lu2025scm]. From memory, unverified:
-# iCT's batch 1024 and 400 000 updates. None is reproduced here.
+# iCT's batch 1024 and 400 000 updates. None is reproduced.
 #
 # ECT's released code puts the boundary at κ = 0 in training and at κ = .003 in evaluation. CT's released code
 # divides by $N-1$ in the decay of its target where the paper has $N$.

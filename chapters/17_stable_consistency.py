@@ -50,7 +50,7 @@ from dlib import (
 from dlib import edm, grid, levels, metrics, perform, plot, recipes, solvers, vp
 from dlib.losses import consistency_training, ladder_times, own, variance_reduced_target
 from dlib.losses.curricula import ect_end, ect_stage, smooth_stage
-from dlib.losses.variance_reduction import Bank, among, marks, reduced
+from dlib.losses.variance_reduction import Bank, among, marks, reduced, weighed
 from dlib.nets import MLP
 from dlib.recipes.stable_consistency import skipped
 from dlib.rollout import composed
@@ -386,7 +386,7 @@ claim("C17.11", "d = 3072, κ = 80: the same", effective(3072, 80.0).mean(), abo
 # will fall, and which will look sick?*
 
 # %%
-show(reduced)
+show(weighed, reduced)
 groups = among(1 + torch.arange(256) // 8)
 others = groups & ~torch.eye(256).bool()
 alone = trained(reduced, lambda step: data(step, others))
@@ -419,7 +419,7 @@ claim("C17.13", "own sample left out: the samples' spread over the data's", narr
 
 # %% [markdown]
 # **The loss compares nothing.** The healthy plain run hardly moves, because its loss is nearly all variance of the targets. The sick
-# run falls as a good one should. Its student has shrunk the samples towards the middle. Look at samples, and log $n_{\text{eff}}$.
+# run falls as a good one should. Its student has shrunk the samples towards the middle. Look at samples and $n_{\text{eff}}$.
 #
 # `python -m bench stable_consistency` trains three seeds of each, for 1500 updates, and keeps
 # the distance between one-call samples and the ends of the exact paths. Its unit is the distance that two exact sets of 10 000 samples have; ± is two standard errors over the seeds.
@@ -441,8 +441,8 @@ claim(
 
 # %% [markdown]
 # The last row is the step of a perfect teacher, what infinitely many references would give. Thirty-two of them bring the student most
-# of the way there. All rows share the rest of the distance. It cannot come from the target's scatter, since the last row has none: what is left is the
-# length of the steps and what the training has not reached.
+# of the way there. The rest of the distance all rows share: it is the
+# length of the steps, and what the training has not reached.
 #
 # ## 17.7 References must share the condition
 #
@@ -675,24 +675,27 @@ claim(
 #
 # | symptom | cause | cure |
 # |---|---|---|
-# | SCT is no better than consistency training | each caption occurs once, so $n=1$ | classes, repeated captions, larger batches; log $n_{\text{eff}}$ |
+# | SCT is no better than consistency training | each caption occurs once, so $n=1$ | classes, repeated captions, larger batches; the log's `references` |
 # | samples still noisy after training | a spare $1/n$ | weights must sum to 1 |
 # | samples too narrow, the loss healthy | the own $x_0$ is not among the references | put it in, once |
 # | every class looks like the others | references of other classes | compare conditions, bit for bit |
-# | infinities or one-hot weights at high noise | the exponents in half precision | float64, or log-sum-exp of centred squares |
+# | infinities, or one-hot weights where 17.5 expects many | the exponents in half precision | float64, or log-sum-exp of centred squares |
 # | jolts in the loss | the schedule jumps at each stage | `smooth_stage` |
 #
-# | to choose | begin with | why, and what tells you to change it |
+# | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | references | the whole batch's rows of the condition | 32 bring most of what there is (17.6). Log $n_{\text{eff}}$: near 1 you pay for nothing |
-# | a bank | none, if a batch has several rows of each class | many classes: one of 32 a class. Pictures that come again must have left it (17.10) |
-# | the stages, $q$ | 2, as long as ECT's | chapter 16 |
-# | δ (`huber_c`) | chapter 16's | with less scatter, median and mean are nearer to each other |
-# | η | 1, which is plain phases | with fixed noise, try .9 and .8. The toy, whose network blurs over .1 in ln κ, liked two blurs below the edge: $e^{-.2}=.8$. For your network nobody knows its blur beforehand |
+# | references | all rows of the step with the same condition | on the plane 32 bring most of what there is (17.6). The log's `references` is the mean $n_{\text{eff}}$ over all levels: where it stays near 1, you have plain consistency training |
+# | a bank | none, if a batch has several rows of each class. `recipes.sct` has none either; `Bank` is for your own loop | many classes, small batches. Pictures that come again must have left it (17.10) |
+# | stages, rate, batch | `sct.toml`: 8 stages of 5000 updates, halving the steps ($q=2$), 1e-5, 128 | a start, not a result. More rows of a condition in a step help more than anything else here |
+# | δ (`huber_c`) | chapter 16's .069; 17.9 has .03 and .05 | rare things are missing: larger |
+# | phases | one; for several calls `--hyper.phases 4` | chapter 15 |
+# | η, with phases | 1, which is plain phases; then `--hyper.eta 0.9` and 0.8, from the same starting noise | the toy, whose network blurs over .1 in ln κ, liked an edge two blurs lower: $e^{-.2}=.8$. Your network's blur you do not know beforehand |
+# | is it the target that helps? | the same run with ECT's | in the bench SCT has 3.45 ± .01 on digits, where ECT has 3.86 ± .06; on shapes they tie, 2.3 ± .1 and 2.4 ± .1 |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `sct` needs 23 GB a card and 6.3 hours: counted, at an *assumed* 35 % of their peak |
 #
 # **The real runs.** To our knowledge SCT tunes EDM and EDM2 networks with the recipe of easy consistency tuning. Its abstract reports an FID of 2.42
-# with one call and 1.55 with two on ImageNet-64 [@wang2024stable]; *not reproduced here*. Learning rates and the length of its
-# schedule we could not check. For the score itself the same mean is known as the stable target field [@xu2023stable].
+# with one call and 1.55 with two on ImageNet-64 [@wang2024stable]; *not reproduced here*. Its learning
+# rates we could not check. For the score itself the same mean is known as the stable target field [@xu2023stable].
 #
 # **What it costs.** No network call. The weights of 128 references for 128 rows are two small matrix products.
 #
@@ -702,8 +705,8 @@ claim(
 # your pictures by heart. With fewer references single steps vary, but their mean over all batches is still that model's step. So SCT does
 # not generalise by itself: the network must.
 #
-# **Where the toy stops being true.** In two dimensions 256 references are many. In the 16 384 values of a latent they are few,
-# except at high noise.
+# **Where the toy stops being true.** In two dimensions 256 references are many. A latent has 16 384 values. If they were normal with deviation 1,
+# their weights would collapse below κ = 64 (17.5), and Stable Diffusion's noisiest level has 14.6. So SCT gains there only as far as latents have few dimensions.
 #
 # | this chapter | full scale |
 # |---|---|
@@ -711,7 +714,10 @@ claim(
 # | references: the batch | the rows of the *whole step*, over all micro-batches and processes: results do not depend on the cut |
 # | `recipes.sct(schedule, null, …)` | `full_scale.run.settings` takes it from `dlib.recipes.METHODS["sct"]` |
 # | sampling by one call | `full_scale.sample --solver lcm --grid lcm --steps 2` |
-# | **How far up the ladder.** Rungs 1 and 2: the plane, digits, captioned shapes | rung 3: `sct` trains in the engine on captioned shapes, in the tests; never yet on real weights |
+#
+# | how far up the ladder: rung 1 | rung 2 | rung 3 |
+# |---|---|---|
+# | exactly, and trained on the plane | digits, captioned shapes | `sct` trains in the engine on captioned shapes, in the tests; never yet on real weights |
 #
 # ```bash
 # python -m full_scale.prepare --family shapes --tiny --source pictures/ --out data

@@ -16,7 +16,7 @@
 #     needs:
 #       - the reward tilt and the proxy (chapter 26)
 #       - ancestral sampling, a Gaussian a step (chapter 3)
-#       - SDEs with the same marginals (chapter 4; recapped in 27.4)
+#       - SDEs with the same marginals (chapter 4)
 #       - velocities and straight paths (chapter 5)
 #       - PyTorch
 # ---
@@ -236,10 +236,10 @@ claim(
 )
 
 # %% [markdown]
-# Below a per cent, for a small change. The clip keeps the policy near; it does not remove the bias.
+# Below a per cent, for a small change. The clip keeps the policy near.
 #
 # \eqref{eq:pg-logp} is a *sum* over the $d$ values of a sample. The released code takes their *mean*, and our recipes do too. Its ρ is the $d$th root, so χ must shrink like
-# $1/d$. PPO's 0.2 becomes 0.1 on our plane, 0.003 on the digits, and $10^{-5}$ for 16 384 values. (The code has $10^{-4}$, so a step may become five times as probable.) In this chapter
+# $1/d$. PPO's 0.2 becomes 0.1 on our plane, 0.003 on the digits, and $10^{-5}$ for 16 384 values. (The code's $10^{-4}$ lets a step become five times as probable.) In this chapter
 # each rollout serves one update. So ρ = 1, and nothing is clipped.
 #
 # ## 27.3 Baselines
@@ -312,7 +312,7 @@ claim(
 #
 # $$dx=\Big[u+\frac{s_t^2}{2t}\big(x+(1-t)u\big)\Big]dt+s_t\,dw,\qquad s_t=a_{\text F}\sqrt{\frac t{1-t}}. \label{eq:pg-flow}$$
 #
-# Here $-(x+(1-t)u)/t$ is the score. Chapter 4's family has the noise ηg with $g^2=2t/(1-t)$, so this is **Euler–Maruyama with η = $a_{\text F}/\sqrt2$**. At $t=1$ the
+# Here $-(x+(1-t)u)/t$ is the score. Noise spreads the density, and the second part of the drift, which goes along the score, gathers it again as fast. Chapter 4's family has the noise ηg with $g^2=2t/(1-t)$, so this is **Euler–Maruyama with η = $a_{\text F}/\sqrt2$**. At $t=1$ the
 # rate is infinite, and the code takes 1 − t at the step's end there.
 #
 # For Gaussian data a step is affine, so mean and variance can be followed without a sample. The target is 0.25.
@@ -533,8 +533,7 @@ held = far["DRaFT, anchor 1"]
 claim("C27.32", "DRaFT with an anchor: its KL over the tilt's", held, between=(0.5, 2))
 
 # %% [markdown]
-# Without a price, DDPO, NFT and the later Flow-GRPO gain the last tenth of reward by giving up nearly everything else. A price of 0.6 does not mean β = 0.6, since
-# the advantages are divided by the group's deviation.
+# Without a price, DDPO, NFT and the later Flow-GRPO gain the last tenth of reward by giving up nearly everything else. (27.12 says which β their price of 0.6 is.)
 #
 # Adjoint matching has the only β with a theorem behind it. (The students' ODE is another sampler than the
 # ten steps they were trained with. So nobody has to end exactly on the line.)
@@ -628,7 +627,7 @@ claim("C27.35", "ratio, s = S: the same (one seed)", rise(sizes[S], 0), above=0.
 #
 # With fresh samples ρ is 1, and the advantages of a group add up to zero. So without a price the *value* of the loss is zero, always. Here is DDPO's run, and
 # the same with a learning rate ten times smaller and ten times larger. *Which one would you keep?* Besides the curves, measure what they do not show: the spread of the
-# samples. We call it a collapse when less than a quarter of the model's is left. A run with a price should have about the spread of the tilt with the same divergence.
+# samples. It is a collapse when less than a quarter of the model's is left. A run with a price should have about the spread of the tilt with the same divergence.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -656,7 +655,7 @@ wide = spread(students["DPOK, 0.6"]) / optimum
 claim("C27.27", "DPOK: spread over that of the tilt with its KL", wide, between=(0.6, 1.4))
 
 # %% [markdown]
-# The fastest curve belongs to a model that draws one point, and the second fastest is on its way there. A high reward with a small spread is what a collapse looks like. Plot the divergence, or the spread within a group, beside the reward.
+# The fastest curve belongs to a model that draws one point, and the second fastest is on its way there. So keep neither: the healthy run is DPOK's. A high reward with a small spread is what a collapse looks like. Plot the divergence, or the spread within a group, beside the reward.
 #
 # ## 27.10 Rung 2: digits with little ink
 #
@@ -701,7 +700,7 @@ change = legible["with KL"] - legible["teacher"]
 claim("C27.29", "with KL: digits read, less the teacher's", change, between=(-0.05, 0.05))
 
 # %% [markdown]
-# We had expected digits in grey, but an eye finds hardly one: about a fifth of the whole ink is left. A reward without a gradient is hacked like any other, and a small price is enough against it here.
+# Hardly a digit is left to the eye, and a fifth of the ink. A reward without a gradient is hacked like any other, and a small price is enough against it here.
 #
 # ## 27.11 What should look wrong here
 #
@@ -745,13 +744,16 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | reward up, pictures alike, grid artefacts | no price, or a rate that is too high | a KL term; divide the rate by three; stop early |
 # | no progress, the loss near 0 | the loss is always near 0 | look at the reward, at ρ and at the clipped share |
 #
-# | to choose | begin with | why, and what tells you to change it |
+# | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | which method | a gradient and a β that matters: adjoint matching. A gradient: DRaFT with an anchor. Marks alone: Flow-GRPO or DDPO with a price. A student of one step: NFT | 27.7's table of needs and costs |
-# | group size $G$ | 8 to 24 for marks; for a yes or no that comes with probability $p$, at least $2/p$ | the others' mean adds a share $1/(G-1)$ to an advantage's variance. A group of equal marks teaches nothing, which happens with probability $p^G+(1-p)^G$ |
-# | the price | .1 to 1, in units of the group's deviation: as a β it is that times the deviation | DPOK's .6 was a β of .6 · 1.45 = .87 at first and .6 · .30 = .18 at the end, when samples were alike. Its divergence is that of the tilt with β = .33 |
-# | rate | 3e-4 for adapters | reward up and spread down: a third of it (27.9) |
-# | NFT's ζ | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β |
+# | method | the reward has a gradient: DRaFT with an anchor (chapter 26); adjoint matching, if β must be known (in this chapter only). It has none: DDPO for a network of ε or $v$, Flow-GRPO for a flow, both with a price. The student makes one step: NFT, which then shifts all samples alike (27.8) | 27.7's table of needs and calls |
+# | group size $G$ | 8 to 24 for marks; for yes or no at least $2/p$, with $p$ the rarer answer's share | the others' mean adds a share $1/(G-1)$ to an advantage's variance. A group of equal answers teaches nothing; that happens with probability $p^G+(1-p)^G$, about .13 at $2/p$ |
+# | the price (`--hyper.kl`) | for DDPO and Flow-GRPO, β over the deviation of the reward within a group | the advantages are divided by that deviation, and it *shrinks* when samples become alike: so does the price. DPOK's .6 was a β of .6 · 1.45 = .87 at first and .6 · .30 = .18 at the end; its divergence is that of the tilt with β = .33. MixGRPO's .6 fell to .6 · .05 = .03, hence its 1.8 nats. The printed `ddpo` has no price: stop it |
+# | rate | the released 3e-4 for adapters (our plane's networks take 2e-3) | reward up and spread down: lower it, or add a price |
+# | rollouts | 10 steps, $a_{\text F}=.7$, and the guidance of use, in sampling and loss alike | as released; use 40 steps later |
+# | NFT's ζ | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β of $q$; with $q=\frac12+A/10$ that is .2/ζ for a reward in its deviations. It drifts on (27.5): `--hyper.kl` holds it |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ddpo` needs 9 GB a card and 5.1 hours: counted, at an *assumed* 35 % of their peak |
+# | trust in the toy's figures | one seed a run, but for 27.8 | rung 2 has tried DDPO alone, so 27.7's order is the plane's |
 #
 # | | the real run, as read in the released codes or their threads |
 # |---|---|
@@ -761,7 +763,7 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | Flow-GRPO, later | preserving steps with 0.8, a window of three, clip $10^{-5}$, no guidance, no KL |
 # | NFT | 10 steps of a second-order solver, ζ = 1 or 0.1, an old model with decay up to 0.5. GenEval from 0.24 to 0.98, also the paper's |
 #
-# **Where the toy stops being true.** A reward costs nothing here, and 128 samples of two numbers say much about a plane.
+# **Where the toy stops being true.** A reward costs nothing here, and 128 samples say much about a plane.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
@@ -769,7 +771,10 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | `group=128`, one "prompt" | groups of 16 to 24 of a prompt, gathered over all processes |
 # | `counted`, `yes` | compressibility, OCR, a detector, a language model's verdict |
 # | `windowed(…)` | `--hyper.window 3` |
-# | **How far up the ladder.** Rungs 1 and 2: the plane, digits | rung 3: on captioned shapes all three learn from the judge; they train Stable Diffusion's classes in the tests, with random weights |
+#
+# | how far up the ladder: rung 1 | rung 2 | rung 3 |
+# |---|---|---|
+# | exactly, and trained on the plane | digits; through the engine all three learn from the judge of captioned shapes, in the tests | they train Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # python -m full_scale.train ddpo --weights weights/stable-diffusion-v1-5 \
@@ -784,7 +789,7 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # 1. *(pencil)* The first step of \eqref{eq:pg-flow} goes from $t=1$ to $1-1/N$, with 1 − t replaced by $1/N$. Show that it multiplies $x$ by $1-a_{\text F}^2/2$, up to $O(1/N)$, and leaves the variance $1+a_{\text F}^4/4$.
 # 2. *(code)* Let `clip` be 1e-4 in a run with `epochs=4`, and compare with 0.1. Check: the mean of the metric `student/clipped` is above 0.4 for one of them, and below 0.15 for the other.
 # 3. *(code)* Give adjoint matching too little noise: `kernel=partial(transition, eta=0.3)` in `roll`, `lean_adjoints` and `adjoint_matching`. Where does it end? Check: its KL stays below 0.8 of the tilt's.
-# 4. *(open)* Make NFT end on the frontier: anchor, early stop, or a smaller ζ? Check: `shares` of yours is above 0.85 at a KL below 1.
+# 4. *(open)* Make NFT end on the frontier: anchor, early stop, or another ζ? Check: `shares` of yours is above 0.85 at a KL below 1.
 #
 # <details><summary>Answers to 1 and 3</summary>
 #

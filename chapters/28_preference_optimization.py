@@ -408,7 +408,7 @@ figure(
 )
 
 # %% [markdown]
-# The students lie below the curve, and none of them is the tilt for $\beta=1$. With $B=100$ about two thirds of the samples
+# The students lie on the curve or below, and none of them is the tilt for $\beta=1$. With $B=100$ about two thirds of the samples
 # are on the right, where the tilt has 88 %, and that mode has moved by about as much as it should. With $B=20$ nearly all are there, and they moved about five times as far as they should. So choose $B$ by what you measure: DPO's exact optimum does not hold here.
 #
 # ## 28.6 Healthy and sick curves
@@ -657,31 +657,40 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 # | `beta` from another repository does nothing | the ½, or a sum in the place of a mean | 28.7 |
 # | accuracy 0.6 and no more | the judges disagree, which is their entropy | that may be all there is |
 #
-# | to choose | begin with | why, and what tells you to change it |
+# | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | $B$ | on a toy ten times $4D\beta$; on Stable Diffusion 2000 to 5000 | by \eqref{eq:po-shift} the most that γ can be is $1/4S^2$, at α S = σ. So at $B=4D\beta$ the level that listens most asks for the tilt's shift, and every other for more. Here that is 8 for β = 1, and 100 was healthy. Stable Diffusion's 5000 is $4D\beta$ for a β of .08 |
-# | which β that was | the tilt with the student's divergence, or with its reward | B = 1000, 100, 20: β of 13, 1.7 and .18 by divergence, of 24, 2.3 and .23 by reward. They differ, since no student is a tilt |
-# | rate | so that the loss never rises far above log 2 | B = 1000 reached 1.89 with 3e-3 and .78 with 3e-4, and moved as little: a longer run does not replace a smaller $B$ |
-# | times | from .02 on, the library's | below, a pair says little: γ at .02 is a quarter of its most, and falls to 0 |
-# | is a lower loss real? | the same pairs, times and noise for both, and the standard error of the *difference* | here B = 2 less B = 100 is −.0076, and its standard error .0021: real, and the wrong choice |
+# | $B$ | on our plane 100; on Stable Diffusion 2000 to 5000 | γ is at most $1/4S^2$, where α S = σ. By \eqref{eq:po-shift} $B=4D\beta$ makes that level ask for the tilt's shift, and all others for more; so larger. Ours was 12 times it (β = 1), the digits' 300 only 1.2 times: try three, a factor of three apart |
+# | which β a run amounted to | the β of the exact tilt with the same divergence, or reward | for $B$ = 1000, 100 and 20: β = 13, 1.7 and .18 by divergence, 24, 2.3 and .23 by reward (one run each). They differ, since no student is a tilt |
+# | DPO, or fine-tuning on winners | fine-tuning, as a baseline | it leads to the winners' own density: reward .41 at .08 nats here. $B=100$ has .44 at .16 nats, hardly better; $B=20$ has 1.39 at 2.1, beyond any winner |
+# | DPO, or a cousin | DPO for pairs; KTO for thumbs; SPO, if you can score every step | not compared here; D3PO, SPO and KTO are functions of `dlib`, and `full_scale.train` has none |
+# | rate, updates, batch | `dpo.toml`: 2.05e-5 after a warm-up of 500, 2000 updates of 2048 pairs | the loss rises far above log 2: lower. With $B=1000$ it reached 1.89 at our 3e-3 and .78 at 3e-4; five times as many updates then put 53 % on the right, no more: time does not replace a smaller $B$ |
+# | times | from .02 on | our convention. Pairs say little at either end, where γ falls to 0 |
+# | is a lower loss real? | the same pairs, times and noise for both, and the standard error of the *difference* | $B=2$ less $B=100$ is −.0076, with a standard error of .0021: real, and the wrong choice |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `dpo` needs 21 GB a card and 10 hours: counted, at an *assumed* 35 % of their peak |
 #
 # **The real runs.** Pick-a-Pic v2 has 851 293 pairs without ties. Batches of 2048 pairs, $B=5000$, 2000 steps, a day on 16 GPUs. The learning rate is contradictory in
 # the sources: the launch script amounts to 2.05e-5, the paper's formula to a thousandth of that or less (an open issue of the repository). The paper reports
 # 2000 to 5000 for $B$, and about 70 % wins of SDXL over its base, which we have *not verified*. None of these results is reproduced here.
 #
-# The cousins, by their released code: D3PO takes 20 steps with η = 1, a β of 0.1 and the rate 3e-5. SPO draws 4 candidates, keeps a pair if their shares differ by 0.3, has a β of 10, uses the last 16 of 20
-# steps, and trains LoRA of rank 4 with the rate 6e-5. Diffusion-KTO has $B=1000$, four liked pictures in five, and the rate 1e-7.
+# | cousin | by its released code |
+# |---|---|
+# | D3PO | 20 steps with η = 1, a β of 0.1 and the rate 3e-5 |
+# | SPO | 4 candidates, a pair if their shares differ by 0.3, a β of 10, the last 16 of 20 steps, LoRA of rank 4 with the rate 6e-5 |
+# | Diffusion-KTO | $B=1000$, four liked pictures in five, and the rate 1e-7 |
 #
 # **Where the toy stops being true.** The reference is exact and the pairs come from it. Pick-a-Pic's pictures come from other models. Then DPO's minimum is
 # still the tilt of the reference, but nothing says how well the pairs cover it.
 #
 # | this chapter | Stable Diffusion |
 # |---|---|
-# | `preference_pairs(mixture, liking, 256, seed)` | `full_scale.prepare` with votes: Pick-a-Pic's parquet files, a CSV, or two folders |
+# | `preference_pairs(mixture, liking, 256, seed)` | `full_scale.prepare --source VOTES --out data/votes`: Pick-a-Pic's parquet files, a CSV, or two folders |
 # | `adapted(reference)`, which starts at the reference | all weights, beside a frozen reference; with `--lora-rank` adapters on it |
-# | `recipes.dpo(schedule, beta=…)` | the same recipe, `full_scale.train dpo` |
+# | `recipes.dpo(schedule, beta=…)` | the same recipe, `full_scale.train dpo`; for a network of velocities it compares their errors, and $B$ means something else |
 # | `better`, `worse` in the history | the same names in the run's log |
-# | **How far up the ladder.** Rungs 1 and 2: the plane, digits | rung 3: on captioned shapes a taste is learnt from pairs; `dpo` trains Stable Diffusion's classes in the tests, with random weights |
+#
+# | how far up the ladder: rung 1 | rung 2 | rung 3 |
+# |---|---|---|
+# | exactly, and trained on the plane | digits; through the engine a taste in captioned shapes is learnt from pairs, in the tests | `dpo` trains Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train dpo \

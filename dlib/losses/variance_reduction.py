@@ -73,12 +73,9 @@ def variance_reduced_target(
     return Reduced((weights @ clean).view(x.shape).to(x.dtype), weights)
 
 
-def reduced(x: Tensor, level: NoiseLevel, batch: Batch) -> Tensor:
-    """x̄₀ (B, *shape) from the references in the batch's memo: the `estimate` that makes
-    `consistency_training` stable consistency tuning.
-
-    batch.memo: "references" (n, *shape) and "shared" (B, n), as `variance_reduced_target`
-    takes them.
+def weighed(x: Tensor, level: NoiseLevel, batch: Batch) -> Reduced:
+    """`variance_reduced_target` with the references of the batch's memo: "references" (n,
+    *shape) and "shared" (B, n).
     """
     memo = batch.memo
     require(
@@ -86,7 +83,14 @@ def reduced(x: Tensor, level: NoiseLevel, batch: Batch) -> Tensor:
         f"reduced: the batch's memo has {sorted(memo)}, wanted references and shared: let the "
         "recipe sct fill it, or Batch(x0, cond, memo=dict(references=x0, shared=among(marks)))",
     )
-    return variance_reduced_target(x, level, memo["references"], memo["shared"]).x0
+    return variance_reduced_target(x, level, memo["references"], memo["shared"])
+
+
+def reduced(x: Tensor, level: NoiseLevel, batch: Batch) -> Tensor:
+    """x̄₀ (B, *shape) of `weighed`: the `estimate` that makes `consistency_training` stable
+    consistency tuning.
+    """
+    return weighed(x, level, batch).x0
 
 
 def marks(cond: Any, null: Any = None) -> Tensor:

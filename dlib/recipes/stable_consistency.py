@@ -22,9 +22,9 @@ from dlib.boundaries import boundary, lcm_scalings
 from dlib.grids import grid, pcm_edges
 from dlib.losses import Batch, consistency_training, inverse_step, norm_huber
 from dlib.losses.curricula import ect_times, smooth_stage
-from dlib.losses.variance_reduction import among, marks, reduced
+from dlib.losses.variance_reduction import among, marks, weighed
 from dlib.recipes.base import STUDENT, TARGET, Phase, Recipe, Roles, Sampler, at_least_one
-from dlib.schedule import NoiseSchedule
+from dlib.schedule import NoiseLevel, NoiseSchedule
 
 PARTS = {"student": STUDENT, "target": TARGET}
 
@@ -49,9 +49,9 @@ def sct(
 
     A row's references are the rows of the whole step that have its condition, itself among
     them; those whose caption was dropped, `null`, have all. Where every caption occurs once, a
-    captioned row is trained by plain consistency training. every, stages: the stage is step /
-    every, a real number (`smooth_stage`), up to stages − 1. q, k, b, mean, std, huber_c: as
-    for `ect`.
+    captioned row is trained by plain consistency training: the metric `references`, the mean
+    effective number, is then 1. every, stages: the stage is step / every, a real number
+    (`smooth_stage`), up to stages − 1. q, k, b, mean, std, huber_c: as for `ect`.
 
     phases: more than one trains a jump to the clean edge of each, DDIM's from the student's
     x₀; the edges are those of `pcm` on 50 steps. Sample one phase with the solver `lcm`;
@@ -75,18 +75,19 @@ def sct(
     edges = (*inner, -1.0) if inner else None
 
     def loss(roles, batch, draw):
-        stage = min(smooth_stage(batch.step, every), stages - 1)
-        return consistency_training(
+        stage, sizes = min(smooth_stage(batch.step, every), stages - 1), []
+        found = consistency_training(
             roles["student"],
             roles["target"],
             batch,
             draw,
             times=ect_times(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std),
-            estimate=reduced,
+            estimate=_noting(sizes),
             weight=inverse_step,
             distance=distance,
             edges=edges,
         )
+        return found._replace(metrics=found.metrics | {"references": sizes[0]})
 
     shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=lcm_scalings(schedule)))
     if inner:
@@ -94,6 +95,17 @@ def sct(
         shown = Sampler("ddim", "pcm", phases, "grid", times=times)
     phase = Phase("student", loss)
     return Recipe((phase,), PARTS, shown, before=partial(_marked, null), pool=_pooled)
+
+
+def _noting(sizes: list[Tensor]) -> Callable[[Tensor, NoiseLevel, Batch], Tensor]:
+    """The estimate `reduced`, which also appends the mean effective number of references."""
+
+    def estimate(x: Tensor, level: NoiseLevel, batch: Batch) -> Tensor:
+        found = weighed(x, level, batch)
+        sizes.append(found.size.mean())
+        return found.x0
+
+    return estimate
 
 
 def skipped(schedule: NoiseSchedule, edge: float, eta: float) -> float:

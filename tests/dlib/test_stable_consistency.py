@@ -56,6 +56,27 @@ def test_a_step_does_not_depend_on_how_it_is_cut():
     assert (apart - whole).norm() > 0.01 * whole.norm()
 
 
+def test_the_effective_number_of_references_is_logged():
+    """One where each row has a condition of its own; else the mean of 1/Σw²."""
+    model = Denoiser(lambda x, t, cond: 0 * x, SCHEDULE, "x0")
+    recipe = sct(SCHEDULE, -1, every=100)
+
+    def logged(label):
+        batch, whole = Batch(X0, label, step=150, memo={}), lambda rows: (rows, slice(0, 8))
+        batch.memo.update(recipe.pool([recipe.before({}, batch, Draw(1))], whole)[0])
+        loss = recipe.phases[0].loss({"student": model, "target": model}, batch, Draw(1))
+        return loss.metrics["references"]
+
+    assert logged(torch.arange(8)) == 1
+    t, _ = ect_times(SCHEDULE, stage=1.5)(draw := Draw(1), 8)
+    level = SCHEDULE.at(t.double(), like=X0)
+    x = level.alpha * X0 + level.sigma * draw.normal(X0)
+    far = (x[:, None] - level.alpha[:, None] * X0).square().sum(2) / (2 * level.sigma**2)
+    weights = torch.softmax(-far.double(), 1)
+    wanted = (1 / weights.square().sum(1)).mean()
+    assert torch.allclose(logged(torch.zeros(8)), wanted, rtol=1e-5, atol=0) and wanted > 1.1
+
+
 def test_with_a_condition_of_its_own_in_each_row_it_is_consistency_training():
     """ECT's loss, bit for bit, and the same gradient."""
     label = torch.tensor([0, 1, 2])

@@ -15,6 +15,7 @@ from full_scale.cost.needs import NODE, fits, needs
 from full_scale.run.settings import read
 
 FULL_SCALE = Path(__file__).resolve().parents[2] / "full_scale"
+CHAPTERS = FULL_SCALE.parent / "chapters"
 ROW = re.compile(
     r"^# {10,}(\w+(?: --\S+(?: \d+)?)*) {2,}(\d+) GB((?: {2,}(?:RTX 4090|[A-Z]\d+) +[\d.]+ "
     r"h)+)(?: {2,}(\d+) GB with --parallel fsdp)?$",
@@ -73,6 +74,15 @@ def test_a_figure_is_what_the_estimate_says(script, row, counted):
         assert is_rounded(
             hours, need.flops(s) * s.steps / PROCESSES[script] / (peak * 1e12 * MFU) / 3600
         ), gpu
+
+
+def test_what_a_chapter_says_of_a_run_is_what_the_script_says():
+    chapters = "".join(path.read_text() for path in sorted(CHAPTERS.glob("*.py")))
+    said = re.findall(r"`(\w+)` needs (\d+) GB a card and ([\d.]+) hours", chapters)
+    known = {words: (memory, times) for words, memory, times, _ in TABLES["one_node.sh"]}
+    assert len(said) >= 15
+    for recipe, memory, hours in said:
+        assert known[recipe][0] == memory and f"A100 {hours:>3} h" in known[recipe][1], recipe
 
 
 def test_the_memory_of_the_host_is_what_the_estimate_says(counted):
