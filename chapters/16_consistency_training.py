@@ -395,7 +395,7 @@ claim("C16.17", "sliced W₂ to the data: ECT over plain training", apart[1] / a
 # $$\frac{dx_\tau}{d\tau}=\cos\tau\,\sigma_d\varepsilon-\sin\tau\,x_0,\qquad f=\cos\tau\,x_\tau-\sin\tau\,\sigma_dF. \label{eq:ct-trig}$$
 #
 # A diffusion model's $\sigma_dF$ is the mean of this slope, a consistency model's is what makes $f$ the end of the path. The network need not know any of this. $x_\tau$ is a multiple of $x_t$, and $\sigma_dF=\cos\tau\,\sigma_d\hat\varepsilon-\sin\tau\,\hat x_0$ is one more
-# mixture of what any network says. EDM's raw output is $-F$. Multiply $df^-/d\tau$ by $\cos\tau$ and sort. The second bracket holds the network's derivative, which is large and unsteady early
+# mixture of what any network says. EDM's raw output is $-F$. Multiply $df^-/d\tau$ by $\cos\tau$ and sort. (Exercise 5 says why: it is the discrete loss for short steps, with a positive weight.) The second bracket holds the network's derivative, which is large and unsteady early
 # in training. So it gets a factor ρ, the warm-up, which grows from 0 to 1:
 #
 # $$g=-\cos^2\tau\,\Big(\sigma_dF^--\frac{dx_\tau}{d\tau}\Big)-\rho\,\cos\tau\sin\tau\,\Big(x_\tau+\sigma_d\frac{dF^-}{d\tau}\Big),\qquad \mathcal L=\mathbb E\,\lVert F_\theta-F^--g\rVert^2. \label{eq:ct-tangent}$$
@@ -550,7 +550,7 @@ claim("C16.25", "sCM: spread over the data's", wide, between=(0.5, 0.9))
 #
 # ## 16.5 Laws instead of points: IMM
 #
-# Inductive moment matching [@zhou2025imm] groups $M$ samples, and compares the two groups $a=f(x_t)$ and $b=f^-(x_r)$ by a kernel $k$,
+# Inductive moment matching [@zhou2025imm] groups $M$ samples that share $t$, $r$ and a level to jump to (the third of our `triples`; −1 is the clean data), and compares the two groups $a=f(x_t)$ and $b=f^-(x_r)$ by a kernel $k$,
 # $\mathrm{MMD}^2=\overline{k(a,a')}+\overline{k(b,b')}-2\,\overline{k(a,b)}$. With $M=1$ and $k=-\lVert\cdot\rVert^2$ this is $2\lVert a-b\rVert^2$,
 # consistency training. With more it is a statement about laws. With a pencil: the groups {0, 2} and {2, 0} have MMD² = 0 for every kernel, since the same
 # pairs occur in all three means. Point by point they are 2 apart. So in large groups IMM can hardly tell the flow's map $f$ from the *reflected* one, $-f$,
@@ -592,7 +592,8 @@ claim(
 )
 
 # %% [markdown]
-# So ask IMM, in large groups, for the law, as of a GAN, and not that a seed keeps its picture.
+# So ask IMM, in large groups, for the law, as of a GAN, and not that a seed keeps its picture. Its authors report steady training, which we have
+# not tested.
 #
 # ## 16.6 Rung 2: digits and captioned shapes
 #
@@ -709,28 +710,32 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | a teacher, or none | a teacher, if you have one: chapter 13 or 14 | in half a minute on GMM5, *d* is .52 for CD and 3.4 for CT, the least of this chapter's methods without a teacher (chapter 17 has 1.6) |
-# | which one without | ECT, from a trained diffusion model | our worlds disagree. By *d* CT leads on GMM5 (but 19 % of its points lie in no mode). By Fréchet distance IMM leads on digits (2.5; CT 2.9, ECT 3.9) and ECT on shapes (2.4; CT 2.7, IMM 3.3). Try two |
-# | CT, or iCT | CT's short ladder with an average, for short runs | by distance iCT lost in all three: 5 ± 1 to 3.4, 3.6 to 2.9, 3.6 to 2.7; on GMM5 it strays less, 8 % to 19. Its own runs are far longer, and have no average |
-# | sCM | only with a teacher, and memory for a derivative | sCD has a *d* of 6.3 at our budget. Its published figures come from long runs |
-# | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result: nobody has published such a run. Samples at a fixed seed still change at a stage's end: longer stages |
+# | a teacher, or none | a teacher, if you have one: chapters 13 and 14 | in half a minute on GMM5, *d* is .52 for CD and 3.4 for CT, the least of this chapter's methods without one (chapter 17 has 1.6). By Fréchet distance a teacher leads as well, but not each method: on digits CD 1.7, on shapes LCM 1.8 (and CD 4.7) |
+# | which one without | at full scale ECT, from a trained diffusion model: it is the one with published runs, and a recipe here. On a toy CT as well | our worlds disagree. By *d* CT leads on GMM5 (3.4; IMM 4.5, ECT 7.5), though 19 % of its points lie in no mode. By Fréchet distance IMM leads on digits (2.5; CT 2.9, ECT 3.9) and ECT on shapes (2.4; CT 2.7, IMM 3.3) |
+# | CT, or iCT | for short runs CT, with an average and a ladder of 10 to 61 points | iCT came behind: a *d* of 5 ± 1 to 3.4 on GMM5 (where it strays less, 8 % to 19), Fréchet distances of 3.6 to 2.9 on digits, 3.6 to 2.7 on shapes. Its own runs are far longer, and have no average |
+# | sCM | long runs, a teacher, and memory for a derivative | at our budget nothing speaks for it: sCD's *d* is 6.3. Its published figures come from long runs |
+# | guidance | without a teacher, drop a tenth of the captions (`ect.toml` does) and guide the student's calls; with one, guide the teacher: `scm.toml` has ω = 3.5 | burnt colours: lower it |
+# | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, and a derivative's three. CD by DDIM: three | chapter 14's LCM has four |
+# | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result. Samples at a fixed seed still change at a stage's end: longer stages |
 # | δ (`huber_c`) | iCT's $0.00054\sqrt D$, .069 for Stable Diffusion's latents | rare things are missing: larger |
-# | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | that a pair belongs together has the share 1/M in the loss, that a law is wrong has not. So larger groups, if you want the law: over what the true map costs, halving the spread costs 3.5 times in groups of 4 and 16 times in groups of 50 |
-# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is below 1: `laplace(1)` on our points, 4 on pictures | with an exponent of 28 that halved spread is hardly seen (1.2 times, in groups of 4), with 5.6 half as well (1.9), with .06 best (4.3) |
+# | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | larger, if you want the law rather than the pairs: of 16.5's halved spread the loss is 3.5 times the true map's in groups of 4, and 16 times in groups of 50 |
+# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is below 1: `laplace(1)` on our points, 4 on pictures | 16.5 has an exponent of 1.1, hence the 3.5 above. With 28 it would be 1.2, with 5.6 1.9, with .06 4.3 |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ect` needs 23 GB a card and 6.3 hours; `scm` needs 27 GB a card and 2.9 hours: counted, at an *assumed* 35 % of their peak |
 # | trust in the toy's figures | one seed each | the bench's have three seeds |
 #
-# **What the real runs used.** From code, README or abstract: CT trains 800 000 updates of batch 2048 at rate $10^{-4}$ [@song2023consistency].
-# ECT on CIFAR-10 tunes for 200 000 updates of batch 128 with RAdam at $10^{-4}$, dropout .2 and an average of .9999. It reports FID 3.86 in one
-# call and 2.15 in two [@geng2024ect]. iCT reports 2.51 and 2.24 [@song2024improved], sCM 2.06 in two calls [@lu2025scm]. From memory, unverified:
-# iCT's batch 1024 and 400 000 updates. None is reproduced.
+# | real run | from code, README or abstract; none is reproduced |
+# |---|---|
+# | CT [@song2023consistency] | 800 000 updates of batch 2048 at rate $10^{-4}$, on ImageNet |
+# | iCT [@song2024improved] | CIFAR-10: FID 2.51 in one call and 2.24 in two, for its deeper network as we recall. Batch 1024 and 400 000 updates: from memory, unverified |
+# | ECT [@geng2024ect] | CIFAR-10: 200 000 updates of batch 128 with RAdam at $10^{-4}$, dropout .2, an average of .9999. FID 3.86 in one call, 2.15 in two |
+# | sCM [@lu2025scm] | CIFAR-10: FID 2.06 in two calls |
 #
 # ECT's released code puts the boundary at κ = 0 in training and at κ = .003 in evaluation. CT's released code
 # divides by $N-1$ in the decay of its target where the paper has $N$.
 #
 # **sCM at full scale** needs a derivative of the whole U-Net. Attention must be written out, since fused kernels have no forward mode, and autocast
 # must be off inside. PyTorch then makes three products where a plain pass makes one, so a derivative costs about three passes; `estimate` counts them. It runs under DDP and under FSDP2. With
-# bfloat16 shards or adapters the command refuses, since half precision leaves little of a derivative. (rCM [@zheng2025rcm] adds a term to the same tangent: chapter 21.)
+# bfloat16 shards or adapters the command refuses, since half precision leaves little of a derivative.
 #
 # **Where the toy stops being true.** Two dimensions, an exact teacher for CD and sCM, and a network that is large for its task. In
 # pictures the norm of $g$ and the medians behave differently, as 16.4 showed for one of them.
@@ -751,7 +756,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 #
 # With `--tiny` instead of `--weights …` both run on a laptop and learn nothing. We know of no published run of either on Stable Diffusion 1.5.
 #
-# **How far up the ladder.** Rung 1: fixed points, schedules and tangents exactly. Rung 2: ECT on captioned shapes. Rung 3: in the tests `scm`
+# **How far up the ladder.** Rung 1: fixed points, schedules and tangents exactly. Rung 2: ECT on digits and captioned shapes. Rung 3: in the tests `scm`
 # trains Stable Diffusion's classes, with random weights, `ect` captioned shapes.
 #
 # ## 16.9 Exercises
@@ -765,13 +770,19 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # 4. *(open)* Find a warm-up for \eqref{eq:ct-tangent} that does not move the fixed point of the true $f$, and train with it. Check: C16.20 holds with 0, and the
 #     run is as good as 16.4's.
 #
-# <details><summary>Answers to 1 and 3</summary>
+# 5. *(pencil)* Take $\lVert f_\theta(x_\tau)-f^-(x_{\tau-\Delta})\rVert^2$ and its gradient over Δ. What is it for Δ → 0, and how does it differ from that of
+#     \eqref{eq:ct-tangent} with ρ = 1? Check: by a factor that depends on τ alone.
+#
+# <details><summary>Answers to 1, 3 and 5</summary>
 #
 # 1. The covariance loses $\kappa_n\kappa_{n+1}$: the slope is 1/(1 + 1.778) = .36, half of .72. Three levels with κ = 1 multiply by $(1/2)^3$, and the
 # spread of $y$ is $\sqrt2$, so .18 of 1 is left.
 #
 # 3. No. With $k=-\lVert\cdot\rVert^2$ MMD² is twice the squared difference of the *means*, and both are near 0. `dlib.losses.inductive.minus_squared` is that kernel.
 # A characteristic kernel, such as Laplace's, sees every difference between two laws.
+#
+# 5. The gradient is $2(\nabla f_\theta)^\top(f-f^-_{\tau-\Delta})$, which over Δ becomes $2(\nabla f_\theta)^\top df^-/d\tau=-2\sin\tau\,\sigma_d(\nabla F_\theta)^\top df^-/d\tau$, by \eqref{eq:ct-trig}.
+# That of $\lVert F_\theta-F^--g\rVert^2$, where $F_\theta=F^-$, is $-2(\nabla F_\theta)^\top g$, and at ρ = 1 $g=\cos\tau\,df^-/d\tau$. So it is the first times $1/(\sigma_d\tan\tau)$, a positive weight of the level.
 #
 # </details>
 #

@@ -136,6 +136,7 @@ figure(
 # | $x_0=1$ | 0.679 | −0.25 | 0.65 |
 # | $x_0=-1$ | 0.321 | 1.25 | −0.05 |
 # | their mean, $\bar x_0=0.358$ | | 0.231 | **0.425** |
+# | their variance | | | 0.107 |
 #
 # The chances come from Bayes' rule. The two likelihoods are $e^{-0.2^2/1.28}$ and $e^{-1/1.28}$, and their ratio is $e^{0.75}$.
 # The last row is the DDIM step of a perfect teacher, because a perfect denoiser answers with the mean. On average the plain
@@ -287,7 +288,7 @@ claim("C17.6", "without it, n = 2: the bias", bias(2, first=prior), between=(-0.
 claim("C17.7", "with it twice, n = 2: the bias", bias(2, twice=True), between=(0.034, 0.037))
 
 # %% [markdown]
-# Without its own sample the mean is pulled halfway to the mean of all coins, which is 0. More references help only in
+# Without its own sample the mean is pulled to the mean of all coins, which is 0 (for $n=2$ halfway). More references help only in
 # proportion to $1/n$. With its own sample *twice*, as happens when a memory holds a picture that comes again, the bias is
 # smaller, but it is there for every $n$ from 2 on. (By hand for $n=2$: if the other coin differs, the weights are 2 to 1 in favour of the own
 # one, times $e^{\pm0.75}$. The four cases give 0.394 instead of 0.358.)
@@ -686,18 +687,17 @@ claim(
 # |---|---|---|
 # | references | all rows of the step with the same condition | on the plane 32 bring most of what there is (17.6). The log's `references` is the mean $n_{\text{eff}}$ over all levels: where it stays near 1, you have plain consistency training |
 # | a bank | none, if a batch has several rows of each class. `recipes.sct` has none either; `Bank` is for your own loop | many classes, small batches. Pictures that come again must have left it (17.10) |
-# | stages, rate, batch | `sct.toml`: 8 stages of 5000 updates, halving the steps ($q=2$), 1e-5, 128 | a start, not a result. More rows of a condition in a step help more than anything else here |
-# | δ (`huber_c`) | chapter 16's .069; 17.9 has .03 and .05 | rare things are missing: larger |
-# | phases | one; for several calls `--hyper.phases 4` | chapter 15 |
-# | η, with phases | 1, which is plain phases; then `--hyper.eta 0.9` and 0.8, from the same starting noise | the toy, whose network blurs over .1 in ln κ, liked an edge two blurs lower: $e^{-.2}=.8$. Your network's blur you do not know beforehand |
-# | is it the target that helps? | the same run with ECT's | in the bench SCT has 3.45 ± .01 on digits, where ECT has 3.86 ± .06; on shapes they tie, 2.3 ± .1 and 2.4 ± .1 |
+# | stages, rate, batch | `sct.toml`: 8 stages of 5000 updates, halving the steps ($q=2$), 1e-5, 128 | a start, not a result |
+# | δ (`huber_c`) | chapter 16's $0.00054\sqrt D$, .069 for latents | rare things are missing: larger. (17.9 rounds it up, to .03 and .05.) |
+# | phases | one; for several calls `--hyper.phases 4` | chapter 15. `full_scale.sample` then goes through the edges, unless you type `--steps` or `--grid` |
+# | η, with phases | 1, plain phases | `--hyper.eta` only tells the sampler where to stop, and is stored with the run. To compare .9 and .8 on one student and one noise, walk `skipped(schedule, edge, eta)` with `dlib`. The toy's network blurs over .1 in ln κ, and two blurs below the edge were best: $e^{-.2}=.8$ |
+# | is it the target that helps? | change it alone: `estimate=own` for `reduced` | on the ladder of 17.10 it does: *d* of 1.55 to 3.44. Whole recipes, SCT to ECT, differ in their schedule too: Fréchet distances of 3.45 ± .01 to 3.86 ± .06 on digits (CT has 2.9), a tie on shapes, and on GMM5 a *d* of 9 ± 2 to 7.5 ± .6 |
+# | what it costs | no network call: two small matrix products for 128 rows and 128 references | beside the bench's tiny network on a CPU they count, so there it got fewer updates |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `sct` needs 23 GB a card and 6.3 hours: counted, at an *assumed* 35 % of their peak |
 #
 # **The real runs.** To our knowledge SCT tunes EDM and EDM2 networks with the recipe of easy consistency tuning. Its abstract reports an FID of 2.42
 # with one call and 1.55 with two on ImageNet-64 [@wang2024stable]; *not reproduced here*. Its learning
 # rates we could not check. For the score itself the same mean is known as the stable target field [@xu2023stable].
-#
-# **What it costs.** No network call. The weights of 128 references for 128 rows are two small matrix products.
 #
 # **What it cannot do.** Its mean step is that of consistency training, so the bias of long steps stays. And $f$ is not linear:
 # an unbiased $\bar x_0$ makes an unbiased *step*, while the mean of $f(x_r)$ still depends on how $x_r$ scatters. Less scatter
@@ -713,7 +713,7 @@ claim(
 # | `estimate=reduced` | the same function, in `recipes.sct` |
 # | references: the batch | the rows of the *whole step*, over all micro-batches and processes: results do not depend on the cut |
 # | `recipes.sct(schedule, null, …)` | `full_scale.run.settings` takes it from `dlib.recipes.METHODS["sct"]` |
-# | sampling by one call | `full_scale.sample --solver lcm --grid lcm --steps 2` |
+# | sampling by one call | `full_scale.sample`: two calls of `lcm`; one by `--steps 1` |
 #
 # | how far up the ladder: rung 1 | rung 2 | rung 3 |
 # |---|---|---|

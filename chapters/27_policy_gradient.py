@@ -700,7 +700,7 @@ change = legible["with KL"] - legible["teacher"]
 claim("C27.29", "with KL: digits read, less the teacher's", change, between=(-0.05, 0.05))
 
 # %% [markdown]
-# Hardly a digit is left to the eye, and a fifth of the ink. A reward without a gradient is hacked like any other, and a small price is enough against it here.
+# Hardly a digit is left: specks, in greys that the count does not see. A reward without a gradient is hacked like any other, and a small price is enough against it here.
 #
 # ## 27.11 What should look wrong here
 #
@@ -746,14 +746,16 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | method | the reward has a gradient: DRaFT with an anchor (chapter 26); adjoint matching, if β must be known (in this chapter only). It has none: DDPO for a network of ε or $v$, Flow-GRPO for a flow, both with a price. The student makes one step: NFT, which then shifts all samples alike (27.8) | 27.7's table of needs and calls |
+# | method, if the reward has a gradient | DRaFT with an anchor (chapter 26) | adjoint matching, if β must be known; `full_scale.train` does not have it |
+# | method, if it has none | DDPO for a network of ε or $v$, Flow-GRPO for a flow, both with a price | ancestral steps draw by themselves; a flow is used by its ODE, and Flow-GRPO's steps keep its marginals. (The plane's DDPO draws ancestral steps on a flow.) NFT, if you want your own solver, or no probabilities; stop it early |
+# | method, for one step | NFT, with `times` at $t=1$ in a loop of your own | it shifts all samples alike (27.8). `full_scale.train nft` draws other times |
 # | group size $G$ | 8 to 24 for marks; for yes or no at least $2/p$, with $p$ the rarer answer's share | the others' mean adds a share $1/(G-1)$ to an advantage's variance. A group of equal answers teaches nothing; that happens with probability $p^G+(1-p)^G$, about .13 at $2/p$ |
-# | the price (`--hyper.kl`) | for DDPO and Flow-GRPO, β over the deviation of the reward within a group | the advantages are divided by that deviation, and it *shrinks* when samples become alike: so does the price. DPOK's .6 was a β of .6 · 1.45 = .87 at first and .6 · .30 = .18 at the end; its divergence is that of the tilt with β = .33. MixGRPO's .6 fell to .6 · .05 = .03, hence its 1.8 nats. The printed `ddpo` has no price: stop it |
-# | rate | the released 3e-4 for adapters (our plane's networks take 2e-3) | reward up and spread down: lower it, or add a price |
-# | rollouts | 10 steps, $a_{\text F}=.7$, and the guidance of use, in sampling and loss alike | as released; use 40 steps later |
-# | NFT's ζ | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β of $q$; with $q=\frac12+A/10$ that is .2/ζ for a reward in its deviations. It drifts on (27.5): `--hyper.kl` holds it |
+# | the price (`--hyper.kl`) of DDPO and Flow-GRPO | .6 on the plane; `flow_grpo.toml` has .04, `ddpo.toml` none (stop it by eye) | as a β it is the price times the reward's deviation within a group, since advantages are divided by that. It *shrinks* as samples become alike, and the price with it. DPOK: .6 · 1.45 = .87 at first, .6 · .30 = .18 at the end, and its divergence is the tilt's with β = .33. MixGRPO ended at .6 · .05 = .03, hence its 1.8 nats |
+# | rate | 3e-4 for adapters, as DDPO and Flow-GRPO released (our plane's networks take 2e-3) | reward up and spread down: lower it, or add a price |
+# | rollouts | Flow-GRPO 10 steps with $a_{\text F}=.7$, DDPO 50; the guidance of use, in sampling and loss alike | as released; sample the trained flow with 40 |
+# | NFT's ζ | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β of $q$; with $q=\frac12+A/10$ that is .2/ζ for a reward in its deviations. It drifts on (27.5). Its `--hyper.kl`, 1e-4, is the weight of a distance of velocities; what it holds we did not measure |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ddpo` needs 9 GB a card and 5.1 hours: counted, at an *assumed* 35 % of their peak |
-# | trust in the toy's figures | one seed a run, but for 27.8 | rung 2 has tried DDPO alone, so 27.7's order is the plane's |
+# | trust in the toy's figures | one seed a run, but for 27.8 | on pictures this chapter measures DDPO alone, so 27.7's order is the plane's |
 #
 # | | the real run, as read in the released codes or their threads |
 # |---|---|

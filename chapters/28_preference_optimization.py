@@ -443,7 +443,7 @@ figure(
 # %% [markdown]
 # The loss sees only the *difference* of winner and loser. It falls when the losers get worse faster than the winners do, and nothing stops both from getting
 # worse for ever. So log the winners' own term, `better` in the library. **If it keeps rising, the student becomes worse at what people like.** A value slightly above zero is no alarm:
-# even the exact tilt has one, since it lies further out than the winners do. Take 28.4's Gaussian with β = 1. The algebra of exercise 1 gives
+# even the exact tilt has one, since its shift is more than twice the winners' mean. Take 28.4's Gaussian with β = 1. The algebra of exercise 1 gives
 #
 # $$\mathbb E\,(m_\theta-m_\pi)(x^w)=\frac{\gamma_t\,\delta}D\,\big(\delta-2\,\mathbb E\,x^w_1\big),\qquad2\,\mathbb E\,x^w_1=4S^2\,\mathbb E\operatorname{sigmoid}'(x_1-x_1'), \label{eq:po-better}$$
 #
@@ -654,21 +654,21 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 # | the loss falls, pictures are burnt or leave the data | $B$ is too small, or the rate too high | raise $B$; watch whether `better` keeps rising |
 # | nothing changes, however long you train | $B$ is too large: each level asks for a small shift \eqref{eq:po-shift} | lower $B$ |
 # | the loss spikes above 1 | steps too long for so sharp a sigmoid (28.6), or errors subtracted in half precision | lower rate, warm-up; float32 for the four errors |
-# | `beta` from another repository does nothing | the ½, or a sum in the place of a mean | 28.7 |
+# | with `beta` from another repository a run stands still, or leaves the data | the ½, or a mean for a sum: our $B$ must then be larger by the number of values | 28.7 |
 # | accuracy 0.6 and no more | the judges disagree, which is their entropy | that may be all there is |
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | $B$ | on our plane 100; on Stable Diffusion 2000 to 5000 | γ is at most $1/4S^2$, where α S = σ. By \eqref{eq:po-shift} $B=4D\beta$ makes that level ask for the tilt's shift, and all others for more; so larger. Ours was 12 times it (β = 1), the digits' 300 only 1.2 times: try three, a factor of three apart |
-# | which β a run amounted to | the β of the exact tilt with the same divergence, or reward | for $B$ = 1000, 100 and 20: β = 13, 1.7 and .18 by divergence, 24, 2.3 and .23 by reward (one run each). They differ, since no student is a tilt |
-# | DPO, or fine-tuning on winners | fine-tuning, as a baseline | it leads to the winners' own density: reward .41 at .08 nats here. $B=100$ has .44 at .16 nats, hardly better; $B=20$ has 1.39 at 2.1, beyond any winner |
-# | DPO, or a cousin | DPO for pairs; KTO for thumbs; SPO, if you can score every step | not compared here; D3PO, SPO and KTO are functions of `dlib`, and `full_scale.train` has none |
-# | rate, updates, batch | `dpo.toml`: 2.05e-5 after a warm-up of 500, 2000 updates of 2048 pairs | the loss rises far above log 2: lower. With $B=1000$ it reached 1.89 at our 3e-3 and .78 at 3e-4; five times as many updates then put 53 % on the right, no more: time does not replace a smaller $B$ |
-# | times | from .02 on | our convention. Pairs say little at either end, where γ falls to 0 |
+# | $B$ (`--hyper.beta`) | on Stable Diffusion the published 2000 to 5000 (`dpo.toml`: 5000); on our plane 100 | try three, a factor of three apart, and measure. A Gaussian's lower bound: γ is at most $1/4S^2$, so by \eqref{eq:po-shift} below $B=4D\beta$ every level asks for more than the tilt. Our 100 is 12 times that for β = 1, the digits' 300 once. For latents 5000 is it for β = .08: so either the price there is low, or latents are no Gaussian |
+# | which β a run amounted to | the β of the exact tilt with the same divergence, or reward | for $B$ = 100 and 20: β = 1.7 and .18 by divergence, 2.3 and .23 by reward (one run each). They differ, since no student is a tilt. $B=1000$ moved too little to tell |
+# | DPO, or fine-tuning on winners | fine-tuning, as a baseline | it leads to the winners' own density: reward .41 at .08 nats here. $B=100$ has .44 at .16 nats, hardly better; $B=20$ has 1.39 at 2.1, three times the winners' mean |
+# | DPO, or a cousin | DPO for pairs; KTO for thumbs; SPO, if you can score every step | not compared here. `dlib` has their losses (`d3po` with `extremes` is SPO, `kto`), `full_scale.train` no recipe for them |
+# | rate, updates, batch | `dpo.toml`: 2.05e-5 after a warm-up of 500, 2000 updates of 2048 pairs | the loss rises far above log 2: lower it. $B=1000$ reached 1.89 at our 3e-3, .78 at 3e-4. There 300 updates put 52 % on the right, and 1500 put 53 %: time does not replace a smaller $B$ |
+# | SDXL, adapters | the same command with SDXL's weights; `--lora-rank 8` | a pair costs two pictures' passes of student and reference, 8/3 of fine-tuning on two. With adapters of rank 8 the same loss needs 8 GB a card (`npo.toml`) |
 # | is a lower loss real? | the same pairs, times and noise for both, and the standard error of the *difference* | $B=2$ less $B=100$ is −.0076, with a standard error of .0021: real, and the wrong choice |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `dpo` needs 21 GB a card and 10 hours: counted, at an *assumed* 35 % of their peak |
 #
-# **The real runs.** Pick-a-Pic v2 has 851 293 pairs without ties. Batches of 2048 pairs, $B=5000$, 2000 steps, a day on 16 GPUs. The learning rate is contradictory in
+# **The real runs.** Pick-a-Pic v2 has 851 293 pairs without ties. Batches of 2048 pairs, $B=5000$, 2000 steps, a day on 16 GPUs, more than the count above. The learning rate is contradictory in
 # the sources: the launch script amounts to 2.05e-5, the paper's formula to a thousandth of that or less (an open issue of the repository). The paper reports
 # 2000 to 5000 for $B$, and about 70 % wins of SDXL over its base, which we have *not verified*. None of these results is reproduced here.
 #
@@ -676,7 +676,7 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 # |---|---|
 # | D3PO | 20 steps with η = 1, a β of 0.1 and the rate 3e-5 |
 # | SPO | 4 candidates, a pair if their shares differ by 0.3, a β of 10, the last 16 of 20 steps, LoRA of rank 4 with the rate 6e-5 |
-# | Diffusion-KTO | $B=1000$, four liked pictures in five, and the rate 1e-7 |
+# | Diffusion-KTO | $B=1000$ (no ½ here), four liked pictures in five, and the rate 1e-7 |
 #
 # **Where the toy stops being true.** The reference is exact and the pairs come from it. Pick-a-Pic's pictures come from other models. Then DPO's minimum is
 # still the tilt of the reference, but nothing says how well the pairs cover it.

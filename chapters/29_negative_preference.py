@@ -171,7 +171,7 @@ claim("C29.3", "equal weights: against `guided`, relative", gap, below=1e-9)
 # ## 29.2 The one line
 #
 # How do you train a model to be worse? You take any method of the last three chapters and turn its judge around. For pairs that means to swap
-# winner and loser. For rewards it means to negate them. The library does it for every recipe at once, by `negative=True`:
+# winner and loser. For rewards it means to negate them. The library does it for every recipe of Part VII, by `negative=True`:
 
 # %%
 show(swapped, negated, opposed)
@@ -344,7 +344,7 @@ figure(
 # at ω with the negative is guidance at 2ω with the base, as \eqref{eq:np-mean} says. And the price is the same too. The figure above plots the spread in a direction that the judge does
 # not care about. The two curves lie almost on each other, the base's a little above.
 #
-# So on this toy, which has no prompt, the negative is a way to double ω and nothing more. That is not what the paper reports for real models; there a prompt and a limited range of ω may make
+# So on this toy, which has no prompt, the negative is a way to double ω and nothing more. That is not what the paper reports for real models; there a prompt may make
 # the difference (29.3). We have not reproduced its figures.
 #
 # ## 29.5 Merging
@@ -543,12 +543,14 @@ figure(
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | ω | with a prompt, the one that you use | with $m=1$ and no prompt half of the base's does (29.3). Move it by factors of two, beside a measure that the judge does not know: here .05 % of the samples lie in no mode at ω = 0, 1 % at ½, 8 % at 1, 62 % at 2 |
+# | ω | the one that you use for the prompt | the preference is multiplied too, by up to $1+2\omega$ (29.3), so look for strays with a measure that the judge does not know. Here, without a prompt and with $m=1$, .05 % of the samples lie in no mode at ω = 0, 1 % at ½, 8 % at 1, 62 % at 2. Too many: a smaller ω, or a weaker negative |
 # | $m$ | 0, as released: the branches stay alike | no better than the base in that branch (29.5): larger. At ω = 1, with $m$ = 0, ½ and 1, the reward was 1.32, 1.78 and 1.70, and 1, 13 and 8 % of the samples lay in no mode: what pushes more strays more. (A network is not linear in its weights, so the middle may push most.) |
 # | the pure negative, at full scale | `--lora` the positive, `--negative-lora` the negative, `--merge 1` | `--weights` must be the base then |
-# | the negative's training | `npo.toml`: rank 8, $B$ = 1000, 5e-6, 2000 updates of 512 pairs | alone it should be worse than the base, and still draw pictures. If not: shorter, or a larger $B$ |
+# | the negative's training | `npo.toml`: rank 8, $B$ = 1000, 5e-6, 2000 updates of 512 pairs | alone it should be worse than the base: if not, longer or a smaller $B$. It should still draw pictures: if not, shorter or a larger $B$ |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `npo` needs 8 GB a card and 2.1 hours: counted, at an *assumed* 35 % of their peak |
-# | trust in the toy's figures | one seed each | one noise for all rows; the differences have standard errors |
+# | NPO, or a bolder DPO | not known here | on the Gaussian both are tilts, of β/(1+2ω) and of a smaller β (29.3). For trained networks we did not compare |
+# | SDXL | the same two commands with SDXL's weights | tested with random weights, as for SD 1.5 |
+# | trust in the toy's figures | one seed each | all are sampled from one noise |
 #
 # **The real runs.** DPO variant, SD 1.5: LoRA of rank 8, `beta` 500 without the ½ (1000 in chapter 28's convention), rate 5e-6, 64 pairs a GPU, released after 2000 iterations. SDXL: `beta` 2000 with the ½, 2000
 # iterations. Sampling: 25 steps of DPM-Solver++, guidance scale 1 + ω = 5 for SDXL and 7.5 for SD 1.5. The video variant: rank 8, rate 1e-5, 2000 steps. The paper reports higher PickScore, HPSv2 and
@@ -564,7 +566,7 @@ figure(
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train npo \
 #     --weights weights/stable-diffusion-v1-5 --data data/votes --out runs/npo
 # python -m full_scale.export runs/npo
-# python -m full_scale.sample --weights runs/dpo/export --omega 4 \
+# python -m full_scale.sample --weights runs/dpo/export --omega 6.5 \
 #     --negative-lora runs/npo/export/pytorch_lora_weights.safetensors --prompt "a lighthouse at dusk"
 # ```
 #
