@@ -356,7 +356,7 @@ away = law("PCM", 8) / law("LCM", 8)
 claim("C15.12", "8 calls: sliced W₂ to other guided ends, PCM over LCM", away, below=0.75)
 
 # %% [markdown]
-# It is, but by a smaller factor than the picture suggests. PCM comes down to 0.11 in four calls and 0.09 in eight, about as far as two exact sets of 1000 are apart. The trained LCM stays between 0.17 and 0.20 whatever its calls. In one
+# It is, but by a smaller factor than the picture suggests. PCM comes down to 0.11 in four calls and 0.09 in eight, about as far as two exact sets of 1000 are apart. The trained LCM stays between 0.16 and 0.20 whatever its calls. In one
 # call and in two both have 0.19 to 0.20. So **in two calls phases keep the picture, and it is no better; from four on they also make it better**.
 #
 # Why do shorter jumps cost less? There are fewer rungs in a phase, so what is learnt at its edge has less far to climb (section 14.4). And a shorter jump

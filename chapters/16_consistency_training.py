@@ -550,7 +550,7 @@ claim("C16.25", "sCM: spread over the data's", wide, between=(0.5, 0.9))
 #
 # ## 16.5 Laws instead of points: IMM
 #
-# Inductive moment matching [@zhou2025imm] groups $M$ samples that share $t$, $r$ and a level to jump to (the third of our `triples`; −1 is the clean data), and compares the two groups $a=f(x_t)$ and $b=f^-(x_r)$ by a kernel $k$,
+# Inductive moment matching [@zhou2025imm] groups $M$ samples that share both times and a level to jump to (the third of our `triples`; −1 is the clean data), and compares the two groups $a=f(x_t)$ and $b=f^-(x_r)$ by a kernel $k$,
 # $\mathrm{MMD}^2=\overline{k(a,a')}+\overline{k(b,b')}-2\,\overline{k(a,b)}$. With $M=1$ and $k=-\lVert\cdot\rVert^2$ this is $2\lVert a-b\rVert^2$,
 # consistency training. With more it is a statement about laws. With a pencil: the groups {0, 2} and {2, 0} have MMD² = 0 for every kernel, since the same
 # pairs occur in all three means. Point by point they are 2 apart. So in large groups IMM can hardly tell the flow's map $f$ from the *reflected* one, $-f$,
