@@ -715,7 +715,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | CT, or iCT | for short runs CT, with an average and a ladder of 10 to 61 points | iCT came behind: a *d* of 5 ± 1 to 3.4 on GMM5 (where it strays less, 8 % to 19), Fréchet distances of 3.6 to 2.9 on digits, 3.6 to 2.7 on shapes. Its own runs are far longer, and have no average |
 # | sCM | long runs, a teacher, and memory for a derivative | at our budget nothing speaks for it: sCD's *d* is 6.3. Its published figures come from long runs |
 # | guidance | without a teacher, drop a tenth of the captions (`ect.toml` does) and guide the student's calls; with one, guide the teacher: `scm.toml` has ω = 3.5 | burnt colours: lower it |
-# | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, and a derivative's three. CD by DDIM: three | chapter 14's LCM has four |
+# | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, a derivative's three, and one with a way back. CD by DDIM: three, one of them with a way back | chapter 14's LCM has four |
 # | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result. Samples at a fixed seed still change at a stage's end: longer stages |
 # | δ (`huber_c`) | iCT's $0.00054\sqrt D$, .069 for Stable Diffusion's latents | rare things are missing: larger |
 # | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | larger, if you want the law rather than the pairs: of 16.5's halved spread the loss is 3.5 times the true map's in groups of 4, and 16 times in groups of 50 |

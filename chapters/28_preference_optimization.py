@@ -664,7 +664,7 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 # | DPO, or fine-tuning on winners | fine-tuning, as a baseline | it leads to the winners' own density: reward .41 at .08 nats here. $B=100$ has .44 at .16 nats, hardly better; $B=20$ has 1.39 at 2.1, three times the winners' mean |
 # | DPO, or a cousin | DPO for pairs; KTO for thumbs; SPO, if you can score every step | not compared here. `dlib` has their losses (`d3po` with `extremes` is SPO, `kto`), `full_scale.train` no recipe for them |
 # | rate, updates, batch | `dpo.toml`: 2.05e-5 after a warm-up of 500, 2000 updates of 2048 pairs | the loss rises far above log 2: lower it. $B=1000$ reached 1.89 at our 3e-3, .78 at 3e-4. There 300 updates put 52 % on the right, and 1500 put 53 %: time does not replace a smaller $B$ |
-# | SDXL, adapters | the same command with SDXL's weights; `--lora-rank 8` | a pair costs two pictures' passes of student and reference, 8/3 of fine-tuning on two. With adapters of rank 8 the same loss needs 8 GB a card (`npo.toml`) |
+# | SDXL, adapters | the same command with SDXL's weights; `--lora-rank 8` | a pair costs a third more than fine-tuning on its two pictures, for the reference's two passes. With adapters of rank 8 the same loss needs 8 GB a card (`npo.toml`) |
 # | is a lower loss real? | the same pairs, times and noise for both, and the standard error of the *difference* | $B=2$ less $B=100$ is −.0076, with a standard error of .0021: real, and the wrong choice |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `dpo` needs 21 GB a card and 10 hours: counted, at an *assumed* 35 % of their peak |
 #
