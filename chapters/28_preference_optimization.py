@@ -659,12 +659,13 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | $B$ (`--hyper.beta`) | on Stable Diffusion the published 2000 to 5000 (`dpo.toml`: 5000); on our plane 100 | try three, a factor of three apart, and measure. A Gaussian's lower bound: γ is at most $1/4S^2$, so by \eqref{eq:po-shift} below $B=4D\beta$ every level asks for more than the tilt. Our 100 is 12 times that for β = 1, the digits' 300 once. For latents 5000 is it for β = .08: so either the price there is low, or latents are no Gaussian |
+# | $B$ (`--hyper.beta`) | on Stable Diffusion the published 2000 to 5000 (`dpo.toml`: 5000); on our plane 100 | try three, a factor of three apart, and measure. A Gaussian's lower bound: γ is at most $1/4S^2$, so by \eqref{eq:po-shift} below $B=4D\beta$ every level asks for more than the tilt. For β = 1 our 100 is 12 times this bound, and the digits' 300 is the bound itself; 20 is above it and still too bold. Stable Diffusion's 5000 is the bound for β = .08: either the price there is low, or latents are no Gaussian |
 # | which β a run amounted to | the β of the exact tilt with the same divergence, or reward | for $B$ = 100 and 20: β = 1.7 and .18 by divergence, 2.3 and .23 by reward (one run each). They differ, since no student is a tilt. $B=1000$ moved too little to tell |
-# | DPO, or fine-tuning on winners | fine-tuning, as a baseline | it leads to the winners' own density: reward .41 at .08 nats here. $B=100$ has .44 at .16 nats, hardly better; $B=20$ has 1.39 at 2.1, three times the winners' mean |
+# | DPO, or fine-tuning on winners | fine-tuning, as a baseline; DPO, if the winners are not good enough | fine-tuning leads to the winners' own density, which here has a reward of .41 at .08 nats. $B=100$ has .44 at .16 nats, which is no better for its price; $B=20$ has 1.39 at 2.1, three times the winners' mean |
 # | DPO, or a cousin | DPO for pairs; KTO for thumbs; SPO, if you can score every step | not compared here. `dlib` has their losses (`d3po` with `extremes` is SPO, `kto`), `full_scale.train` no recipe for them |
-# | rate, updates, batch | `dpo.toml`: 2.05e-5 after a warm-up of 500, 2000 updates of 2048 pairs | the loss rises far above log 2: lower it. $B=1000$ reached 1.89 at our 3e-3, .78 at 3e-4. There 300 updates put 52 % on the right, and 1500 put 53 %: time does not replace a smaller $B$ |
-# | SDXL, adapters | the same command with SDXL's weights; `--lora-rank 8` | a pair costs a third more than fine-tuning on its two pictures, for the reference's two passes. With adapters of rank 8 the same loss needs 8 GB a card (`npo.toml`) |
+# | rate, updates, batch | `dpo.toml`: 2.05e-5 after a warm-up of 500, 2000 updates of 2048 pairs | the loss rises far above log 2: lower it. With $B=1000$ its largest value was 1.89 at our rate of 3e-3, and .78 at 3e-4. At 3e-4, 300 updates put 52 % of the samples on the right, and 1500 put 53 %: time does not replace a smaller $B$ |
+# | SDXL | `--family sdxl`, in `prepare` and in `train` | tested with random weights |
+# | adapters, or all weights | adapters, if memory is short: `--lora-rank 8` with `npo.toml`'s rate of 5e-6 (8 GB a card) | whether they lose quality we did not measure. Either way the reference's two passes come on top of fine-tuning on both pictures: 8 passes for 6 |
 # | is a lower loss real? | the same pairs, times and noise for both, and the standard error of the *difference* | $B=2$ less $B=100$ is −.0076, with a standard error of .0021: real, and the wrong choice |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `dpo` needs 21 GB a card and 10 hours: counted, at an *assumed* 35 % of their peak |
 #
@@ -675,7 +676,7 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 # | cousin | by its released code |
 # |---|---|
 # | D3PO | 20 steps with η = 1, a β of 0.1 and the rate 3e-5 |
-# | SPO | 4 candidates, a pair if their shares differ by 0.3, a β of 10, the last 16 of 20 steps, LoRA of rank 4 with the rate 6e-5 |
+# | SPO | 4 candidates, a pair if the softmax of their scores differs by 0.3, a β of 10, the last 16 of 20 steps, LoRA of rank 4 with the rate 6e-5 |
 # | Diffusion-KTO | $B=1000$ (no ½ here), four liked pictures in five, and the rate 1e-7 |
 #
 # **Where the toy stops being true.** The reference is exact and the pairs come from it. Pick-a-Pic's pictures come from other models. Then DPO's minimum is

@@ -543,13 +543,13 @@ figure(
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | ω | the one that you use for the prompt | the preference is multiplied too, by up to $1+2\omega$ (29.3), so look for strays with a measure that the judge does not know. Here, without a prompt and with $m=1$, .05 % of the samples lie in no mode at ω = 0, 1 % at ½, 8 % at 1, 62 % at 2. Too many: a smaller ω, or a weaker negative |
-# | $m$ | 0, as released: the branches stay alike | no better than the base in that branch (29.5): larger. At ω = 1, with $m$ = 0, ½ and 1, the reward was 1.32, 1.78 and 1.70, and 1, 13 and 8 % of the samples lay in no mode: what pushes more strays more. (A network is not linear in its weights, so the middle may push most.) |
-# | the pure negative, at full scale | `--lora` the positive, `--negative-lora` the negative, `--merge 1` | `--weights` must be the base then |
+# | ω | the one that you use for the prompt | the preference is multiplied too, by up to $1+2\omega$ (29.3), so look for strays with a measure that the judge does not know. Here, without a prompt and with $m=1$, .05 % of the samples lie in no mode at ω = 0, 1 % at ½, 8 % at 1, 62 % at 2. With $m=0$ the factor is at most $1+\omega$. Too many strays: a smaller ω, or a weaker negative |
+# | $m$ | 0, as released: the branches stay alike | no better than the base in that branch (29.5): larger. At ω = 1, with $m$ = 0, ½ and 1, the reward was 1.32, 1.78 and 1.70, and 1, 13 and 8 % of the samples lay in no mode. More push, more strays; and the middle pushes most, since a network is not linear in its weights |
+# | $m=1$ at full scale, the pure negative | `--lora` the positive, `--negative-lora` the negative, `--merge 1` | `--weights` must be the base then |
 # | the negative's training | `npo.toml`: rank 8, $B$ = 1000, 5e-6, 2000 updates of 512 pairs | alone it should be worse than the base: if not, longer or a smaller $B$. It should still draw pictures: if not, shorter or a larger $B$ |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `npo` needs 8 GB a card and 2.1 hours: counted, at an *assumed* 35 % of their peak |
 # | NPO, or a bolder DPO | not known here | on the Gaussian both are tilts, of β/(1+2ω) and of a smaller β (29.3). For trained networks we did not compare |
-# | SDXL | the same two commands with SDXL's weights | tested with random weights, as for SD 1.5 |
+# | SDXL | `--family sdxl` in `prepare`, `train` and `sample`, and `--hyper.beta 2000` | `dpo` is tested on it with random weights, `npo` and the contrast on SD 1.5 only |
 # | trust in the toy's figures | one seed each | all are sampled from one noise |
 #
 # **The real runs.** DPO variant, SD 1.5: LoRA of rank 8, `beta` 500 without the ½ (1000 in chapter 28's convention), rate 5e-6, 64 pairs a GPU, released after 2000 iterations. SDXL: `beta` 2000 with the ½, 2000

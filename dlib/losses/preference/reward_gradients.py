@@ -20,7 +20,7 @@ from dlib.trajectories import last_steps
 
 def negated(reward: Reward) -> Reward:
     """−r: with it, any method of this package trains the negative of Diffusion-NPO (Wang et
-    al. 2025). The paper writes 1 − r, which has the same gradient.
+    al. 2025). The paper writes 1 − r: the same slope.
     """
     return lambda x, cond=None: -reward(x, cond)
 
