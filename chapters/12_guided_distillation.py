@@ -217,7 +217,7 @@ claim("C12.3", "mean of the targets − the target of the mean ω (largest)", be
 # %% [markdown]
 # ## 12.2 How a network is told ω
 #
-# A number enters a network as times do: as sines and cosines of many frequencies. (The first stage needs only a straight line in ω, but the second does not, 12.4. The bare number was not tried.) The released codes [@luo2023lcm] feed
+# A number enters a network as times do: as sines and cosines of many frequencies. (For the first stage a straight line in ω is enough; the second needs more, 12.4. The bare number was not tried.) The released codes [@luo2023lcm] feed
 # $\sin(1000\,\omega\,r_k)$ and $\cos(1000\,\omega\,r_k)$ with rates $r_k$ that fall geometrically from 1 to 1/10 000. The vector goes through one linear layer without a bias, and is added to the
 # features of the time. We call this input the dial. **Ours starts at zero.** So a student made of its teacher's weights begins as an exact copy of the
 # conditional teacher, whatever ω it is told, and training only has to add the difference.

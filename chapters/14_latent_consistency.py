@@ -703,7 +703,7 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # | blurred, loss high and flat | learning rate too large | divide it by ten |
 # | training from nothing fails, loss high and wavy | no target average | decay 0.95; adapters need none |
 # | sharp in 4 calls, worse in 16 | new noise leaves the guided path | at most 8 calls; chapter 15; TCD with γ = 0 leaves it not, but has the floor of 14.7 |
-# | burnt colours | guided twice: ω is inside already | no guidance outside: `guidance_scale`, which is $1+\omega$ in diffusers, 1 or at most 2. (The student of `lcm` is told ω, by the same argument: there it is the ω that you want) |
+# | burnt colours | guided twice: ω is inside already | no guidance outside: `guidance_scale`, which is $1+\omega$ in diffusers, 1 or at most 2. (The student of `lcm` is told ω, by the same number: there pass 1 plus the ω that you want) |
 # | details vanish from 25 to 26 calls | a scheduler from before diffusers #5836 (November 2023) takes the first 26 of the fifty starts, so the last jump starts at 499 (#5815) | update it |
 #
 # | choose | begin with | why, and what tells you to change it |
