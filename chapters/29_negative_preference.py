@@ -543,7 +543,7 @@ figure(
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | ω | the one that you use for the prompt | the preference is multiplied too, by up to $1+2\omega$ (29.3), so look for strays with a measure that the judge does not know. Here, without a prompt and with $m=1$, .05 % of the samples lie in no mode at ω = 0, 1 % at ½, 8 % at 1, 62 % at 2. With $m=0$ the factor is at most $1+\omega$. Too many strays: a smaller ω, or a weaker negative |
+# | ω | the one that you use for the prompt | the preference is multiplied too, by about $1+2\omega$ if the trainings mirror each other (29.3), so look for strays with a measure that the judge does not know. Here, without a prompt and with $m=1$, .05 % of the samples lie in no mode at ω = 0, 1 % at ½, 8 % at 1, 62 % at 2. With $m=0$ it is about $1+\omega$. Too many strays: a smaller ω, or a weaker negative |
 # | $m$ | 0, as released: the branches stay alike | no better than the base in that branch (29.5): larger. At ω = 1, with $m$ = 0, ½ and 1, the reward was 1.32, 1.78 and 1.70, and 1, 13 and 8 % of the samples lay in no mode. More push, more strays; and the middle pushes most, since a network is not linear in its weights |
 # | $m=1$ at full scale, the pure negative | `--lora` the positive, `--negative-lora` the negative, `--merge 1` | `--weights` must be the base then |
 # | the negative's training | `npo.toml`: rank 8, $B$ = 1000, 5e-6, 2000 updates of 512 pairs | alone it should be worse than the base: if not, longer or a smaller $B$. It should still draw pictures: if not, shorter or a larger $B$ |
