@@ -532,7 +532,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # | symptom | cause | cure |
 # |---|---|---|
 # | the student ignores ω | the dial is learnt last, or ω is cast to half precision | train longer; features in float32 |
-# | the loss stops high | ω does not reach the network, or is not learnt yet | look at the weights of ω's layer: still exactly 0 after many updates, and ω does not arrive; else train longer |
+# | the loss stops high | ω does not reach the network, or is not learnt yet | look at the weights of ω's layer: still exactly 0 after many updates, and its layer is not connected. Print the ω that the network receives: one and the same for all samples, and the batch is at fault. Else train longer |
 # | right at ω = 0, error in proportion to ω | the wrong $\varnothing$ in the target, or a student that has hardly begun and answers as without guidance (later an unlearnt dial answers the middle, 12.3) | measure 12.5's share: near 0, so train longer; else take the teacher's own $\varnothing$ |
 # | too much contrast everywhere | $g$ was fed instead of ω | one name in your code, and convert at the border |
 # | broken pictures at high ω | outside the range of training | train the range that you serve |
