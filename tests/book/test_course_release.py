@@ -153,9 +153,12 @@ def outputs(node: dict) -> dict:
     which would stop at a cell that raises an error.
     """
     node = nbformat.from_dict(node)
-    NotebookClient(node, kernel_name="python3", timeout=120).execute(
-        env={**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)}
-    )
+    NotebookClient(
+        node,
+        kernel_name="python3",
+        timeout=120,
+        coalesce_streams=True,  # a busy machine delivers what is printed in pieces
+    ).execute(env={**os.environ, **_THREADS, "PYTHONPATH": str(ROOT)})
     verbs = ("check(", "tally(")
     return {
         c.source.split('"')[1]: c.outputs for c in node.cells if any(v in c.source for v in verbs)
