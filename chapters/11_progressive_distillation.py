@@ -604,15 +604,15 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
 # | pairs (11.1), or rounds | pairs for one step; rounds, if you also want students of 8, 4 and 2 steps | on the plane, in equal time, the naive student is the nearer one (11.7; its pairs come from a better solver, too). At full scale pairs need `train --method knowledge`, and data prepared with the *seed* of each pair's noise, `--seed-column`; there is no recipe file for it |
-# | steps of the first teacher | 32 or 64 | its error stays in every student: from the same noise, compare its pictures with those of twice as many steps |
-# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. With `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses |
+# | steps of the first teacher | 32 or 64; `--hyper.steps` counts the *student's*, so half of them | its error stays in every student: from the same noise, compare its pictures with those of twice as many steps |
+# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. With `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses. `lam`, `karras` and `arctan` need α > 0 at the first level, which this chapter's cosine does not have |
 # | weight | max(SNR, 1), the paper's; the loss on $v$ (SNR + 1) is the other usual one | not the ε-loss: with α = 0 it fails at two steps and at one (11.4). At Stable Diffusion's first level the SNR is .005, so two steps weigh 80 to 1 |
 # | what the network predicts | $v$ or $x_0$. One that predicts ε may stay so if α > 0 at its first level, as in Stable Diffusion | its loss spikes: a lower rate, clipped gradients |
 # | rate, updates, batch | `progressive.toml`: from 1e-5 to 0, 50 000 a round, 128 | length and batch are CIFAR-10's; the rate is our guess, and was not tried |
 # | length of a round | fixed beforehand, since the rate falls to 0 in it | the gap (11.5), from a fixed noise, is larger than that of the round before, or a longer round makes it clearly smaller: more updates |
 # | number of rounds | stop at the most steps that you can afford | each further round adds its gap |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `progressive` needs 24 GB a card and 13 hours *for the first round*: counted, at an *assumed* 35 % of their peak |
-# | trust in the toy's figures | one seed each | the students of 11.7 have three in the bench, and differ by a tenth in d |
+# | seeds, to compare two settings | three | this page's figures have one seed each; the students of 11.7 have three in the bench, and differ by a tenth in d |
 #
 # **The published run** [@salimans2022progressive], CIFAR-10: from 8192 steps to one, 50 000 updates a round and 100 000 in each of the last two, Adam, the rate
 # falling linearly from 5e-5 to 0 in each round, batch 128, gradients clipped at 1, no average of weights, no dropout. The
@@ -642,6 +642,7 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 #     --weights weights/stable-diffusion-v1-5 --out runs/halve-32
 # full_scale/launch/one_node.sh progressive --data DATA \
 #     --weights runs/halve-32 --out runs/halve-16 --hyper.steps 16 --hyper.omega 0
+# python -m full_scale.export runs/halve-16
 # ```
 #
 # The recipe file sets 32 steps and ω = 6.5 for the first. Go on with 8, 4, 2 and 1, each from the run before. `python -m full_scale.train progressive --tiny …` does the same on

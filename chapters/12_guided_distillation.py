@@ -543,10 +543,10 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # |---|---|---|
 # | one ω, or the dial | one, if you serve one: `lcm_lora` with `--hyper.omega 6.5 6.5` (chapter 14), or `progressive` from the original weights, `--hyper.omega 6.5` in the first round and 0 in all later ones | your users turn ω: the dial, with all weights. What the dial costs in quality, against a student of one ω, we did not measure |
 # | the dial's range | what you will serve; `guided.toml` has 2 to 14 | beyond it the answers are wrong at once (12.3) |
-# | is the dial learnt? | 12.5's share, with the two ends of *your* range in place of 0 and 4, at several noise levels | the plane's has .96, the digits' .81 after 300 updates, the shapes' .01 after 100. Below .9 we would train on, so the digits' as well; the bar is our guess |
+# | is the dial learnt? | 12.5's share, with the two ends of *your* range in place of 0 and 4 and the $\varnothing$ of the student's target, at several noise levels | the plane's has .96, the digits' .81 after 300 updates, the shapes' .01 after 100. Below .9 we would train on, so the digits' as well; the bar is our guess |
 # | rate, updates, batch | `guided.toml`: 1e-5, 10 000, 128 | our guess, not tried |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `guided` needs 27 GB a card and 1.9 hours: counted, at an *assumed* 35 % of their peak |
-# | trust in the toy's figures | one seed each | the bench's guided student (12.6) has three, each within 1.5 % of its teacher |
+# | seeds, to compare two settings | three | this page's figures have one seed each; the bench's guided student (12.6) has three, each within 1.5 % of its teacher |
 #
 # **The published runs** [@meng2023guided]: ω from 0 to 4 for pixels, from 2 to 14 for latent text-to-image models, with the loss
 # on $v$; then rounds of halving. The abstract reports scores like the teacher's in 4 steps for ImageNet 64×64 and CIFAR-10 in

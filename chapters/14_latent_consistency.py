@@ -583,7 +583,7 @@ claim("C14.21", "1 and 8 calls: the trained table's spread less these", gap, bel
 
 # %% [markdown]
 # The best that this loss can find, each level with its targets held fixed, has samples that are 44 % too narrow in one call and 18 % too wide in eight. The teacher was exact, and no training
-# helps. A consistency model has no such floor, because its $s$ is fixed. Two cures are known. Tell the network $s$, for which Stable Diffusion's
+# helps. A consistency model has no such floor: its $s$ is always the end. Two cures are known. Tell the network $s$, for which Stable Diffusion's
 # U-Net has no input; or fix $s$ to a few edges, and that is [chapter 15](15_phased_consistency.ipynb).
 #
 # ## 14.8 What should look wrong here: no boundary
@@ -710,15 +710,15 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # |---|---|---|
 # | `lcm_lora`, `lcm` or `tcd` | `lcm_lora`: the cheapest, and it fits on other weights of the same model | users turn ω: `lcm`. `tcd`, if you want several calls without new noise, with the floor of 14.7. We did not compare them on Stable Diffusion |
 # | updates, batch | the recipe files: `lcm_lora` 5000 of 96, `tcd` 10 000 of 96, `lcm` 100 000 of 72 | soft in 4 calls: more updates |
-# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: for 7.5, with `lcm_lora` or `tcd`, `--hyper.omega 6.5 6.5`; for `lcm`, which is told ω, the range that you serve | the script's range from 5 to 15 acts about as 10 on a student that is not told ω (14.1). Burnt even at a `guidance_scale` of 1: lower it. At a `guidance_scale` of 1 a negative prompt does nothing: the empty condition is inside |
+# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: for 7.5, with `lcm_lora` or `tcd`, `--hyper.omega 6.5 6.5`; for `lcm`, which is told ω, the range that you serve (`lcm.toml` has 2 to 14) | the script's range from 5 to 15 acts about as 10 on a student that is not told ω (14.1). Burnt even at a `guidance_scale` of 1: lower it. At a `guidance_scale` of 1 a negative prompt does nothing: the empty condition is inside |
 # | skip $k$ | 20, which is `--hyper.steps 50` | blurred, loss tiny: too many rungs for your updates (14.4). `--hyper.skip` says how many steps of that grid the teacher takes at once: leave it at 1 |
 # | rate | adapters 1e-4; all weights 1e-6, as the script (`lcm.toml` has the paper's 8e-6, `tcd.toml` the port's 4e-6; `--lr 1e-6` overrides) | loss high and flat: a tenth of it. Pictures hardly change: a higher rate |
 # | average of the target | none for adapters; 0.95 for all weights | so the scripts, for students that start as their teacher. From nothing a network needs it (14.5) |
 # | Huber, or the square | Huber, as LCM | its slope stays near 1 down to errors of 0.003, and no single large error rules a batch. On the plane it makes no difference: an error (14.4, $k=20$) of 0.30, and with the square 0.28 |
 # | calls | 4 | one call is soft: nothing mends the error of its jump. Soft in 4 as well: train on. With each doubling new noise leaves the guided path further (14.6): at most 8 |
-# | TCD's γ | 0.3, which diffusers calls `eta` | it belongs to the sampler: training draws every stop $s$ and knows no γ. With 0 no noise is added, and a *perfect* student keeps its picture whatever the calls. The floor of 14.7 stays. We did not compare trained TCD and LCM at several calls |
+# | TCD's γ | 0.3, which diffusers calls `eta` | the paper's choice, as we recall; here it stays on the sampling floor up to four calls (14.6). It belongs to the sampler: training draws every stop $s$ and knows no γ. With 0 no noise is added, and a *perfect* student keeps its picture whatever the calls. The floor of 14.7 stays. We did not compare trained TCD and LCM at several calls |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `lcm_lora` needs 9 GB a card and 0.8 hours; `lcm` needs 30 GB a card and 13 hours; `tcd` needs 31 GB a card and 1.7 hours: counted, at an *assumed* 35 % of their peak |
-# | trust in the toy's figures | one seed each | 14.9's digits have five, its last students three in the bench |
+# | seeds, to compare two settings | three | this page's figures have one seed each; 14.9's digits five, its last students three, in the bench |
 #
 # **Settings of the real runs.** The public script: learning rate 1e-6, decay 0.95, Huber constant 0.001, ω from 5 to 15, 12 pictures a GPU. For adapters: rank 64, rate
 # 1e-4, no average. Two runs are quoted as "LCM" [@luo2023lcm]. The released model was made from Dreamshaper v7 at 768 pixels, in 4000 updates and 32 A100-hours, says its model card. Of the paper's experiments
@@ -742,6 +742,7 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # ```bash
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train lcm_lora \
 #     --weights weights/stable-diffusion-v1-5 --data data --out runs/lcm
+# python -m full_scale.export runs/lcm
 # torchrun --standalone --nproc_per_node 8 -m full_scale.train tcd \
 #     --weights weights/stable-diffusion-v1-5 --data data --out runs/tcd
 # python -m full_scale.export runs/tcd

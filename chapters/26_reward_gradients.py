@@ -568,7 +568,7 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 # | how far a *picture* model went | the anchor's value (`kl` in the log, with `--hyper.kl` above 0) | likelihoods of pictures cost too much. It is no bound (26.7), and is taken without guidance, so look as well at the distance of the student's pictures from the reference's, from the same noise |
 # | rate, rank, guidance | `reward_gradient.toml`: 4e-4, rank 8, 2000 updates of 16 pictures, ω = 6.5 in the sampler | DRaFT's rate and rank, from memory: a start, not a result. The reward jumps: a third of the rate |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `reward_gradient` needs 17 GB a card and 0.9 hours: counted, at an *assumed* 35 % of their peak |
-# | trust in the toy's figures | one seed a run | “anchored above stopped” is two runs against two |
+# | seeds, to compare two settings | three | this page's runs have one seed each; “anchored above stopped” is two runs against two |
 #
 # **The real runs.** ReFL walks 40 steps and stops in the last ten, with a loss weight of $10^{-3}$, learning rate $10^{-5}$ and 100 updates. AlignProp walks 50 DDIM steps with
 # scale 5 (ω = 4), draws its first step with a gradient from a normal around the 42nd, has learning rate $10^{-3}$, clips the gradient's norm to 1 and stops after 20 to 25 epochs of 128 pictures. These were read in the released code. DRaFT has

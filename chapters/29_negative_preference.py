@@ -550,7 +550,7 @@ figure(
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `npo` needs 8 GB a card and 2.1 hours: counted, at an *assumed* 35 % of their peak |
 # | NPO, or a bolder DPO | not known here | on the Gaussian both are tilts, of β/(1+2ω) and of a smaller β (29.3). For trained networks we did not compare |
 # | SDXL | `--family sdxl` in `prepare`, `train` and `sample`, and `--hyper.beta 2000` | `dpo` is tested on it with random weights, `npo` and the contrast on SD 1.5 only |
-# | trust in the toy's figures | one seed each | all are sampled from one noise |
+# | seeds, to compare two settings | three | this page's figures have one seed each; all are sampled from one noise |
 #
 # **The real runs.** DPO variant, SD 1.5: LoRA of rank 8, `beta` 500 without the ½ (1000 in chapter 28's convention), rate 5e-6, 64 pairs a GPU, released after 2000 iterations. SDXL: `beta` 2000 with the ½, 2000
 # iterations. Sampling: 25 steps of DPM-Solver++, guidance scale 1 + ω = 5 for SDXL and 7.5 for SD 1.5. The video variant: rank 8, rate 1e-5, 2000 steps. The paper reports higher PickScore, HPSv2 and

@@ -110,10 +110,11 @@ def ect(
     """
     at_least_one("ect", every=every, stages=stages)
     distance = norm_huber(huber_c)
+    of_stage = partial(ect_times, schedule, q=q, k=k, b=b, mean=mean, std=std)
+    of_stage(stage=0)  # names what is bad before the first step
 
     def loss(roles, batch, draw):
-        stage = min(ect_stage(batch.step, every), stages - 1)
-        drawn = ect_times(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std)
+        drawn = of_stage(stage=min(ect_stage(batch.step, every), stages - 1))
         return consistency_training(
             roles["student"],
             roles["target"],

@@ -71,6 +71,8 @@ def sct(
         0 < eta <= 1, f"sct: eta = {eta:g}, wanted a share of an edge's κ, above 0, at most 1"
     )
     distance = norm_huber(huber_c)
+    of_stage = partial(ect_times, schedule, q=q, k=k, b=b, mean=mean, std=std)
+    of_stage(stage=0)  # names what is bad before the first step
     inner = pcm_edges(grid(schedule, 50, "sd_trailing"), phases)[:-1].tolist()
     edges = (*inner, -1.0) if inner else None
 
@@ -81,7 +83,7 @@ def sct(
             roles["target"],
             batch,
             draw,
-            times=ect_times(schedule, stage=stage, q=q, k=k, b=b, mean=mean, std=std),
+            times=of_stage(stage=stage),
             estimate=_noting(sizes),
             weight=inverse_step,
             distance=distance,

@@ -21,7 +21,7 @@ from dlib.losses import (
     taught,
 )
 from dlib.nets import MLP
-from dlib.recipes import ct, ect, scm
+from dlib.recipes import ct, ect, scm, sct
 from toy_data import distil, shape_batches, shapes_teacher
 from toy_data.shape_captions import say, tokens
 from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
@@ -101,7 +101,10 @@ def test_scm_is_its_loss_with_a_warm_up_and_a_guided_teacher(step, rho, omega):
         (scm_training, {"rise": 0}, "scm_training: rise = 0"),
         (ect, {"stages": 0}, "ect: stages = 0, wanted at least 1"),
         (ect, {"every": 0}, "ect: every = 0"),
+        (ect, {"std": 0}, "ect_times: std = 0"),
+        (ect, {"q": 1}, "ect_end: q = 1, wanted more than 1"),
         (ct, {"growth": 0}, "ct: growth = 0, wanted at least 1"),
+        (sct, {"std": -1.0}, "ect_times: std = -1"),
         (ict, {"growth": 0}, "ict: growth = 0"),
         (ct_reduced, {"growth": -1}, "ct_reduced: growth = -1"),
         (ct, {"points": (1, 150)}, r"ct: points = \(1, 150\), wanted .* 2 ≤ s₀ ≤ s₁"),
