@@ -2,6 +2,7 @@
 same every time.
 """
 
+import re
 from dataclasses import replace
 
 from book.chapter import FOLD, Cell, Chapter
@@ -16,6 +17,7 @@ _LANGUAGE = {
     "mimetype": "text/x-python",
     "pygments_lexer": "ipython3",
 }
+_BEYOND = re.compile(r"^(?:from|import) (?:diffusers|full_scale)\b", re.MULTILINE)
 _KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -75,10 +77,11 @@ def _how_to_run(chapter: Chapter) -> str:
         if chapter.path.parent.name == "assignments"
         else "`make lab`, in a checkout of the book's repository, opens a copy of this chapter"
     )
+    what = "'.[full]'" if any(_BEYOND.search(cell.source) for cell in chapter.cells) else "."
     return (
         f"To run it: {here}. A notebook that came alone stops at its first code cell with `No "
-        "module named 'book'`: get the repository and run `pip install -e .` in its folder, "
-        "with the Python of this notebook's kernel."
+        f"module named 'book'`: get the repository and run `pip install -e {what}` in its "
+        "folder, with the Python of this notebook's kernel."
     )
 
 

@@ -1,5 +1,11 @@
 """Chapter sources: their names, headers and ids; the outline; the choice of chapters."""
 
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+
 import nbformat
 import pytest
 from tinybook import ROOT, STEM, edit
@@ -39,6 +45,21 @@ def test_a_notebook_says_in_its_first_cell_how_to_run_it(tiny):
     assert "make lab" not in told and "`make setup`" in told and "`pip install -e .`" in told
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "\nlab: " in makefile and "\nsetup: " in makefile
+
+
+def test_what_it_says_to_install_is_what_its_cells_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    base = {re.match(r"[\w-]+", wanted)[0] for wanted in project["dependencies"]}
+    ours, owners = {"bench", "book", "dlib", "toy_data"}, packages_distributions()
+    for chapter in Book(ROOT).chapters:
+        code = [ast.parse(cell.source) for cell in chapter.cells if cell.kind == "code"]
+        nodes = [node for tree in code for node in ast.walk(tree)]
+        named = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+        named |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+        tops = {name.split(".")[0] for name in named} - ours - sys.stdlib_module_names
+        enough = all(base & set(owners[top]) for top in tops)
+        told = to_notebook(Book(ROOT), chapter).cells[0].source
+        assert ("`pip install -e .`" if enough else "`pip install -e '.[full]'`") in told, tops
 
 
 def test_the_header_is_read(tiny):
