@@ -231,6 +231,10 @@ class Engine:
         with Ahead(self.micro_batches, self.s.steps, self.processes.device) as self.ahead:
             try:
                 return self._run(show)
+            except Exception as error:
+                if not launch.is_loss(error):  # all are there to finish what is being written
+                    self.checkpoints.finish()
+                raise
             finally:
                 self.ahead = None
 
@@ -242,13 +246,8 @@ class Engine:
             there = len(checkpoint.complete(s.out))
             if wanting := room.wanting(s.out, self.cast, s.keep, there):
                 print(f"ALARM: {wanting}")
-        bar = tqdm(
-            total=s.steps,
-            initial=start,
-            unit="step",
-            desc=s.method,
-            disable=not self.processes.leads,
-        )
+        quiet = not self.processes.leads
+        bar = tqdm(total=s.steps, initial=start, unit="step", desc=s.method, disable=quiet)
         with bar, Stop(self.processes.leads) as stop:
             while self.step < s.steps:
                 with self.clock:

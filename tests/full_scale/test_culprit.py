@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import shutil
+import time
 import weakref
 
 import forked
@@ -20,6 +21,7 @@ from full_scale import launch, train
 from full_scale.data import digests, shards
 from full_scale.data.draws import step_draws
 from full_scale.data.rows import Rows, indices
+from full_scale.out import manifest
 from full_scale.run import engine, speed
 from full_scale.run.culprit import guilty
 from full_scale.train import open_engine
@@ -92,11 +94,14 @@ def test_of_two_processes_the_one_that_has_it_keeps_it_and_one_speaks(parallel, 
     assert "Traceback" not in said
 
 
-def test_the_row_is_named_kept_and_left_out(bad, tmp_path, one):
+def test_the_row_is_named_kept_and_left_out(bad, tmp_path, one, monkeypatch):
     """Stopped, started again without it, stopped and resumed: the numbers of the run that left
-    it out in one go, up to where it stood and from there.
+    it out in one go, up to where it stood and from there. The checkpoint that was being written
+    meanwhile is finished.
     """
-    step, out = first_read(), tmp_path / "run"
+    step, out, seal = first_read(), tmp_path / "run", manifest.seal
+    late = lambda *files: (time.sleep(0.3), seal(*files))
+    monkeypatch.setattr(manifest, "seal", late)
     with pytest.raises(FloatingPointError) as end:
         open_engine(train.read(words(bad, out)), one).run(None)
     said = str(end.value)
@@ -110,6 +115,7 @@ def test_the_row_is_named_kept_and_left_out(bad, tmp_path, one):
     (kept,) = out.glob("nonfinite-*.safetensors")
     assert kept.stat().st_mode == kept.with_suffix(".json").stat().st_mode  # as new files are
     assert load_file(kept)["x0"][place % 2].isinf().any()
+    assert [path.name for path in out.glob("step-*")] == [f"step-{step:08d}"]
     shutil.copytree(out, tmp_path / "parts")
     for steps in (step + 1, step + 2):
         parts = words(bad, tmp_path / "parts", "--skip-rows", str(BAD), "--steps", str(steps))
