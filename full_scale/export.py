@@ -70,7 +70,7 @@ def run(config: Export) -> Path:
     part, found = student(path)
     weights = None if s["tiny"] else config.weights or s["weights"]
     family = open_start(s["family"], weights, torch.device("cpu"))
-    s = s | {"sampler": recipe_from(s).sampler.facts}
+    s = s | {"sampler": recipe_from(s, family.denoiser().schedule).sampler.facts}
     about = {
         "what": part,
         "step": facts["step"],

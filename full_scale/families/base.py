@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dlib import Batch, Denoiser
+from dlib import Batch, Denoiser, NoiseSchedule, discrete, scaled_linear
 from full_scale.sources.pictures import picture
 
 META = torch.device("meta")
@@ -93,6 +93,13 @@ class Family(ABC):
         it reads no weights. None is the tiny model.
         """
         return 1024
+
+    @classmethod
+    def schedule(cls) -> NoiseSchedule:
+        """The one that its published weights were trained on: what a recipe is made on before any
+        weights are read. Stable Diffusion's ladder, unless a family says otherwise.
+        """
+        return discrete(scaled_linear())
 
     @property
     @abstractmethod

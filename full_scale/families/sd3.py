@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from dlib import Denoiser, flow
+from dlib import Denoiser, NoiseSchedule, flow
 from dlib._util import require
 from full_scale.families import tiny
 from full_scale.families.base import META, deaf
@@ -134,6 +134,10 @@ class StableDiffusion3(LatentPipeline):
         )
 
     @classmethod
+    def schedule(cls) -> NoiseSchedule:
+        return flow()
+
+    @classmethod
     def call(cls, net: nn.Module) -> TransformerCall:
         return TransformerCall(net)
 
@@ -149,7 +153,7 @@ class StableDiffusion3(LatentPipeline):
             "matching, by which Stable Diffusion 3 was trained: use weights as published",
         )
         steps = scheduler_config["num_train_timesteps"]
-        return Denoiser(call, flow(), "velocity", clock=lambda t: steps * t)
+        return Denoiser(call, StableDiffusion3.schedule(), "velocity", clock=lambda t: steps * t)
 
     @classmethod
     def empty(

@@ -206,6 +206,7 @@ TABLES = {"copy": Copy, "heads": Heads, "mean": Mean}
 def with_hyper(method: str) -> type[Settings]:
     """`Settings` with the fields `hyper`, a record of the keyword parameters of the method's
     function, and `roles`, a table for each role beside the student that has anything to set.
+    The family is not known yet: who plays does not depend on the schedule.
     """
     function = recipes.METHODS[method]
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters.values()
@@ -247,19 +248,21 @@ def role_of(s: Settings, role: str) -> Role:
 
 
 def recipe_of(s: Settings, schedule: NoiseSchedule | None, null: Any) -> recipes.Recipe:
-    """The recipe of these settings on a schedule with a null condition."""
-    schedule = discrete(scaled_linear()) if schedule is None else schedule
+    """The recipe of these settings on a schedule, the family's own unless given, with a null
+    condition.
+    """
+    schedule = schedule or named(s.family).schedule()
     return recipes.METHODS[s.method](schedule, null, **dataclasses.asdict(s.hyper))
 
 
 def recipe_from(
     table: Mapping[str, Any], schedule: NoiseSchedule | None = None
 ) -> recipes.Recipe:
-    """The recipe of a run that is read back: `as_table`'s values. Without a schedule it has
-    Stable Diffusion's.
+    """The recipe of a run that is read back: `as_table`'s values. On the family's own schedule
+    unless given.
     """
     hyper = {k: tuple(v) if isinstance(v, list) else v for k, v in table["hyper"].items()}
-    schedule = schedule or discrete(scaled_linear())
+    schedule = schedule or named(table["family"]).schedule()
     return recipes.METHODS[table["method"]](schedule, None, **hyper)
 
 

@@ -71,7 +71,7 @@ def one():
 
 def facts(method: str) -> dict:
     """How a method's student is sampled."""
-    return recipe_from({"method": method, "hyper": {}}).sampler.facts
+    return recipe_from({"method": method, "hyper": {}, "family": "sd"}).sampler.facts
 
 
 def settings(out: Path, *more: str):
@@ -192,6 +192,9 @@ def test_pipeline_reloads_bit_equal_and_is_the_average(full):
         and said["what"] == "averaged student"
         and said["settings"]["ema"] == 0.9
     )
+    family = families.open_family("sd", None, torch.device("cpu"))
+    run = recipe_from(said["settings"], family.denoiser().schedule)
+    assert said["settings"]["sampler"] == run.sampler.facts
     # the weights' own
     assert (
         type(pipe.scheduler) is DDIMScheduler

@@ -62,6 +62,13 @@ class TestEveryFamily:
         assert any_family.tiny_is in introduced(any_family, None)
         assert any_family.x0_is and any_family.weights_are and not any_family.told
 
+    def test_states_the_schedule_of_its_weights_without_them(self, any_family):
+        found, want = named(any_family.name).schedule(), any_family.denoiser().schedule
+        assert (found.name, found.ladder) == (want.name, want.ladder)
+        for t in (0.001, 0.5, 1.0):
+            a, b = found.at(t), want.at(t)
+            assert (a.alpha, a.sigma) == pytest.approx((b.alpha, b.sigma), rel=1e-5, abs=1e-7)
+
     def test_pictures_become_x0_of_the_shape_it_states(self, any_family):
         size = any_family.size
         drawn = [Image.new("RGB", (size, size), colour) for colour in ("red", "blue")]

@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler
 from PIL import Image as Pictures
 
 from dlib import SOLVERS, Draw, grid, flow, guided, levels, sample
-from full_scale import prepare
+from full_scale import export, prepare
 from full_scale.data.draws import Draws
 from full_scale.families import named, open_family
 from full_scale.run.settings import read
@@ -151,12 +151,18 @@ def test_it_is_prepared_and_trained_as_the_others_are(sd3, tmp_path, monkeypatch
         + ["--batch", "2", "--micro", "1", "--steps", "2", "--show-every", "2", "--lr", "1e-3"]
         + ["--device", "cpu", "--warmup", "0"]
     )
-    student = train(s).cast.output
+    engine = train(s)
+    student = engine.cast.output
     x, cond = start(), sd3.encode_texts(PROMPTS)
     with torch.no_grad():
         level = student.schedule.at(0.5)
         said, base = student(x, level, cond).raw, sd3.denoiser()(x, level, cond).raw
     assert 0 < gap(said, base) < 1
+    told = json.loads((export.run(export.Export(s.out)) / "settings.json").read_text())[
+        "settings"
+    ]
+    assert told["sampler"] == engine.recipe.sampler.facts
+    assert told["sampler"]["spacing"] == "sd3"  # on Stable Diffusion's ladder: karras
 
 
 SMALL = {

@@ -127,6 +127,11 @@ def test_a_recipe_s_name_wins_over_a_folder_or_file_of_that_name(tmp_path, monke
         ([*OK, "--weights", "w"], 1, "both --weights and --tiny"),
         ([*OK, "--batch", "10", "--micro", "4"], 1, "try --batch 8"),
         ([*OK, "--batch", "8", "--micro", "4"], 4, "4 process.* try --batch 16"),
+        (
+            ["--method", "ct", "--family", "sd3", "--tiny", "--data", "d"],
+            1,
+            "λ = −∞ at t_max = 1 on flow",
+        ),
         ([*OK, "--steps", "0"], 1, "--steps 0: wanted at least 1"),
         ([*OK, "--ema", "1"], 1, "--ema 1: wanted at least 0 and below 1"),
         (
