@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from PIL import Image
@@ -19,6 +19,17 @@ from full_scale.sources.pictures import picture
 META = torch.device("meta")
 OWN: tuple[str, dict[str, Any]] = ("", {})
 """In place of a scheduler's class and settings: the scheduler of the weights themselves."""
+
+
+class Stock(NamedTuple):
+    """A scheduler of diffusers: its class, what to set in its configuration, and the levels that
+    it walks, by the spacing and the end that a `Sampler` of them has.
+    """
+
+    name: str
+    more: Mapping[str, Any]
+    spacing: str
+    end: str
 
 
 def deaf(family: str) -> ValueError:
@@ -47,8 +58,8 @@ class Family(ABC):
     """What `--weights` takes, in words."""
     pipeline: ClassVar[str | None] = None
     """The class of diffusers that opens what `save` wrote; None if diffusers has none."""
-    indexed: ClassVar[bool] = True
-    """Whether its times are trained indices, as diffusers' DDIM, LCM and TCD count them."""
+    stock: ClassVar[Mapping[str, Stock]] = {}
+    """Solver ↦ the scheduler of diffusers that makes its pictures; other solvers have none."""
     lora_prefix: ClassVar[str | None] = None
     """What the names of a student's layers begin with, which readers of LoRA files expect too;
     None for a family whose students are exported as a whole.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from dlib import Denoiser
 from dlib._util import require
 from full_scale.families import unet
-from full_scale.families.base import META, OWN, Blueprint, Family
+from full_scale.families.base import META, OWN, Blueprint, Family, Stock
 from full_scale.families.saving import writing
 from full_scale.families.weights import Weights, add_lora, hush, load, read_config
 from full_scale.sources.pictures import fitted, pixels
@@ -45,6 +45,7 @@ class LatentPipeline(Family):
     """The class of diffusers that denoises."""
     x0_is: ClassVar[str] = "mean of the VAE's posterior times its scaling factor"
     tiny_is: ClassVar[str] = "random tiny weights"
+    stock: ClassVar[Mapping[str, Stock]] = unet.STOCK
     lora_prefix: ClassVar[str] = "unet"
     lora_targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
 

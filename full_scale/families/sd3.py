@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from dlib import Denoiser, NoiseSchedule, flow
 from dlib._util import require
 from full_scale.families import tiny
-from full_scale.families.base import META, deaf
+from full_scale.families.base import META, Stock, deaf
 from full_scale.families.latent import LatentPipeline
 from full_scale.families.weights import Weights
 
@@ -59,7 +59,7 @@ class StableDiffusion3(LatentPipeline):
     pipeline: ClassVar[str] = "StableDiffusion3Pipeline"
     network: ClassVar[str] = "SD3Transformer2DModel"
     weights_are: ClassVar[str] = f"FOLDER_OR_HUB_ID (e.g. {MEDIUM})"
-    indexed: ClassVar[bool] = False
+    stock: ClassVar[Mapping[str, Stock]] = {}  # no trained indices
     lora_prefix: ClassVar[str] = "transformer"
     kind: ClassVar[Weights] = Weights(
         pipeline,

@@ -13,8 +13,22 @@ from torch import Tensor, nn
 from dlib import Denoiser, NoiseSchedule, discrete
 from dlib._util import require
 from dlib.nets import omega_features
+from full_scale.families.base import Stock
 
 PREDICTS = {"epsilon": "eps", "v_prediction": "v"}
+TRAILING = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
+"""Start at the last trained index and end at σ = 0, as `full_scale.sample` does with `--grid
+sd_trailing`.
+"""
+_DDIM = Stock("DDIMScheduler", TRAILING, "sd_trailing", "clean")
+STOCK = {
+    "ddim": _DDIM,
+    "dpm_solver_1": _DDIM,
+    "stochastic_iterative": _DDIM._replace(spacing="none"),  # one step: both take x₀
+    "lcm": Stock("LCMScheduler", {}, "lcm", "clean"),
+    "tcd": Stock("TCDScheduler", {}, "lcm", "grid"),
+}
+"""Solver ↦ the scheduler that makes its pictures of a network with trained indices."""
 
 
 class UNetCall(nn.Module):

@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dlib import vp
+from dlib.recipes.base import many_steps
 from full_scale.families import named
+from full_scale.families.base import OWN as KEPT, Stock
 from full_scale.out.lora_files import DIFFUSERS, KOHYA
-
-TRAILING = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
-"""Start at the last trained index and end at σ = 0, as `full_scale.sample` does with `--grid
-sd_trailing`.
-"""
 
 OWN = """Stock diffusers samples it, by the scheduler of the weights: the code needs nothing of
 this book. The command below it walks with `{solver}`: other pictures of the same model."""
@@ -23,33 +21,32 @@ that the command below it makes of the same noise."""
 NEAR = """Stock diffusers comes near it: DDIMScheduler steps by {gap} indices from each of its
 levels and not to the next one, since {steps} does not divide 1000. The command below the code
 walks the levels that were trained."""
-NOT = (
-    """No scheduler of diffusers walks the levels that were trained: `full_scale.sample` does."""
-)
+NOT = """No scheduler of diffusers makes this picture, by this solver on the levels that were
+trained: `full_scale.sample` does."""
 """What a card says of stock diffusers."""
+MANY = many_steps(vp()).solver
+"""How a model is shown that no method made faster: its weights' own scheduler will do too."""
 
 
-def choice(sampler: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A class of diffusers and what to set in its configuration, for a recipe's `Sampler.facts`.
-
-    "" keeps the weights' own. Explicit times that end on the grid want TCDScheduler: with η = 0
-    it is deterministic DDIM through any indices that its call is given; DDIMScheduler takes
-    none, and its own come near a phase's edges without being them.
+def scheduler(s: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """A class of diffusers and what to set in its configuration, for a run's settings with the
+    facts of its `sampler`; "" keeps the weights' own, as where none makes the solver's pictures.
     """
-    if sampler["solver"] == "lcm":
-        return "LCMScheduler", {}
-    if sampler["solver"] == "tcd":
-        return "TCDScheduler", {}
-    if sampler["solver"].startswith("dpm_solver"):
-        return "", {}
-    if sampler["times"] and sampler["end"] == "grid":
-        return "TCDScheduler", {}
-    return "DDIMScheduler", TRAILING
+    found = _known(s)
+    return (found.name, found.more) if found else KEPT
 
 
-def scheduler(s: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The `choice` for a run's settings; a flow, which has no trained indices, keeps its own."""
-    return choice(s["sampler"]) if named(s["family"]).indexed else ("", {})
+def _known(s: Mapping[str, Any]) -> Stock | None:
+    """What the family knows of the solver. Phases want TCDScheduler: with η = 0 it is
+    deterministic DDIM through any indices that its call is given; DDIMScheduler takes none, and
+    its own come near a phase's edges without being them.
+    """
+    sampler = s["sampler"]
+    return named(s["family"]).stock.get("tcd" if _in_phases(sampler) else sampler["solver"])
+
+
+def _in_phases(sampler: Mapping[str, Any]) -> bool:
+    return sampler["solver"] == "ddim" and bool(sampler["times"]) and sampler["end"] == "grid"
 
 
 def stock(s: Mapping[str, Any]) -> tuple[bool, str]:
@@ -58,18 +55,21 @@ def stock(s: Mapping[str, Any]) -> tuple[bool, str]:
     diffusers' DDIM steps from each of its n levels by ⌊1000/n⌋ indices, and meets the next one
     everywhere only if n divides 1000. TCD's takes the indices that it is given: whole numbers.
     """
-    sampler, name = s["sampler"], scheduler(s)[0]
-    steps, times = sampler["steps"], sampler["times"]
-    if sampler["solver"].startswith("dpm_solver"):
+    sampler, found = s["sampler"], _known(s)
+    if sampler["solver"] == MANY:
         return True, OWN.format(**sampler)
+    if found is None:
+        return False, NOT
+    steps, times = sampler["steps"], sampler["times"]
     if times:
         whole = all(abs(1000 * t - round(1000 * t)) < 1e-6 for t in times)
-        walked = times[0] == 1 and whole and (steps == 1 or name == "TCDScheduler")
+        one = steps == 1 and sampler["end"] == found.end
+        walked = times[0] == 1 and whole and (one or _in_phases(sampler))
     else:
-        walked = sampler["spacing"] in ("sd_trailing", "lcm")
-    if not name or not walked:
+        walked = (sampler["spacing"], sampler["end"]) == (found.spacing, found.end)
+    if not walked:
         return False, NOT
-    if name == "DDIMScheduler" and 1000 % steps:
+    if found.name == "DDIMScheduler" and 1000 % steps:
         return True, NEAR.format(steps=steps, gap=1000 // steps)
     return True, SAME
 
@@ -169,7 +169,7 @@ def _code(s: Mapping[str, Any], opened: str) -> str:
 
 
 def _phased(s: Mapping[str, Any]) -> bool:
-    return stock(s)[0] and bool(s["sampler"]["times"]) and scheduler(s)[0] == "TCDScheduler"
+    return stock(s)[0] and _in_phases(s["sampler"])
 
 
 def _jumps(s: Mapping[str, Any]) -> str:

@@ -15,11 +15,12 @@ from diffusers import DDIMScheduler
 from PIL import Image
 
 import full_scale.sample as sampling
-from dlib import discrete, grid, scaled_linear
+from dlib import SOLVERS, discrete, grid, scaled_linear
 from dlib.lora import adapters, twin
 from dlib.recipes import METHODS
 from full_scale import export
 from full_scale.families import open_family
+from full_scale.families.unet import STOCK, TRAILING
 from full_scale.out import card
 from full_scale.run.recipe_file import RECIPES
 from full_scale.run.settings import as_table, read, recipe_from
@@ -136,7 +137,7 @@ def test_diffusers_ddim_meets_its_own_levels_where_the_card_says_so(eps_pipe):
     to; the last is σ = 0.
     """
     facts = about("progressive")
-    stock_ddim = DDIMScheduler.from_config(eps_pipe.scheduler.config, **card.TRAILING)
+    stock_ddim = DDIMScheduler.from_config(eps_pipe.scheduler.config, **TRAILING)
     for n in range(1, 51):
         facts["settings"]["sampler"]["steps"] = n
         stock_ddim.set_timesteps(n)
@@ -168,3 +169,27 @@ def test_a_card_says_what_stock_diffusers_does(family, words, says):
     facts = about(*words, family=family)
     assert says in card.text(facts, lora=False)
     assert card.stock(facts["settings"]) == (says != card.NOT, says)
+
+
+def test_a_solver_without_a_scheduler_of_diffusers_is_said_to_have_none():
+    """Every solver, on the levels of each of the schedulers: the picture is the same by the
+    table's pairs alone.
+    """
+    s, same = about("progressive")["settings"], set()
+    walks = [("sd_trailing", "clean"), ("lcm", "clean"), ("lcm", "grid")]
+    for solver in SOLVERS:
+        for spacing, end in walks:
+            s["sampler"] |= {"solver": solver, "spacing": spacing, "end": end, "steps": 4}
+            able, said = card.stock(s)
+            same |= {(solver, spacing, end)} if said == card.SAME else set()
+            assert said in (card.SAME, card.OWN.format(solver=card.MANY), card.NOT)
+            assert (said == card.NOT) == (not able)
+            assert solver == card.MANY or solver in STOCK or said == card.NOT
+            assert solver in STOCK or card.scheduler(s) == ("", {})
+    assert same == {
+        ("ddim", *walks[0]),
+        ("dpm_solver_1", *walks[0]),
+        ("lcm", *walks[1]),
+        ("tcd", *walks[2]),
+    }
+    assert STOCK.keys() <= SOLVERS.keys() and card.MANY in SOLVERS
