@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -23,6 +23,10 @@ are added up and backed one at a time, so that a sum over T steps needs no T gra
 """
 
 
+Play = Literal["copy", "teacher", "mean", "heads", "given"]
+Reads = Literal["pictures", "texts", "pairs", "preferences"]
+
+
 @dataclass(frozen=True)
 class Part:
     """How a role comes to be.
@@ -32,8 +36,12 @@ class Part:
     features of the role `of`; "given" is handed in, as a reward is: any callable.
     """
 
-    play: Literal["copy", "teacher", "mean", "heads", "given"]
+    play: Play
     of: str = "student"
+
+    def __post_init__(self):
+        known = get_args(Play)
+        require(self.play in known, f"Part: play = {self.play!r}; there are {', '.join(known)}")
 
 
 STUDENT, TEACHER, TARGET = Part("copy"), Part("teacher"), Part("mean")
@@ -53,6 +61,10 @@ class Phase:
     def __init__(self, roles: str | Sequence[str], loss: Value, every: int = 1):
         roles = (roles,) if isinstance(roles, str) else tuple(roles)
         require(len(roles) > 0, "Phase: no roles: name at least one that the loss trains")
+        require(
+            len(set(roles)) == len(roles),
+            f"Phase: roles = {roles}: one that comes twice would be moved twice: name each once",
+        )
         require(
             every >= 1,
             f"Phase: every = {every}, wanted at least 1: the phase runs at every {every}-th step",
@@ -183,13 +195,14 @@ class Recipe:
     prompt gets: the batch holds every prompt `group` times.
 
     Raises ValueError for a role that is trained and cannot be, that nobody casts, or that
-    nobody trains, and for an average of a role that does not move.
+    nobody trains, for an average of a role that does not move or is none of the model's own
+    networks, and for the role "ema", which is the name of the average that a run shows.
     """
 
     phases: tuple[Phase, ...]
     parts: Mapping[str, Part]
     sampler: Sampler | None = None
-    reads: Literal["pictures", "texts", "pairs", "preferences"] = "pictures"
+    reads: Reads = "pictures"
     told: bool = False
     slopes: tuple[str, ...] = ()
     before: Callable[[Roles, Batch, Draw], dict[str, Any]] | None = None
@@ -230,10 +243,31 @@ class Recipe:
                 f"Recipe: {role!r} is of {part.of!r}, which nobody casts; parts: {cast}",
             )
             require(
+                part.play != "heads" or self.parts[part.of].play in ("copy", "teacher", "mean"),
+                f"Recipe: {role!r} are heads on {part.of!r}, which has no network of the "
+                "teacher's kind to read: name the role of a copy, teacher or mean",
+            )
+            require(
                 part.play != "mean" or part.of in trained,
                 f"Recipe: {role!r} is an average of {part.of!r}, which no phase trains, so it "
                 'would never move: use Part("teacher")',
             )
+            require(
+                part.play != "mean" or self.parts[part.of].play == "copy",
+                f"Recipe: {role!r} is an average of {part.of!r}, which are heads: only a part "
+                '"copy" has averages',
+            )
+        require(
+            "ema" not in self.parts,
+            'Recipe: a part is named "ema", as the average is that a run shows and exports: give '
+            "it another name",
+        )
+        require(
+            self.reads in get_args(Reads),
+            f"Recipe: reads = {self.reads!r}; there are {', '.join(get_args(Reads))}",
+        )
+        odd = [role for role in self.slopes if role not in self.parts]
+        require(not odd, f"Recipe: slopes of {odd}, which nobody casts; parts: {cast}")
         for name in ("epochs", "group"):
             require(
                 getattr(self, name) >= 1,

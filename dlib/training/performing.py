@@ -55,6 +55,13 @@ class Trainer:
             f"perform: an optimiser for {odd}, and the recipe trains {list(recipe.trained)}: "
             "leave it out, or add a phase that trains its role",
         )
+        for role, net in self.trained.items():
+            own = {id(weight) for weight in _parameters_of(cast.roles.get(role))}
+            require(
+                not own or any(id(leaf) in own for leaf in net.leaves),
+                f"perform: the optimiser for {role!r} has none of its weights, so it would never "
+                f"move: make it of weights_of(cast.roles[{role!r}])",
+            )
 
     def computing(self) -> AbstractContextManager:
         """In which losses are computed: the engine's autocast."""
@@ -188,7 +195,11 @@ def weights_of(role: Any) -> list[nn.Parameter]:
     """What a role trains: the weights of a denoiser's or a judge's network that want a
     gradient; of a twin its adapters.
     """
-    return [weight for weight in parameters(getattr(role, "net", role)) if weight.requires_grad]
+    return [weight for weight in _parameters_of(role) if weight.requires_grad]
+
+
+def _parameters_of(role: Any) -> list[nn.Parameter]:
+    return parameters(getattr(role, "net", role))
 
 
 def perform(

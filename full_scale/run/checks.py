@@ -35,6 +35,16 @@ def check(s: Settings, count: int = 1) -> None:
     check_numbers(s)
     check_utf8("--prompts", s.prompts)
     recipe = recipe_of(s, None, None)
+    require(
+        "student" in recipe.play("copy"),
+        f"--method {s.method}: its recipe trains {', '.join(recipe.trained)}, and what is shown "
+        'and exported is the part "student": Part("copy"): call its network so',
+    )
+    require(
+        recipe.sampler is not None,
+        f"--method {s.method}: its recipe does not say how its student is sampled, which grids "
+        "and export need: Recipe(…, sampler=Sampler(…))",
+    )
     _check_cut(s, recipe, count)
     _check_networks(s, recipe)
 

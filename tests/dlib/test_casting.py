@@ -56,6 +56,17 @@ def sgd(made, *roles):
             {"student": STUDENT, "teacher": TEACHER, "old": Part("mean", "teacher")},
             "average of 'teacher', which no phase trains",
         ),
+        (
+            ["student", "d"],
+            {"student": STUDENT, "d": Part("heads"), "old": Part("mean", "d")},
+            "'old' is an average of 'd', which are heads",
+        ),
+        (
+            ["student", "d"],
+            {"student": STUDENT, "reward": Part("given"), "d": Part("heads", "reward")},
+            "'d' are heads on 'reward', which has no network",
+        ),
+        (["student"], {"student": STUDENT, "ema": MEAN}, 'a part is named "ema"'),
     ],
 )
 def test_a_part_that_cannot_be_played_is_named(phases, parts, says):
@@ -67,7 +78,13 @@ def test_phases_epochs_groups_and_pools_are_checked():
     one, parts = (Phase("student", pull("student")),), {"student": STUDENT}
     with pytest.raises(ValueError, match="Phase: no roles"):
         Phase((), pull("student"))
+    with pytest.raises(ValueError, match="Phase: .*comes twice"):
+        Phase(("student", "fake", "student"), pull("student"))
+    with pytest.raises(ValueError, match="Part: play = 'maen'; there are copy, teacher, mean"):
+        Part("maen")
     for more, says in (
+        ({"reads": "pictres"}, "reads = 'pictres'; there are pictures, texts"),
+        ({"slopes": ("studnt",)}, r"slopes of \['studnt'\], which nobody casts"),
         ({"epochs": 0}, "epochs = 0"),
         ({"group": 0}, "group = 0"),
         ({"pool": lambda memos, gather: memos}, "pool without before"),
@@ -336,6 +353,17 @@ def test_an_optimiser_of_a_role_that_nobody_trains_is_named(role):
     says = rf"an optimiser for \['{role}'\], and the recipe trains \['student'\]: leave it out"
     with pytest.raises(ValueError, match=says):
         perform(recipe, made, optims | {role: optims["student"]}, ones, 1, Draw(0))
+
+
+def test_an_optimiser_of_another_network_is_refused():
+    """The role would never move; one of some of its weights will do."""
+    recipe = Recipe((Phase("student", pull("student")),), {"student": STUDENT})
+    made, other = cast(recipe, toy()), toy()
+    optims = {"student": torch.optim.SGD(other.net.parameters(), 0.1)}
+    with pytest.raises(ValueError, match="the optimiser for 'student' has none of its weights"):
+        perform(recipe, made, optims, ones, 1, Draw(0))
+    some = torch.optim.SGD(made.roles["student"].net.leave.parameters(), 0.1)
+    assert perform(recipe, made, {"student": some}, ones, 1, Draw(0))
 
 
 def test_a_shared_draw_is_one_number_for_every_cut():

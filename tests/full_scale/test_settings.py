@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from dlib import discrete, recipes, scaled_linear
+from dlib import Part, Phase, Recipe, Sampler, discrete, recipes, scaled_linear
 from full_scale import estimate
 from full_scale.run.checks import check, check_rows
 from full_scale.run.numbers import HYPER, ROLE, RUN
@@ -146,6 +146,28 @@ def test_a_recipe_s_name_wins_over_a_folder_or_file_of_that_name(tmp_path, monke
 def test_what_cannot_work_is_refused_before_the_work(flags, count, says):
     with pytest.raises(ValueError, match=says):
         check(read(flags), count)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "says"),
+    [
+        ("student", None, "does not say how its student is sampled"),
+        (
+            "net",
+            Sampler("ddim", "lam", 4),
+            'trains net, and what is shown .* is the part "student"',
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_shown_is_refused_before_the_work(
+    monkeypatch, name, sampler, says
+):
+    def method(schedule, null):
+        return Recipe((Phase(name, lambda *given: None),), {name: Part("copy")}, sampler)
+
+    monkeypatch.setitem(recipes.METHODS, "own", method)
+    with pytest.raises(ValueError, match=says):
+        check(read(["--method", "own", "--tiny", "--data", "d"]))
 
 
 ONE, ZERO, SHARE = "at least 1", "at least 0", "at least 0 and below 1"
