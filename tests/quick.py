@@ -7,7 +7,8 @@
 Always: ruff, the floors of imports, the frozen list of mutants, and whether the notebooks are
 those of their sources. Then, nearest first: changed tests, tests that read a changed file of the
 root or page, tests named after a changed module, doctests, fences, tests that import what a
-changed module defines, notebooks of changed chapters.
+changed module defines, notebooks of changed chapters, notebooks that use what a changed module
+of dlib or toy_data defines.
 When the time is over, what is left is skipped, and named. Only `make test` runs everything.
 """
 
@@ -78,7 +79,7 @@ def choose(files: Iterable[str], root: Path = ROOT) -> list[str]:
         path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
         for path in sorted((root / "tests").rglob("test_*.py"))
     }
-    own, named, examples, fences, about, notebooks = [], [], [], [], [], []
+    own, named, examples, fences, about, notebooks, using = [], [], [], [], [], [], []
     for file in files:
         path, room = Path(file), file.split("/")[0]
         for place in (file, *map(str, path.parents)):
@@ -100,9 +101,12 @@ def choose(files: Iterable[str], root: Path = ROOT) -> list[str]:
             mine, others = of_module(path, root, tests)
             named += mine
             about += sorted(others, key=lambda test: (f"tests/{room}/" not in test, test))
+            using += books_with(path, root) if room in ("dlib", "toy_data") else []
         elif room in ROOMS:  # a recipe, a script, a style sheet
             about += [t for t, text in tests.items() if path.stem in text and room in t]
-    wanted = dict.fromkeys([*ALWAYS, *own, *named, *examples, *fences, *about, *notebooks])
+    wanted = dict.fromkeys(
+        [*ALWAYS, *own, *named, *examples, *fences, *about, *notebooks, *using]
+    )
     return [test for test in wanted if (root / test.split("::")[0]).is_file()]
 
 
@@ -110,10 +114,7 @@ def of_module(path: Path, root: Path, tests: dict[str, str]) -> tuple[list[str],
     """(tests named after a module, tests that import it or a public name that it defines)."""
     stem = (path.parent.name if path.stem == "__init__" else path.stem).lstrip("_")
     mine = [t for t in tests if f"/{path.parts[0]}/" in t and stem in Path(t).stem]
-    module, names = dotted(path), set()
-    if (root / path).is_file():
-        body = ast.parse((root / path).read_text(encoding="utf-8")).body
-        names = {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    module, names = dotted(path), defined(path, root)
 
     def uses(text: str) -> bool:
         return any(
@@ -123,6 +124,28 @@ def of_module(path: Path, root: Path, tests: dict[str, str]) -> tuple[list[str],
         )
 
     return mine, [t for t, text in tests.items() if t not in mine and uses(text)]
+
+
+def defined(path: Path, root: Path) -> set[str]:
+    """The functions and classes of a module; none if it is gone."""
+    if not (root / path).is_file():
+        return set()
+    body = ast.parse((root / path).read_text(encoding="utf-8")).body
+    return {n.name for n in body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+
+
+def books_with(path: Path, root: Path) -> list[str]:
+    """The notebooks of chapters that import what a module defines, or name it behind its package
+    as in `solvers.ddim`; who uses most of it comes first.
+    """
+    module, names, found = dotted(path), defined(path, root), {}
+    behind = re.compile(rf"\b(?:{'|'.join(module.split('.'))})\.(\w+)")
+    for source in sorted((root / "chapters").glob("*.py")):
+        text = source.read_text(encoding="utf-8")
+        came = {name for place, name in statements(text) if f"{module}.".startswith(f"{place}.")}
+        if used := names & {*came, *behind.findall(text)}:
+            found[source.with_suffix(".ipynb").relative_to(root).as_posix()] = len(used)
+    return sorted(found, key=lambda notebook: -found[notebook])
 
 
 def word(name: str) -> re.Pattern[str]:

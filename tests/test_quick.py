@@ -16,6 +16,10 @@ CASES = {  # changed file: (what comes first after what always runs, what comes 
         "tests/test_doctests.py::test_examples[dlib.rollout]",
     ),
     "dlib/solvers/driver.py": ("tests/dlib/test_driver.py", "tests/dlib/test_solver_truth.py"),
+    "dlib/solvers/first_order.py": (
+        "tests/test_doctests.py::test_examples[dlib.solvers.first_order]",
+        "chapters/08_dpm_solver.ipynb",
+    ),
     "dlib/recipes/__init__.py": (
         "tests/dlib/test_bootstrapping_recipes.py",
         "tests/full_scale/test_engine.py",
@@ -50,6 +54,8 @@ def test_a_change_calls_for_its_own_tests_first(file):
     room = file.split("/")[0]
     fences = quick.FENCES.get(room, []) if file.endswith(".py") else []
     assert set(fences) <= set(found)
+    books = [name.endswith(".ipynb") for name in chosen]
+    assert books == sorted(books), "notebooks come last"
     every = sum(1 for _ in (quick.ROOT / "tests").rglob("test_*.py"))
     assert len(chosen) < 0.6 * every, "a change of one file is no reason to run everything"
 
@@ -77,6 +83,16 @@ def test_what_does_not_exist_any_more_is_not_asked_for():
     assert quick.choose(["tests/dlib/test_gone.py", "chapters/99_gone.py"])[-1].startswith(
         "tests/"
     )
+
+
+def test_notebooks_that_use_a_changed_module_come_with_those_that_use_most_first():
+    """By an import of a name, or behind the package; a name of another module is none."""
+    both = ["chapters/29_negative_preference.ipynb", "chapters/28_preference_optimization.ipynb"]
+    assert quick.books_with(Path("dlib/recipes/preferences.py"), quick.ROOT) == both
+    found = quick.books_with(Path("dlib/solvers/first_order.py"), quick.ROOT)
+    assert "chapters/03_markov_view.ipynb" in found  # from dlib import transition
+    assert "chapters/16_consistency_training.ipynb" not in found
+    assert quick.books_with(Path("dlib/gone.py"), quick.ROOT) == []
 
 
 def test_changed_files_are_those_of_commits_of_the_work_tree_and_new_ones(tmp_path):
