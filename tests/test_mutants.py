@@ -1,9 +1,10 @@
 """No mutant is lost: every test of the frozen list is still there, under its name or the one
-that the list gives.
+that the list gives, and every mutant is listed.
 """
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +29,22 @@ def test_every_frozen_mutant_is_collected(request):
         or not (mutants.ROOT / file).is_file()
     ]
     assert not lost, f"renamed? write `old id => new id` into {mutants.LIST.name}: {lost[:5]}"
+
+
+def test_every_mutant_is_listed(request):
+    """Of those that this run has collected."""
+    new = mutants.unlisted(request.session.items, mutants.listed())
+    assert not new, f"type python tests/mutants.py, and commit {mutants.LIST.name}: {new[:5]}"
+
+
+def test_a_mutant_that_is_not_listed_is_seen(request, monkeypatch):
+    item = next(i for i in request.session.items if i.nodeid.endswith("mutant_is_collected"))
+    assert mutants.unlisted([item], []) == []
+    monkeypatch.setattr(mutants, "is_mutant", lambda item: True)
+    assert mutants.unlisted([item], []) == []  # of the list's own tests
+    other = SimpleNamespace(nodeid="b.py::second", path=Path("b.py"))
+    assert mutants.unlisted([other], ["a.py::two"]) == ["b.py::second"]
+    assert mutants.unlisted([other], ["a.py::two => b.py::second"]) == []
 
 
 def test_a_lost_mutant_is_seen_and_a_renamed_one_is_not_lost():
