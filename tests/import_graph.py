@@ -1,8 +1,12 @@
-"""Which module of the repository imports which, read from the sources."""
+"""Which module of the repository imports which, read from the sources.
+
+python -m tests.import_graph        the house: its rooms by floor, and what each imports
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -71,3 +75,50 @@ def graph(known: Mapping[str, str]) -> dict[str, set[str]]:
         named = imported(text, known) - {name}
         found[name] = named | {each for other in named for each in around(other) - around(name)}
     return found
+
+
+def room(module: str, package: str = "full_scale") -> str | None:
+    """'full_scale.data.rows' ↦ 'data'; a command is its own; the package itself is none, and
+    neither is a module of another package.
+    """
+    parts = module.split(".")
+    return parts[1] if parts[0] == package and len(parts) > 1 else None
+
+
+def touched(known: Mapping[str, str], package: str = "full_scale") -> dict[str, set[str]]:
+    """Room ↦ the other rooms of the package that it imports."""
+    found: dict[str, set[str]] = {}
+    for name, text in known.items():
+        if own := room(name, package):
+            theirs = {room(each, package) for each in imported(text, known)} - {own, None}
+            found[own] = found.get(own, set()) | theirs
+    return found
+
+
+def floors(package: str = "full_scale") -> dict[str, int]:
+    """Room ↦ floor, by the package's table of CONTRIBUTING.md; the commands are one room."""
+    head = {"dlib": "modules", "full_scale": "rooms of full_scale"}[package]
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (rows,) = re.findall(rf"^\| floor \| {head} \|\n\|---\|---\|\n((?:\| \d.+\n)+)", text, re.M)
+    return {
+        name: int(floor)
+        for floor, names in re.findall(r"^\| (\d+) \| (.+) \|$", rows, re.M)
+        for name in re.findall(r"`(\w+)/?`", names)
+    }
+
+
+def house() -> str:
+    """A line a room, highest floor first: its floor, its name and the rooms that it imports."""
+    lines = []
+    for package in ("full_scale", "dlib"):
+        level, arrows = floors(package), touched(sources(), package)
+        lines.append(f"{package}\n{len(package) * '='}")
+        for name in sorted(arrows, key=lambda name: (-level[name], name)):
+            below = sorted(arrows[name], key=lambda other: (-level[other], other))
+            lines.append(f"{level[name]}  {name:18}→ {', '.join(below) or 'nothing'}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(house())

@@ -9,37 +9,7 @@ import re
 
 import pytest
 
-from tests.import_graph import COMMANDS, ROOT, imported, sources
-
-TABLE = re.compile(
-    r"^\| floor \| rooms of full_scale \|\n\|---\|---\|\n((?:\| \d+ \| .+ \|\n)+)", re.M
-)
-
-
-def floors() -> dict[str, int]:
-    """Room ↦ floor, from CONTRIBUTING.md; the commands are one room."""
-    (rows,) = TABLE.findall((ROOT / "CONTRIBUTING.md").read_text())
-    return {
-        name: int(floor)
-        for floor, names in re.findall(r"^\| (\d+) \| (.+) \|$", rows, re.M)
-        for name in re.findall(r"`(\w+)/?`", names)
-    }
-
-
-def room(module: str) -> str | None:
-    """'full_scale.data.rows' → 'data'; a command is its own; the package itself is none."""
-    parts = module.split(".")
-    return parts[1] if parts[0] == "full_scale" and len(parts) > 1 else None
-
-
-def touched(known: dict[str, str]) -> dict[str, set[str]]:
-    """Room ↦ the other rooms that it imports."""
-    found: dict[str, set[str]] = {}
-    for name, text in known.items():
-        if own := room(name):
-            theirs = {room(each) for each in imported(text, known)} - {own, None}
-            found[own] = found.get(own, set()) | theirs
-    return found
+from tests.import_graph import COMMANDS, floors, house, imported, room, sources, touched
 
 
 def stated(docstring: str) -> set[str]:
@@ -90,3 +60,16 @@ def test_the_toys_know_nothing_of_it():
         for each in imported(known[name], known)
         if "full_scale" in each
     ]
+
+
+def test_the_house_is_drawn_with_every_room_and_arrow():
+    """`python -m tests.import_graph`, as CONTRIBUTING says: a row for each room of both tables,
+    its arrows down alone.
+    """
+    rows = re.findall(r"^(\d)  (\w+) *→ (.*)$", house(), re.M)
+    level = floors() | floors("dlib")
+    assert {name: int(floor) for floor, name, _ in rows}.items() <= level.items()
+    assert set(level) - {name for _, name, _ in rows} == {"tokens"}  # kept free
+    found = {name: set(below.split(", ")) for _, name, below in rows}
+    assert found["run"] == touched(sources())["run"] and found["_util"] == {"nothing"}
+    assert all(level[b] < level[a] for a, below in found.items() for b in below - {"nothing"})
