@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -119,6 +121,26 @@ def one_network(model: Denoiser, verb: str) -> None:
     )
 
 
+def one_schedule(verb: str, model: Denoiser, other: Denoiser) -> None:
+    """ValueError, in the name of `verb`, for denoisers on different schedules. Two that were
+    made apart are one if α and σ agree.
+    """
+    ours, theirs = model.schedule, other.schedule
+    require(
+        ours is theirs or alike_at(ours, theirs, 0.2, 0.5, 1.0),
+        f"{verb}: the denoisers are on different schedules, {ours.name} and {theirs.name}: pass "
+        "dlib.converted(model, schedule, predicts) in place of one",
+    )
+
+
+@lru_cache(maxsize=64)
+def alike_at(ours: NoiseSchedule, theirs: NoiseSchedule, *times: float) -> bool:
+    """Whether α and σ of two schedules agree at these times, to single precision."""
+    near = partial(math.isclose, rel_tol=1e-5, abs_tol=1e-6)
+    pairs = [(ours.at(t), theirs.at(t)) for t in times]
+    return all(near(a.alpha, b.alpha) and near(a.sigma, b.sigma) for a, b in pairs)
+
+
 def bare(model: Denoiser, verb: str) -> None:
     """ValueError unless `model` is a network and its meaning, nothing more: `verb` acts on
     what that network says.
@@ -182,6 +204,11 @@ def with_null(cond: Any, null: Any) -> Any:
     >>> with_null(cond, {"text": torch.tensor(-1), "size": None})["size"].tolist()
     [64, 80, 64, 80]
     """
+    require(
+        null is not None,
+        "condition: there is guidance, but no empty condition, null = None: pass null=…, what "
+        "the network was trained with for no caption, shaped like one sample's condition",
+    )
     if isinstance(cond, Mapping):
         kept = kept_by(null)
         require(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dlib._util import Draw, alike, per_sample, require, sent
-from dlib.denoiser import Denoiser
+from dlib.denoiser import Denoiser, one_schedule
 from dlib.losses.consistency_losses import Distance, apart, squared
 from dlib.losses.consistency_steps import jump
 from dlib.losses.curricula import TwoTimes
@@ -172,7 +172,7 @@ def both_ends(
     """
     x0, schedule = batch.x0, student.schedule
     cond = batch.cond if cond is None else cond
-    _check(batch, schedule, t, r)
+    _check(student, target, batch, t, r)
     start, end = levels_at(schedule, t, x0), levels_at(schedule, r, x0)
     noise = draw.normal(x0) if batch.noise is None else batch.noise
     x = start.alpha * x0 + start.sigma * noise
@@ -230,7 +230,18 @@ def edge_below(t: Tensor, edges: Sequence[float] | Tensor) -> Tensor:
     return edges[(edges >= t[:, None]).sum(1)]
 
 
-def _check(batch: Batch, schedule: NoiseSchedule, t: Tensor, r: Tensor) -> None:
+def above_clean(verb: str, schedule: NoiseSchedule, t: Tensor) -> None:
+    """ValueError, in the name of `verb`, for a time t (B,) at which σ is 0."""
+    require(
+        bool((schedule.at(t).sigma > 0).all()),
+        f"{verb}: a sample starts at the clean end of {schedule.name}, where there is no noise "
+        "to take away: draw times above it, e.g. ladder_times(grid(schedule, n)) or "
+        "uniform_times(1e-3)",
+    )
+
+
+def _check(student: Denoiser, target: Denoiser, batch: Batch, t: Tensor, r: Tensor) -> None:
+    one_schedule("consistency_training", student, target)
     shape = None if batch.noise is None else batch.noise.shape
     require(
         shape in (None, batch.x0.shape),
@@ -247,11 +258,7 @@ def _check(batch: Batch, schedule: NoiseSchedule, t: Tensor, r: Tensor) -> None:
         "consistency_training: a pair has r ≥ t: r is the cleaner time, below t; -1 is the clean "
         "data",
     )
-    require(
-        bool((schedule.at(t).sigma > 0).all()),
-        f"consistency_training: a pair starts at the clean end of {schedule.name}, where there "
-        "is no noise to take away: start above it, e.g. grid(schedule, n)",
-    )
+    above_clean("consistency_training", student.schedule, t)
 
 
 def _nobody(x: Tensor, time: Tensor, cond: object) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dlib._util import Draw, alike, require
-from dlib.denoiser import Denoiser
+from dlib.denoiser import Denoiser, one_schedule
 from dlib.losses import weights
 from dlib.losses.consistency_steps import (
     Ends,
@@ -100,6 +100,8 @@ def ends(
 ) -> Ends:
     """Both ends of a consistency step; the arguments are those of `consistency`, which see."""
     check_step("consistency", batch, times, edges, skip, omega, embed, solver)
+    for model in (teacher, target):
+        one_schedule("consistency", student, model)
     x0 = batch.x0
     index = draw.integers(len(times) - 1, len(x0))
     stations = _stations(student.schedule, times, edges, index, skip, x0)

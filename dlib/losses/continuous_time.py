@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from dlib._util import Draw, require
-from dlib.denoiser import Denoiser
+from dlib.denoiser import Denoiser, one_schedule
 from dlib.forward_mode import tangent
-from dlib.losses.bootstrapping import Estimate, estimated, levels_at, own
+from dlib.losses.bootstrapping import Estimate, above_clean, estimated, levels_at, own
 from dlib.losses.diffusion import Batch, Loss, Times
 from dlib.prediction import Prediction
 from dlib.schedule import NoiseLevel, NoiseSchedule
@@ -123,7 +123,7 @@ def continuous_consistency(
     """
     x0, schedule = batch.x0, student.schedule
     t = times(draw, len(x0)).double()
-    _check(batch, t, rho, sigma_data)
+    _check(student, target, batch, t, rho, sigma_data)
     level = levels_at(schedule, t, x0)
     noise = draw.normal(x0) if batch.noise is None else batch.noise
     x = level.alpha * x0 + level.sigma * noise
@@ -168,7 +168,10 @@ def _check_sigma(verb: str, sigma_data: float) -> None:
     )
 
 
-def _check(batch: Batch, t: Tensor, rho: float, sigma_data: float) -> None:
+def _check(
+    student: Denoiser, target: Denoiser, batch: Batch, t: Tensor, rho: float, sigma_data: float
+) -> None:
+    one_schedule("continuous_consistency", student, target)
     shape = None if batch.noise is None else batch.noise.shape
     require(
         shape in (None, batch.x0.shape),
@@ -180,5 +183,6 @@ def _check(batch: Batch, t: Tensor, rho: float, sigma_data: float) -> None:
         f"continuous_consistency: times drew {tuple(t.shape)} for {len(batch.x0)} samples: "
         "times(draw, n) returns n",
     )
+    above_clean("continuous_consistency", student.schedule, t)
     require(0 <= rho <= 1, f"continuous_consistency: rho = {rho:g} is outside [0, 1]")
     _check_sigma("continuous_consistency", sigma_data)

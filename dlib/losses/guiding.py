@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dlib._util import Draw, require, sent
-from dlib.denoiser import Denoiser, guided
+from dlib.denoiser import Denoiser, guided, one_schedule
 from dlib.losses import weights
 from dlib.losses.consistency_losses import with_omega
 from dlib.losses.diffusion import Batch, Loss, Times
@@ -50,7 +50,7 @@ def guided_distillation(
     >>> bool(loss.value < 1e-20)  # ω = 0 asks for the conditional teacher
     True
     """
-    _check(batch, omega)
+    _check(student, teacher, batch, omega)
     x0, n = batch.x0, len(batch.x0)
     scale = sent(omega[0] + (omega[1] - omega[0]) * draw.uniform(n), x0)
     t = times(draw, n).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
@@ -65,7 +65,10 @@ def guided_distillation(
     return Loss(each.mean(), {"loss": each.detach().mean()})
 
 
-def _check(batch: Batch, omega: tuple[float, float]) -> None:
+def _check(
+    student: Denoiser, teacher: Denoiser, batch: Batch, omega: tuple[float, float]
+) -> None:
+    one_schedule("guided_distillation", student, teacher)
     require(
         len(omega) == 2 and omega[0] <= omega[1],
         f"guided_distillation: omega = {omega}, wanted a range (low, high); ω = 0 is no "

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dlib._util import Draw, per_sample, require, sent
-from dlib.denoiser import Denoiser
+from dlib.denoiser import Denoiser, one_schedule
 from dlib.losses import weights
 from dlib.losses.consistency_losses import levels_of, squared
 from dlib.losses.diffusion import Batch, Loss
@@ -192,6 +192,7 @@ def _check_walk(verb: str, levels: Sequence[NoiseLevel]) -> None:
 
 def _check(student: Denoiser, teacher: Denoiser, batch: Batch, levels) -> None:
     _check_walk("progressive", levels)
+    one_schedule("progressive", student, teacher)
     for model in (student, teacher):
         _determines(model, levels[0], "progressive")
     shape = None if batch.noise is None else tuple(batch.noise.shape)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlib._util import Draw
-from dlib.denoiser import Denoiser
+from dlib.denoiser import Denoiser, one_schedule
 from dlib.losses.consistency_losses import Distance, apart, squared
 from dlib.losses.consistency_steps import Ends, check_step, compared, levels_of
 from dlib.losses.diffusion import Batch, Loss
@@ -80,6 +80,8 @@ def trajectory_consistency(
     >>> bool(loss.value < 1e-12)  # the student is asked for the teacher's own step
     True
     """
+    for model in (teacher, target):
+        one_schedule("trajectory_consistency", student, model)
     both = trajectory_ends(
         student,
         teacher,

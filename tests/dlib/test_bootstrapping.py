@@ -285,13 +285,14 @@ def test_a_boundary_and_float32():
         (dict(weight=lambda a, b: a.t.mean()), r"weight has shape \(\) for 16 steps"),
         (dict(weight=lambda a, b: X0), r"weight has shape \(16, 2\) .*one number a step"),
         (dict(weight=lambda a, b: 1.0), r"weight has shape \(\) for 16 steps"),
+        (dict(target=exact(gaussian(0.5), vp())), "on different schedules, flow and vp"),
     ],
 )
 def test_bad_input(change, words):
     model = exact(gaussian(0.5), flow())
-    options = dict(times=step_of(0.5, 0.2)) | change
+    given = dict(target=model, times=step_of(0.5, 0.2)) | change
     with pytest.raises(ValueError, match=words):
-        consistency_training(model, model, Batch(X0), Draw(0), **options)
+        consistency_training(model, given.pop("target"), Batch(X0), Draw(0), **given)
 
 
 def test_bad_noise_and_bad_widths():

@@ -773,13 +773,20 @@ MODEL, TIMES = exact(gaussian(0.6), vp()), grid(vp(), 7, "time")
         ({"omega": (1.0,)}, "wanted a range"),
         ({"embed": with_omega}, "there is none: pass omega"),
         ({"omega": (1.0, 2.0)}, "no condition given"),
+        (
+            {"omega": (1.0, 2.0), "batch": Batch(X0, LABELS)},
+            "no empty condition, null = None: pass null=…",
+        ),
         ({"batch": Batch(X0, noise=X0[:1])}, "one ε for each x0"),
+        ({"teacher": exact(gaussian(0.6), flow())}, "different schedules, vp and flow"),
+        ({"target": exact(gaussian(0.6), flow())}, "different schedules, vp and flow"),
     ],
 )
 def test_bad_input(change, message):
-    given = {"batch": Batch(X0), "times": TIMES, **change}
+    given = {"batch": Batch(X0), "times": TIMES, "teacher": MODEL, "target": MODEL, **change}
+    players = (given.pop(name) for name in ("teacher", "target", "batch"))
     with pytest.raises(ValueError, match=message):
-        consistency(MODEL, MODEL, MODEL, given.pop("batch"), Draw(0), **given)
+        consistency(MODEL, *players, Draw(0), **given)
 
 
 @pytest.mark.parametrize(

@@ -307,14 +307,15 @@ def test_calls_and_what_has_a_gradient():
         (dict(times=lambda draw, n: torch.full((1,), 0.5)), r"times drew \(1,\) for"),
         (dict(sigma_data=0.0), "sigma_data = 0"),
         (dict(estimate=lambda x, level, batch: batch.x0[:1]), "one x̄₀ for each sample"),
+        (dict(times=still(0.0)), "clean end of vp, where there is no noise"),
+        (dict(target=exact(gaussian(0.5), flow())), "on different schedules, vp and flow"),
     ],
 )
 def test_bad_input(change, words):
     model = exact(gaussian(0.5), vp())
+    given = dict(target=model, times=still(0.5)) | change
     with pytest.raises(ValueError, match=words):
-        continuous_consistency(
-            model, model, Batch(X0), Draw(0), **dict(times=still(0.5)) | change
-        )
+        continuous_consistency(model, given.pop("target"), Batch(X0), Draw(0), **given)
     with pytest.raises(ValueError, match="one ε for each x0"):
         continuous_consistency(model, model, Batch(X0, noise=X0[:1]), Draw(0), times=still(0.5))
 

@@ -9,7 +9,7 @@ import torch
 from truth import F64, SCHEDULES, appendix_a, by_quadrature, line, mutant, normals, per_row
 
 from dlib import CLEAN, Denoiser, discrete, exact, flow, prediction, scaled_linear, vp
-from dlib.denoiser import parameters
+from dlib.denoiser import one_schedule, parameters
 from dlib.prediction import FACES, parts
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
@@ -252,6 +252,17 @@ BAD = {
         "cond is on meta, x on cpu",
     ),
 }
+
+
+def test_one_schedule_is_one_of_the_same_values():
+    """Made twice, or from weights in single precision, it is the same; and no other one is."""
+    on = lambda schedule: exact(line(), schedule)
+    for schedule in (vp, flow, lambda: discrete(scaled_linear())):
+        one_schedule("verb", on(schedule()), on(schedule()))
+    one_schedule("verb", on(discrete(scaled_linear())), on(discrete(scaled_linear().float())))
+    for a, b in itertools.combinations(SCHEDULES.values(), 2):
+        with pytest.raises(ValueError, match=f"verb: .* {a.name} and {b.name}: pass dlib.conv"):
+            one_schedule("verb", on(a), on(b))
 
 
 @pytest.mark.parametrize("call, message", BAD.values(), ids=list(BAD))

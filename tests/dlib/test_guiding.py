@@ -257,6 +257,12 @@ def test_a_slip_is_caught(monkeypatch, old, new, check):
             lambda: guided_distillation(*PAIR, Batch(X0, LABEL, X0[:3]), Draw(0), **HOW),
             r"noise has shape \(3, 2\)",
         ),
+        (
+            lambda: guided_distillation(
+                analytic(flow()), PAIR[1], Batch(X0, LABEL), Draw(0), **HOW
+            ),
+            "guided_distillation: .* different schedules, flow and vp",
+        ),
         (lambda: omega_features(torch.ones(3), 7), "dim = 7, wanted an even number"),
         (lambda: omega_features(torch.ones(3), 2), "dim = 2, wanted .* at least 4"),
         (lambda: omega_features(torch.ones(3, 1), 8), r"ω has shape \(3, 1\), wanted \(B,\)"),

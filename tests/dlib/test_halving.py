@@ -326,6 +326,10 @@ NOISY = Denoiser(lambda x, t, cond: x, cosine(), "eps")
             "predicts eps says nothing about x₀ at t = 1",
         ),
         (lambda: progressive(BOTH[0], NOISY, Batch(X), Draw(0), levels=WALK), "says nothing"),
+        (
+            lambda: progressive(BOTH[0], OTHER, Batch(X), Draw(0), levels=WALK),
+            r"progressive: .* different schedules, cosine and vp: pass dlib.converted",
+        ),
         (lambda: knowledge(BOTH[0], Batch(X), Draw(0)), "learns from pairs"),
         (lambda: knowledge(BOTH[0], Batch(X, noise=X[:3]), Draw(0)), "learns from pairs"),
         (lambda: knowledge(NOISY, Batch(X, noise=X), Draw(0)), "says nothing about x₀"),
@@ -348,6 +352,7 @@ def test_bad_input_is_told_what_to_type(call, says):
 
 
 BOTH = exact(gmm5(), cosine()), exact(gmm5(), cosine())
+OTHER = exact(gmm5(), vp())
 
 
 # recipes

@@ -6,7 +6,7 @@ import pytest
 import torch
 from truth import F64, SCHEDULES, appendix_a, gaussian, mutant, normals
 
-from dlib import NULL, SOLVERS, Batch, Denoiser, Draw, exact, grid, sample, vp
+from dlib import NULL, SOLVERS, Batch, Denoiser, Draw, exact, flow, grid, sample, vp
 from dlib.losses import trajectory_consistency, trajectory_consistency_losses
 from dlib.losses.consistency_steps import jump
 from dlib.recipes import tcd
@@ -196,12 +196,14 @@ def test_a_slip_is_caught(monkeypatch, old, new):
         ({"solver": SOLVERS["lcm"]}, "has a memory or adds noise"),
         ({"omega": (1.0,)}, "wanted a range"),
         ({"embed": lambda c, w: c}, "there is none"),
+        ({"teacher": exact(gaussian(0.6), flow())}, "different schedules, vp and flow"),
     ],
 )
 def test_bad_input(change, message):
-    model, change = exact(gaussian(0.6), vp()), {"times": grid(vp(), 7, "time")} | change
+    model = exact(gaussian(0.6), vp())
+    given = {"times": grid(vp(), 7, "time"), "teacher": model} | change
     with pytest.raises(ValueError, match=f"trajectory_consistency: .*{message}"):
-        trajectory_consistency(model, model, model, Batch(X0), Draw(0), **change)
+        trajectory_consistency(model, given.pop("teacher"), model, Batch(X0), Draw(0), **given)
 
 
 def test_pictures_in_float32_and_the_jump_is_dlib_s():
