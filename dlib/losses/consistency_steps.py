@@ -4,7 +4,8 @@ jump to.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -114,6 +115,23 @@ def check_edges(loss: str, times: Tensor, edges: Tensor) -> None:
     )
 
 
+def check_skip(verb: str, skip: int) -> None:
+    """Raise ValueError, in the name of `verb`, for a number of steps that is none."""
+    require(
+        isinstance(skip, Integral) and skip >= 1,
+        f"{verb}: skip = {skip} steps of the grid, wanted at least 1, a whole number",
+    )
+
+
+def check_omega(verb: str, omega: tuple[float, float]) -> None:
+    """Raise ValueError, in the name of `verb`, for anything but a range of ω."""
+    require(
+        isinstance(omega, Sequence) and len(omega) == 2 and omega[0] <= omega[1] < math.inf,
+        f"{verb}: omega = {omega}, wanted a range (low, high); ω = 0 is no guidance, and "
+        "diffusers' guidance_scale is 1 + ω",
+    )
+
+
 def check_step(
     loss: str,
     batch: Batch,
@@ -132,19 +150,14 @@ def check_step(
     )
     if edges is not None:
         check_edges(loss, times, edges)
-    require(
-        isinstance(skip, Integral) and skip >= 1,
-        f"{loss}: skip = {skip} steps of the grid, wanted at least 1, a whole number",
-    )
+    check_skip(loss, skip)
     require(
         solver.memoryless and not solver.noisy,
         f"{loss}: {getattr(solver, '__name__', solver)} has a memory or adds noise: use "
         "ddim or heun",
     )
-    require(
-        omega is None or (len(omega) == 2 and omega[0] <= omega[1]),
-        f"{loss}: omega = {omega}, wanted a range (low, high)",
-    )
+    if omega is not None:
+        check_omega(loss, omega)
     require(
         embed is None or omega is not None,
         f"{loss}: embed tells the student ω, but there is none: pass omega=(low, high)",

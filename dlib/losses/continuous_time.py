@@ -35,7 +35,7 @@ class Angle(NamedTuple):
 
 def angle(level: NoiseLevel, sigma_data: float) -> Angle:
     """TrigFlow's angle at a level: tan τ = σ/(α σ_d) and x_t = scale · x_τ."""
-    _check_sigma("angle", sigma_data)
+    check_sigma("angle", sigma_data)
     scale = (level.alpha**2 + (level.sigma / sigma_data) ** 2) ** 0.5
     return Angle(level.alpha / scale, level.sigma / sigma_data / scale, scale)
 
@@ -151,7 +151,7 @@ def continuous_consistency(
 
 def dt_by_angle(schedule: NoiseSchedule, level: NoiseLevel, sigma_data: float) -> Tensor:
     """dt/dτ = (α²σ_d² + σ²)/(σ_d (α σ̇ − σ α̇)), finite at α = 0 as well."""
-    _check_sigma("dt_by_angle", sigma_data)
+    check_sigma("dt_by_angle", sigma_data)
     d_alpha, d_sigma = schedule.rates(level.t)
     turning = sigma_data * (level.alpha * d_sigma - level.sigma * d_alpha)
     return ((level.alpha * sigma_data) ** 2 + level.sigma**2) / turning
@@ -161,7 +161,8 @@ def _norm(g: Tensor) -> Tensor:
     return torch.linalg.vector_norm(g.flatten(1), dim=1).reshape(-1, *(1,) * (g.ndim - 1))
 
 
-def _check_sigma(verb: str, sigma_data: float) -> None:
+def check_sigma(verb: str, sigma_data: float) -> None:
+    """Raise ValueError, in the name of `verb`, for what is no standard deviation."""
     require(
         sigma_data > 0,
         f"{verb}: sigma_data = {sigma_data:g}, wanted the data's standard deviation, above 0",
@@ -185,4 +186,4 @@ def _check(
     )
     above_clean("continuous_consistency", student.schedule, t)
     require(0 <= rho <= 1, f"continuous_consistency: rho = {rho:g} is outside [0, 1]")
-    _check_sigma("continuous_consistency", sigma_data)
+    check_sigma("continuous_consistency", sigma_data)

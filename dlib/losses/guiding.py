@@ -11,6 +11,7 @@ from dlib._util import Draw, require, sent
 from dlib.denoiser import Denoiser, guided, one_schedule
 from dlib.losses import weights
 from dlib.losses.consistency_losses import with_omega
+from dlib.losses.consistency_steps import check_omega
 from dlib.losses.diffusion import Batch, Loss, Times
 from dlib.losses.weights import Weight, exchange
 
@@ -69,11 +70,7 @@ def _check(
     student: Denoiser, teacher: Denoiser, batch: Batch, omega: tuple[float, float]
 ) -> None:
     one_schedule("guided_distillation", student, teacher)
-    require(
-        len(omega) == 2 and omega[0] <= omega[1],
-        f"guided_distillation: omega = {omega}, wanted a range (low, high); ω = 0 is no "
-        "guidance, and diffusers' guidance_scale is 1 + ω",
-    )
+    check_omega("guided_distillation", omega)
     require(
         batch.cond is not None,
         "guided_distillation: the batch has no condition, so there is nothing to guide towards: "

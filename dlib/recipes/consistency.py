@@ -20,6 +20,7 @@ from dlib.grids import grid, pcm_edges
 from dlib.losses import consistency, huber, squared, with_omega
 from dlib.losses.adversarial import phased_discriminator, phased_generator
 from dlib.losses.consistency_losses import ends
+from dlib.losses.consistency_steps import check_omega, check_skip
 from dlib.losses.diffusion import Loss
 from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe, Sampler, step_named
 from dlib.schedule import NoiseSchedule
@@ -103,10 +104,8 @@ def lcm(
     fifty `ddim` steps leave a distance that no training removes; with `dpm_solver_3`, three
     calls of the teacher a step, they leave a thirtieth of it (`python -m bench students`).
     """
-    step = step_named("lcm", solver)
-    return _latent(
-        schedule, null, omega, grid(schedule, steps, spacing), skip, step, huber_c, embed=None
-    )
+    step = teacher_step("lcm", omega, null, skip, solver)
+    return _latent(schedule, grid(schedule, steps, spacing), step, omega, huber_c, embed=None)
 
 
 def lcm_with_omega(
@@ -125,23 +124,16 @@ def lcm_with_omega(
 
     Everything else is `lcm`. Its moving average has decay 0.95 in the released script.
     """
-    return _latent(
-        schedule,
-        null,
-        omega,
-        grid(schedule, steps, spacing),
-        skip,
-        step_named("lcm_with_omega", solver),
-        huber_c,
-        embed=with_omega,
-    )
+    step = teacher_step("lcm_with_omega", omega, null, skip, solver)
+    times = grid(schedule, steps, spacing)
+    return _latent(schedule, times, step, omega, huber_c, embed=with_omega)
 
 
 def _latent(
-    schedule, null, omega, times: Tensor, skip, solver, huber_c, embed: Callable | None
+    schedule, times: Tensor, step: dict, omega: Range, huber_c, embed: Callable | None
 ) -> Recipe:
     scalings, distance = lcm_scalings(schedule, times[-1].item()), huber(huber_c)
-    path = dict(times=times, skip=skip, solver=solver, embed=embed, **guidance(omega, null))
+    path = dict(times=times, embed=embed, **step)
 
     def loss(roles, batch, draw):
         student, target = (boundary(roles[name], scalings) for name in ("student", "target"))
@@ -269,9 +261,7 @@ def _phased(
     return dict(
         times=times,
         edges=pcm_edges(times, phases),
-        skip=skip,
-        solver=step_named(method, solver),
-        **guidance(omega, null),
+        **teacher_step(method, omega, null, skip, solver),
     )
 
 
@@ -281,10 +271,11 @@ def _jumps(path: dict[str, Any]) -> Sampler:
     return Sampler("ddim", "pcm", len(times) - 1, "grid", times=times)
 
 
-def guidance(omega: Range, null: Any) -> dict[str, Any]:
-    """ω = 0 throughout is no guidance: the empty condition need not be evaluated."""
-    require(
-        len(omega) == 2 and omega[0] <= omega[1],
-        f"omega = {omega}, wanted a range (low, high); (0, 0) is no guidance",
-    )
-    return dict(omega=tuple(omega), null=null) if any(omega) else {}
+def teacher_step(method: str, omega: Range, null: Any, skip: int, solver: str) -> dict[str, Any]:
+    """The teacher's step, as `consistency` takes it; ValueError, in the name of `method`, for
+    what is none. ω = 0 throughout is no guidance: the empty condition need not be evaluated.
+    """
+    check_omega(method, omega)
+    check_skip(method, skip)
+    guidance = dict(omega=tuple(omega), null=null) if any(omega) else {}
+    return dict(skip=skip, solver=step_named(method, solver), **guidance)

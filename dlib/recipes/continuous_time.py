@@ -13,7 +13,7 @@ from dlib._util import require
 from dlib.boundaries import boundary, lcm_scalings
 from dlib.denoiser import guided
 from dlib.losses import by_norm, by_rms, continuous_consistency, lognormal_times, taught
-from dlib.losses.continuous_time import warmup
+from dlib.losses.continuous_time import check_sigma, warmup
 from dlib.recipes.base import STUDENT, TARGET, TEACHER, Phase, Recipe, Sampler, at_least_one
 from dlib.schedule import NoiseSchedule
 
@@ -55,6 +55,7 @@ def scm(
         f"scm: no normalise {normalise!r}; there are {', '.join(sorted(NORMALISE))}",
     )
     at_least_one("scm", rise=rise)
+    check_sigma("scm", sigma_data)
     times, size = lognormal_times(schedule, mean, std), NORMALISE[normalise](c)
 
     def loss(roles, batch, draw):

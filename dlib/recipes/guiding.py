@@ -9,6 +9,7 @@ from typing import Any
 
 from dlib._util import require
 from dlib.losses import uniform_times
+from dlib.losses.consistency_steps import check_omega
 from dlib.losses.guiding import guided_distillation
 from dlib.recipes.base import STUDENT, TEACHER, Phase, Recipe, Sampler
 from dlib.recipes.finetuning import WEIGHTS
@@ -35,6 +36,7 @@ def guided(
     require(
         weight in WEIGHTS, f"guided: no weight {weight!r}; there are {', '.join(sorted(WEIGHTS))}"
     )
+    check_omega("guided", omega)
     times = uniform_times(max(schedule.t_min, 1e-3))
     how = dict(omega=tuple(omega), null=null, times=times, weight=WEIGHTS[weight])
 

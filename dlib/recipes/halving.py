@@ -29,6 +29,7 @@ def knowledge(schedule: NoiseSchedule, null: Any = None, *, start: float = 1.0) 
     It reads pairs of noise and sample, which a deterministic walk has made. null is not used:
     guidance, if any, is in the pairs.
     """
+    schedule.at(start)  # names a time that there is not
 
     def loss(roles, batch, draw):
         return knowledge_loss(roles["student"], batch, draw, start=start)

@@ -8,7 +8,7 @@ from typing import Any
 from dlib.boundaries import boundary, lcm_scalings
 from dlib.losses import imm_triples, laplace, moment_matching
 from dlib.losses.inductive import jump_scale
-from dlib.recipes.base import Phase, Recipe, Sampler
+from dlib.recipes.base import Phase, Recipe, Sampler, at_least_one
 from dlib.recipes.bootstrapping import PARTS
 from dlib.schedule import NoiseSchedule
 
@@ -34,6 +34,7 @@ def imm(
     >>> imm(vp()).play("mean")
     ('target',)
     """
+    at_least_one("imm", group=group)
     drawn, kernel = imm_triples(schedule, halvings=halvings), laplace(width)
 
     def triples(draw, n):

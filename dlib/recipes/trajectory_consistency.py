@@ -9,8 +9,8 @@ from typing import Any
 
 from dlib.grids import grid
 from dlib.losses import trajectory_consistency
-from dlib.recipes.base import Phase, Recipe, Sampler, step_named
-from dlib.recipes.consistency import PARTS, Range, guidance
+from dlib.recipes.base import Phase, Recipe, Sampler
+from dlib.recipes.consistency import PARTS, Range, teacher_step
 from dlib.schedule import NoiseSchedule
 
 
@@ -37,12 +37,8 @@ def tcd(
     >>> tcd(vp(), -1).sampler.solver
     'tcd'
     """
-    path = dict(
-        times=grid(schedule, steps, spacing),
-        skip=skip,
-        solver=step_named("tcd", solver),
-        **guidance(omega, null),
-    )
+    path = teacher_step("tcd", omega, null, skip, solver)
+    path["times"] = grid(schedule, steps, spacing)
 
     def loss(roles, batch, draw):
         student, teacher, target = (roles[name] for name in PARTS)

@@ -21,12 +21,15 @@ from dlib.losses import (
     taught,
 )
 from dlib.nets import MLP
-from dlib.recipes import ct, ect, scm, sct
+from dlib.recipes import ct, ect, imm, knowledge, lcm, lcm_with_omega, pcm, pcm_adversarial
+from dlib.recipes import guided as guided_recipe
+from dlib.recipes import scm, sct, tcd
 from toy_data import distil, shape_batches, shapes_teacher
 from toy_data.shape_captions import say, tokens
 from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
 from toy_data.student_recipes import ct_reduced, ict, scm_training
 
+SKIPPING = (lcm, lcm_with_omega, pcm, pcm_adversarial, tcd)
 X0, LABELS, NULL = normals(8, 2), torch.arange(8) % 3, torch.tensor(-1)
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
 
@@ -109,6 +112,13 @@ def test_scm_is_its_loss_with_a_warm_up_and_a_guided_teacher(step, rho, omega):
         (ct_reduced, {"growth": -1}, "ct_reduced: growth = -1"),
         (ct, {"points": (1, 150)}, r"ct: points = \(1, 150\), wanted .* 2 ≤ s₀ ≤ s₁"),
         (ict, {"points": (20, 10)}, r"ict: points = \(20, 10\)"),
+        (scm, {"sigma_data": 0.0}, "scm: sigma_data = 0"),
+        (imm, {"group": 0}, "imm: group = 0, wanted at least 1"),
+        (knowledge, {"start": 5.0}, r"time 5 is outside \[0, 1\]"),
+        (guided_recipe, {"omega": (3.0, 1.0)}, r"guided: omega = \(3.0, 1.0\), wanted a range"),
+        (guided_recipe, {"omega": 2.0}, "guided: omega = 2.0, wanted a range"),
+        *((make, {"skip": 0}, f"^{make.__name__}: skip = 0 steps") for make in SKIPPING),
+        *((make, {"omega": (2.0,)}, f"^{make.__name__}: omega = ") for make in SKIPPING),
     ],
 )
 def test_what_would_fail_at_the_first_step_is_named_when_the_recipe_is_made(make, asked, says):
