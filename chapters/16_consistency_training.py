@@ -683,7 +683,7 @@ claim("C16.31", "two noises: the same", shrunk, below=0.3)
 #
 # **With half a minute each** on GMM5, `python -m bench students` has trained every method of this chapter, and its students are shipped. *d* is the
 # sliced Wasserstein distance to the ends of the exact flow from the same noise, in units of what two exact sets of 10 000 points leave. The bar for one call
-# is .5; chapter 13's student of a perfect teacher stands just above it, at .52 ± .04. We expect the students without a teacher that are scored here far from it, for the reasons of 16.1
+# is .5; chapter 13's student of a perfect teacher reaches it, with .43 ± .02. We expect the students without a teacher that are scored here far from it, for the reasons of 16.1
 # and 16.3, and that the slope of a teacher (sCD) leads nearer than the slope of one sample (sCT).
 
 # %% tags=["fold"]
@@ -710,11 +710,11 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | a teacher, or none | a teacher, if you have one: chapters 13 and 14 | in half a minute on GMM5, *d* is .52 for CD (whose teacher also makes better steps than DDIM's) and 3.4 for CT, the least of this chapter's methods without one (chapter 17 has 1.6). By Fréchet distance a teacher leads as well, but not each method: on digits CD 1.7, on shapes LCM 1.8 (and CD 4.7). Half a minute is short: in long published runs without one, iCT is ahead of CD (next table) |
+# | a teacher, or none | a teacher, if you have one: chapters 13 and 14 | in half a minute on GMM5, *d* is .43 for CD (whose teacher also makes better steps than DDIM's) and 3.4 for CT, the least of this chapter's methods without one (chapter 17 has 1.6). By Fréchet distance a teacher leads as well, but not each method: on digits CD 1.7, on shapes LCM 1.8 (and CD 4.7). Half a minute is short: in long published runs without one, iCT is ahead of CD (next table) |
 # | which one without | at full scale ECT, from a trained diffusion model: the only one without a teacher that has a full-scale recipe file in this chapter. On a toy try CT too | our worlds disagree. By *d* CT leads on GMM5 (3.4; IMM 4.5, ECT 7.5), though 19 % of its points lie in no mode. By Fréchet distance IMM leads on digits (2.5; CT 2.9, ECT 3.9) and ECT on shapes (2.4; CT 2.7, IMM 3.3). On pictures all of them started from a diffusion model; on GMM5 CT and iCT started from nothing |
 # | CT, or iCT | for short runs CT, with an average and a ladder of 10 to 61 points | iCT came behind: a *d* of 5 ± 1 to 3.4 on GMM5 (though 8 % of its points lie in no mode, to CT's 19 %), Fréchet distances of 3.6 to 2.9 on digits, 3.6 to 2.7 on shapes. Its own runs are far longer. Its target is not an average, in our runs neither |
 # | a boundary | CT and iCT: `edm_boundary`. ECT, sCM and IMM: none, if the network says ε or $v$ | something must fix the answer at the lowest noise, else a constant agrees with itself, at a loss of 0 (14.8). In ECT's stages 0 and 1 steps from low noise end at the data. Later, and in sCM and IMM always, the form of the network does it: at the lowest noise its guess is nearly $x$. That of a network which says $x_0$ is not: wrap it in a boundary |
-# | sCM | for long runs with a teacher, and memory for a derivative | at our budget sCD's *d* is 6.3, beside CD's .52. Its published figures come from long runs |
+# | sCM | for long runs with a teacher, and memory for a derivative | at our budget sCD's *d* is 6.3, beside CD's .43. Its published figures come from long runs |
 # | its scale of $g$ | the root mean square, as `scm` has it | the paper's is `--hyper.normalise norm`. 16.4 says how they differ |
 # | sCT, without a teacher | not at our budget | *d* 9 ± 2, and 24 % of its points in no mode: the slope of a single sample scatters. It has no recipe file: in a notebook, `own` in the place of `taught(teacher)` makes it |
 # | guidance | without a teacher, drop a tenth of the captions (`ect.toml` does) and guide the student's calls; with one, guide the teacher: `scm.toml` has ω = 3.5, a `guidance_scale` of 4.5 | burnt colours: lower it |

@@ -109,6 +109,20 @@ def test_the_stored_cells_are_of_today_s_losses(world):
     )
 
 
+def test_the_stored_table_is_what_the_stored_cells_make_today():
+    """Else write(reported(load(path).values()), "students", RESULTS) of these modules."""
+    kept = json.loads((RESULTS / "students.json").read_text())
+    today = students_report.reported(kept["cells"])
+    assert today.note == kept["note"] and today.rows == kept["rows"]
+    assert today.columns == kept["columns"] and today.title == kept["title"]
+    tenth = cell("knowledge, a tenth", ratio=1.0, paired=1.0, d=0.6, none=0.04, rms=0.06)
+    least = students_report.reported([tenth | {"cpu s": 3.0}, tenth | CD]).note
+    assert "20 to 20 were measured" in least, "a tenth of the budget is meant"
+
+
+CD = {"method": "CD", "cpu s": 20.0}
+
+
 def test_so_is_the_benchmark_of_targets():
     kept = json.loads((RESULTS / "stable_consistency.json").read_text())
     said = stable_consistency.fingerprints()
