@@ -182,3 +182,5 @@ def test_preference_methods_train_its_adapters(name, pairs3, tmp_path):
     assert any(float(p.detach().abs().max()) > 0 for n, p in student.weights.items() if "_B" in n)
     logged = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert all(math.isfinite(value) for value in logged.values() if isinstance(value, float))
+    if name == "flow_grpo":  # the loss asks what the rollout has asked, guided as there
+        assert logged["student/ratio"] == pytest.approx(1, abs=1e-6)
