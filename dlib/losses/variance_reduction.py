@@ -2,7 +2,7 @@
 tuning.
 
 A noisy x_t may hide many clean samples. Consistency training takes for its target the one that
-x_t was made of; Wang et al. (2024a), as Xu et al. (2023) for the score, take the mean of a
+x_t was made of; Wang et al. (2024a), as Xu et al. (2023b) for the score, take the mean of a
 batch of them, each weighted by how well it explains x_t. It is the posterior mean under the
 batch's own distribution, so it needs no teacher.
 """

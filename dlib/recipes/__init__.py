@@ -2,14 +2,14 @@
 
 from dlib.recipes.base import Part, Phase, Recipe, Roles, Sampler
 from dlib.recipes.bootstrapping import ct, ect
-from dlib.recipes.consistency import (
+from dlib.recipes.continuous_time import scm
+from dlib.recipes.distilled_consistency import (
     consistency_distillation,
     lcm,
     lcm_with_omega,
     pcm,
     pcm_adversarial,
 )
-from dlib.recipes.continuous_time import scm
 from dlib.recipes.finetuning import finetune
 from dlib.recipes.forward_process import nft
 from dlib.recipes.guiding import guided

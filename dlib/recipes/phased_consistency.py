@@ -1,7 +1,7 @@
 """Phased consistency without guidance in the teacher's step: the student keeps both branches,
 and is guided when it is sampled.
 
-Roles as in `dlib.recipes.consistency`: student, teacher, target.
+Roles as in `dlib.recipes.distilled_consistency`: student, teacher, target.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from dlib.recipes.base import Recipe
-from dlib.recipes.consistency import pcm
+from dlib.recipes.distilled_consistency import pcm
 from dlib.schedule import NoiseSchedule
 
 

@@ -1,6 +1,6 @@
 """Trajectory consistency distillation: a student that may stop at any level on its way.
 
-Roles as in `dlib.recipes.consistency`: student, teacher, target.
+Roles as in `dlib.recipes.distilled_consistency`: student, teacher, target.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from dlib.grids import grid
 from dlib.losses import trajectory_consistency
 from dlib.recipes.base import Phase, Recipe, Sampler
-from dlib.recipes.consistency import PARTS, Range, teacher_step
+from dlib.recipes.distilled_consistency import PARTS, Range, teacher_step
 from dlib.schedule import NoiseSchedule
 
 

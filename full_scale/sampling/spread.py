@@ -19,7 +19,7 @@ from full_scale.launch import Processes
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-PARALLEL = {"picard": picard, "anderson": anderson, "parareal": parareal}
+PARALLEL_IN_TIME = {"picard": picard, "anderson": anderson, "parareal": parareal}
 
 
 def check_parallel_in_time(
@@ -27,8 +27,8 @@ def check_parallel_in_time(
 ) -> None:
     """Raise ValueError for a request that no parallel sampler can meet."""
     require(
-        name in PARALLEL,
-        f"--parallel-in-time {name}: no such sampler; there are {', '.join(PARALLEL)}",
+        name in PARALLEL_IN_TIME,
+        f"--parallel-in-time {name}: no such sampler; there are {', '.join(PARALLEL_IN_TIME)}",
     )
     able = [known for known, step in SOLVERS.items() if step.memoryless]
     require(
@@ -74,7 +74,7 @@ def finder(
                 bar.update(before + done - bar.n)
 
         shared = spread(model, len(x), processes, chunk)
-        found = PARALLEL[name](
+        found = PARALLEL_IN_TIME[name](
             shared, x, levels, solver, tol=tol, cond=cond, draw=draws, each=show, **own
         )
         bar.update(before + len(levels) - 1 - bar.n)

@@ -18,7 +18,7 @@ import full_scale.sample as command
 from full_scale.sampling.latents import latents
 from full_scale.families import sd
 from full_scale.sampling.request import Config
-from full_scale.sampling.spread import PARALLEL, spread
+from full_scale.sampling.spread import PARALLEL_IN_TIME, spread
 from full_scale.launch import Processes
 
 SMALL = Config(
@@ -40,7 +40,7 @@ def own_folder(monkeypatch, tmp_path):
 
 
 def test_the_functions_are_the_books():
-    assert all(PARALLEL[name] is getattr(dlib, name) for name in PARALLEL)
+    assert all(PARALLEL_IN_TIME[name] is getattr(dlib, name) for name in PARALLEL_IN_TIME)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def sequential(pipe):
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ancestral"])
-@pytest.mark.parametrize("name", list(PARALLEL))
+@pytest.mark.parametrize("name", list(PARALLEL_IN_TIME))
 def test_without_tolerance_the_latents_are_the_sequential_ones(sequential, name, solver):
     """Bit for bit with one step a network call; to rounding in convolutions of another batch
     size with all at once.
@@ -75,7 +75,7 @@ def test_without_tolerance_the_latents_are_the_sequential_ones(sequential, name,
     for chunk, exact in ((1, True), (None, False)):
 
         def find(model, x, levels, step, cond, draws, each):
-            return PARALLEL[name](
+            return PARALLEL_IN_TIME[name](
                 spread(model, len(x), None, chunk),
                 x,
                 levels,
