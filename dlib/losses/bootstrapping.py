@@ -49,8 +49,8 @@ def taught(teacher: Denoiser) -> Estimate:
     return estimate
 
 
-def uniform(start: NoiseLevel, end: NoiseLevel) -> Tensor:
-    """1 for every step (Song et al. 2023)."""
+def uniform(start: NoiseLevel, end: NoiseLevel | None = None) -> Tensor:
+    """1 for every step (Song et al. 2023), or at every level."""
     return torch.ones_like(start.t)
 
 
@@ -131,16 +131,16 @@ def consistency_training(
     )
 
 
-def one_each(what: str, weight: StepWeight, start: NoiseLevel, end: NoiseLevel) -> Tensor:
-    """weight(start, end), (B,); ValueError, in the name of `what`, for anything but one number
-    a step.
+def one_each(what: str, weight: Callable[..., Tensor], *levels: NoiseLevel) -> Tensor:
+    """weight(*levels), (B,); ValueError, in the name of `what`, for anything but one number a
+    step.
     """
-    each, n = weight(start, end), len(start.t)
+    each, n = weight(*levels), len(levels[0].t)
     shape = tuple(getattr(each, "shape", ()))
     require(
         shape[:1] == (n,) and each.numel() == n,
-        f"{what} has shape {shape} for {n} steps, wanted {tuple(start.t.shape)}, like level.t: "
-        "one number a step, such as dlib.losses.inverse_step",
+        f"{what} has shape {shape} for {n} steps, wanted {tuple(levels[0].t.shape)}, like "
+        "level.t: one number a step, such as dlib.losses.bootstrapping.uniform",
     )
     return each.flatten()
 

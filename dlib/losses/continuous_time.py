@@ -17,12 +17,22 @@ from torch import Tensor
 from dlib._util import Draw, require
 from dlib.denoiser import Denoiser, one_schedule
 from dlib.forward_mode import tangent
-from dlib.losses.bootstrapping import Estimate, above_clean, estimated, levels_at, own
+from dlib.losses.bootstrapping import (
+    Estimate,
+    above_clean,
+    estimated,
+    levels_at,
+    one_each,
+    own,
+    uniform,
+)
 from dlib.losses.diffusion import Batch, Loss, Times
 from dlib.prediction import Prediction
 from dlib.schedule import NoiseLevel, NoiseSchedule
 
 Normalise = Callable[[Tensor], Tensor]
+LevelWeight = Callable[[NoiseLevel], Tensor]
+"""level ↦ the weight of each sample, shaped like level.t."""
 
 
 class Angle(NamedTuple):
@@ -76,6 +86,16 @@ def as_is(g: Tensor) -> Tensor:
     return g
 
 
+def inverse_kappa(level: NoiseLevel) -> Tensor:
+    """1/κ = 1/(σ_d tan τ), whatever σ_d: the clean end weighs more (Lu & Song 2025, alg. 1).
+
+    >>> from dlib.schedule import edm
+    >>> round(float(inverse_kappa(edm().at_lam(torch.tensor(0.0)))), 4)
+    1.0
+    """
+    return level.alpha / level.sigma
+
+
 def warmup(step: int, steps: int = 10_000) -> float:
     """ρ = min(1, step/steps), sCM's tangent warm-up. While ρ < 1 the exact solution is not a
     fixed point.
@@ -94,10 +114,11 @@ def continuous_consistency(
     estimate: Estimate = own,
     rho: float = 1.0,
     normalise: Normalise = by_norm(),
+    weight: LevelWeight = uniform,
     sigma_data: float = 0.5,
 ) -> Loss:
-    """E ‖F_θ − F⁻ − g‖², a mean over a sample's values, with g = cos τ df⁻/dτ, normalised (Lu
-    & Song 2025, alg. 1, without its learnt weight).
+    """E w(τ) ‖F_θ − F⁻ − g‖², a mean over a sample's values, with g = cos τ df⁻/dτ, normalised
+    (Lu & Song 2025, alg. 1).
 
     g = −cos²τ (σ_d F⁻ − dx/dτ) − ρ cos τ sin τ (x + σ_d dF⁻/dτ) in TrigFlow's x = x_τ; at ρ =
     1 it is zero for the consistency function of the path that dx/dτ points along. student,
@@ -105,13 +126,15 @@ def continuous_consistency(
     holds by itself. target is the student itself (or its average) and gets no gradient.
     times: draws t, e.g. `lognormal_times(schedule, -1.0, 1.4)`. estimate: whose x₀ gives
     dx/dτ: `own` is consistency training, `taught(teacher)` distillation. rho: `warmup(step)`.
-    normalise: g ↦ g, `by_norm()`, `by_rms()` or `as_is`. sigma_data: the data's standard
-    deviation σ_d.
+    normalise: g ↦ g, `by_norm()`, `by_rms()` or `as_is`. weight: level ↦ w, one number a
+    sample; `inverse_kappa` is the paper's 1/(σ_d tan τ). Its second weight, exp(−w_φ(τ)) of a
+    small network that is trained beside the student, is left out. sigma_data: the data's
+    standard deviation σ_d.
 
     One call of the student with gradient, one of the target with its derivative (`tangent`),
     and those of the estimate. Metrics: the loss, which says nothing of progress where g is
     normalised; `tangent`, the root mean square of g before that, which does. Draws: the times,
-    then the noise (unless the batch brings its own).
+    then the noise (unless the batch brings its own). ValueError for a time without noise.
 
     >>> from dlib import Mixture, exact, vp
     >>> from dlib.losses import taught, uniform_times
@@ -146,6 +169,7 @@ def continuous_consistency(
         aim = velocity / sigma_data + normalise(g)
     prediction = student(x, level, batch.cond)  # last, so that no graph waits for the derivative
     each = (trig_velocity(prediction, sigma_data) / sigma_data - aim).square().flatten(1).mean(1)
+    each = one_each("continuous_consistency: the weight", weight, level) * each
     return Loss(each.mean(), {"loss": each.detach().mean(), "tangent": g.square().mean().sqrt()})
 
 

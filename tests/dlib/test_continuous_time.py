@@ -21,7 +21,7 @@ from dlib.losses import (
     uniform_times,
 )
 from dlib.losses.bootstrapping import levels_at
-from dlib.losses.continuous_time import angle, as_is, trig_velocity, warmup
+from dlib.losses.continuous_time import angle, as_is, inverse_kappa, trig_velocity, warmup
 from dlib.nets import DiT
 
 EVERY = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
@@ -283,6 +283,26 @@ def test_both_normalisations():
     assert torch.allclose(by_rms(0.1)(g), by_norm(0.1 * 7**0.5)(g) * 7**0.5)
 
 
+@EVERY
+def test_a_weight_is_one_number_for_each_sample(schedule):
+    """sCM's 1/(σ_d tan τ): the loss is the mean of each sample's own, so weighted."""
+    x0, noise = normals(4, 2, 3), normals(4, 2, 3, seed=1)
+    t, sigma_data = torch.tensor([0.25, 0.4, 0.6, 0.8], dtype=F64), 0.7
+    model = Denoiser(lambda x, time, cond: torch.sin(x + time.view(-1, 1, 1)), schedule, "v")
+
+    def value(rows, **how):
+        batch, times = Batch(x0[rows], noise=noise[rows]), lambda draw, n: t[rows]
+        how = dict(normalise=as_is, sigma_data=sigma_data) | how
+        return continuous_consistency(model, model, batch, Draw(0), times=times, **how).value
+
+    alone = torch.stack([value([i]) for i in range(4)])
+    level = schedule.at(t)
+    tau = torch.atan2(level.sigma, level.alpha * sigma_data)
+    found = value([0, 1, 2, 3], weight=inverse_kappa)
+    assert found.item() == pytest.approx((alone / (sigma_data * tau.tan())).mean().item())
+    assert value([0, 1, 2, 3]).item() == pytest.approx(alone.mean().item())
+
+
 def test_calls_and_what_has_a_gradient():
     net = Weighted(appendix_a().net(vp()))
     student, teacher = counted(Denoiser(net, vp(), "v")), counted(exact(gaussian(0.6), vp()))
@@ -308,6 +328,8 @@ def test_calls_and_what_has_a_gradient():
         (dict(sigma_data=0.0), "sigma_data = 0"),
         (dict(estimate=lambda x, level, batch: batch.x0[:1]), "one x̄₀ for each sample"),
         (dict(times=still(0.0)), "clean end of vp, where there is no noise"),
+        (dict(weight=lambda level: level.t[:3]), r"weight has shape \(3, 1\) for .* steps"),
+        (dict(weight=lambda level: 1.0), r"weight has shape \(\)"),
         (dict(target=exact(gaussian(0.5), flow())), "on different schedules, vp and flow"),
     ],
 )
