@@ -541,7 +541,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | one ω, or the dial | one, if you serve one: `lcm_lora` with `--hyper.omega 6.5 6.5` (chapter 14), or `progressive` from the original weights, `--hyper.omega 6.5` in the first round and 0 in all later ones | your users turn ω: the dial, with all weights. What the dial costs in quality, against a student of one ω, we did not measure |
+# | one ω, or the dial | one, if you serve one: `lcm_lora` with `--hyper.omega 6.5 6.5` (chapter 14), or `progressive` from the original weights, `--hyper.omega 6.5` in the first round and 0 in all later ones | your users turn ω: the dial, with all weights, by `guided` and then `progressive_with_omega`. What the dial costs in quality, against a student of one ω, we did not measure |
 # | the dial's range | what you will serve; `guided.toml` has 2 to 14 | beyond it the answers are wrong at once (12.3) |
 # | is the dial learnt? | 12.5's share, with the two ends of *your* range in place of 0 and 4 and the $\varnothing$ of the student's target, at several noise levels | the plane's has .96, the digits' .81 after 300 updates, the shapes' .01 after 100. Below .9 we would train on, so the digits' as well; the bar is our guess |
 # | rate, updates, batch | `guided.toml`: 1e-5, 10 000, 128 | our guess, not tried |
@@ -565,19 +565,26 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # | `Told(net)` | `family.told_omega`: adds diffusers' `time_cond_proj_dim` and sets its weights to zero (diffusers' own start is random) |
 # | `omega_features` | the same function, 256 of them |
 # | `recipes.guided` | `full_scale.train guided`: all weights, since adapters have no input for ω |
-# | the second stage | only for a student of one fixed ω: `progressive` with `--hyper.omega 6.5` in its first round; a student with the dial cannot be halved yet |
+# | `told_data`, `halve` | `recipes.progressive_with_omega`: a round of the second stage, from `--weights RUN`. It draws ω and tells teacher and student |
+# | the second stage for one fixed ω | `progressive` with `--hyper.omega 6.5` in its first round |
 #
 # ```bash
 # full_scale/launch/one_node.sh guided --data DATA \
 #     --weights weights/stable-diffusion-v1-5 --out runs/guided
-# python -m full_scale.export runs/guided
+# teacher=runs/guided
+# for steps in 16 8 4 2 1; do
+#     full_scale/launch/one_node.sh progressive_with_omega --data DATA \
+#         --weights $teacher --out runs/dial-$steps --hyper.steps $steps || break
+#     teacher=runs/dial-$steps
+# done
+# python -m full_scale.export runs/dial-4
 # ```
 #
 # `--tiny` instead of the weights runs every line on a laptop, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and both stages. Rung 2: the first stage on digits, and on shapes the middle of the
-# dial. Rung 3: the first stage trains Stable Diffusion's classes in the tests, and stock diffusers opens the export. A run
-# whose student is told ω cannot be the teacher of another yet, so the second stage with a dial stops at rung 1.
+# dial. Rung 3: both stages train Stable Diffusion's classes in the tests, a round from the run before, and stock diffusers
+# samples the exports. That a dial still works after the rounds is shown on rung 1 alone.
 #
 # ## 12.8 Exercises
 #

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from dlib import SOLVERS, guided
 from dlib._util import require
+from dlib.losses import with_omega
 from full_scale.families import Family, introduced
 from full_scale import launch
 from full_scale.run.engine import Engine, placed
@@ -130,22 +132,31 @@ def open_engine(settings: Settings, processes: Processes) -> Engine:
     )
     weights = None if settings.tiny else settings.weights
     family = open_start(settings.family, weights, processes.device)
+    recipe = recipe_of(settings, None, None)
     require(
-        not family.told,
+        recipe.told_teacher or not family.told,
         "these weights are a distilled student that takes ω as an input, not a diffusion model: "
-        "train from the weights that it was distilled from",
+        "train from the weights that it was distilled from, or halve its steps with "
+        "progressive_with_omega",
+    )
+    require(
+        family.told or settings.tiny or not recipe.told_teacher,
+        f"{settings.method} halves the steps of a student that takes ω as an input, which "
+        f"--weights {weights} do not: name the --out of a run of guided, or of the round before",
     )
     if processes.leads:
         print(introduced(family, weights))
     if settings.show_every:
         prompts_of(settings, family)
-    rows = Rows(settings.data, recipe_of(settings, None, None).reads)
+    rows = Rows(settings.data, recipe.reads)
     check_rows(settings, rows, processes.size)
-    rows.check(family, settings.batch // recipe_of(settings, None, None).group)
+    rows.check(family, settings.batch // recipe.group)
     if rows.pictures:
-        check_target(
-            family.denoiser(), placed(rows[range(min(settings.micro, 8))], processes.device)
-        )
+        some = placed(rows[range(min(settings.micro, 8))], processes.device)
+        if family.told:
+            omega = torch.full((len(some.x0),), recipe.sampler.omega, device=processes.device)
+            some = replace(some, cond=with_omega(some.cond, omega))
+        check_target(family.denoiser(), some)
     return Engine(settings, processes, family, rows, dtype, given_roles(settings, family))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlib._util import Draw, per_sample, require, sent
 from dlib.denoiser import Denoiser, guided
-from dlib.losses.diffusion import Batch
+from dlib.losses.diffusion import Batch, uniform_omega
 from dlib.prediction import Prediction
 from dlib.schedule import CLEAN, NoiseLevel, NoiseSchedule
 from dlib.solvers import Solver
@@ -74,10 +74,8 @@ def compared(
     noise, unless the batch brings its own.
     """
     start, end, edge = stations
-    x0, n = batch.x0, len(batch.x0)
-    scale = (
-        None if omega is None else sent(omega[0] + (omega[1] - omega[0]) * draw.uniform(n), x0)
-    )
+    x0 = batch.x0
+    scale = None if omega is None else uniform_omega(omega, draw, x0)
     noise = draw.normal(x0) if batch.noise is None else batch.noise
     x, cond = start.alpha * x0 + start.sigma * noise, batch.cond
     told = cond if embed is None else embed(cond, scale)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dlib._util import Draw, require, tensors
+from dlib._util import Draw, require, sent, tensors
 from dlib.denoiser import Denoiser, with_null
 from dlib.prediction import parts
 from dlib.losses.weights import Weight, exchange
@@ -55,6 +55,12 @@ def uniform_times(t_min: float = 1e-3, t_max: float = 1.0) -> Times:
         f"uniform_times: [{t_min:g}, {t_max:g}] is not an interval inside [0, 1]",
     )
     return lambda draw, n: t_min + (t_max - t_min) * draw.uniform(n)
+
+
+def uniform_omega(omega: tuple[float, float], draw: Draw, like: Tensor) -> Tensor:
+    """ω uniform on the range (low, high), one a sample of `like`: (B,), on its device."""
+    low, high = omega
+    return sent(low + (high - low) * draw.uniform(len(like)), like)
 
 
 def frame_times(times: Times, frames: int) -> Times:

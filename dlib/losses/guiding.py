@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from dlib._util import Draw, require, sent
+from dlib._util import Draw, require
 from dlib.denoiser import Denoiser, guided, one_schedule
 from dlib.losses import weights
 from dlib.losses.consistency_losses import with_omega
 from dlib.losses.consistency_steps import check_omega
-from dlib.losses.diffusion import Batch, Loss, Times
+from dlib.losses.diffusion import Batch, Loss, Times, uniform_omega
 from dlib.losses.weights import Weight, exchange
 
 
@@ -53,7 +53,7 @@ def guided_distillation(
     """
     _check(student, teacher, batch, omega)
     x0, n = batch.x0, len(batch.x0)
-    scale = sent(omega[0] + (omega[1] - omega[0]) * draw.uniform(n), x0)
+    scale = uniform_omega(omega, draw, x0)
     t = times(draw, n).to(x0.device, torch.promote_types(x0.dtype, torch.float32))
     level = student.schedule.at(t, like=x0)
     noise = draw.normal(x0) if batch.noise is None else batch.noise

@@ -13,7 +13,7 @@ from dlib.recipes.distilled_consistency import (
 from dlib.recipes.finetuning import finetune
 from dlib.recipes.forward_process import nft
 from dlib.recipes.guiding import guided
-from dlib.recipes.halving import knowledge, progressive
+from dlib.recipes.halving import knowledge, progressive, progressive_with_omega
 from dlib.recipes.phased_consistency import pcm_normalcfg
 from dlib.recipes.inductive import imm
 from dlib.recipes.preferences import dpo
@@ -32,6 +32,7 @@ METHODS = {
     "guided": guided,
     "knowledge": knowledge,
     "progressive": progressive,
+    "progressive_with_omega": progressive_with_omega,
     "pcm_normalcfg": pcm_normalcfg,
     "ct": ct,
     "ect": ect,
@@ -70,6 +71,7 @@ __all__ = [
     "pcm_adversarial",
     "pcm_normalcfg",
     "progressive",
+    "progressive_with_omega",
     "scm",
     "sct",
     "sds",

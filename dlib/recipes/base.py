@@ -185,8 +185,9 @@ class Recipe:
     parts: role ↦ how it comes to be; a phase's roles are trained, each by an optimiser of its
     own. sampler: how its student is sampled. reads: what a row must hold: "pictures",
     "texts" alone, "pairs" of noise and sample, or "preferences" (a picture and a worse one).
-    told: whether the student's condition carries ω under "omega". slopes: the roles whose
-    derivative a loss takes in forward mode (`dlib.forward_mode`), in full precision.
+    told: whether the student's condition carries ω under "omega"; told_teacher: whether the
+    teacher's does as well, because it was the student of such a recipe. slopes: the roles
+    whose derivative a loss takes in forward mode (`dlib.forward_mode`), in full precision.
 
     Methods that roll out first: `before(roles, batch, draw)` makes the memo of every
     micro-batch without gradient; `pool(memos, gather)` then sees all of this process's memos
@@ -204,6 +205,7 @@ class Recipe:
     sampler: Sampler | None = None
     reads: Reads = "pictures"
     told: bool = False
+    told_teacher: bool = False
     slopes: tuple[str, ...] = ()
     before: Callable[[Roles, Batch, Draw], dict[str, Any]] | None = None
     pool: Callable[[list[dict[str, Any]], Callable], list[dict[str, Any]]] | None = None

@@ -207,8 +207,14 @@ class Family(ABC):
 
     @classmethod
     def told_omega(cls, call: nn.Module) -> nn.Module:
-        """A copy of a denoiser's net that also takes ω; at first it does not listen."""
+        """A copy of a denoiser's net that also takes ω; at first it does not listen. Of one that
+        takes it already, a copy as it is.
+        """
         raise deaf(cls.name)
+
+    @abstractmethod
+    def with_net(self, net: nn.Module) -> Family:
+        """This family with another network of its kind, for which nothing is copied."""
 
     def kohya_name(self, layer: str) -> str:
         """What kohya's scripts, and whoever reads their files, call a layer of the network: for
@@ -251,6 +257,10 @@ class Blueprint:
     empty: dict[str, Tensor]
     pixels: Callable[[Tensor], Tensor]
     size: int = 0
+
+    @property
+    def told(self) -> bool:
+        return False  # `told_omega` copies on the meta device, which costs nothing
 
     def denoiser(self) -> Denoiser:
         return self.base

@@ -9,7 +9,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -226,6 +226,11 @@ class LatentPipeline(Family):
     def told_omega(cls, call: nn.Module) -> nn.Module:
         return unet.told_omega(call)
 
+    def with_net(self, net: nn.Module) -> LatentPipeline:
+        pipe = copy.copy(self.pipe)
+        pipe.register_modules(**{self.kind.core: net})
+        return replace(self, pipe=pipe)
+
     def add_lora(self, file: Path, keep: float = 1.0, flag: str = "--lora") -> None:
         if (
             self.pipe.get_active_adapters()
@@ -247,8 +252,8 @@ class LatentPipeline(Family):
         self, net: nn.Module, folder: Path, scheduler: tuple[str, Mapping[str, Any]] = OWN
     ) -> None:
         """A folder in diffusers' format: this pipeline with `net` for its U-Net."""
-        pipe = copy.copy(self.pipe)
-        pipe.register_modules(**{self.kind.core: net}, scheduler=self.scheduler(*scheduler))
+        pipe = self.with_net(net).pipe
+        pipe.register_modules(scheduler=self.scheduler(*scheduler))
         with writing(folder):
             pipe.save_pretrained(folder)
 

@@ -4,10 +4,11 @@ model trains in minutes on a CPU.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from dlib import Denoiser
 from dlib._util import require
+from dlib.nets import DiT, Told
 from full_scale.families.base import OWN, Family
 from full_scale.families.saving import save_tensors
 from full_scale.sources.broken import broken
@@ -31,20 +33,24 @@ ENLARGED = 8
 
 
 class TokensCall(nn.Module):
-    """The toy network as a net of conditions by name: cond {"text": (B, L) int64}. It computes in
-    its weights' dtype; time stays float32, and the output returns in x's dtype.
+    """The toy network as a net of conditions by name: cond {"text": (B, L) int64}, and "omega"
+    (B,) for one that is told ω. It computes in its weights' dtype; time stays float32, and the
+    output returns in x's dtype.
     """
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: DiT | Told):
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor, time: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         dtype = next(self.net.parameters()).dtype
+        given = cond["text"]
+        if isinstance(self.net, Told):
+            given = {"cond": given, "omega": cond["omega"]}
         if dtype == torch.float32 or x.is_meta:  # meta tensors, of the estimate, cannot autocast
-            return self.net(x, time, cond["text"])
+            return self.net(x, time, given)
         with torch.autocast(x.device.type, dtype):
-            return self.net(x, time, cond["text"]).to(x.dtype)
+            return self.net(x, time, given).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,10 @@ class Shapes(Family):
         )
         what = broken(path.parent)
         require(not what, f"--weights: {what}: copy or export it again")
-        model = shapes.new_teacher()
-        model.net.load_state_dict(load_file(path))
+        found, model = load_file(path), shapes.new_teacher()
+        if "read.weight" in found:
+            model = replace(model, net=Told(model.net))
+        model.net.load_state_dict(found)
         model.net.to(device)
         return cls(model)
 
@@ -103,6 +111,10 @@ class Shapes(Family):
     @property
     def size(self) -> int:
         return shapes.SIDE
+
+    @property
+    def told(self) -> bool:
+        return isinstance(self.net, Told)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -159,6 +171,16 @@ class Shapes(Family):
     def stages(call: nn.Module) -> list[nn.Module]:
         """The transformer's blocks."""
         return list(call.net.blocks)
+
+    @classmethod
+    def told_omega(cls, call: nn.Module) -> nn.Module:
+        """With `dlib.nets.Told` around the network."""
+        if isinstance(call.net, Told):
+            return copy.deepcopy(call)
+        return TokensCall(Told(call.net).to(next(call.parameters())))
+
+    def with_net(self, net: nn.Module) -> Shapes:
+        return replace(self, model=replace(self.model, net=net))
 
     def save(
         self, net: nn.Module, folder: Path, scheduler: tuple[str, Mapping[str, Any]] = OWN

@@ -67,10 +67,12 @@ class UNetCall(nn.Module):
 
 def told_omega(call: UNetCall, dim: int = 256) -> UNetCall:
     """A copy whose U-Net takes ω: `time_cond_proj_dim` in diffusers' words. Its new weights
-    are 0, so at first ω changes nothing.
+    are 0, so at first ω changes nothing. One that takes ω already is copied as it is.
     """
     new = copy.deepcopy(call)
     unet = new.unet
+    if unet.config.time_cond_proj_dim is not None:
+        return new
     unet.time_embedding.cond_proj = nn.Linear(dim, unet.conv_in.out_channels, bias=False).to(
         unet.conv_in.weight
     )

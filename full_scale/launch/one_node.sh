@@ -16,6 +16,7 @@
 #             reward_gradient     17 GB    A100 0.9 h    H100 0.3 h
 #             dpo                 21 GB    A100  10 h    H100 3.2 h     8 GB with --parallel fsdp
 #             progressive         24 GB    A100  13 h    H100 4.0 h    10 GB with --parallel fsdp
+#             progressive_with_omega  24 GB    A100 9.5 h    H100 3.0 h    10 GB with --parallel fsdp
 #             ect                 23 GB    A100 6.3 h    H100 2.0 h     8 GB with --parallel fsdp
 #             sct                 23 GB    A100 6.3 h    H100 2.0 h     8 GB with --parallel fsdp
 #             finetune            26 GB    A100 0.5 h    H100 0.2 h    11 GB with --parallel fsdp

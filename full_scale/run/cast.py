@@ -130,6 +130,8 @@ def build(
     """
     begun = start_lora.read(family, s.start_lora) if s.start_lora else {}
     base = family.denoiser()
+    if recipe.told_teacher and not family.told:  # a tiny one, or one that is only counted
+        base = replace(base, net=family.told_omega(base.net))
     torch.manual_seed(s.seed)  # of new weights: adapters and heads
     core = base.net.to(processes.device)
     if s.parallel == "ddp":  # FSDP2 takes contiguous weights only

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dlib import Batch, Denoiser
 from dlib.lora import LowRank, adapters
+from dlib.nets import Told
 from full_scale.data.draws import step_draws
 
 
@@ -265,15 +266,24 @@ def moved(student: nn.Module, teacher: nn.Module | None) -> tuple[Tensor, Tensor
         return torch.stack(parts).sum(), torch.stack(
             [layer.weight.float().square().sum() for layer in layers]
         ).sum()
-    start = dict(teacher.named_parameters())
+    start = _named(teacher)
     both = [
         (_local(p).float(), _local(start[name]).float())
-        for name, p in student.named_parameters()
+        for name, p in _named(student).items()
         if name in start
     ]
     return torch.stack([(p - q).square().sum() for p, q in both]).sum(), torch.stack(
         [q.square().sum() for _, q in both]
     ).sum()
+
+
+def _named(net: nn.Module) -> dict[str, Tensor]:
+    """Weights by name; those of a network inside a `Told` by the names that it has without."""
+    told = [name for name, part in net.named_modules() if isinstance(part, Told)]
+    found = dict(net.named_parameters())
+    for place in told:
+        found = {n.replace(f"{place}.net.", f"{place}.", 1): p for n, p in found.items()}
+    return found
 
 
 def _local(tensor: Tensor) -> Tensor:

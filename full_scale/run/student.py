@@ -41,7 +41,7 @@ def open_start(
     student of another run, as progressive distillation's rounds do.
 
     weights: a folder, a hub id, the folder of a run, or None for the random tiny model. Raises
-    ValueError for a run of another family, or whose student takes ω as an input.
+    ValueError for a run of another family.
     """
     if not is_run(weights):
         if weights:
@@ -53,15 +53,13 @@ def open_start(
         s["family"] == name,
         f"--weights {weights} is a run of the family {s['family']}: pass --family {s['family']}",
     )
-    require(
-        not recipe_from(s).told,
-        f"--weights {weights} is a run of {s['method']}, whose student takes ω as an input and "
-        "is no teacher: start from the weights that it was distilled from",
-    )
     family = open_start(name, None if s["tiny"] else s["weights"], device, dtype)
     call = restored(family, student(path)[1], s)
     if s["lora_rank"]:
         family.denoiser().net.load_state_dict(merged(call).state_dict())
+    elif recipe_from(s).told:  # a copy with an input for ω
+        (net,) = call.children()
+        return family.with_net(net)
     return family
 
 

@@ -10,11 +10,12 @@ import torch
 from truth import F64, SCHEDULES, mutant, normals
 
 from dlib import NULL, Batch, Denoiser, Draw, counted, cosine, exact, flow, guided, levels
-from dlib import sample, scaled_linear, discrete, train, vp
+from dlib import sample, scaled_linear, discrete, vp
 from dlib.losses import guided_distillation, guiding, progressive, uniform_times, weights
 from dlib.losses import with_omega
 from dlib.nets import MLP, DiT, Told, omega_features
 from dlib.recipes import guiding as recipes
+from dlib.recipes import progressive_with_omega
 from toy_data import distil, labelled
 
 LABEL = torch.arange(32) % 2
@@ -197,14 +198,14 @@ SLIPS = [
     ("1 + ω", "(teacher, scale, null)", "(teacher, scale - 1, null)", lambda: check_analytic()),
     (
         "one ω",
-        "draw.uniform(n), x0)",
-        "draw.uniform(n)[:1].expand(n), x0)",
+        "uniform_omega(omega, draw, x0)",
+        "uniform_omega(omega, draw, x0)[:1].expand(n)",
         lambda: test_the_loss_is_the_one_on_x0_with_its_weight(),
     ),
     (
         "width of the range",
-        "(omega[1] - omega[0])",
-        "omega[1]",
+        "uniform_omega(omega, draw",
+        "uniform_omega((omega[0], sum(omega)), draw",
         lambda: test_the_loss_is_the_one_on_x0_with_its_weight(),
     ),
     (
@@ -305,6 +306,25 @@ def test_the_recipe_is_the_loss():
     )
 
 
+def test_the_second_stage_tells_teacher_and_student_the_same_omega():
+    """ω first, uniform on the range, then the draws of the loss; nothing is guided again, so the
+    analytic student halves itself without the empty condition.
+    """
+    schedule = discrete(scaled_linear())
+    teacher, walk = analytic(schedule), levels(schedule, 8, "sd_trailing", end="clean")
+    recipe = progressive_with_omega(schedule, steps=4)
+    assert recipe.told and recipe.told_teacher and recipe.sampler.omega == 8.0
+    assert recipe.sampler.levels(schedule) == walk[::2]
+    given = Batch(X0, LABEL)
+    asked = {"student": analytic(schedule), "teacher": teacher}
+    found = recipe.phases[0].loss(asked, given, Draw(3)).value
+    draw = Draw(3)
+    told = Batch(X0, with_omega(LABEL, (2 + 12 * draw.uniform(32)).double()))
+    assert found == progressive(*asked.values(), told, draw, levels=walk).value > 0
+    with pytest.raises(ValueError, match="progressive_with_omega: no weight 'snr'"):
+        progressive_with_omega(schedule, weight="snr")
+
+
 def test_a_small_network_learns_the_dial_and_is_halved():
     """300 updates: at ω = 0, 1 and 2 it is much nearer to x^ω than the conditional answer; then
     two steps in one, of a teacher that is told the same ω.
@@ -332,14 +352,8 @@ def test_a_small_network_learns_the_dial_and_is_halved():
         assert off(ask(omega), want) < 0.25 * moved
 
     walk = levels(schedule, 4, "time", end="clean")
-    half = Denoiser(copy.deepcopy(student.net).requires_grad_(), schedule, "v")
-
-    def told(step):
-        batch = data(step)
-        return Batch(batch.x0, with_omega(batch.cond, 2 * Draw(10**6 + step).uniform(128)))
-
-    loss = lambda batch, draw: progressive(half, student, batch, draw, levels=walk)
-    train(half.net, loss, told, 100)
+    recipe = progressive_with_omega(schedule, steps=2, spacing="time", omega=(0.0, 2.0))
+    half = distil(recipe, student, student, data, 100, lr=2e-3)
     cond = with_omega(torch.arange(200) % 2, torch.full((200,), 1.0))
     z = Draw(3).normal((200, 2))
     ours, theirs = (sample(m, z, w, cond=cond) for m, w in ((half, walk[::2]), (student, walk)))

@@ -179,7 +179,17 @@ class TestEveryFamily:
             with torch.no_grad():
                 deaf = told(x, time, cond | {"omega": torch.tensor([0.0, 7.0])})
                 assert torch.equal(deaf, call(x, time, cond))
-            assert any_family.denoiser().net.unet is not told.unet
+            (new,), (old,) = told.children(), call.children()
+            assert new is not old and not any_family.told
+            listening = any_family.with_net(new)
+            assert listening.told and listening.net is new and any_family.net is old
+            omega = {"omega": torch.tensor([0.0, 7.0])}
+            with torch.no_grad():  # and one that has learnt to listen is copied as it is
+                for weight in new.parameters():
+                    weight.add_(0.01)
+                heard = any_family.told_omega(told)(x, time, cond | omega)
+                assert torch.equal(heard, told(x, time, cond | omega))
+                assert not torch.equal(heard, deaf)
 
 
 class TestFamilies:
