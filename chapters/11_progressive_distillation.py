@@ -640,12 +640,16 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # ```bash
 # full_scale/launch/one_node.sh progressive --data DATA \
 #     --weights weights/stable-diffusion-v1-5 --out runs/halve-32
-# full_scale/launch/one_node.sh progressive --data DATA \
-#     --weights runs/halve-32 --out runs/halve-16 --hyper.steps 16 --hyper.omega 0
-# python -m full_scale.export runs/halve-16
+# last=32
+# for steps in 16 8 4 2 1; do
+#     full_scale/launch/one_node.sh progressive --data DATA --weights runs/halve-$last \
+#         --out runs/halve-$steps --hyper.steps $steps --hyper.omega 0 || break
+#     last=$steps
+# done
+# python -m full_scale.export runs/halve-4
 # ```
 #
-# The recipe file sets 32 steps and ω = 6.5 for the first. Go on with 8, 4, 2 and 1, each from the run before. `python -m full_scale.train progressive --tiny …` does the same on
+# The recipe file sets 32 steps and ω = 6.5 for the first round. `python -m full_scale.train progressive --tiny …` does the same on
 # a laptop, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: digits in two steps, captioned shapes in one. Rung 3: the same

@@ -15,6 +15,7 @@ import inspect
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,9 +35,25 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *(f"book/pages/for/{n}.md" for n in ("full-scale", "engineer", "reader"))]
 
 
+LOOP = re.compile(r"^(?:\w+=\S+\n)*for .*?^done\n", re.M | re.S)
+SAID = "".join(
+    f'{name}() {{ printf "%q " {name} "$@"; echo; }}\n'
+    for name in ("python", "torchrun", "full_scale/launch/one_node.sh")
+)
+
+
+def unrolled(loop: str) -> str:
+    """The lines that bash would run in a loop, one after another."""
+    bash = ["bash", "-uc", SAID + loop]
+    return subprocess.run(bash, capture_output=True, text=True, check=True).stdout
+
+
 def commands(text: str) -> list[list[str]]:
-    """The words of every line in a block of code that starts one of our programs."""
+    """The words of every line in a block of code that starts one of our programs, as often as
+    its loop runs.
+    """
     blocks = "".join(re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S))
+    blocks = LOOP.sub(lambda found: unrolled(found[0]), blocks)
     found = []
     for line in blocks.replace("\\\n", " ").splitlines():
         if re.match(
@@ -44,6 +61,20 @@ def commands(text: str) -> list[list[str]]:
         ):
             found.append(shlex.split(line, comments=True))
     return found
+
+
+def test_a_loop_is_read_as_bash_runs_it():
+    lines = (
+        "last=32\nfor n in 16 8; do\n    full_scale/launch/one_node.sh progressive \\\n"
+        "        --weights runs/$last --out runs/$n || break\n    last=$n\ndone\n"
+    )
+    said = commands(f"```bash\npython -m full_scale.export a\n{lines}```\n")
+    of = lambda last, n: f"progressive --weights runs/{last} --out runs/{n}".split()
+    assert [words[1:] for words in said] == [
+        ["-m", "full_scale.export", "a"],
+        of(32, 16),
+        of(16, 8),
+    ]
 
 
 def perform(words: list[str], patch: pytest.MonkeyPatch) -> None:
