@@ -24,7 +24,7 @@
 # %% [markdown]
 # # 27 Policy gradients: the sampler as a decision process
 #
-# A judge answers yes or no. The picture shows three cats, or it does not; the text is spelled right, or not. You would like more yeses. Chapter 26
+# A judge answers yes or no. The picture shows three cats, or it does not; the text is spelled right, or not. Chapter 26
 # followed the gradient of the reward. The middle panel shows what that does here: nothing.
 
 # %% tags=["fold"]
@@ -239,7 +239,7 @@ claim(
 # Below a per cent, for a small change. The clip keeps the policy near.
 #
 # \eqref{eq:pg-logp} is a *sum* over the $d$ values of a sample. The released code takes their *mean*, and our recipes do too. Its ρ is the $d$th root, so χ must shrink like
-# $1/d$. PPO's 0.2 becomes 0.1 on our plane, 0.003 on the digits, and $10^{-5}$ for 16 384 values. (The code's $10^{-4}$ lets a step become five times as probable.) In this chapter
+# $1/d$. PPO's 0.2 becomes 0.1 on our plane, 0.003 on the digits, and $10^{-5}$ for 16 384 values. In this chapter
 # each rollout serves one update. So ρ = 1, and nothing is clipped.
 #
 # ## 27.3 Baselines
@@ -315,7 +315,7 @@ claim(
 # Here $-(x+(1-t)u)/t$ is the score. Noise spreads the density, and the second part of the drift, which goes along the score, gathers it again as fast. Chapter 4's family has the noise ηg with $g^2=2t/(1-t)$, so this is **Euler–Maruyama with η = $a_{\text F}/\sqrt2$**. At $t=1$ the
 # rate is infinite, and the code takes 1 − t at the step's end there.
 #
-# For Gaussian data a step is affine, so mean and variance can be followed without a sample. The target is 0.25.
+# For Gaussian data a step is affine, so mean and variance can be followed without a sample. At t = ¾, ½, ¼ and 0 we ask for the ODE's, the variance within 3 %: half of what the first step adds.
 # Beside it stands the authors' later choice, **coefficients-preserving** steps [@wang2025cps]: they exchange a part of the noise ε for fresh noise, so that a level has exactly the noise that belongs to it.
 
 # %% tags=["fold"]
@@ -323,26 +323,30 @@ bell = exact(gaussian(0.5, 0.5), schedule)
 probe = torch.tensor([[0.0], [1.0]]).double()
 
 
-def variance(kernel, n):
-    """Of the samples of n steps, from N(0, 1), without sampling."""
-    v, stops = 1.0, levels(schedule, n, "time", end="clean")
+def moments(kernel, n):
+    """At each level of n steps from N(0, 1), without sampling: the mean less the marginal's,
+    and the variance over the marginal's."""
+    mean, var, found, stops = 0.0, 1.0, [], levels(schedule, n, "time", end="clean")
     for a, b in zip(stops, stops[1:]):
         step = kernel(bell, probe, a, b)
-        v = (step.mean[1] - step.mean[0]).item() ** 2 * v + float(step.std) ** 2
-    return v
+        low, high = step.mean[:, 0].tolist()
+        mean, var = low + (high - low) * mean, (high - low) ** 2 * var + float(step.std) ** 2
+        found.append((mean - 0.5 * b.alpha, var / (0.25 * b.alpha**2 + b.sigma**2)))
+    return found
 
 
 kernels = {"ODE, Euler": partial(transition, eta=0.0)}
 kernels |= {f"SDE, a = {a}": partial(flow_transition, noise=a) for a in (0.7, 1.0)}
 kernels["preserving, 0.8"] = partial(preserving_transition, noise=0.8)
 counts = [5, 10, 20, 40, 80, 160, 320]
-found = {name: [variance(kernel, n) for n in counts] for name, kernel in kernels.items()}
+walked = {name: [moments(kernel, n) for n in counts] for name, kernel in kernels.items()}
+found = {name: [one[-1][1] for one in each] for name, each in walked.items()}
 figure(
     plot.curves(
         {name: (counts, values) for name, values in found.items()},
-        {"the data": 0.25},
+        {"the data": 1.0},
         xlabel="steps",
-        ylabel="variance of the samples",
+        ylabel="variance of the samples over the data's",
         log="x",
     ),
     "With ten steps the ODE's variance is a quarter too small. The noisy steps correct most of "
@@ -358,12 +362,15 @@ wanted, _ = euler_maruyama(0.7 / 2**0.5)(bell, probe, a, b, noise=noise)
 gap = (ours.mean + ours.std * noise - wanted).abs().max()
 claim("C27.11", "Flow-GRPO's step less Euler–Maruyama's, η = a/√2", gap, below=1e-9)
 euler, noisy, _, kept = (torch.tensor(values) for values in found.values())
-lost = (noisy[1] - 0.25) / (euler[1] - 0.25)
+lost = (noisy[1] - 1) / (euler[1] - 1)
 claim("C27.12", "10 steps: variance lost, the SDE's over Euler's", lost, between=(-0.5, 0.5))
+stops = torch.tensor(walked["SDE, a = 0.7"][-1])[79::80]  # at t = ¾, ½, ¼ and 0
+worst = max(stops[:, 1].tolist(), key=lambda value: abs(value - 1))
 claim(
-    "C27.13", "320 steps: the SDE's variance over the data's", noisy[-1] * 4, between=(0.98, 1.02)
+    "C27.13", "320 steps: variance over the marginal's (worst of 4)", worst, between=(0.97, 1.03)
 )
-claim("C27.14", "320 steps: the preserving one's", kept[-1] * 4, between=(0.59, 0.72))
+claim("C27.36", "the same: mean less the marginal's", stops[:, 0].abs().max(), below=1e-9)
+claim("C27.14", "320 steps: the preserving one's variance", kept[-1], between=(0.59, 0.72))
 
 # %% [markdown]
 # The noisy steps mend most of what Euler loses. For $a_{\text F}<1$ they converge more slowly than at first order, though. In the first steps 1 − t is a few times $1/N$, so no $N$ makes
@@ -372,7 +379,7 @@ claim("C27.14", "320 steps: the preserving one's", kept[-1] * 4, between=(0.59, 
 # $\cos^2(\varphi/2)$ of the variance is left: 0.65. We ask for that within a tenth.
 #
 # **MixGRPO** [@li2025mixgrpo] draws in a *window* of steps and walks the others by the ODE. The window moves from noise to data during training. Steps without noise have no
-# gradient and need no call in the loss. In the library one kernel a step says it all:
+# gradient and need no call in the loss. In the library that is one kernel a step:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -400,25 +407,28 @@ claim("C27.15", "steps with a log-probability in a window of three", drew, betwe
 # the tilt, and one round lands *exactly* on the tilt with β = ζ/2.
 #
 # With a pencil: data $\mathcal N(0,1)$, $t=0.5$. Given $x_t$, the velocity is $u=2x_t-2x_0$, and $x_0$ has variance ½. So the covariance is −c, and the velocity falls by 2c/ζ. For data $\mathcal N(m,1)$ it
-# is lower by $m$ at this level. So $m=2c/\zeta$, and that is the tilt's mean. The check below takes another Gaussian and level; points at ±1 integrate the square loss of an affine student exactly.
+# is lower by $m$ at this level. So $m=2c/\zeta$, and that is the tilt's mean. The checks below take another level. With three points of data \eqref{eq:pg-nft-min} is a sum of three terms; for the Gaussian, points at ±1 integrate the square loss of an affine student exactly.
 
-
-# %%
-# NBVAL_CHECK_OUTPUT
-def nft_loss(new, old, x0, noise, t, share, zeta):
-    x, u = (1 - t) * x0 + t * noise, noise - x0
-    told = old(x)
-    move = zeta * (new(x) - told)
-    plus, minus = (told + move - u).square().sum(1), (told - move - u).square().sum(1)
-    return (share * plus + (1 - share) * minus).mean()
-
-
+# %% tags=["fold"]
 t, zeta, c = 0.6, 0.5, 0.3
+fixed = lambda draw, n: torch.full((n,), t, dtype=torch.float64)
+velocity = lambda model: lambda x: model(x, schedule.at(t)).velocity
+
+# three points of data in the plane, with shares; which noise leads from each to one x_t
+corners = torch.tensor([[-1.0, 0.4], [0.2, -0.7], [1.4, 0.5]]).double()
+chances, q = torch.tensor([[0.2, 0.5, 0.3], [0.9, 0.1, 0.6]]).double()
+eps = (torch.tensor([0.3, -0.2]) - (1 - t) * corners) / t
+seen = (chances.log() - eps.square().sum(1) / 2).softmax(0)  # given x_t
+u = eps - corners
+mean = seen @ u  # the old model's velocity there
+best = mean + 2 / zeta * (seen * (q - seen @ q)) @ (u - mean)
+says = lambda u: Denoiser(Affine(0.0, u.tolist()), schedule, "velocity")
+
+# N(0.5, 0.5²) and noise, by four points; the tilt
 signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 2)
-x0, eps = 0.5 + 0.5 * signs[:, :1], signs[:, 1:]  # N(0.5, 0.5²) and the noise
+x0, quarter = 0.5 + 0.5 * signs[:, :1], torch.full((4,), 0.25).double()
 share = 0.5 + c * (x0[:, 0] - 0.5)
 aim = reward_tilt(gaussian(0.5, 0.5), Linear(torch.full((1,), c, dtype=x0.dtype)), zeta / 2)
-velocity = lambda model: lambda x: model(x, schedule.at(t)).velocity
 
 
 def student_like(model):
@@ -427,17 +437,32 @@ def student_like(model):
     return Denoiser(Affine(high - low, low), schedule, "velocity")
 
 
-gaps = {}
-for name, model in {"old": bell, "tilt": exact(aim.mixture, schedule)}.items():
-    student = student_like(model)
-    value = nft_loss(velocity(student), velocity(bell), x0, eps, t, share, zeta)
-    gaps[name] = max(g.abs() for g in torch.autograd.grad(value, student.net.parameters()))
-batch, fixed = Batch(x0, noise=eps), lambda draw, n: torch.full((n,), t, dtype=x0.dtype)
-library = nft(student, bell, batch, share, Draw(0), beta=zeta, times=fixed).value
-gap = abs(value / library - 1).detach()
-claim("C27.16", "the plain loss over the library's, less 1", gap, below=1e-9)
-claim("C27.17", "its gradient at the exact tilt", gaps["tilt"], below=1e-9)
-claim("C27.18", "its gradient at the old model", gaps["old"], above=0.01)
+# %%
+# NBVAL_CHECK_OUTPUT
+def nft_loss(new, old, x0, noise, t, share, zeta):  # of each row
+    x, u = (1 - t) * x0 + t * noise, noise - x0
+    told = old(x)
+    move = zeta * (new(x) - told)
+    plus, minus = (told + move - u).square().sum(1), (told - move - u).square().sum(1)
+    return share * plus + (1 - share) * minus
+
+
+def slopes(student, old, x0, noise, share, mass):  # the largest, of the mean by these masses
+    each = nft_loss(velocity(student), velocity(old), x0, noise, t, share, zeta)
+    grads = torch.autograd.grad(mass @ each, student.net.parameters())
+    return max(g.abs().max() for g in grads)
+
+
+plain = nft_loss(velocity(says(best)), velocity(says(mean)), corners, eps, t, q, zeta).mean()
+ours = nft(says(best), says(mean), Batch(corners, noise=eps), q, Draw(0), beta=zeta, times=fixed)
+gap = abs(plain / ours.value - 1).detach()
+claim("C27.16", "in the plane: plain loss over the library's, less 1", gap, below=1e-9)
+least = slopes(says(best), says(mean), corners, eps, q, seen)
+claim("C27.37", "three points: gradient at u_old + (2/ζ) Cov", least, below=1e-9)
+bells = {"tilt": student_like(exact(aim.mixture, schedule)), "old": student_like(bell)}
+found = {k: slopes(one, bell, x0, signs[:, 1:], share, quarter) for k, one in bells.items()}
+claim("C27.17", "a Gaussian: gradient at the exact tilt", found["tilt"], below=1e-9)
+claim("C27.18", "a Gaussian: gradient at the old model", found["old"], above=0.01)
 
 # %% [markdown]
 # For mixtures a round is only a step, and many small ones are needed. The fixed point of many rounds is no tilt at all, since nothing holds the student to π: NFT, like DDPO, climbs on until you stop it or add an anchor.
@@ -453,13 +478,28 @@ claim("C27.18", "its gradient at the old model", gaps["old"], above=0.01)
 # so the best control gives the tilted law of paths divided by $\mathbb E[e^{r/\beta}\mid x_{\text{start}}]$, and only then is this a constant.
 # Ancestral sampling from pure noise is memoryless. Flow-GRPO's SDE is so for $a_{\text F}=\sqrt2$; with less noise it is not.
 
+
+# %% tags=["fold"]
+def plain_matching(student, reference, states, pull, k):
+    """Of step k, for pull = ∇r(x₀)/β (B, 2)."""
+    g = pull
+    for j in reversed(range(k + 1, len(walk) - 1)):
+        x = states[:, j].clone().requires_grad_()
+        (g,) = torch.autograd.grad(transition(reference, x, walk[j], walk[j + 1]).mean, x, g)
+    at = states[:, k], walk[k], walk[k + 1]
+    new, held = transition(student, *at), transition(reference, *at)
+    return ((new.mean - held.mean) / new.std - new.std * g).square().sum(1).mean() / 2
+
+
 # %%
+# NBVAL_CHECK_OUTPUT
 show(adjoint_matching)
 
 
-def adjoint_matched(beta, updates=60, lr=3e-3):
+def adjoint_matched(beta, updates=60, lr=6e-3):
     student = adapted(teacher)
     optim = torch.optim.Adam(student.net.adapter.parameters(), lr)
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optim, updates)
     for step in range(updates):
         draw = Draw(step)
         with torch.no_grad():
@@ -471,8 +511,17 @@ def adjoint_matched(beta, updates=60, lr=3e-3):
         optim.zero_grad()
         sum(match(k).value for k in range(9)).backward()  # the last step draws nothing
         optim.step()
+        rate.step()
     return student
 
+
+path, pull = roll(tried, z, walk, draw=Draw(2)), Draw(3).normal((400, 2))
+states, g = path.states.detach(), lean_adjoints(teacher, path.states, pull, walk)
+plain = plain_matching(tried, teacher, states, pull, 4)
+ours = adjoint_matching(tried, teacher, states, g, walk, 4).value
+claim(
+    "C27.38", "a step's plain loss over the library's, less 1", abs(plain / ours - 1), below=1e-4
+)
 
 # %% [markdown]
 # ## 27.7 The frontier
@@ -532,11 +581,28 @@ claim("C27.31", "two windows: KL without a price over with", priced, above=1.5)
 held = far["DRaFT, anchor 1"]
 claim("C27.32", "DRaFT with an anchor: its KL over the tilt's", held, between=(0.5, 2))
 
+# %% tags=["fold"]
+paid = {}
+for name in ("DPOK, 0.6", "NFT", "DRaFT, anchor 1"):
+    updates, means = plot.running_mean(runs[name][1]["student/reward"], 5)
+    paid[name] = 128 * updates, means
+figure(
+    plot.curves(
+        paid,
+        {"the tilt of β = 1": reward_tilt(mixture, truth, 1.0).reward},
+        xlabel="samples that the judge has marked",
+        ylabel="mean reward",
+    ),
+    "All three rise alike at first. NFT is the first to reach the reward of the tilt of β = 1, "
+    "and climbs on until hardly any is lacking; DPOK follows, DRaFT with an anchor comes last.",
+    "Running means over five updates.",
+)
+
 # %% [markdown]
-# Without a price, DDPO, NFT and the later Flow-GRPO gain the last tenth of reward by giving up nearly everything else. (27.12 says which β their price of 0.6 is.)
+# Without a price, DDPO, NFT and the later Flow-GRPO gain the last tenth of reward by giving up nearly everything else.
 #
 # Adjoint matching has the only β with a theorem behind it. (The students' ODE is another sampler than the
-# ten steps they were trained with. So nobody has to end exactly on the line.)
+# ten steps of training, so nobody has to end exactly on the line.)
 #
 # | method | needs of the reward | aims at | network calls for a sample of $N$ steps |
 # |---|---|---|---|
@@ -547,6 +613,18 @@ claim("C27.32", "DRaFT with an anchor: its KL over the tilt's", held, between=(0
 # | NFT | its value, in [0, 1] | a step along the tilts each round, exact for one Gaussian | $N$ of any solver, 1 of the old model, and 1 with a gradient |
 # | adjoint matching | its gradient | the tilt itself | $N$, $2N$ of the reference, $N$ with a gradient |
 # | DRaFT-K with an anchor (chapter 26) | its gradient | near the frontier, at no known β | $N$, of these $K$ with a gradient, and 2 |
+# | DRaFT-K without | its gradient | the reward alone: stop it | $N$, of these $K$ with a gradient |
+# | DPO, in a table of values (chapter 28) | choices, no reward | the tilt itself, exactly | none: pairs that somebody judged |
+# | Diffusion-DPO (chapter 28) | choices, no reward | a *bound* of DPO's loss | no sampling: for each picture of a pair 1 of the reference, 1 with a gradient |
+# | NPO (chapter 29) | what its method needs, negated | the tilt by $-r$, as exactly as its method; used in guidance | its method's |
+#
+# | reward lacking to the tilt of the same KL, and that KL (nats); means of three seeds | 1 280 samples | 2 560 | 3 840 | 7 680 |
+# |---|---|---|---|---|
+# | DPOK, 0.6 | .23 at 0.13 | .25 at 0.45 | .18 at 0.70 | .10 at 0.71 |
+# | Flow-GRPO, 0.6 | .22 at 0.13 | .25 at 0.49 | .22 at 0.70 | .06 at 0.80 |
+# | NFT | .28 at 0.16 | .24 at 1.53 | .04 at 2.87 | .02 at 3.18 |
+# | adjoint matching | .34 at 0.40 | .12 at 0.47 | .10 at 0.51 | .11 at 0.51 |
+# | DRaFT, anchor 1 | .22 at 0.11 | .24 at 0.24 | .20 at 0.28 | .08 at 0.53 |
 #
 # ## 27.8 One step
 #
@@ -655,13 +733,13 @@ wide = spread(students["DPOK, 0.6"]) / optimum
 claim("C27.27", "DPOK: spread over that of the tilt with its KL", wide, between=(0.6, 1.4))
 
 # %% [markdown]
-# The fastest curve belongs to a model that draws one point, and the second fastest is on its way there. So keep neither: the healthy run is DPOK's. A high reward with a small spread is what a collapse looks like. Plot the divergence, or the spread within a group, beside the reward.
+# The fastest curve belongs to a model that draws one point, and the second fastest is on its way there. Keep neither: the healthy run is DPOK's. Plot the divergence, or the spread within a group, beside the reward.
 #
 # ## 27.10 Rung 2: digits with little ink
 #
 # One of DDPO's rewards is the size of the JPEG file, which has no gradient. Ours is a count: minus the share of pixels above mid-grey. The student is a LoRA of
 # rank 4 on the digits' teacher, with groups of 16 for each of four digits. One run is greedy, the other pays for its divergence. *What will the greedy one draw?* We ask that
-# the greedy count falls below a fifth of the teacher's, and that the other student's digits are read by the classifier as often as before, within 0.05.
+# the greedy count falls below a fifth of the teacher's, and that the classifier reads at least a tenth fewer digits; the other student's as often as before, within 0.05.
 
 # %%
 digits, reader = digits_teacher(), digits_classifier()
@@ -696,16 +774,18 @@ count = {name: counted(x).mean() for name, x in drawings.items()}
 legible = {name: (reader(x).argmax(1) == names).float().mean() for name, x in drawings.items()}
 left = count["greedy"] / count["teacher"]
 claim("C27.28", "greedy: pixels counted, over the teacher's", left, below=0.2)
+lost = legible["greedy"] - legible["teacher"]
+claim("C27.39", "greedy: digits read, less the teacher's", lost, below=-0.1)
 change = legible["with KL"] - legible["teacher"]
 claim("C27.29", "with KL: digits read, less the teacher's", change, between=(-0.05, 0.05))
 
 # %% [markdown]
-# Hardly a digit is left: specks, in greys that the count does not see. A reward without a gradient is hacked like any other, and a small price is enough against it here.
+# To the eye hardly a digit is left: specks, in greys that the count does not see. (The classifier, which never saw such, still reads most.) A reward without a gradient is hacked like any other, and a small price is enough against it here.
 #
 # ## 27.11 What should look wrong here
 #
 # Here is a judge who adds 10 to every mark, so that they are near 8.4 instead of −1.6. Nothing else changes, so the expected gradient of \eqref{eq:pg-sf} is the same. *Predict by what factor the variance of its estimate grows without a baseline, and with
-# the others' mean.* If reward and $\nabla\log p$ were independent, the factor would be about the mean square of the mark over that of the advantage: (8.4² + 1.46²) against 1.46² · 32/31. That is 33, and we ask for it within a factor of three.
+# the others' mean.* If reward and $\nabla\log p$ were independent, the factor would be about the mean square of the mark over that of the advantage: (8.4² + 1.46²) against 1.46² · 32/31. That is 33; we allow a factor of three.
 
 
 # %%
@@ -739,7 +819,7 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # |---|---|---|
 # | the first ratio is not exactly 1 | sampler and loss differ: guidance, autocast, dropout, batch layout | make them the same call; assert ρ = 1 once |
 # | log-probabilities explode at the last step | $s$ is tiny there | leave out the last step |
-# | everything is clipped, or nothing | the clip belongs to a sum or to a mean over values | 0.1 to 0.2 for a sum over $d$ values; that over $d$ for their mean (27.2) |
+# | everything is clipped, or nothing | the clip belongs to a sum or to a mean over values | 0.1 to 0.2 for a sum over $d$ values; that over $d$ for their mean (27.2). The code's $10^{-4}$ for 16 384 values lets a step become five times as probable |
 # | NaN in the advantages | all rewards of a group are equal: 0/0 | add $10^{-4}$ to the deviation, or drop the group |
 # | reward up, pictures alike, grid artefacts | no price, or a rate that is too high | a KL term; divide the rate by three; stop early |
 # | no progress, the loss near 0 | the loss is always near 0 | look at the reward, at ρ and at the clipped share |
@@ -779,9 +859,9 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | exactly, and trained on the plane | digits; through the engine all three learn from the judge of captioned shapes, in the tests | they train Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
-# python -m full_scale.train ddpo --weights weights/stable-diffusion-v1-5 \
+# full_scale/launch/one_node.sh ddpo --weights weights/stable-diffusion-v1-5 \
 #     --data data/prompts --out runs/ddpo --reward compressibility
-# python -m full_scale.train flow_grpo --weights weights/stable-diffusion-3.5-medium \
+# full_scale/launch/one_node.sh flow_grpo --weights weights/stable-diffusion-3.5-medium \
 #     --data data/prompts3 --out runs/grpo \
 #     --reward clip --reward-weights weights/clip-vit-large-patch14
 # ```
