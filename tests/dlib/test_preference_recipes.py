@@ -194,14 +194,12 @@ def test_dpo_compares_the_errors_of_the_student_s_own_kind(predicts, weight, fac
 
 
 def test_the_negated_reward_is_still_read():
-    recipe, actors = made("reward_gradient")
-    net = actors.roles["student"].net
-    optim = torch.optim.SGD(net.parameters(), 1e-3)
-    turned = opposed(recipe)
-    history = perform(turned, actors, {"student": optim}, data(recipe), 1, Draw(0))
-    plain = perform(
-        recipe, made("reward_gradient")[1], {"student": optim}, data(recipe), 1, Draw(0)
-    )
+    def history_of(turn):
+        recipe, actors = made("reward_gradient")
+        optim = torch.optim.SGD(actors.roles["student"].net.parameters(), 1e-3)
+        return perform(turn(recipe), actors, {"student": optim}, data(recipe), 1, Draw(0))
+
+    history, plain = history_of(opposed), history_of(lambda recipe: recipe)
     assert history["student/reward"][0] == pytest.approx(-plain["student/reward"][0], abs=1e-5)
 
 
