@@ -69,11 +69,16 @@ def together(s, steps, out, size):
     return [torch.load(f"{out}-{rank}.pt") for rank in range(size)]
 
 
+FSDP = ["--parallel", "fsdp"]
+GROUPS = [*methods.TRIES, *"--batch 12 --hyper.group 4".split()]
 TWO = {  # name: (method, flags, flags on two processes alone)
     "dmd2": ("dmd2", [], []),
-    "progressive-fsdp": ("progressive", [], ["--parallel", "fsdp"]),
+    "progressive-fsdp": ("progressive", [], FSDP),
+    "diff_instruct-fsdp": ("diff_instruct", [], FSDP),  # two networks, both sharded
+    "reflow": ("reflow", [], []),
     # groups of four in twelve places: the one in the middle has rows on either rank
-    "ddpo": ("ddpo", [*methods.TRIES, *"--batch 12 --hyper.group 4".split()], []),
+    "ddpo": ("ddpo", GROUPS, []),
+    "ddpo-fsdp": ("ddpo", GROUPS, FSDP),
     "nft": (
         "nft",
         "--batch 12 --reward redness --hyper.steps 2 --hyper.group 4".split()

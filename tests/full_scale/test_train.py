@@ -48,6 +48,7 @@ SHAPE_OF = {  # one recipe of each shape, on two processes; small networks where
     "twins, ddp": ["swiftbrush", *SHAPES],
     "heads, ddp": ["--method", "dmd2", *SHAPES, "--hyper.ratio", "2"],
     "rollouts, ddp": ["ddpo", *SHAPES, "--lora-rank", "0", *methods.TRIES],
+    "rollouts, fsdp": ["ddpo", *WHOLE, "--parallel", "fsdp", *methods.TRIES],
 }
 OTHERS = {  # in one process
     "pcm_lora": ["pcm_lora", "--tiny"],
