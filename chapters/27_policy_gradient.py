@@ -834,7 +834,7 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | rate | 3e-4 for adapters, as DDPO and Flow-GRPO released (our plane's networks take 2e-3) | reward up and spread down: lower it, or add a price |
 # | rollouts | Flow-GRPO 10 steps with $a_{\text F}=.7$, DDPO 50; the guidance of use, in sampling and loss alike | as released; sample the trained flow with 40 |
 # | NFT's ζ | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β of $q$; with $q=\frac12+A/10$ that is .2/ζ for a reward in its deviations. It drifts on (27.5). Its `--hyper.kl`, 1e-4, is the weight of a distance of velocities; what it holds we did not measure |
-# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ddpo` needs 9 GB a card and 5.1 hours: counted, at an *assumed* 35 % of their peak |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ddpo` needs 9 GB a card and 5.2 hours: counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | this page's runs have one seed each, but for 27.8. On pictures this chapter measures DDPO alone, so 27.7's order is the plane's |
 #
 # | | the real run, as read in the released codes or their threads |

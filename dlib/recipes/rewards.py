@@ -1,7 +1,8 @@
 """Fine-tuning with a reward: through its gradient, or by trying.
 
-Roles: `student`, trained; `reward`, given, (x₀, cond) ↦ (B,); `reference`, the teacher, where
-a divergence from it is in the loss. The batch's x0 gives no more than the shape of a sample.
+Roles: `student`, trained; `reward`, given, (x₀, cond) ↦ (B,); `reference`, the teacher. How
+far the student is from it is always told, and priced where `kl` is above 0. The batch's x0
+gives no more than the shape of a sample.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dlib.losses.preference import anchor, clipped_ratio, draft, gaussian_kl, st
 from dlib.recipes.base import STUDENT, TEACHER, Part, Phase, Recipe, Sampler, many_steps
 from dlib.recipes.preferences import opposed
 from dlib.schedule import NoiseLevel, NoiseSchedule
-from dlib.solvers import transition
+from dlib.solvers import Transition, transition
 from dlib.solvers.transitions import Kernel, flow_transition, preserving_transition
 from dlib.trajectories import log_prob, roll, windowed
 
@@ -47,8 +48,8 @@ def reward_gradient(
 
     last: K. deepest: if larger, K is drawn from last … deepest anew each step, the same for
     all samples. omega: the guidance inside the sampler, against `null`. kl: the weight of
-    `anchor`, the divergence from the reference in nats, on the student's samples, which is the
-    metric `kl`; 0 has no reference. negative: go after the worse (Diffusion-NPO). The metric
+    `anchor`, the divergence from the reference in nats, on the student's samples; the metric
+    `kl` tells it at weight 0 too. negative: go after the worse (Diffusion-NPO). The metric
     `spread` is the samples' standard deviation over the batch. The gradient through few steps
     changes fine detail alone. Without `kl`, or an early stop, the reward is soon hacked.
     """
@@ -57,7 +58,8 @@ def reward_gradient(
         f"reward_gradient: last = {last} and deepest = {deepest} of {steps} steps: wanted last "
         f"from 1 to {steps}, deepest from 0 to {steps}",
     )
-    walk, times = levels_between(schedule, steps, spacing, end="clean"), inner_times(schedule)
+    walk = levels_between(schedule, steps, spacing, end="clean")
+    nats = {"weight": weights.elbo, "times": inner_times(schedule)}
 
     def loss(roles, batch, draw):
         model = _guided(roles["student"], omega, null)
@@ -65,18 +67,15 @@ def reward_gradient(
         z = draw.normal(batch.x0)
         found, x0 = draft(model, z, walk, roles["reward"], batch.cond, draw, last=k)
         metrics = {**found.metrics, "spread": x0.flatten(1).std(0, correction=0).mean()}
-        if not kl:
-            return Loss(found.value, metrics)
-        held = anchor(
-            roles["student"],
-            roles["reference"],
-            x0,
-            batch.cond,
-            draw=draw,
-            weight=weights.elbo,
-            times=times,
-        )
-        return Loss(found.value + kl * held.value, {**metrics, "kl": held.metrics["anchor"]})
+        who = roles["student"], roles["reference"], x0, batch.cond
+        if kl:
+            held = anchor(*who, draw=draw, **nats)
+            value = found.value + kl * held.value
+        else:  # told all the same, and nothing that is drawn later changes
+            with torch.no_grad():
+                held = anchor(*who, draw=draw.copy(), **nats)
+            value = found.value
+        return Loss(value, {**metrics, "kl": held.metrics["anchor"]})
 
     made = Recipe((Phase("student", loss),), roles_of(kl), many_steps(schedule), reads="texts")
     return opposed(made) if negative else made
@@ -98,7 +97,8 @@ def ddpo(
 ) -> Recipe:
     """DDPO-IS (Black et al. 2024): rollouts, advantages within each prompt's group, and PPO's
     clipped ratio for every step; with `kl` DPOK's divergence (Fan et al. 2023), a mean over
-    values too. The metric `kl` is the whole one: in nats, all trained steps together.
+    values too. The metric `kl` is the whole one: in nats, all trained steps together. At
+    weight 0 it is estimated, from one step of each micro-batch, drawn anew.
 
     omega: the guidance, in the rollouts and in the loss alike; the released code's scale is 5.
     clip: for log-probabilities that are means over a sample's values, as there, so it shrinks
@@ -176,7 +176,9 @@ def _policy(
     window: int = 0,
     move: int = 1,
 ) -> Recipe:
-    """Rollouts, a pool of rewards, and a part of the loss for each step that drew."""
+    """Rollouts, a pool of rewards, and a part of the loss for each step that drew. Without a
+    price of the divergence the reference is asked at one step: all are a fifth of the calls.
+    """
     steps = len(walk) - 1
     chosen = _stochastic(steps, window, move)
 
@@ -187,28 +189,38 @@ def _policy(
         reward = roles["reward"](path.x0, batch.cond)
         return {"path": path.states, "old": path.log_probs, "reward": reward}
 
-    def part(roles, batch: Batch, k: int) -> Loss:
+    def ratio(roles, batch: Batch, k: int) -> tuple[Loss, Transition]:
         path, gain, old = (batch.memo[name] for name in ("path", "advantage", "old"))
         size = path[:, k].flatten(1).shape[1]
         model = _guided(roles["student"], omega, null)
         step = kernel(model, path[:, k], walk[k], walk[k + 1], cond=batch.cond)
         now = log_prob(step, path[:, k + 1])
         found = clipped_ratio(now / size, old[:, k] / size, gain, clip)
-        metrics = {**found.metrics, **rewarded(batch)}
-        if not kl:
-            return Loss(found.value / count(batch), metrics)
+        return Loss(found.value, {**found.metrics, **rewarded(batch)}), step
+
+    def part(roles, batch: Batch, k: int) -> Loss:
+        found, _ = ratio(roles, batch, k)
+        return Loss(found.value / count(batch), found.metrics)
+
+    def compared(roles, batch: Batch, k: int) -> Loss:
+        found, step = ratio(roles, batch, k)
+        x = batch.memo["path"][:, k]
         with torch.no_grad():
             base = _guided(roles["reference"], omega, null)
-            held = kernel(base, path[:, k], walk[k], walk[k + 1], cond=batch.cond)
+            held = kernel(base, x, walk[k], walk[k + 1], cond=batch.cond)
         far = gaussian_kl(step, held).mean()
         # a mean over values, as the ratio's logarithm is
-        value = (found.value + kl * far / size) / count(batch)
-        return Loss(value, {**metrics, "kl": count(batch) * far.detach()})  # parts are averaged
+        value = found.value + kl * far / x.flatten(1).shape[1] if kl else found.value
+        told = count(batch) * far.detach()  # the trainer averages what the parts tell
+        return Loss(value / count(batch), {**found.metrics, "kl": told})
 
     count = lambda batch: len(chosen(batch.step))
 
     def loss(roles, batch, draw) -> list[Callable[[], Loss]]:
-        return [partial(part, roles, batch, k) for k in chosen(batch.step)]
+        steps = chosen(batch.step)
+        one = int(draw.copy().integers(len(steps), len(batch.x0))[0])
+        asked = steps if kl else steps[one : one + 1]
+        return [partial(compared if k in asked else part, roles, batch, k) for k in steps]
 
     return Recipe(
         (Phase("student", loss),),
@@ -261,10 +273,9 @@ def advantages(memos: list[dict], gather: Callable, group: int) -> list[dict]:
 
 
 def roles_of(kl: float) -> dict[str, Part]:
-    """Student and reward; with a divergence in the loss, the reference too."""
+    """Student, reward and reference; ValueError for a weight below 0."""
     require(kl >= 0, f"kl = {kl:g}, wanted the weight of a divergence, from 0 on")
-    parts = {"student": STUDENT, "reward": REWARD}
-    return parts | ({"reference": TEACHER} if kl else {})
+    return {"student": STUDENT, "reward": REWARD, "reference": TEACHER}
 
 
 def _guided(model: Denoiser, omega: float, null: Any) -> Denoiser:

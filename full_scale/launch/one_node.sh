@@ -10,7 +10,7 @@
 #         communication, not measured,
 #             npo                  8 GB    A100 2.1 h    H100 0.7 h
 #             lcm_lora             9 GB    A100 0.8 h    H100 0.3 h
-#             ddpo                 9 GB    A100 5.1 h    H100 1.6 h
+#             ddpo                 9 GB    A100 5.2 h    H100 1.6 h
 #             pcm_lora            12 GB    A100 1.4 h    H100 0.4 h
 #             pcm_adversarial     16 GB    A100 4.8 h    H100 1.5 h
 #             reward_gradient     17 GB    A100 0.9 h    H100 0.3 h

@@ -135,12 +135,30 @@ def test_a_reward_s_gradient_and_its_price():
     student, reference = roles["student"], roles["reference"]
     nats = dict(weight=weights.elbo, times=rewards.inner_times(vp()))
     held = anchor(student, reference, x0, COND, draw=draw, **nats)
-    for kl in (0.0, 0.3):
+    for kl in (0.0, 0.3):  # at no price it is told as well
         made = recipes.reward_gradient(vp(), NULL, **how, kl=kl).phases[0].loss
         said = made(roles, batch, Draw(5))
         same(said.value, found.value + kl * held.value, roles)
-    assert float(said.metrics["kl"]) == pytest.approx(float(held.metrics["anchor"]))
+        assert float(said.metrics["kl"]) == pytest.approx(float(held.metrics["anchor"]))
     assert float(found.value.detach()) == pytest.approx(-float(reward(x0, COND).mean()))
+
+
+def test_what_has_no_price_is_estimated_from_one_step():
+    """Either step is asked, and says the whole divergence as if the other were like it: what it
+    says with a price, where both are asked. Nothing that is drawn later changes.
+    """
+    roles, found = company(vp()), {}
+    for kl in (0.2, 0.0):
+        recipe = recipes.ddpo(vp(), NULL, steps=3, omega=OMEGA, group=2, clip=0.3, kl=kl)
+        batch, seen = remembered(recipe, roles), []
+        for seed in range(32):
+            draw = Draw(seed)
+            told = [part().metrics for part in recipe.phases[0].loss(roles, batch, draw)]
+            assert float(draw.uniform(1)) == float(Draw(seed).uniform(1))
+            seen += [round(float(one["kl"]), 6) for one in told if "kl" in one]
+        found[kl] = seen
+    assert len(found[0.2]) == 64 and len(found[0.0]) == 32
+    assert set(found[0.2]) == set(found[0.0]) and len(set(found[0.0])) == 2
 
 
 def test_alignprop_s_depth_takes_all_values(monkeypatch):
@@ -195,13 +213,15 @@ SLIPS = [
     ),
     (rewards._policy, '_guided(roles["reference"], omega, null)', 'roles["reference"]'),
     (rewards._policy, "now / size, old[:, k] / size", "now, old[:, k]"),
-    (rewards._policy, "kl * far / size", "kl * far"),
+    (rewards._policy, "kl * far / x.flatten(1).shape[1]", "kl * far"),
+    (rewards._policy, "steps[one : one + 1]", "steps[:1]"),
+    (rewards._policy, "draw.copy()", "draw"),
     (rewards._policy, "+ kl * far", "- kl * far"),
     (rewards._policy, "count(batch) * far", "far"),
     (rewards.advantages, "everyone, group)", "everyone, len(everyone))"),
     (recipes.reward_gradient, f"model = {GUIDED}", 'model = roles["student"]'),
     (recipes.reward_gradient, "+ kl * held", "- kl * held"),
-    (recipes.reward_gradient, "weight=weights.elbo", "weight=weights.velocity"),
+    (recipes.reward_gradient, '"weight": weights.elbo', '"weight": weights.velocity'),
     (recipes.reward_gradient, "draw.shared(deepest - last + 1)", "0"),
     (recipes.reward_gradient, "draw.shared(deepest - last + 1)", "draw.shared(deepest - last)"),
     (recipes.nft, 'sample(roles["old"]', 'sample(roles["student"]'),
@@ -218,6 +238,7 @@ def test_a_slip_is_caught(monkeypatch, function, old, new):
         monkeypatch.setattr(module, function.__name__, wrong, raising=False)
     with pytest.raises(AssertionError):
         test_a_policy_s_parts("ddpo")
+        test_what_has_no_price_is_estimated_from_one_step()
         test_a_reward_s_gradient_and_its_price()
         test_nft_s_samples_shares_and_price()
         test_alignprop_s_depth_takes_all_values(monkeypatch)
