@@ -24,9 +24,12 @@ CPU, PROMPT = torch.device("cpu"), "a cat"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Two LoRA files of the tiny pipeline, a positive one and a negative one."""
-    root, family = tmp_path_factory.mktemp("loras"), open_family("sd", None, CPU)
-    found = []
+    """Two LoRA files of the tiny Stable Diffusion, a positive one and a negative one."""
+    return written("sd", tmp_path_factory.mktemp("loras"))
+
+
+def written(name, root):
+    family, found = open_family(name, None, CPU), []
     for seed, name in enumerate(("positive", "negative")):
         torch.manual_seed(seed)
         net = twin(family.denoiser().net, rank=2, targets=["to_q", "to_v"])
@@ -40,8 +43,8 @@ def files(tmp_path_factory):
     return found
 
 
-def loaded(*files):
-    family = open_family("sd", None, CPU)
+def loaded(*files, name="sd"):
+    family = open_family(name, None, CPU)
     for file in files:
         family.add_lora(file)
     return family
@@ -56,13 +59,13 @@ def fused(*files):
     return pipe.unet.state_dict()
 
 
-def drawn(omega, positive, negative):
+def drawn(omega, positive, negative, spacing="sd_trailing"):
     """What two families draw, guided by hand."""
     model = contrasted(positive.denoiser(), negative.denoiser(), omega, positive.null())
-    walk = levels(model.schedule, 3, "sd_trailing", "clean")
+    walk = levels(model.schedule, 3, spacing, "clean")
     with torch.no_grad():
         cond = positive.encode_texts([PROMPT])
-        x = Draws([Draw(5)]).normal((1, 4, 8, 8))
+        x = Draws([Draw(5)]).normal((1, *positive.shape(64, 64)))
         return positive.decode(sample(model, x, walk, SOLVERS["ddim"], cond)[0])
 
 
@@ -71,26 +74,31 @@ def picture(out, **more):
         prompt=(PROMPT,),
         tiny=True,
         solver="ddim",
-        grid="sd_trailing",
         end="clean",
         steps=3,
         seed=5,
         height=64,
         width=64,
         out=out,
-        **more,
+        **{"grid": "sd_trailing", **more},
     )
     return command.run(config)
 
 
-def test_the_negative_branch_has_both_adapters(files, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "spacing"), [("sd", "sd_trailing"), ("sdxl", "sd_trailing"), ("sd3", "sd3")]
+)
+def test_the_negative_branch_has_both_adapters(name, spacing, files, tmp_path):
+    files = files if name == "sd" else written(name, tmp_path)
     positive, negative = files
-    out = picture(tmp_path / "out", omega=2.0, lora=positive, negative_lora=negative)
-    made, want = (Image.open(out / "000.png"), drawn(2.0, loaded(positive), loaded(*files)))
+    kind = {"family": name, "grid": spacing, "omega": 2.0, "lora": positive}
+    out = picture(tmp_path / "out", negative_lora=negative, **kind)
+    both = loaded(positive, name=name), loaded(*files, name=name)
+    made, want = Image.open(out / "000.png"), drawn(2.0, *both, spacing)
     assert max(high for _, high in ImageChops.difference(made, want).getextrema()) <= 1
     said = json.loads((out / "settings.json").read_text())
     assert said["network_calls"] == said["network_samples"] == 6  # both networks, three steps
-    plain = Image.open(picture(tmp_path / "plain", omega=2.0, lora=positive) / "000.png")
+    plain = Image.open(picture(tmp_path / "plain", **kind) / "000.png")
     assert max(high for _, high in ImageChops.difference(made, plain).getextrema()) > 3
 
 
