@@ -30,7 +30,7 @@ def test_no_circle():
 
 
 def test_no_library_asks_a_command():
-    assert len(COMMANDS) == 6 and asked(sources()) == []
+    assert len(COMMANDS) == 7 and asked(sources()) == []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from full_scale.sources.broken import broken
 EXAMPLES = {
     "clip": "openai/clip-vit-large-patch14",
     "pickscore": "yuvalkirstain/PickScore_v1",
-    "hps": "a CLIP ViT-H-14 with HPSv2's weights, converted to transformers' format",
+    "hps": "xswu/HPSv2, through python -m full_scale.convert hps",
     "aesthetic": "openai/clip-vit-large-patch14, with the predictor as aesthetic.safetensors",
 }
 LARGE = {
@@ -138,7 +138,7 @@ def aesthetic(weights: str, device: torch.device):
     """
     encoder = open_encoder("aesthetic", weights, device)
     file = Path(weights).expanduser() / PREDICTOR
-    sizes = (encoder.model.config.projection_dim, *WIDTHS)
+    sizes = widths(encoder)
     head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:]))).to(device)
     head.requires_grad_(False)
     score = lambda x, captions: head(encoder.pictures(x).float())[:, 0]
@@ -180,8 +180,9 @@ def check_folder(name: str, weights: str) -> None:
     )
     require(
         name != "aesthetic" or (folder / PREDICTOR).is_file(),
-        f"--reward-weights {weights}: no {PREDICTOR} there: put the predictor's layers "
-        "beside the CLIP, converted from .pth by a program that you trust",
+        f"--reward-weights {weights}: no {PREDICTOR} there: download the predictor, "
+        "sac+logos+ava1-l14-linearMSE.pth, and type python -m full_scale.convert aesthetic "
+        f"sac+logos+ava1-l14-linearMSE.pth --clip {weights}",
     )
     what = broken(folder)
     require(not what, f"--reward-weights {weights}: {what}: copy or download it again")
@@ -193,7 +194,7 @@ def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
     """
     folder = Path(weights).expanduser()
     if device.type == "meta":
-        return _outline(name, folder)
+        return outline(name, folder)
     from transformers import AutoTokenizer, CLIPModel
 
     try:
@@ -211,9 +212,9 @@ def open_encoder(name: str, weights: str, device: torch.device) -> Encoder:
     return Encoder(model.eval().requires_grad_(False).to(device), tokenizer, mean, std)
 
 
-def _outline(name: str, folder: Path) -> Encoder:
-    """What it costs, without its numbers: of a folder's configuration, or of the published
-    one's where there is no folder yet.
+def outline(name: str, folder: Path) -> Encoder:
+    """What the CLIP of a reward costs, without its numbers: of a folder's configuration, or of
+    the published one's where there is no folder yet.
     """
     from transformers import CLIPConfig, CLIPModel
 
@@ -226,10 +227,15 @@ def _outline(name: str, folder: Path) -> Encoder:
 
 def parameters(name: str, weights: str) -> int:
     """Of the networks of a reward, read off its folder's configuration or the published one."""
-    clip_model = _outline(name, Path(weights).expanduser()).model
-    sizes = (clip_model.config.projection_dim, *WIDTHS) if name == "aesthetic" else ()
+    encoder = outline(name, Path(weights).expanduser())
+    sizes = widths(encoder) if name == "aesthetic" else ()
     head = sum((a + 1) * b for a, b in zip(sizes, sizes[1:]))
-    return head + sum(p.numel() for p in clip_model.parameters())
+    return head + sum(p.numel() for p in encoder.model.parameters())
+
+
+def widths(encoder: Encoder) -> tuple[int, ...]:
+    """Of the aesthetic predictor on this CLIP: its input's, and its five layers'."""
+    return (encoder.model.config.projection_dim, *WIDTHS)
 
 
 def _unit(found: Any) -> Tensor:
