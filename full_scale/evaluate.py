@@ -2,7 +2,8 @@
 without any; one JSON, one picture.
 
     python -m full_scale.evaluate --pictures runs/sample-001
-    python -m full_scale.evaluate --pictures runs/sample-002 --against runs/sample-001
+    python -m full_scale.evaluate --pictures runs/sample-002 --against runs/sample-001 \\
+        --reward compressibility
     python -m full_scale.evaluate --pictures runs/sample-001 --real data/coco-val \\
         --encoder weights/dinov2-base --clip weights/clip-vit-large-patch14
 
@@ -26,7 +27,7 @@ import torch
 import tyro
 
 from dlib._util import require
-from full_scale import launch
+from full_scale import launch, rewards
 from full_scale.out import duels, judges
 from full_scale.out import folder as output
 from full_scale.sources.captioned import Captioned, read_captioned
@@ -48,6 +49,10 @@ class Config:
     """
     clip: str | None = None
     """A local folder with a CLIP model: its score says how well pictures fit their captions."""
+    reward: str | None = None
+    """A reward by the name that training knows it by, e.g. captions or aesthetic."""
+    reward_weights: str = ""
+    """The local folder of its weights, if it has any."""
     batch: int = 32
     """Pictures a network call."""
     device: str = "auto"
@@ -66,6 +71,12 @@ def check(config: Config) -> None:
     for flag, name in (("encoder", config.encoder), ("clip", config.clip)):
         if name is not None:
             judges.check_folder(flag, name)
+    require(
+        config.reward is not None or not config.reward_weights,
+        "--reward-weights belong to a reward: add --reward NAME",
+    )
+    if config.reward is not None:
+        rewards.check(config.reward, config.reward_weights)
     if config.out:
         output.check_free(config.out)
 
@@ -84,8 +95,7 @@ def run(config: Config) -> Path:
     }
     if config.encoder:
         scores["frechet"] = judges.frechet(config.encoder, made, real, config.batch, device)
-    if config.clip:
-        scores["clip_score"] = judges.clip_score(config.clip, made, config.batch, device)
+    scores |= named(config, made, device)
     rivals, skipped_rivals = (
         read_captioned(config.against, "--against") if config.against else ([], [])
     )
@@ -111,6 +121,17 @@ def run(config: Config) -> Path:
     return out
 
 
+def named(config: Config, shown: Sequence[Captioned], device: torch.device) -> dict[str, Any]:
+    """The scores of single pictures that the command names: a CLIP's, a reward."""
+    found: dict[str, Any] = {}
+    if config.clip:
+        found["clip_score"] = judges.clip_score(config.clip, shown, config.batch, device)
+    if config.reward:
+        how = config.reward, config.reward_weights, shown, config.batch, device
+        found[f"reward {config.reward}"] = judges.rewarded(*how)
+    return found
+
+
 def versus(
     config: Config,
     made: Sequence[Captioned],
@@ -121,8 +142,7 @@ def versus(
     """How often the pictures score higher than their rivals of the same prompt and seed."""
     pairs, lone = duels.paired(made, rivals)
     theirs = judges.toy(rivals, [])
-    if config.clip:
-        theirs["clip_score"] = judges.clip_score(config.clip, rivals, config.batch, device)
+    theirs |= named(config, rivals, device)
     wins = duels.duel(scores, theirs, pairs, [made[k].caption for k, _ in pairs])
     return {"pairs": len(pairs), "without a partner": len(lone), **wins, "lone": lone}
 

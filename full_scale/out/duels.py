@@ -74,7 +74,7 @@ def duel(
     require(
         bool(found),
         "--against compares pictures one by one, and no score of a single picture can be had: "
-        "add --clip FOLDER (captioned shapes have one of their own)",
+        "add --clip FOLDER or --reward NAME (captioned shapes have one of their own)",
     )
     return found
 

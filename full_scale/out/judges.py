@@ -5,6 +5,7 @@ book's own toy scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from dlib import metrics
 from dlib._util import require
+from full_scale import rewards
 from full_scale.sources.broken import broken
 from full_scale.sources.captioned import Captioned
 from full_scale.sources.pictures import fitted, pixels
@@ -183,14 +185,38 @@ def clip_score(
             .double()
             .cpu()
         )
-    every = torch.cat(scores)
+    return _summed(torch.cat(scores)) | {"model": folder}
+
+
+def _summed(every: Tensor) -> dict[str, Any]:
     error = (every.std() / len(every) ** 0.5).item() if len(every) > 1 else None
     return {
         "mean": every.mean().item(),
         "standard_error": error,
         "each": {"score": every.tolist()},
-        "model": folder,
     }
+
+
+@torch.no_grad()
+def rewarded(
+    name: str, weights: str, shown: Sequence[Captioned], batch: int, on: torch.device
+) -> dict[str, Any]:
+    """A reward of `full_scale.rewards` on each picture and its caption: mean and standard error.
+    Pictures of captioned shapes are seen at their own 16 × 16 pixels, as in training.
+    """
+    without = sum(not item.caption for item in shown)
+    require(
+        not without or name not in rewards.READERS,
+        f"--reward {name}: {without} pictures have no caption, and it reads captions: put x.txt "
+        "beside x.png",
+    )
+    score, found = rewards.opened(name, weights, on), []
+    for part in _parts(shown, batch, name):
+        seen = [(pixels([shrunk(item.picture)]).to(on), item.caption or "") for item in part]
+        for _, same in groupby(seen, key=lambda one: one[0].shape):
+            pictures, captions = zip(*same)
+            found.append(score(torch.cat(pictures), captions).double().cpu())
+    return _summed(torch.cat(found))
 
 
 def _opened(kind: Any, folder: str, on: torch.device | None = None) -> Any:

@@ -28,16 +28,15 @@ SCORES: dict[str, Callable[[str, torch.device], Score]] = {
     "redness": plain.redness,
 }
 """Every reward by name: a function (folder of its weights or "", device) ↦ `Score`."""
+READERS = ("clip", "pickscore", "hps", "shapes", "captions", "colours")
+"""Those that read captions."""
 
 
 def check(name: str, weights: str) -> None:
     """Raise ValueError for a reward that does not exist, for weights that are missing, and for
     weights that nobody reads; nothing is loaded.
     """
-    require(
-        name in SCORES,
-        f"--reward {name or '(none)'}: this method needs one of {', '.join(SCORES)}",
-    )
+    require(name in SCORES, f"--reward {name or '(none)'}: wanted one of {', '.join(SCORES)}")
     if name in encoders.EXAMPLES:
         encoders.check_folder(name, weights)
     else:

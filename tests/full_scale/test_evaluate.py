@@ -14,11 +14,12 @@ from PIL import Image
 
 import full_scale.evaluate as command
 from dlib import metrics
-from full_scale import sample
+from full_scale import rewards, sample
 from full_scale.out import judges
 from full_scale.out.duels import paired, win_rate
 from full_scale.evaluate import Config
 from full_scale.sources.captioned import Captioned, read_captioned
+from full_scale.sources.pictures import pixels
 from full_scale.families.tiny import tiny_pipeline
 from toy_data.shapes import write_folder
 
@@ -265,6 +266,45 @@ def test_two_folders_are_compared_pair_by_pair(shapes, clip, tmp_path, capsys):
         "clip_score score",
     }
     assert all(each["ties"] == 1.0 for each in wins.values() if isinstance(each, dict))
+
+
+def test_a_reward_of_training_scores_single_pictures(shapes, tmp_path):
+    """As the reward itself says, of right captions and of other pictures'; pictures that were
+    enlarged for the eye are seen as they were; two sizes in a batch.
+    """
+    cpu = torch.device("cpu")
+    asked, _ = read_captioned(shapes / "0", "--pictures")
+    words = [item.caption for item in asked]
+    x = pixels([item.picture for item in asked])
+    for name, captions in (("right", words), ("wrong", words[1:] + words[:1])):
+        (tmp_path / name).mkdir()
+        for k, item in enumerate(asked):
+            side = 16 + 112 * (k % 2)
+            item.picture.resize((side, side), 0).save(tmp_path / name / f"{k:02}.png")
+            (tmp_path / name / f"{k:02}.txt").write_text(captions[k])
+        out = command.run(
+            Config(tmp_path / name, reward="captions", out=tmp_path / f"{name}-out")
+        )
+        said = json.loads((out / "evaluation.json").read_text())["scores"]["reward captions"]
+        want = rewards.opened("captions", "", cpu)(x, captions)
+        torch.testing.assert_close(torch.tensor(said["each"]["score"]), want)
+        assert said["mean"] == pytest.approx(float(want.mean()))
+    large = [one._replace(picture=one.picture.resize((24, 20))) for one in asked[:2]]
+    found = judges.rewarded("redness", "", [*asked[:2], *large, asked[2]], 5, cpu)
+    alone = [judges.rewarded("redness", "", [one], 1, cpu)["mean"] for one in large]
+    assert found["each"]["score"][2:4] == pytest.approx(alone)
+    both = Config(shapes / "0", against=shapes / "0", reward="redness", out=tmp_path / "both")
+    said = json.loads((command.run(both) / "evaluation.json").read_text())["scores"]
+    assert said["against"]["reward redness score"]["ties"] == 1.0
+    for change, says in (
+        ({"reward": "x"}, "--reward x: wanted one of"),
+        ({"reward_weights": "mine"}, "--reward-weights belong to a reward"),
+        ({"reward": "redness", "reward_weights": "mine"}, "redness has no weights"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            command.check(Config(shapes / "0", **change))
+    with pytest.raises(ValueError, match="--reward captions: 1 pictures have no caption"):
+        judges.rewarded("captions", "", [asked[0]._replace(caption=None)], 1, cpu)
 
 
 def test_what_cannot_be_compared_is_said(shapes, tmp_path):

@@ -169,8 +169,8 @@ def test_the_reward_of_a_run_sees_the_decoded_picture_and_the_caption(family):
 @pytest.mark.parametrize(
     "name, weights, said",
     [
-        ("", "", r"--reward \(none\): this method needs one of clip,"),
-        ("clipp", "", "needs one of"),
+        ("", "", r"--reward \(none\): wanted one of clip,"),
+        ("clipp", "", "wanted one of"),
         ("redness", "somewhere", "redness has no weights"),
         ("clip", "", "--reward clip needs --reward-weights FOLDER.*openai/clip"),
         ("pickscore", "/no/where", "PickScore_v1"),
