@@ -42,7 +42,7 @@ from dlib.losses import denoising, imm_triples, ladder_times, laplace, mmd2, mom
 from dlib.losses import norm_huber, own, squared, taught, uniform_times, weights
 from dlib.losses.bootstrapping import both_ends, estimated
 from dlib.losses.continuous_time import angle, as_is, trig_velocity
-from dlib.losses.curricula import ct_points, ect_end
+from dlib.losses.curricula import ct_points, ect_end, ict_law, ict_points
 from dlib.nets import MLP
 from toy_data import digit_batches, digits_classifier, digits_split, digits_teacher
 from toy_data import gaussian, gmm5, shape_batches, shapes_teacher
@@ -325,6 +325,45 @@ figure(
 two = torch.tensor(2.0).double()
 claim("C16.11", "κ_r from κ = 2 at stage 0", ect_end(two, 0), between=(0.0455, 0.0465))
 claim("C16.12", "κ_r from κ = 2 at stage 3", ect_end(two, 3), between=(1.7555, 1.7565))
+
+# %% tags=["fold"]
+# NBVAL_CHECK_OUTPUT
+# ECT's whole loss by hand, on 64 points; then iCT's ladder and law from the formulas above.
+wave = lambda x, kappa: torch.sin(x) / (1 + kappa)
+
+
+def plain_ect(draw, stage):  # on EDM's schedule, where α = 1 and κ is at least .002
+    upper = (-1.1 + 2 * draw.normal((64,)).double()).exp().clamp(0.002, 80)[:, None]
+    noise = draw.normal(data)
+    lower = upper * (1 - 2.0 ** -(stage + 1) * (1 + 8 / (1 + upper.exp())))
+    clean = lower < 0.002
+    target = torch.where(clean, data, wave(data + lower * noise, lower))
+    gap = (wave(data + upper * noise, upper) - target).norm(dim=1, keepdim=True)
+    return (gap / (upper - lower.masked_fill(clean, 0))).mean()
+
+
+said = Denoiser(lambda x, time, cond: wave(x, edm().at(time, like=x).sigma), edm(), "x0")
+roles = {"student": said, "target": said}
+of_recipe = lambda stage: (
+    recipes.ect(edm(), every=100).phases[0].loss(roles, Batch(data, step=100 * stage), Draw(8))
+)
+gaps = [abs(plain_ect(Draw(8), stage) / of_recipe(stage).value - 1) for stage in (0, 2)]
+claim(
+    "C16.37",
+    "ECT's whole loss, stages 0 and 2: plain over library, less 1",
+    max(gaps),
+    below=1e-9,
+)
+
+every = int(400_000 / (math.log2(1280 / 10) + 1))  # updates between two doublings
+at = (0, every - 1, every, 200_000, 400_000)
+doubled = [min(10 * 2 ** (k // every), 1280) + 1 for k in at]
+same = doubled == [ict_points(k, 400_000) for k in at] == [11, 11, 21, 161, 1281]
+claim("C16.38", "iCT's points are 11, 11, 21, 161, 1281, plain and library", same, between=(1, 1))
+ladder = grid(edm(), 10, "karras")
+share_of = torch.erf((edm().at(ladder).sigma.log() + 1.1) / (2 * 2**0.5)).diff()
+gap = (ict_law(edm(), ladder) - share_of / share_of.sum()).abs().max()
+claim("C16.39", "iCT's law: plain less library, the largest", gap, below=1e-9)
 
 # %% [markdown]
 # iCT and ECT also leave the square. ECT takes the norm of a sample's error, iCT $\sqrt{\lVert\cdot\rVert^2+\delta^2}-\delta$. The norm's minimiser is
@@ -716,7 +755,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | a boundary | CT and iCT: `edm_boundary`. ECT, sCM and IMM: none, if the network says ε or $v$ | something must fix the answer at the lowest noise, else a constant agrees with itself, at a loss of 0 (14.8). In ECT's stages 0 and 1 steps from low noise end at the data. Later, and in sCM and IMM always, the form of the network does it: at the lowest noise its guess is nearly $x$. That of a network which says $x_0$ is not: wrap it in a boundary |
 # | sCM | for long runs with a teacher, and memory for a derivative | at our budget sCD's *d* is 6.3, beside CD's .43. Its published figures come from long runs |
 # | its scale of $g$ | the root mean square, as `scm` has it | the paper's is `--hyper.normalise norm`. 16.4 says how they differ |
-# | sCT, without a teacher | not at our budget | *d* 9 ± 2, and 24 % of its points in no mode: the slope of a single sample scatters. It has no recipe file: in a notebook, `own` in the place of `taught(teacher)` makes it |
+# | sCT, without a teacher | not at our budget | *d* 9 ± 2, and 24 % of its points in no mode: the slope of a single sample scatters. `recipes.scm_training`; no recipe file, so `full_scale.train --method scm_training` |
 # | guidance | without a teacher, drop a tenth of the captions (`ect.toml` does) and guide the student's calls; with one, guide the teacher: `scm.toml` has ω = 3.5, a `guidance_scale` of 4.5 | burnt colours: lower it |
 # | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, a derivative's three, and one with a way back. CD by DDIM: three, one of them with a way back | chapter 14's LCM has four |
 # | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result. Samples at a fixed seed still change at a stage's end: longer stages |

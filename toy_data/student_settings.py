@@ -17,14 +17,8 @@ from dlib import Recipe
 from dlib._util import require
 from dlib.recipes import METHODS, imm
 from dlib.schedule import NoiseSchedule
-from toy_data.student_recipes import ct_reduced, ict, scm_training
 
-RECIPES: dict[str, Callable[..., Recipe]] = METHODS | {
-    "ict": ict,
-    "ct_reduced": ct_reduced,
-    "scm_training": scm_training,
-    "imm": imm,
-}
+RECIPES: dict[str, Callable[..., Recipe]] = METHODS | {"imm": imm}
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A method as data: `perform` in the notebooks and the full-scale engine run one recipe."""
 
 from dlib.recipes.base import Part, Phase, Recipe, Roles, Sampler
-from dlib.recipes.bootstrapping import ct, ect
-from dlib.recipes.continuous_time import scm
+from dlib.recipes.bootstrapping import ct, ect, ict
+from dlib.recipes.continuous_time import scm, scm_training
 from dlib.recipes.distilled_consistency import (
     consistency_distillation,
     lcm,
@@ -20,7 +20,7 @@ from dlib.recipes.preferences import dpo
 from dlib.recipes.rewards import ddpo, flow_grpo, reward_gradient
 from dlib.recipes.score_distillation import diff_instruct, sds, swiftbrush
 from dlib.recipes.trajectory_consistency import tcd
-from dlib.recipes.stable_consistency import sct
+from dlib.recipes.stable_consistency import ct_reduced, sct
 
 METHODS = {
     "finetune": finetune,
@@ -35,9 +35,12 @@ METHODS = {
     "progressive_with_omega": progressive_with_omega,
     "pcm_normalcfg": pcm_normalcfg,
     "ct": ct,
+    "ict": ict,
     "ect": ect,
     "scm": scm,
+    "scm_training": scm_training,
     "sct": sct,
+    "ct_reduced": ct_reduced,
     "sds": sds,
     "diff_instruct": diff_instruct,
     "swiftbrush": swiftbrush,
@@ -59,10 +62,12 @@ __all__ = [
     "Sampler",
     "consistency_distillation",
     "ct",
+    "ct_reduced",
     "diff_instruct",
     "ect",
     "finetune",
     "guided",
+    "ict",
     "imm",
     "knowledge",
     "lcm",
@@ -73,6 +78,7 @@ __all__ = [
     "progressive",
     "progressive_with_omega",
     "scm",
+    "scm_training",
     "sct",
     "sds",
     "swiftbrush",

@@ -1,20 +1,24 @@
-"""Continuous-time consistency distillation of a diffusion model.
+"""Consistency models in continuous time: distilled from a diffusion model, or trained.
 
-Roles: `student`, trained, starts as the teacher; `teacher`, constant; `target`, the student
-itself without gradient. The target is asked in forward mode, in full precision.
+Roles: `student`, trained, starts as the teacher; `teacher`, constant, where one distils;
+`target`, the student itself without gradient. The target is asked in forward mode, in full
+precision.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from dlib._util import require
 from dlib.boundaries import boundary, lcm_scalings
 from dlib.denoiser import guided
-from dlib.losses import by_norm, by_rms, continuous_consistency, lognormal_times, taught
+from dlib.losses import by_norm, by_rms, continuous_consistency, lognormal_times, own, taught
+from dlib.losses.bootstrapping import Estimate
 from dlib.losses.continuous_time import check_sigma, warmup
-from dlib.recipes.base import STUDENT, TARGET, TEACHER, Phase, Recipe, Sampler, at_least_one
+from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe, Roles, Sampler
+from dlib.recipes.base import at_least_one
 from dlib.schedule import NoiseSchedule
 
 NORMALISE = {"rms": by_rms, "norm": by_norm}
@@ -54,25 +58,62 @@ def scm(
         normalise in NORMALISE,
         f"scm: no normalise {normalise!r}; there are {', '.join(sorted(NORMALISE))}",
     )
-    at_least_one("scm", rise=rise)
-    check_sigma("scm", sigma_data)
-    times, size = lognormal_times(schedule, mean, std), NORMALISE[normalise](c)
+
+    def estimate(roles):
+        return taught(guided(roles["teacher"], omega, null) if omega else roles["teacher"])
+
+    parts = {"student": STUDENT, "teacher": TEACHER, "target": TARGET}
+    how = dict(normalise=NORMALISE[normalise](c), sigma_data=sigma_data)
+    return _along("scm", schedule, parts, estimate, rise, mean, std, **how)
+
+
+def scm_training(
+    schedule: NoiseSchedule,
+    null: Any = None,
+    *,
+    rise: int = 10_000,
+    c: float = 0.1,
+    mean: float = -1.0,
+    std: float = 1.4,
+    sigma_data: float = 0.5,
+) -> Recipe:
+    """sCT: `scm` with the slope of the batch's own sample in place of a teacher's (Lu & Song
+    2025). null is not used; the other arguments as there, g by its root mean square.
+
+    The slope of one sample scatters: in the bench's half minute on GMM5 the distance to the
+    flow's ends is 9 ± 2 times the floor (sCD 6.3, `ct` 3.4), on digits the Fréchet distance
+    4.3 times that of real pictures (sCD 3.9, `ct` 2.9). The paper's runs are far longer.
+
+    >>> from dlib.schedule import edm
+    >>> scm_training(edm()).play("teacher")
+    ()
+    """
+    parts, how = {"student": STUDENT, "target": TARGET}, dict(normalise=by_rms(c))
+    each = lambda roles: own
+    how |= dict(sigma_data=sigma_data)
+    return _along("scm_training", schedule, parts, each, rise, mean, std, **how)
+
+
+def _along(
+    method: str,
+    schedule: NoiseSchedule,
+    parts: Mapping[str, Part],
+    estimate: Callable[[Roles], Estimate],
+    rise: int,
+    mean: float,
+    std: float,
+    **how: Any,
+) -> Recipe:
+    """The recipe of `continuous_consistency` along the path of an estimate, by the roles."""
+    at_least_one(method, rise=rise)
+    check_sigma(method, how["sigma_data"])
+    times = lognormal_times(schedule, mean, std)
 
     def loss(roles, batch, draw):
-        teacher = guided(roles["teacher"], omega, null) if omega else roles["teacher"]
-        return continuous_consistency(
-            roles["student"],
-            roles["target"],
-            batch,
-            draw,
-            times=times,
-            estimate=taught(teacher),
-            rho=warmup(batch.step, rise),
-            normalise=size,
-            sigma_data=sigma_data,
-        )
+        both = roles["student"], roles["target"]
+        more = dict(times=times, estimate=estimate(roles), rho=warmup(batch.step, rise))
+        return continuous_consistency(*both, batch, draw, **more, **how)
 
     scalings = lcm_scalings(schedule)  # 1 and 0 at all levels that are sampled: as diffusers does
     shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=scalings))
-    parts = {"student": STUDENT, "teacher": TEACHER, "target": TARGET}
     return Recipe((Phase("student", loss),), parts, shown, slopes=("target",))

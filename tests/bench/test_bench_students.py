@@ -13,7 +13,8 @@ from bench.__main__ import main
 from bench.report import RESULTS
 from book.benchmarks import benchmark_pictures, benchmarks_page
 from book.errors import BookError
-from toy_data import student_recipes, student_settings
+from dlib.recipes import continuous_time
+from toy_data import student_settings
 from toy_data.student_prints import alike, fingerprint
 from toy_data.student_settings import SETTINGS
 
@@ -133,9 +134,9 @@ def test_so_is_the_benchmark_of_targets():
 
 def test_a_fingerprint_sees_a_ramp_at_half_its_height(monkeypatch):
     setting = SETTINGS["gmm5/sCT"]
-    before, rise = fingerprint(setting), student_recipes.warmup
+    before, rise = fingerprint(setting), continuous_time.warmup
     assert alike(before, fingerprint(setting))
-    monkeypatch.setattr(student_recipes, "warmup", lambda step, n: rise(step, n) / 2)
+    monkeypatch.setattr(continuous_time, "warmup", lambda step, n: rise(step, n) / 2)
     assert not alike(before, fingerprint(setting))
 
 

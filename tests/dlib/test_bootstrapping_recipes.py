@@ -21,13 +21,12 @@ from dlib.losses import (
     taught,
 )
 from dlib.nets import MLP
-from dlib.recipes import ct, ect, imm, knowledge, lcm, lcm_with_omega, pcm, pcm_adversarial
+from dlib.recipes import ct, ct_reduced, ect, ict, imm, knowledge, lcm, lcm_with_omega, pcm
 from dlib.recipes import guided as guided_recipe
-from dlib.recipes import scm, sct, tcd
+from dlib.recipes import pcm_adversarial, scm, scm_training, sct, tcd
 from toy_data import distil, shape_batches, shapes_teacher
 from toy_data.shape_captions import say, tokens
 from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
-from toy_data.student_recipes import ct_reduced, ict, scm_training
 
 SKIPPING = (lcm, lcm_with_omega, pcm, pcm_adversarial, tcd)
 X0, LABELS, NULL = normals(8, 2), torch.arange(8) % 3, torch.tensor(-1)
@@ -110,6 +109,7 @@ def test_scm_is_its_loss_with_a_warm_up_and_a_guided_teacher(step, rho, omega):
         (sct, {"std": -1.0}, "ect_times: std = -1"),
         (ict, {"growth": 0}, "ict: growth = 0"),
         (ct_reduced, {"growth": -1}, "ct_reduced: growth = -1"),
+        (ct_reduced, {"group": 0}, "ct_reduced: group = 0, wanted at least 1"),
         (ct, {"points": (1, 150)}, r"ct: points = \(1, 150\), wanted .* 2 ≤ s₀ ≤ s₁"),
         (ict, {"points": (20, 10)}, r"ict: points = \(20, 10\)"),
         (scm, {"sigma_data": 0.0}, "scm: sigma_data = 0"),

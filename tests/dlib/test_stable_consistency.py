@@ -8,12 +8,15 @@ import pytest
 import torch
 from truth import appendix_a
 
-from dlib import Batch, Cast, Denoiser, Draw, Roles, discrete, edm, exact, scaled_linear
-from dlib.losses import consistency_training, ect_times, inverse_step, norm_huber, own
-from dlib.losses.curricula import ect_end, ect_stage, smooth_stage
+from dlib import Batch, Cast, Denoiser, Draw, Roles, boundary, discrete, edm, edm_boundary
+from dlib import exact, grid, scaled_linear
+from dlib.losses import consistency_training, ect_times, inverse_step, ladder_times, norm_huber
+from dlib.losses import own
+from dlib.losses.curricula import ct_points, ect_end, ect_stage, smooth_stage
+from dlib.losses.variance_reduction import reduced
 from dlib.nets import MLP
-from dlib.recipes import stable_consistency
-from dlib.recipes.stable_consistency import sct, skipped
+from dlib.recipes import ct
+from dlib.recipes.stable_consistency import ct_reduced, sct, skipped
 from dlib.training.performing import Trained, Trainer
 
 X0, LABEL = appendix_a().sample(8, Draw(0))
@@ -31,6 +34,9 @@ class Rows(Draw):
         rows = like if isinstance(like, torch.Tensor) else torch.empty(like)
         return torch.stack([draw.normal(row, dtype) for draw, row in zip(self.rows, rows)])
 
+    def integers(self, high, n):
+        return torch.cat([draw.integers(high, 1) for draw in self.rows])
+
 
 def gradient(recipe, cuts, label=LABEL):
     """Of the student's weights at a first step that is cut into micro-batches of these rows."""
@@ -44,13 +50,17 @@ def gradient(recipe, cuts, label=LABEL):
     return torch.cat([weight.grad.flatten() for weight in model.net.parameters()])
 
 
-def test_a_step_does_not_depend_on_how_it_is_cut():
-    recipe, every = sct(SCHEDULE, -1), list(range(8))
+@pytest.mark.parametrize(
+    "recipe", [sct(SCHEDULE, -1), ct_reduced(SCHEDULE, -1, points=(9, 9), group=6)]
+)
+def test_a_step_does_not_depend_on_how_it_is_cut(recipe):
+    """Also where a group has rows of both micro-batches."""
+    every = list(range(8))
     whole = gradient(recipe, [every])
     assert torch.allclose(gradient(recipe, [every[:4], every[4:]]), whole, rtol=1e-5, atol=1e-6)
 
     def alone(memos, gather):  # the references of a micro-batch only
-        return [stable_consistency._pooled([memo], gather)[0] for memo in memos]
+        return [recipe.pool([memo], gather)[0] for memo in memos]
 
     apart = gradient(replace(recipe, pool=alone), [every[:4], every[4:]])
     assert (apart - whole).norm() > 0.01 * whole.norm()
@@ -112,6 +122,42 @@ def test_without_conditions_all_rows_are_references():
     found = recipe.pool(memos, lambda rows: (rows, slice(0, len(rows))))
     assert all(torch.equal(memo["references"], X0) and memo["shared"].all() for memo in found)
     assert [len(memo["shared"]) for memo in found] == [4, 4]
+
+
+def test_on_the_ladder_a_row_s_references_are_those_of_its_group_that_share_its_condition():
+    """Its loss is CT's towards their mean, and CT's own in groups of one, bit for bit; rows of
+    another process count, in the order of the step.
+    """
+    model, whole = exact(appendix_a(), SCHEDULE), lambda rows: (rows, slice(0, len(rows)))
+    how = dict(points=(4, 20), growth=100)
+
+    def value(recipe):
+        batch = Batch(X0, LABEL, step=50, memo={})
+        if recipe.before:
+            memo = recipe.before({}, batch, Draw(1))
+            batch.memo.update(recipe.pool([memo], whole)[0])
+        return recipe.phases[0].loss({"student": model, "target": model}, batch, Draw(1)).value
+
+    plain = value(ct(SCHEDULE, **how))
+    assert torch.equal(value(ct_reduced(SCHEDULE, -1, group=1, **how)), plain)
+    own = torch.tensor([[k // 3 == n // 3 and a == b for n, b in enumerate(LABEL)]
+                        for k, a in enumerate(LABEL)])  # fmt: skip
+    times = grid(SCHEDULE, ct_points(50, 100, 4, 20) - 1, "karras")
+    f = boundary(model, edm_boundary(SCHEDULE, times[-1].item()))
+    by_hand = consistency_training(
+        f, f, Batch(X0, LABEL, memo={"references": X0, "shared": own}), Draw(1),
+        times=ladder_times(times), estimate=reduced,
+    ).value  # fmt: skip
+    found = value(ct_reduced(SCHEDULE, -1, group=3, **how))
+    assert torch.allclose(found, by_hand, rtol=1e-6, atol=0) and abs(found / plain - 1) > 1e-3
+    recipe = ct_reduced(SCHEDULE, -1, group=3)
+    half = lambda rows: (
+        torch.cat([X0[:4] if rows.ndim > 1 else LABEL[:4] + 1, rows]),
+        slice(4, 8),
+    )
+    memo = recipe.before({}, Batch(X0[4:], LABEL[4:]), Draw(0))
+    marked = {"references": memo["references"], "mark": LABEL[4:] + 1}
+    assert torch.equal(recipe.pool([marked], half)[0]["shared"], own[4:])
 
 
 def test_phases_end_at_their_edges_and_the_sampler_skips_past_them():

@@ -73,7 +73,8 @@ OTHERS = {  # in one process
     **{name: [name, *SHAPES] for name in ("ect", "scm", "sct")},
     **{
         name: ["--method", name, *SHAPES]
-        for name in ("consistency_distillation", "ct", "pcm_normalcfg", "sds", "diff_instruct")
+        for name in ("consistency_distillation", "ct", "ict", "ct_reduced", "scm_training")
+        + ("pcm_normalcfg", "sds", "diff_instruct")
     },
 }
 # of the others, those that stock programs read
