@@ -642,14 +642,24 @@ claim("C14.34", "digits, one call: Fréchet distance over the teacher's", in_one
 claim("C14.35", "digits, four calls: the same", in_four, between=(0.5, 2))
 
 # %% tags=["fold"]
+# NBVAL_CHECK_OUTPUT
+recipe = recipes.tcd(digits.schedule, NULL, omega=(2.0, 2.0))
+jumper = distil(recipe, digits, digits, digit_batches(128, seed=0, drop=0), 150, lr=1e-3)
+with torch.no_grad():
+    tcd_four = replace(recipe.sampler, steps=4)(jumper, z, names, draw=Draw(3))
+moved = ((mean(tcd_four) - mean(plain)) * along).sum() / along.square().sum()
+claim("C14.36", "TCD, four calls: how far the mean digits moved", moved, between=(2 / 3, 4 / 3))
+in_four = apart(tcd_four) / apart(ink)
+claim("C14.37", "TCD, four calls: Fréchet distance over the teacher's", in_four, between=(0.5, 2))
+
 column = torch.stack([(names == k).nonzero()[0, 0] for k in range(10)])
 first_guess = boundary(digits, scalings)(z, digits.schedule.at(1.0), names).x0
 rows = {"teacher, 100 calls": ink, "LCM, 4 calls": four, "LCM, 1 call": once}
-rows["untrained, 1 call"] = first_guess
+rows |= {"TCD, 4 calls": tcd_four, "untrained, 1 call": first_guess}
 figure(
     plot.pictures({name: x[column] for name, x in rows.items()}),
-    "The guided teacher's digits are bold and clear, and so are LCM's in four calls, in other "
-    "shapes; its one call writes softer ones, and the untrained student's are grey means.",
+    "The guided teacher's digits are bold and clear, and so are LCM's and TCD's in four calls, "
+    "in other shapes; LCM's one call writes softer ones, the untrained student's are grey means.",
     "The same noise in each column; four calls add new noise three times.",
 )
 
