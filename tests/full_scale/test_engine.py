@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import methods
 import pytest
 import torch
 from logged import losses
@@ -18,8 +19,11 @@ from full_scale.run.checkpoint import complete, described
 from full_scale.families import open_family
 from full_scale.run.cast import build
 from full_scale.run.facts import compare, of
+from full_scale.run.given import given_roles
 from full_scale.run.settings import learning_rate, recipe_of
 from full_scale.train import open_engine, pictures
+
+methods.register()
 
 
 def finish(s, processes):
@@ -114,7 +118,7 @@ def by_perform(s, processes, family):
     batches and draws.
     """
     fresh = open_engine(replace(s, out=s.out / "fresh"), processes)
-    cast = build(family, fresh.recipe, s, processes, torch.float32)
+    cast = build(family, fresh.recipe, s, processes, torch.float32, given_roles(s, family))
     own = {role: net.weights for role, net in cast.trained.items()}
     optims = {
         role: torch.optim.AdamW(
@@ -134,12 +138,43 @@ def by_perform(s, processes, family):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [("sd", "finetune"), ("shapes", "lcm"), ("shapes", "swiftbrush")]
+    ("method", "flags"),
+    [
+        ("reflow", []),
+        ("dpo", []),
+        ("sct", ["--hyper.mean", "3", "--hyper.std", "0.1"]),  # far into the noise: references
+        ("ddpo", [*methods.TRIES, "--hyper.group", "4"]),
+        ("dmd2", ["--hyper.ratio", "2"]),
+    ],
+)
+def test_the_notebooks_trainer_does_so_for_methods_of_every_shape(
+    settings, processes, more, method, flags
+):
+    """Pairs, preferences, rows that share their references, rollouts with inner epochs and a
+    reward, heads: weights of all trained roles.
+    """
+    s = settings(
+        *f"--method {method} --family shapes --tiny --data {more}".split(),
+        *"--micro 8 --clip 0 --drop 0 --steps 2 --lora-rank 0".split(),
+        *flags,
+        out=method,
+    )
+    engine = finish(s, processes)
+    _, own = by_perform(s, processes, engine.family)
+    norms = [line[k] for line in losses(s.out) for k in line if k.endswith("gradient_norm")]
+    assert len(norms) >= 2 and min(norms) > 0
+    for role, net in engine.cast.trained.items():
+        assert all((own[role][key] == value).all() for key, value in net.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("sd", "finetune"), ("sd", "progressive"), ("shapes", "lcm"), ("shapes", "swiftbrush")],
 )
 def test_the_notebooks_trainer_gives_the_same_weights_bitwise(
     settings, processes, name, method, request
 ):
-    """Denoising on the tiny Stable Diffusion; LCM, and two networks with an optimiser each, on
+    """Denoising and progressive distillation on the tiny Stable Diffusion; LCM, and two networks with an optimiser each, on
     the very network and pictures of the chapters.
     """
     more = (
