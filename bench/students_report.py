@@ -135,16 +135,17 @@ def percent(shares: Sequence[float | None]) -> list[float | None]:
 
 
 def rounded(values: Sequence[float | None]) -> str:
-    """As `spread`, to the first digit of the error, as a table has room for.
+    """As `spread`, to the first digit of the error, as a table has room for; ± 0 where the seeds
+    agree in every digit that a cell keeps.
 
-    >>> rounded([1.0, 1.2, 1.4]), rounded([2.0, 2.01, 1.99]), rounded([0.5]), rounded([None])
-    ('1.2 ± 0.2', '2.00 ± 0.01', '0.5', '–')
+    >>> rounded([1.0, 1.2, 1.4]), rounded([2.0, 2.0, 2.0]), rounded([0.5]), rounded([None])
+    ('1.2 ± 0.2', '2 ± 0', '0.5', '–')
     """
     if None in values:
         return "–"
     mean, error = mean_error(values)
     if not error:
-        return f"{mean:.3g}"
+        return f"{mean:.3g} ± 0" if len(values) > 1 else f"{mean:.3g}"
     digits = max(0, -math.floor(math.log10(float(f"{error:.0e}"))))
     return f"{mean:.{digits}f} ± {error:.{digits}f}"
 

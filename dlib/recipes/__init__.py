@@ -51,7 +51,10 @@ METHODS = {
     "nft": nft,
     "dpo": dpo,
 }
-"""Every recipe by name: a function (schedule, null, *, hyper-parameters) ↦ Recipe."""
+"""Every recipe that the engine runs, by name: a function (schedule, null, *,
+hyper-parameters) ↦ Recipe. `imm` is for notebooks alone: it compares rows in groups, and the
+engine draws row by row.
+"""
 
 __all__ = [
     "METHODS",

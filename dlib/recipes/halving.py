@@ -122,6 +122,6 @@ def _walk(
     require(
         torch.allclose(coarse, fine[::2], rtol=0, atol=1e-9),
         f"{method}: on {spacing!r} {steps} steps are not every second of {2 * steps}: use "
-        "'sd_trailing', 'time' or 'lam'",
+        "'sd_trailing', 'time', 'lam', 'karras' or 'arctan'",
     )
     return walk

@@ -22,7 +22,8 @@ def imm(
     width: float = 1.0,
 ) -> Recipe:
     """IMM whose jumps all end at the clean data, s = 0, so that no network need be told s
-    (Zhou et al. 2025). null is not used. For notebooks: the engine draws row by row.
+    (Zhou et al. 2025). null is not used. For notebooks: the engine draws row by row. Only
+    s = 0 and the uniform weight are offered; `moment_matching` takes any.
 
     halvings: of `imm_triples`; group: samples that are compared as a set; width: of the
     Laplace kernel, in units of `jump_scale`. halvings and group are the paper's, for very long
