@@ -231,7 +231,7 @@ pencil = Level(0.0, 1.0), Level(0.6, 0.8), Level(0.8, 0.6)
 print(f"{target(lambda z, level: 1 + level.alpha * (z - level.alpha), 1.0, *pencil):.2f}")
 
 # %% [markdown]
-# Look at the three numbers once more: the target, 1.21, lies between the guesses, 1 and 1.48. No accident: put both steps into \eqref{eq:pd-target}, and the algebra leaves a mean:
+# Look at the numbers: the target, 1.21, lies between the guesses, 1 and 1.48. No accident: put both steps into \eqref{eq:pd-target}, and the algebra leaves a mean:
 #
 # $$\tilde x=(1-w)\,x_\theta(z_a)+w\,x_\theta(z_b),\qquad w=\frac{1-e^{\lambda_b-\lambda_c}}{1-e^{\lambda_a-\lambda_c}}. \label{eq:pd-mean}$$
 #
