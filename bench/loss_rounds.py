@@ -35,7 +35,7 @@ class Calls(NamedTuple):
         return "bare calls: " + " + ".join([*more, "student"])
 
 
-class World(NamedTuple):
+class Scene(NamedTuple):
     """Networks, a batch of data, and what is timed there: name ↦ (recipe, what its loss calls).
     The teacher plays every role but the student's.
     """
@@ -55,7 +55,7 @@ class Pair(NamedTuple):
     other: Round
 
 
-def of_latents(model: dlib.Denoiser, batch: int, width: int = 32) -> World:
+def of_latents(model: dlib.Denoiser, batch: int, width: int = 32) -> Scene:
     """A U-Net of Stable Diffusion's classes is student and teacher; width: of its text."""
     schedule, draw, null = model.schedule, dlib.Draw(0), {"text": torch.zeros(16, width)}
     x0, text = draw.normal((batch, 4, 16, 16)), draw.normal((batch, 16, width))
@@ -70,47 +70,47 @@ def of_latents(model: dlib.Denoiser, batch: int, width: int = 32) -> World:
         "IMM loss, groups of 4": (imm(schedule), Calls(plain=1)),
         "sCM loss": (scm(schedule, null), Calls(plain=1, slopes=1)),
     }
-    return World(model, model, x0, {"text": text}, losses)
+    return Scene(model, model, x0, {"text": text}, losses)
 
 
-def of_shapes(batch: int) -> World:
+def of_shapes(batch: int) -> Scene:
     """The transformer of the captioned shapes; its student is told ω."""
     teacher, data = shapes_teacher(), shape_batches(batch, seed=0, drop=0.0)(0)
     student = replace(teacher, net=Told(teacher.net).requires_grad_())
     loss = (guided(teacher.schedule, NULL_TOKENS), Calls(guided=1))
-    return World(student, teacher, data.x0, data.cond, {"guided distillation, shapes": loss})
+    return Scene(student, teacher, data.x0, data.cond, {"guided distillation, shapes": loss})
 
 
-def pairs(world: World) -> dict[str, Pair]:
+def pairs(scene: Scene) -> dict[str, Pair]:
     """Every loss by name, against its bare calls; and SCT's weights, against all of SCT."""
     found = {}
-    for name, (recipe, calls) in world.losses.items():
-        batch = _batch(recipe, world)
-        own = _prepared(world, _loss(recipe, world, batch))
-        found[name] = Pair(own, calls.name, _prepared(world, _bare(world, calls, recipe.told)))
+    for name, (recipe, calls) in scene.losses.items():
+        batch = _batch(recipe, scene)
+        own = _prepared(scene, _loss(recipe, scene, batch))
+        found[name] = Pair(own, calls.name, _prepared(scene, _bare(scene, calls, recipe.told)))
         if name == SCT:
-            found[WEIGHTS] = Pair(_prepared(world, _weights(world, batch)), f"the {SCT}", own)
+            found[WEIGHTS] = Pair(_prepared(scene, _weights(scene, batch)), f"the {SCT}", own)
     return found
 
 
-def _batch(recipe: Recipe, world: World) -> dlib.Batch:
+def _batch(recipe: Recipe, scene: Scene) -> dlib.Batch:
     """A batch as the recipe reads it; what its rollout leaves in the memo was made before."""
-    noise = dlib.Draw(1).normal(world.x0) if recipe.reads == "pairs" else None
-    batch = dlib.Batch(world.x0, world.cond, noise=noise)
+    noise = dlib.Draw(1).normal(scene.x0) if recipe.reads == "pairs" else None
+    batch = dlib.Batch(scene.x0, scene.cond, noise=noise)
     if recipe.before is not None:
         memo = recipe.before({}, batch, dlib.Draw(0))
         batch.memo.update(recipe.pool([memo], lambda rows: (rows, slice(0, len(rows))))[0])
     return batch
 
 
-def _loss(recipe: Recipe, world: World, batch: dlib.Batch) -> Callable[[], None]:
-    roles = dict.fromkeys(recipe.parts, world.teacher) | {"student": world.student}
+def _loss(recipe: Recipe, scene: Scene, batch: dlib.Batch) -> Callable[[], None]:
+    roles = dict.fromkeys(recipe.parts, scene.teacher) | {"student": scene.student}
     return lambda: recipe.phases[0].loss(roles, batch, dlib.Draw(0)).value.backward()
 
 
-def _bare(world: World, calls: Calls, told: bool) -> Callable[[], None]:
-    x0, cond, n = world.x0, world.cond, len(world.x0)
-    now, level = torch.full((n,), 499.0), _middle(world)
+def _bare(scene: Scene, calls: Calls, told: bool) -> Callable[[], None]:
+    x0, cond, n = scene.x0, scene.cond, len(scene.x0)
+    now, level = torch.full((n,), 499.0), _middle(scene)
     twice = (with_both(x0), with_both(now), with_both(cond))
     said = with_omega(cond, torch.ones(n)) if told else cond
     dt, read = torch.ones_like(level.t), lambda said: said.raw
@@ -118,32 +118,32 @@ def _bare(world: World, calls: Calls, told: bool) -> Callable[[], None]:
     def work() -> None:
         with torch.no_grad():
             for _ in range(calls.guided):
-                world.teacher.net(*twice)
+                scene.teacher.net(*twice)
             for _ in range(calls.plain):
-                world.teacher.net(x0, now, cond)
+                scene.teacher.net(x0, now, cond)
             for _ in range(calls.slopes):
-                tangent(world.teacher, x0, level, x0, dt, cond, read=read)
-        world.student.net(x0, now, said).mean().backward()
+                tangent(scene.teacher, x0, level, x0, dt, cond, read=read)
+        scene.student.net(x0, now, said).mean().backward()
 
     return work
 
 
-def _weights(world: World, batch: dlib.Batch) -> Callable[[], None]:
-    level, known = _middle(world), (batch.memo["references"], batch.memo["shared"])
-    x = level.alpha * world.x0 + level.sigma * dlib.Draw(1).normal(world.x0)
+def _weights(scene: Scene, batch: dlib.Batch) -> Callable[[], None]:
+    level, known = _middle(scene), (batch.memo["references"], batch.memo["shared"])
+    x = level.alpha * scene.x0 + level.sigma * dlib.Draw(1).normal(scene.x0)
     return lambda: variance_reduced_target(x, level, *known)
 
 
-def _middle(world: World) -> dlib.NoiseLevel:
-    half = torch.full((len(world.x0),), 0.5, dtype=torch.float64)
-    return world.student.schedule.at(half, like=world.x0)
+def _middle(scene: Scene) -> dlib.NoiseLevel:
+    half = torch.full((len(scene.x0),), 0.5, dtype=torch.float64)
+    return scene.student.schedule.at(half, like=scene.x0)
 
 
-def _prepared(world: World, work: Callable[[], object]) -> Round:
+def _prepared(scene: Scene, work: Callable[[], object]) -> Round:
     """The gradients are dropped before each round, off the clock."""
 
     def prepare() -> Callable[[], object]:
-        for weight in world.student.net.parameters():
+        for weight in scene.student.net.parameters():
             weight.grad = None
         return work
 
