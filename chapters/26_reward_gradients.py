@@ -578,7 +578,7 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 # | DRaFT-1, or LV | DRaFT-1 | LV with 1, 4 and 16 copies leaves the gradient's variance what it is, to two digits: nearly all of it comes from the starting noise |
 # | the adapter's scale | 1 in training | if it was hacked, sweep .2 to 1 on fixed noise, and choose by a judge that was not trained on |
 # | when to stop | save often, and compare pictures from one noise | a second judge falls. Without one you stop too late: the first figure's run has its best truth at about update 70, −.40, and is 18.6 nats away then. The exact tilt gets that for 2.4 |
-# | how far a *picture* model went | the anchor's value (`kl` in the log, with `--hyper.kl` above 0) | likelihoods of pictures cost too much. It is no bound (26.7), and is taken without guidance, so look as well at the distance of the student's pictures from the reference's, from the same noise |
+# | how far a *picture* model went | the anchor's value (`kl` in the log) | likelihoods of pictures cost too much. It is no bound (26.7), and is taken without guidance, so look as well at the distance of the student's pictures from the reference's, from the same noise |
 # | rate, rank, guidance | `reward_gradient.toml`: 4e-4, rank 8, 2000 updates of 16 pictures, ω = 6.5 in the sampler | DRaFT's rate and rank, from memory: a start, not a result. The reward jumps: a third of the rate |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `reward_gradient` needs 17 GB a card and 0.9 hours: counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | this page's runs have one seed each; “anchored above the others” is two runs against three |
