@@ -14,7 +14,8 @@ from dlib import Batch, Denoiser, Draw, Recipe, cast
 from dlib.nets import Told
 from dlib.training import Trained, Trainer
 from toy_data.student_settings import Setting
-from toy_data.student_training import paired, world_of
+from toy_data.student_training import paired
+from toy_data.worlds import world_of
 from toy_data.train_digits import seeded
 
 ROWS = 64

@@ -21,7 +21,8 @@ from toy_data.shape_reader import read, shows
 from toy_data.shape_scores import N, asked, shapes_frechet
 from toy_data.shapes import SIDE, pictures
 from toy_data.student_settings import Setting
-from toy_data.student_training import sampler_of, setting_of, shipped, world_of
+from toy_data.student_training import sampler_of, setting_of, shipped
+from toy_data.worlds import world_of
 
 FLOOR = 0.0319  # sliced W₂ of two exact sets of 10 000 on GMM5, mean of 48 pairs
 PAIRS, NEAR = 8, 20_000

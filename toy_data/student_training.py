@@ -6,75 +6,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dlib import NULL, Batch, Denoiser, Draw, Sampler, cosine, exact, levels, sample, vp
+from dlib import Batch, Denoiser, Draw, Sampler, levels, sample
 from dlib._util import require
-from dlib.nets import MLP, Told
+from dlib.nets import Told
 from dlib.recipes import finetune
 from dlib.solvers import dpm_solver_pp_2m
 from toy_data import weights
-from toy_data.digits import digit_batches, digits_teacher
-from toy_data.mixtures import gmm5, labelled
-from toy_data.shape_captions import NULL_TOKENS
-from toy_data.shapes import shape_batches, shapes_teacher
 from toy_data.student_settings import SETTINGS, Setting
 from toy_data.students import distil
 from toy_data.train_digits import seeded
+from toy_data.worlds import World, world_of
 
 MAKER = "bench students --ship"
 TEACHER_STEPS = 20
-
-
-class World(NamedTuple):
-    """What students of one world learn from.
-
-    start: seed ↦ the denoiser that a student starts as. batches: (batch, seed) ↦ step ↦
-    Batch. null: the empty condition.
-    """
-
-    teacher: Denoiser
-    start: Callable[[int], Denoiser]
-    batches: Callable[[int, int], Callable[[int], Batch]]
-    null: Any
-
-
-def _points(mixture, teacher: Denoiser, classes: int) -> World:
-    new = lambda: Denoiser(MLP(2, 96, 2, classes=classes), teacher.schedule, "v")
-
-    def batches(batch: int, seed: int) -> Callable[[int], Batch]:
-        def at(step: int) -> Batch:
-            x0, label = mixture.sample(batch, Draw(1_000_000 * seed + step))
-            return Batch(x0.float(), label if classes else None)
-
-        return at
-
-    return World(teacher, lambda seed: seeded(new, seed), batches, NULL if classes else None)
-
-
-@lru_cache
-def world_of(name: str) -> World:
-    """ "gmm5" and "labelled" have a perfect teacher and fresh students, MLPs 96 × 2 that
-    predict v; those of "digits" and "shapes" start as the shipped teacher.
-    """
-    if name == "gmm5":
-        return _points(gmm5(), exact(gmm5(), vp()), 0)
-    if name == "labelled":
-        return _points(labelled(), exact(labelled(), cosine()), 2)
-    require(
-        name in ("digits", "shapes"),
-        f"world_of: no world {name!r}; there are gmm5, labelled, digits, shapes",
-    )
-    digits = name == "digits"
-    teacher, make = (
-        (digits_teacher(), digit_batches) if digits else (shapes_teacher(), shape_batches)
-    )
-    data = lambda batch, seed: make(batch, seed=seed, drop=0.0)
-    return World(teacher, lambda seed: teacher, data, NULL if digits else NULL_TOKENS)
 
 
 def trained(setting: Setting, seed: int) -> Denoiser:

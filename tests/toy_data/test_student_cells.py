@@ -18,7 +18,7 @@ from toy_data.shapes import pictures, shapes_facts
 from toy_data.student_scores import points_scores, rescored, student_scores
 from toy_data.student_settings import SETTINGS
 from toy_data.student_training import SHIPPED, shipped, shipped_facts, shipped_name, trained
-from toy_data.student_training import world_of
+from toy_data.worlds import world_of
 
 CELLS = json.loads((RESULTS / "students.json").read_text())["cells"]
 MARGIN = 0.2  # three standard deviations of a seed, which the three seeds put at 7 % of d
