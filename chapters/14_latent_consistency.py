@@ -582,7 +582,7 @@ gap = max(abs(spread(table.detach().double(), calls) - spread(e, calls)) for cal
 claim("C14.21", "1 and 8 calls: the trained table's spread less these", gap, below=0.05)
 
 # %% [markdown]
-# The best that this loss can find, each level with its targets held fixed, has samples that are 44 % too narrow in one call and 18 % too wide in eight. The teacher was exact, and no training
+# The best that this loss can find, each level with its targets held fixed, has samples that are 44 % too narrow in one call and 18 % too wide in eight. (With exact steps for DDIM's: 41 and 25 %.) No training
 # helps. A consistency model has no such floor: its $s$ is always the end. Two cures are known. Tell the network $s$, for which Stable Diffusion's
 # U-Net has no input; or fix $s$ to a few edges, and that is [chapter 15](15_phased_consistency.ipynb).
 #
@@ -683,7 +683,7 @@ claim("C14.26", "captions shown by LCM less the untrained's", after - before, ab
 
 # %% [markdown]
 # And which decision did it? We trained two more, with one of them each. Their distances, too, are over the untrained student's. Twenty levels *without* guidance
-# came to 0.29, where LCM has 0.30, and showed 70 % of the captions. Two levels *with* guidance came down to 0.79 only, and showed 58 %. So here the skip removes the blur, and guidance makes the student obey: LCM shows 80 %.
+# came to 0.29, where LCM has 0.30, and showed 70 % of the captions. Two levels *with* guidance came to 0.79, and showed 58 %. So here the skip removes the blur, and both help to obey: untrained 56 %, LCM 80 %.
 #
 # **With half a minute**, on GMM5, VP and without guidance, the students of `python -m bench students` are shipped with the book; here they are scored again.
 # A student of zero loss *is* its teacher's own walk of fifty DDIM steps, so we walk that as well. *d* (not the distance of 14.3) is the sliced Wasserstein distance to the
@@ -711,24 +711,24 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # |---|---|---|
 # | blurred in one call, loss tiny | too few updates for so many rungs | more updates, or $k=20$ and up |
 # | blurred, loss high and flat | learning rate too large | divide it by ten |
-# | training from nothing fails, loss high and wavy | no target average | decay 0.95; adapters need none |
+# | training from nothing fails, loss high and wavy | no target average | decay 0.95; the script's adapters have none |
 # | sharp in 4 calls, worse in 16 | new noise leaves the guided path | at most 8 calls; chapter 15; TCD with γ = 0 does not leave the path, but has the floor of 14.7 |
 # | burnt colours | guided twice: ω is inside already | no guidance outside: `guidance_scale`, which is $1+\omega$ in diffusers, 1 or at most 2. (The student of `lcm` is told ω, by the same number: there pass 1 plus the ω that you want) |
 # | details vanish from 25 to 26 calls | a scheduler from before diffusers #5836 (November 2023) takes the first 26 of the fifty starts, so the last jump starts at 499 (#5815) | update it |
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | `lcm_lora`, `lcm` or `tcd` | `lcm_lora`: the cheapest, and it fits on other weights of the same model | users turn ω: `lcm`. `tcd`, if you want several calls without new noise, with the floor of 14.7. We did not compare them on Stable Diffusion |
+# | `lcm_lora`, `lcm` or `tcd` | `lcm_lora`: the cheapest, and it fits on other weights of the same model | users turn ω: `lcm`. `tcd`, if you want several calls with less new noise (with γ = 0 none), and can take the floor of 14.7. We did not compare them on Stable Diffusion |
 # | updates, batch | the recipe files: `lcm_lora` 5000 of 96, `tcd` 10 000 of 96, `lcm` 100 000 of 72 | soft in 4 calls: more updates |
-# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: for 7.5, with `lcm_lora` or `tcd`, `--hyper.omega 6.5 6.5`; for `lcm`, which is told ω, the range that you serve (`lcm.toml` has 2 to 14) | the script's range from 5 to 15 acts about as 10 on a student that is not told ω (14.1). Burnt even at a `guidance_scale` of 1: lower it. At a `guidance_scale` of 1 a negative prompt does nothing: the empty condition is inside |
+# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: for 7.5, with `lcm_lora` or `tcd`, `--hyper.omega 6.5 6.5`; for `lcm`, which is told ω, the range that you serve (`lcm.toml` has 2 to 14) | the commands below keep the script's range from 5 to 15, which acts about as 10 on a student that is not told ω (14.1). Burnt even at a `guidance_scale` of 1: lower it. At a `guidance_scale` of 1 a negative prompt does nothing: the empty condition is inside |
 # | skip $k$ | 20, which is `--hyper.steps 50` | blurred, loss tiny: too many rungs for your updates (14.4). `--hyper.skip` says how many steps of that grid the teacher takes at once: leave it at 1 |
-# | rate | adapters 1e-4; all weights 1e-6, as the script (`lcm.toml` has the paper's 8e-6, `tcd.toml` the port's 4e-6; `--lr 1e-6` overrides) | loss high and flat: a tenth of it. Pictures hardly change: a higher rate |
+# | rate | the recipe files': adapters 1e-4, `lcm` the paper's 8e-6, `tcd` a port's 4e-6. The script for all weights has 1e-6 | loss high and flat: a tenth of it. Pictures hardly change: a higher rate |
 # | average of the target | none for adapters; 0.95 for all weights | so the scripts, for students that start as their teacher. From nothing a network needs it (14.5) |
 # | Huber, or the square | Huber, as LCM | its slope stays near 1 down to errors of 0.003, and no single large error rules a batch. On the plane it makes no difference: an error (14.4, $k=20$) of 0.30, and with the square 0.28 |
 # | calls | 4 | one call is soft: nothing mends the error of its jump. Soft in 4 as well: train on. With each doubling new noise leaves the guided path further (14.6): at most 8 |
-# | TCD's γ | 0.3, which diffusers calls `eta` | the paper's choice, as we recall; here it stays on the sampling floor up to four calls (14.6). It belongs to the sampler: training draws every stop $s$ and knows no γ. With 0 no noise is added, and a *perfect* student keeps its picture whatever the calls. The floor of 14.7 stays. We did not compare trained TCD and LCM at several calls |
-# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `lcm_lora` needs 9 GB a card and 0.8 hours; `lcm` needs 30 GB a card and 13 hours; `tcd` needs 31 GB a card and 1.7 hours: counted, at an *assumed* 35 % of their peak |
-# | seeds, to compare two settings | three | this page's figures have one seed each; 14.9's digits five, its last students three, in the bench |
+# | TCD's γ | 0.3, which diffusers calls `eta` | the paper's choice, as we recall; here it stays on the sampling floor up to four calls (14.6). It belongs to the sampler: training draws every stop $s$ and knows no γ. With 0 no noise is added, and a *perfect* student keeps its picture whatever the calls. The floor of 14.7 stays. That is for *perfect* students. Of trained ones, on digits and at four calls, LCM is the nearer (14.9); more calls, and Stable Diffusion, we did not compare |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | Stable Diffusion 1.5 at 512 pixels on eight A100: `lcm_lora` needs 9 GB a card and 0.8 hours; `lcm` needs 30 GB a card and 13 hours; `tcd` needs 31 GB a card and 1.7 hours: counted, at an *assumed* 35 % of their peak |
+# | seeds, to compare two settings | three | this page's claims have one seed each; LCM's one call on digits has five, the students of GMM5 at the end of 14.9 three, in the bench |
 #
 # **Settings of the real runs.** The public script: learning rate 1e-6, decay 0.95, Huber constant 0.001, ω from 5 to 15, 12 pictures a GPU. For adapters: rank 64, rate
 # 1e-4, no average. Two runs are quoted as "LCM" [@luo2023lcm]. The released model was made from Dreamshaper v7 at 768 pixels, in 4000 updates and 32 A100-hours, says its model card. Of the paper's experiments

@@ -517,7 +517,7 @@ claim("C16.21", "g of the true f at ρ = 0, over x", g_of(0.0), between=(0.1799,
 
 # %% [markdown]
 # The raw $g$ varies by orders of magnitude, so it is normalised. Two scales are in use: $g/(\lVert g\rVert+0.1)$, and with the root mean square,
-# $g/(\lVert g\rVert/\sqrt D+0.1)$, for $D$ values a sample. In two dimensions they hardly differ. Take $g=.02$ in every value: in Stable
+# $g/(\lVert g\rVert/\sqrt D+0.1)$, for $D$ values a sample. In two dimensions they hardly differ (small $g$). Take $g=.02$ in every value: in Stable
 # Diffusion's 16 384 the first divides by 2.66, where .1 is nothing. In two it divides by .128, mostly the .1. So settings found on a toy
 # carry over with the second scale, and with the first they do not.
 
@@ -749,19 +749,21 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | a teacher, or none | a teacher, if you have one: chapters 13 and 14 | in half a minute on GMM5, *d* is .43 for CD (whose teacher also makes better steps than DDIM's) and 3.4 for CT, the least of this chapter's methods without one (chapter 17 has 1.6). By Fréchet distance a teacher leads as well, but not each method: on digits CD 1.7, on shapes LCM 1.8 (and CD 4.7). Half a minute is short: in long published runs without one, iCT is ahead of CD (next table) |
+# | a teacher, or none | a teacher, if you have one: chapters 13 and 14 | in half a minute on GMM5, *d* is .43 for CD (whose teacher also makes better steps than DDIM's) and 3.4 for CT, the least of this chapter's methods without one (chapter 17 has 1.6). By Fréchet distance a teacher leads as well, but not each method: on digits CD 1.7, on shapes LCM 1.8 (and CD 4.7). These are over the distance of real pictures, after 12 s each. Both budgets are short: in long published runs without one, iCT is ahead of CD (next table) |
 # | which one without | at full scale ECT, from a trained diffusion model: the only one without a teacher that has a full-scale recipe file in this chapter. On a toy try CT too | our worlds disagree. By *d* CT leads on GMM5 (3.4; IMM 4.5, ECT 7.5), though 19 % of its points lie in no mode. By Fréchet distance IMM leads on digits (2.5; CT 2.9, ECT 3.9) and ECT on shapes (2.4; CT 2.7, IMM 3.3). On pictures all of them started from a diffusion model; on GMM5 CT and iCT started from nothing |
-# | CT, or iCT | for short runs CT, with an average and a ladder of 10 to 61 points | iCT came behind: a *d* of 5 ± 1 to 3.4 on GMM5 (though 8 % of its points lie in no mode, to CT's 19 %), Fréchet distances of 3.6 to 2.9 on digits, 3.6 to 2.7 on shapes. Its own runs are far longer. Its target is not an average, in our runs neither |
+# | CT, or iCT | for short runs CT, with an average and `points=(10, 60)` | iCT came behind: a *d* of 5 ± 1 to 3.4 on GMM5 (though 8 % of its points lie in no mode, to CT's 19 %), Fréchet distances of 3.6 to 2.9 on digits, 3.6 to 2.7 on shapes. Its own runs are far longer. Its target is not an average, in our runs neither |
 # | a boundary | CT and iCT: `edm_boundary`. ECT, sCM and IMM: none, if the network says ε or $v$ | something must fix the answer at the lowest noise, else a constant agrees with itself, at a loss of 0 (14.8). In ECT's stages 0 and 1 steps from low noise end at the data. Later, and in sCM and IMM always, the form of the network does it: at the lowest noise its guess is nearly $x$. That of a network which says $x_0$ is not: wrap it in a boundary |
-# | sCM | for long runs with a teacher, and memory for a derivative | at our budget sCD's *d* is 6.3, beside CD's .43. Its published figures come from long runs |
-# | its scale of $g$ | the root mean square, as `scm` has it | the paper's is `--hyper.normalise norm`. 16.4 says how they differ |
-# | sCT, without a teacher | not at our budget | *d* 9 ± 2, and 24 % of its points in no mode: the slope of a single sample scatters. `recipes.scm_training`; no recipe file, so `full_scale.train --method scm_training` |
+# | sCM | for long runs with a teacher, and memory for a derivative | we did not train one long: at our budget sCD's *d* is 6.3, beside CD's .43. Its published figures come from long runs |
+# | its scale of $g$ | the root mean square, as `scm` has it | the paper's is `--hyper.normalise norm`. 16.4 says how they differ. A run without it, or without the warm-up, we did not try |
+# | sCT, without a teacher | not at our budget | *d* 9 ± 2, and 24 % of its points in no mode: the slope of a single sample scatters. `recipes.scm_training`; no recipe file, so `full_scale.train --method scm_training --hyper.sigma_data 1` for latents |
 # | guidance | without a teacher, drop a tenth of the captions (`ect.toml` does) and guide the student's calls; with one, guide the teacher: `scm.toml` has ω = 3.5, a `guidance_scale` of 4.5 | burnt colours: lower it |
 # | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, a derivative's three, and one with a way back. CD by DDIM: three, one of them with a way back | chapter 14's LCM has four |
 # | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result. Samples at a fixed seed still change at a stage's end: longer stages |
 # | δ (`huber_c`) | iCT's $0.00054\sqrt D$, .069 for Stable Diffusion's latents | rare things are missing: larger |
+# | averages | of the target, none at full scale: it is the student itself. Of the exported weights, .9999 in both recipe files | short runs gain from an average of the target (16.3): `--roles.target.decay .95` |
+# | IMM's step (`halvings`) | 6 on our worlds; 12 in the paper's long runs | each halves the step in κ. Points between the modes: longer steps |
 # | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | larger, if you want the law rather than the pairs: of 16.5's halved spread the loss is 3.5 times the true map's in groups of 4, and about 15 times in groups of 50 |
-# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is about 1 or less: the bench has `laplace(1)` on points and 4 on pictures, after `recipes.imm` has divided $a$ and $b$ by `jump_scale`, so that the exponent is larger at low noise | 16.5 has an exponent of 1.1, and the ratio 3.5 above. An exponent of 28 makes this ratio 1.2, one of 5.6 makes it 1.9, and .06 makes it 4.3 |
+# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is about 1 or less: the bench has `laplace(1)` on points and 4 on pictures, after `recipes.imm` has divided $a$ and $b$ by `jump_scale`, so that the exponent is larger at low noise | 16.5 has an exponent of 1.1. The row above has what it sees there, a ratio of 3.5; more is better. An exponent of 28 makes it 1.2, one of 5.6 makes it 1.9, and .06 makes it 4.3 |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ect` needs 23 GB a card and 6.3 hours; `scm` needs 27 GB a card and 2.9 hours: counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | this page's figures have one seed each, the bench's three |
 #
@@ -831,5 +833,5 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 #
 # ## References
 #
-# Consistency training and its improvements: [@song2023consistency; @song2024improved; @geng2024ect]. Continuous time: [@lu2025scm; @zheng2025rcm].
+# Consistency training and its improvements: [@song2023consistency; @song2024improved; @geng2024ect]. Continuous time: [@lu2025scm].
 # Moment matching: [@zhou2025imm]. DDIM: [@song2021ddim].

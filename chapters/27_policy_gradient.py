@@ -601,7 +601,7 @@ figure(
 # %% [markdown]
 # Without a price, DDPO, NFT and the later Flow-GRPO gain the last tenth of reward by giving up nearly everything else.
 #
-# Adjoint matching has the only β with a theorem behind it. (The students' ODE is another sampler than the
+# Of these, adjoint matching alone has a theorem behind its β. (The students' ODE is another sampler than the
 # ten steps of training, so nobody has to end exactly on the line.)
 #
 # | method | needs of the reward | aims at | network calls for a sample of $N$ steps |
@@ -819,29 +819,29 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # |---|---|---|
 # | the first ratio is not exactly 1 | sampler and loss differ: guidance, autocast, dropout, batch layout | make them the same call; assert ρ = 1 once |
 # | log-probabilities explode at the last step | $s$ is tiny there | leave out the last step |
-# | everything is clipped, or nothing | the clip belongs to a sum or to a mean over values | 0.1 to 0.2 for a sum over $d$ values; that over $d$ for their mean (27.2). The code's $10^{-4}$ for 16 384 values lets a step become five times as probable |
+# | everything is clipped, or nothing | the clip belongs to a sum or to a mean over values | 0.1 to 0.2 for a sum over $d$ values; that over $d$ for their mean (27.2). The $10^{-4}$ of DDPO's code, and of our recipe files, lets a step of 16 384 values become five times as probable. With one update from each set of pictures, as in these files, ρ is 1 and nothing is clipped |
 # | NaN in the advantages | all rewards of a group are equal: 0/0 | add $10^{-4}$ to the deviation, or drop the group |
 # | reward up, pictures alike, grid artefacts | no price, or a rate that is too high | a KL term; divide the rate by three; stop early |
-# | no progress, the loss near 0 | the loss is always near 0 | look at the reward, at ρ and at the clipped share |
+# | no progress, the loss near 0 | the loss is always near 0 | look at the reward; and with several updates a set (27.2) at ρ and at the clipped share |
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
 # | method, if the reward has a gradient | DRaFT with an anchor (chapter 26) | adjoint matching, if β must be known; `full_scale.train` does not have it |
-# | method, if it has none | DDPO for a network of ε or $v$, Flow-GRPO for a flow, both with a price | ancestral steps draw by themselves; a flow is used by its ODE, and Flow-GRPO's steps keep its marginals. (The plane's DDPO draws ancestral steps on a flow.) NFT, if you want your own solver, or no probabilities; stop it early |
-# | method, for one step | NFT, with `times` at $t=1$ in a loop of your own | it shifts all samples alike (27.8). `full_scale.train nft` draws other times |
-# | group size $G$ | 8 to 24 for marks; for yes or no at least $2/p$, with $p$ the rarer answer's share | the others' mean adds a share $1/(G-1)$ to an advantage's variance. A group of equal answers teaches nothing; that happens with probability $p^G+(1-p)^G$, about .13 at $2/p$ |
-# | the price (`--hyper.kl`) of DDPO and Flow-GRPO | .6 on the plane; `flow_grpo.toml` has .04, `ddpo.toml` none (an alarm tells when the student is far) | as a β it is the price times the reward's deviation within a group, since advantages are divided by that. It *shrinks* as samples become alike, and the price with it. DPOK: .6 · 1.45 = .87 at first, .6 · .30 = .18 at the end, and its divergence is the tilt's with β = .33. MixGRPO ended at .6 · .05 = .03, hence its 1.8 nats |
+# | method, if it has none | DDPO for a network of ε or $v$, Flow-GRPO for a flow; give DDPO a price as well, `--hyper.kl .04` | ancestral steps draw by themselves; a flow is used by its ODE, and Flow-GRPO's steps keep its marginals. (The plane's DDPO draws ancestral steps on a flow.) NFT, if you want your own solver, or no probabilities; stop it early |
+# | method, for one step | NFT, with `times` at $t=1$ in a loop of your own | ratios of one step vary most (27.8). But it shifts all samples alike, so modes are not chosen between. `full_scale.train nft` draws other times |
+# | group size $G$ | 8 to 24 for marks; for yes or no at least $2/p$, with $p$ the rarer answer's share | the others' mean adds a share $1/(G-1)$ to an advantage's variance. A group of equal answers teaches nothing; that happens with probability $p^G+(1-p)^G$, at most .135 at $2/p$ |
+# | the price (`--hyper.kl`) of DDPO and Flow-GRPO | .6 on the plane; `flow_grpo.toml` has .04. `ddpo.toml` has none, as released, and an alarm tells when the student is far; .04 is where we would begin, untried | pictures alike: more; the reward stands: less. As a β it is the price times the reward's deviation within a group, since advantages are divided by that. It *shrinks* as samples become alike, and the price with it. DPOK: .6 · 1.45 = .87 at first, .6 · .30 = .18 at the end, and its divergence is the tilt's with β = .33. MixGRPO ended at .6 · .05 = .03, hence its 1.8 nats |
 # | rate | 3e-4 for adapters, as DDPO and Flow-GRPO released (our plane's networks take 2e-3) | reward up and spread down: lower it, or add a price |
 # | rollouts | Flow-GRPO 10 steps with $a_{\text F}=.7$, DDPO 50; the guidance of use, in sampling and loss alike | as released; sample the trained flow with 40 |
 # | NFT's ζ | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β of $q$; with $q=\frac12+A/10$ that is .2/ζ for a reward in its deviations. It drifts on (27.5). Its `--hyper.kl`, 1e-4, is the weight of a distance of velocities; what it holds we did not measure |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ddpo` needs 9 GB a card and 5.2 hours: counted, at an *assumed* 35 % of their peak |
-# | seeds, to compare two settings | three | this page's runs have one seed each, but for 27.8. On pictures this chapter measures DDPO alone, so 27.7's order is the plane's |
+# | seeds, to compare two settings | three | this page's runs have one seed each; the table of samples in 27.7 was trained apart, with three. On pictures this chapter measures DDPO alone, so 27.7's order is the plane's |
 #
 # | | the real run, as read in the released codes or their threads |
 # |---|---|
 # | DDPO | 50 steps, η = 1, scale 5 inside training too, rate $3\cdot10^{-4}$, the gradient's norm clipped to 1, 100 epochs of 256 samples in about four hours on eight A100 |
 # | DPOK | KL weight 0.01 on the difference of ε, rank 4, rate $10^{-5}$, ratio clip $10^{-4}$ |
-# | Flow-GRPO, mid-2025 | 24 pictures for each of 48 prompts, 10 steps for training and 40 for use, $a_{\text F}=0.7$, β 0.04 or 0.01, rate $3\cdot10^{-4}$. Its printed KL lacks the step's length and is a mean over values, so that its β is not ours. GenEval from 0.63 to 0.95 is the paper's figure, not reproduced here |
+# | Flow-GRPO, mid-2025 | 24 pictures for each of 48 prompts, 10 steps for training and 40 for use, $a_{\text F}=0.7$, β 0.04 or 0.01, rate $3\cdot10^{-4}$. Its printed KL lacks the step's length, so that its β is not ours. GenEval from 0.63 to 0.95 is the paper's figure, not reproduced here |
 # | Flow-GRPO, later | preserving steps with 0.8, a window of three, clip $10^{-5}$, no guidance, no KL |
 # | NFT | 10 steps of a second-order solver, ζ = 1 or 0.1, an old model with decay up to 0.5. GenEval from 0.24 to 0.98, also the paper's |
 #
