@@ -32,6 +32,7 @@
 from book import claim, figure, show  # first: it also tells torch not to spin
 import copy
 import math
+import textwrap
 from collections import namedtuple
 from dataclasses import replace
 from functools import partial
@@ -427,7 +428,7 @@ claim("C11.12", "one step: the same", far[1] / other[1], above=2)
 try:
     progressive(replace(fresh(), predicts="eps"), teacher, data(0), Draw(0), levels=walks[2])
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 ladder = discrete(scaled_linear())  # Stable Diffusion's
 known, walk = exact(mixture, ladder), levels(ladder, 2, "sd_trailing", end="clean")
 a, right, x_0 = walk[0], halved(known, walk), Batch(data(0).x0.double())

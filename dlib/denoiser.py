@@ -137,7 +137,8 @@ def one_schedule(verb: str, model: Denoiser, other: Denoiser) -> None:
 def alike_at(ours: NoiseSchedule, theirs: NoiseSchedule, *times: float) -> bool:
     """Whether α and σ of two schedules agree at these times, to single precision."""
     near = partial(math.isclose, rel_tol=1e-5, abs_tol=1e-6)
-    pairs = [(ours.at(t), theirs.at(t)) for t in times]
+    low = max(ours.t_min, theirs.t_min)
+    pairs = [(ours.at(max(t, low)), theirs.at(max(t, low))) for t in times]
     return all(near(a.alpha, b.alpha) and near(a.sigma, b.sigma) for a, b in pairs)
 
 
@@ -206,8 +207,8 @@ def with_null(cond: Any, null: Any) -> Any:
     """
     require(
         null is not None,
-        "condition: there is guidance, but no empty condition, null = None: pass null=…, what "
-        "the network was trained with for no caption, shaped like one sample's condition",
+        "condition: no empty condition, null = None: pass null=…, what the network was trained "
+        "with for no caption, shaped like one sample's condition",
     )
     if isinstance(cond, Mapping):
         kept = kept_by(null)

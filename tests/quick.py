@@ -39,7 +39,7 @@ FENCES = {"dlib": _IMPORTS, "full_scale": _IMPORTS, "book": _IMPORTS[:1]}
 READERS = {  # file, or the folder that it is in: the tests that read it, quick ones first
     "Makefile": ["test_makefile", "test_quick", "book/test_chapter", "book/test_sanitiser"],
     ".ci": ["test_makefile"],
-    "pyproject.toml": ["test_packaging"],
+    "pyproject.toml": ["test_packaging", "book/test_chapter"],
     "constraints.txt": ["test_packaging"],
     "environment.yml": ["test_packaging"],
     "CONTRIBUTING.md": ["book/test_counts", "full_scale/test_rooms"],

@@ -17,6 +17,7 @@ from dlib.denoiser import guided
 from dlib.grids import grid
 from dlib.grids import levels as levels_between
 from dlib.losses import with_omega
+from dlib.losses.consistency_steps import check_omega
 from dlib.losses.diffusion import uniform_omega
 from dlib.losses.halving import knowledge as knowledge_loss
 from dlib.losses.halving import progressive as progressive_loss
@@ -89,6 +90,7 @@ def progressive_with_omega(
     conditions carry it, as `with_omega` adds it, and nothing is guided again: null is not
     used. Draws: ω; then those of the loss `progressive`. Everything else is `progressive`.
     """
+    check_omega("progressive_with_omega", omega)
     walk = _walk("progressive_with_omega", schedule, steps, spacing, weight)
 
     def loss(roles, batch, draw):

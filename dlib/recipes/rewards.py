@@ -218,7 +218,7 @@ def _policy(
 
     def loss(roles, batch, draw) -> list[Callable[[], Loss]]:
         steps = chosen(batch.step)
-        one = int(draw.copy().integers(len(steps), len(batch.x0))[0])
+        one = draw.copy().shared(len(steps))  # on all processes: shards meet there
         asked = steps if kl else steps[one : one + 1]
         return [partial(compared if k in asked else part, roles, batch, k) for k in steps]
 

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -219,6 +220,16 @@ class Checkpoints:
                 away = old.with_suffix(PART)  # at once: half a checkpoint would look damaged
                 os.replace(old, away)
                 shutil.rmtree(away, ignore_errors=True)
+
+    def keep_last(self, error: Exception) -> None:
+        """Before a run ends with `error`, which nothing here may hide: wait for the checkpoint
+        that is being written, or, if another process is lost, give it its name only if it has
+        been written.
+        """
+        try:
+            (self.poll if launch.is_loss(error) else self.finish)()
+        except Exception as other:
+            print(f"ALARM: {other}", file=sys.stderr)
 
     def _failed(self, part: Path, why: str) -> str:
         """What to say; the half-written checkpoint is removed, which also makes room."""

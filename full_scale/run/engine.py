@@ -232,8 +232,7 @@ class Engine:
             try:
                 return self._run(show)
             except Exception as error:
-                if not launch.is_loss(error):  # all are there to finish what is being written
-                    self.checkpoints.finish()
+                self.checkpoints.keep_last(error)
                 raise
             finally:
                 self.ahead = None

@@ -23,7 +23,7 @@ from dlib.losses import (
 from dlib.nets import MLP
 from dlib.recipes import ct, ct_reduced, ect, ict, imm, knowledge, lcm, lcm_with_omega, pcm
 from dlib.recipes import guided as guided_recipe
-from dlib.recipes import pcm_adversarial, scm, scm_training, sct, tcd
+from dlib.recipes import pcm_adversarial, progressive_with_omega, scm, scm_training, sct, tcd
 from toy_data import distil, shape_batches, shapes_teacher
 from toy_data.shape_captions import say, tokens
 from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
@@ -117,6 +117,7 @@ def test_scm_is_its_loss_with_a_warm_up_and_a_guided_teacher(step, rho, omega):
         (knowledge, {"start": 5.0}, r"time 5 is outside \[0, 1\]"),
         (guided_recipe, {"omega": (3.0, 1.0)}, r"guided: omega = \(3.0, 1.0\), wanted a range"),
         (guided_recipe, {"omega": 2.0}, "guided: omega = 2.0, wanted a range"),
+        (progressive_with_omega, {"omega": (14.0, 2.0)}, r"progressive_with_omega: omega = \(14"),
         *((make, {"skip": 0}, f"^{make.__name__}: skip = 0 steps") for make in SKIPPING),
         *((make, {"omega": (2.0,)}, f"^{make.__name__}: omega = ") for make in SKIPPING),
     ],

@@ -260,6 +260,8 @@ def test_one_schedule_is_one_of_the_same_values():
     for schedule in (vp, flow, lambda: discrete(scaled_linear())):
         one_schedule("verb", on(schedule()), on(schedule()))
     one_schedule("verb", on(discrete(scaled_linear())), on(discrete(scaled_linear().float())))
+    short = [on(discrete(torch.linspace(0.9, 0.1, 4))) for _ in range(2)]  # from t = ¼ on
+    one_schedule("verb", *short)
     for a, b in itertools.combinations(SCHEDULES.values(), 2):
         with pytest.raises(ValueError, match=f"verb: .* {a.name} and {b.name}: pass dlib.conv"):
             one_schedule("verb", on(a), on(b))

@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 import weakref
+from concurrent.futures import Future
 
 import forked
 import methods
@@ -22,7 +23,7 @@ from full_scale.data import digests, shards
 from full_scale.data.draws import step_draws
 from full_scale.data.rows import Rows, indices
 from full_scale.out import manifest
-from full_scale.run import engine, speed
+from full_scale.run import checkpoint, engine, speed
 from full_scale.run.culprit import guilty
 from full_scale.train import open_engine
 
@@ -271,3 +272,23 @@ def test_fewer_steps_than_done_is_said(shapes_data, tmp_path, one):
     with pytest.raises(ValueError, match="--steps 2: --out .* has done 3 already: pass more"):
         open_engine(train.read(words(shapes_data, out, "--steps", "2")), one)
     assert open_engine(train.read(words(shapes_data, out, "--steps", "3")), one).step == 3
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("the first"), RuntimeError("Connection closed by peer")]
+)
+def test_an_error_keeps_what_is_being_written_and_is_not_hidden(error, tmp_path, one, capsys):
+    """A lost process may keep the others from finishing: then only what is there is named."""
+    checkpoints, state = checkpoint.Checkpoints(tmp_path, 2, one), {"w": torch.ones(2)}
+    checkpoints.save(1, state, {})
+    while launch.is_loss(error) and not checkpoints.pending[0].done():
+        time.sleep(0.01)
+    checkpoints.keep_last(error)
+    assert [path.name for path in checkpoint.complete(tmp_path)] == ["step-00000001"]
+    checkpoints.save(2, state, {})
+    checkpoints.pending[0].result()
+    full: Future = Future()
+    full.set_exception(OSError(28, "No space left on device"))
+    checkpoints.pending = full, checkpoints.pending[1]
+    checkpoints.keep_last(error)
+    assert "ALARM: checkpoint step-00000002" in capsys.readouterr().err

@@ -78,7 +78,8 @@ TWO = {  # name: (method, flags, flags on two processes alone)
     "reflow": ("reflow", [], []),
     # groups of four in twelve places: the one in the middle has rows on either rank
     "ddpo": ("ddpo", GROUPS, []),
-    "ddpo-fsdp": ("ddpo", GROUPS, FSDP),
+    # where the divergence has no price the reference is asked at one step, the same on all
+    "ddpo-fsdp": ("ddpo", [*GROUPS, "--hyper.kl", "0"], FSDP),
     "nft": (
         "nft",
         "--batch 12 --reward redness --hyper.steps 2 --hyper.group 4".split()
