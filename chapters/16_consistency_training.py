@@ -122,8 +122,8 @@ figure(
 # $$h(x_t,t)\;\leftarrow\;R+h^-(x_r,r),\qquad R=(\kappa_t-\kappa_r)\,\bar\varepsilon,\qquad \bar\varepsilon=\frac{x_t-\alpha_t\bar x_0}{\sigma_t}. \label{eq:ct-boot}$$
 #
 # This is the bootstrapping of reinforcement learning: a reward, plus your own estimate of what follows. The minus marks a
-# copy of the network that gets no gradient. On average one such step is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, and all
-# methods share this bias. All that a method decides is **whose** $\bar x_0$ is in the reward.
+# copy of the network that gets no gradient. On average one such step is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, as Euler's are, and all
+# methods share this bias. (A random reward adds one of that order: its variance, times half the curvature of the copy.) All that a method decides is **whose** $\bar x_0$ is in the reward.
 #
 # - Consistency *distillation* takes the teacher's mean of $x_0$ given $x_t$. At a given $x_t$ this has no variance, but
 #   it carries the teacher's error. (Ours is exact.)
@@ -293,7 +293,7 @@ claim(
 #
 # - **CT** [@song2023consistency] goes from 2 points to 201 on ImageNet ($s_0=2$, $s_1=200$): $N(k)=\lceil\sqrt{k/K\,((s_1+1)^2-s_0^2)+s_0^2}-1\rceil+1$.
 # - **iCT** [@song2024improved] doubles the number of steps from 10 to 1280, weights a step by $1/(\kappa_t-\kappa_r)$, and lets the target be the student itself, not its average.
-#   (Our short runs do gain from an average, a remedy for variance.) It draws a step with the share of the law $\ln\kappa\sim\mathcal N(-1.1,2^2)$ that lies in it:
+#   It draws a step with the share of the law $\ln\kappa\sim\mathcal N(-1.1,2^2)$ that lies in it:
 #   $p(n)\propto\operatorname{erf}\frac{\ln\kappa_{n+1}+1.1}{2\sqrt2}-\operatorname{erf}\frac{\ln\kappa_n+1.1}{2\sqrt2}$.
 # - **ECT** [@geng2024ect] has no ladder. A *diffusion model* is the case in which every step ends at the clean data, $r=0$, and its target is $x_0$ itself.
 #   ECT starts there (as stage −1) and lets $r$ approach $t$ in stages $j=0,1,\dots$ Like iCT, it divides a step's loss by the step's length in κ.
@@ -434,7 +434,7 @@ claim("C16.17", "sliced W₂ to the data: ECT over plain training", apart[1] / a
 # $$\frac{dx_\tau}{d\tau}=\cos\tau\,\sigma_d\varepsilon-\sin\tau\,x_0,\qquad f=\cos\tau\,x_\tau-\sin\tau\,\sigma_dF. \label{eq:ct-trig}$$
 #
 # A diffusion model's $\sigma_dF$ is the mean of this slope, a consistency model's is what makes $f$ the end of the path. The network need not know any of this. $x_\tau$ is a multiple of $x_t$, and $\sigma_dF=\cos\tau\,\sigma_d\hat\varepsilon-\sin\tau\,\hat x_0$ is one more
-# mixture of what any network says. EDM's raw output is $-F$. Multiply $df^-/d\tau$ by $\cos\tau$ and sort. (Exercise 5 says why: it is the discrete loss for short steps, with a positive weight.) The second bracket holds the network's derivative, which is large and unsteady early
+# mixture of what any network says. EDM's raw output is $-F$. Multiply $df^-/d\tau$ by $\cos\tau$ and sort. (Exercise 5: it is the discrete loss for short steps, positively weighted.) The second bracket holds the network's derivative, which is large and unsteady early
 # in training. So it gets a factor ρ, the warm-up, which grows from 0 to 1:
 #
 # $$g=-\cos^2\tau\,\Big(\sigma_dF^--\frac{dx_\tau}{d\tau}\Big)-\rho\,\cos\tau\sin\tau\,\Big(x_\tau+\sigma_d\frac{dF^-}{d\tau}\Big),\qquad \mathcal L=\mathbb E\,\lVert F_\theta-F^--g\rVert^2. \label{eq:ct-tangent}$$
@@ -676,7 +676,7 @@ claim(
 )
 
 # %% [markdown]
-# And yet one call still draws nearly the same 3 for every noise (`digits_variety` in `toy_data` measures it).
+# And yet one call still draws nearly the same 3 for every noise (`digits_variety`).
 #
 # ## 16.7 What should look wrong here
 #
@@ -760,7 +760,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, a derivative's three, and one with a way back. CD by DDIM: three, one of them with a way back | chapter 14's LCM has four |
 # | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result. Samples at a fixed seed still change at a stage's end: longer stages |
 # | δ (`huber_c`) | iCT's $0.00054\sqrt D$, .069 for Stable Diffusion's latents | rare things are missing: larger |
-# | averages | of the target, none at full scale: it is the student itself. Of the exported weights, .9999 in both recipe files | short runs gain from an average of the target (16.3): `--roles.target.decay .95` |
+# | averages | of the target, none at full scale: it is the student itself. Of the exported weights, .9999 in both recipe files | our short runs gain from an average of the target, a remedy for variance: `--roles.target.decay .95` |
 # | IMM's step (`halvings`) | 6 on our worlds; 12 in the paper's long runs | each halves the step in κ. Points between the modes: longer steps |
 # | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | larger, if you want the law rather than the pairs: of 16.5's halved spread the loss is 3.5 times the true map's in groups of 4, and about 15 times in groups of 50 |
 # | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is about 1 or less: the bench has `laplace(1)` on points and 4 on pictures, after `recipes.imm` has divided $a$ and $b$ by `jump_scale`, so that the exponent is larger at low noise | 16.5 has an exponent of 1.1. The row above has what it sees there, a ratio of 3.5; more is better. An exponent of 28 makes it 1.2, one of 5.6 makes it 1.9, and .06 makes it 4.3 |
