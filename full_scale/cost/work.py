@@ -156,7 +156,8 @@ def backed(
     phase: Phase, cast: Company, batch: Batch, draw: Draws, leaves: list[Tensor]
 ) -> Iterator[tuple[int, Callable[[], None]]]:
     """A phase's loss and its backward pass; of a loss in parts, one after another. Parts that
-    are one function with other numbers cost the same, and the first stands for all.
+    are one function with other numbers cost the same, and the first stands for all. Functions
+    come in the order of their names, since a draw may say which of them is the first part.
     """
     made = phase.loss(cast.roles, batch, draw)
     if isinstance(made, Loss):
@@ -165,7 +166,7 @@ def backed(
     alike: dict[Any, list[Callable]] = {}
     for part in made:
         alike.setdefault(getattr(part, "func", part), []).append(part)
-    for same in alike.values():
+    for _, same in sorted(alike.items(), key=lambda one: one[0].__qualname__):
         yield len(same), lambda: backward(same[0]().value, leaves)
 
 
