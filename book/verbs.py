@@ -50,7 +50,7 @@ def claim(id, statement, value, *, between=None, below=None, above=None):
             "number"
         )
     bound, kept = _bound(id, between, below, above)
-    value = float(value)
+    value = float(value.detach() if hasattr(value, "detach") else value)  # else torch warns
     if not (math.isfinite(value) and kept(value)):
         raise AssertionError(
             f"{id} does not hold: {statement}. Measured {value:.6g}, wanted {bound}."

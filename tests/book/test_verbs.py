@@ -173,3 +173,9 @@ def test_source_of_includes_decorators_and_dedents_methods(tmp_path):
     assert source_of(path, "A.b") == "@property\ndef b(self):\n    return 1\n"
     with pytest.raises(KeyError):
         source_of(path, "x")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_value_with_a_gradient_is_claimed_without_a_warning(displayed):
+    claim("C99.97", "a loss", 2 * torch.ones((), requires_grad=True), below=3)
+    assert len(displayed) == 1
