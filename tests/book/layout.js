@@ -47,6 +47,9 @@
     else if (node.matches("img, canvas, input, button") || cuts(node.parentElement).length === 0) look(node, [node.getBoundingClientRect()]);
   }
 
+  // A long word in a neighbour's cell, a command mostly, leaves a column so narrow that its text is a tower.
+  if (room > 1000) for (const [cell, box] of boxes("article td")) if (box.width < 190 && box.height > 330 && cell.textContent.length > 120) tell("squeezed into a narrow column", cell);
+
   const blocks = boxes("article > *").filter(([element]) => getComputedStyle(element).float === "none");
   blocks.slice(1).forEach(([element, box], i) => { if (box.top < blocks[i][1].bottom - 1) tell("lies over the block before", element); });
   for (const equation of document.querySelectorAll(".equation")) {
