@@ -123,22 +123,21 @@ def one_network(model: Denoiser, verb: str) -> None:
 
 def one_schedule(verb: str, model: Denoiser, other: Denoiser) -> None:
     """ValueError, in the name of `verb`, for denoisers on different schedules. Two that were
-    made apart are one if α and σ agree.
+    made apart are one if α and σ agree, to single precision, at three times.
     """
     ours, theirs = model.schedule, other.schedule
     require(
-        ours is theirs or alike_at(ours, theirs, 0.2, 0.5, 1.0),
+        ours is theirs or _alike(ours, theirs),
         f"{verb}: the denoisers are on different schedules, {ours.name} and {theirs.name}: pass "
         "dlib.converted(model, schedule, predicts) in place of one",
     )
 
 
 @lru_cache(maxsize=64)
-def alike_at(ours: NoiseSchedule, theirs: NoiseSchedule, *times: float) -> bool:
-    """Whether α and σ of two schedules agree at these times, to single precision."""
+def _alike(ours: NoiseSchedule, theirs: NoiseSchedule) -> bool:
     near = partial(math.isclose, rel_tol=1e-5, abs_tol=1e-6)
-    low = max(ours.t_min, theirs.t_min)
-    pairs = [(ours.at(max(t, low)), theirs.at(max(t, low))) for t in times]
+    times = [max(t, ours.t_min, theirs.t_min) for t in (0.2, 0.5, 1.0)]
+    pairs = [(ours.at(t), theirs.at(t)) for t in times]
     return all(near(a.alpha, b.alpha) and near(a.sigma, b.sigma) for a, b in pairs)
 
 
