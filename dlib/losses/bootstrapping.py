@@ -133,14 +133,14 @@ def consistency_training(
 
 def one_each(what: str, weight: Callable[..., Tensor], *levels: NoiseLevel) -> Tensor:
     """weight(*levels), (B,); ValueError, in the name of `what`, for anything but one number a
-    step.
+    sample.
     """
     each, n = weight(*levels), len(levels[0].t)
     shape = tuple(getattr(each, "shape", ()))
     require(
         shape[:1] == (n,) and each.numel() == n,
-        f"{what} has shape {shape} for {n} steps, wanted {tuple(levels[0].t.shape)}, like "
-        "level.t: one number a step, such as dlib.losses.bootstrapping.uniform",
+        f"{what} has shape {shape} for {n} samples, wanted {tuple(levels[0].t.shape)}, like "
+        "level.t: one number a sample, such as dlib.losses.bootstrapping.uniform",
     )
     return each.flatten()
 

@@ -328,7 +328,7 @@ def test_calls_and_what_has_a_gradient():
         (dict(sigma_data=0.0), "sigma_data = 0"),
         (dict(estimate=lambda x, level, batch: batch.x0[:1]), "one x̄₀ for each sample"),
         (dict(times=still(0.0)), "clean end of vp, where there is no noise"),
-        (dict(weight=lambda level: level.t[:3]), r"weight has shape \(3, 1\) for .* steps"),
+        (dict(weight=lambda level: level.t[:3]), r"weight has shape \(3, 1\) for .* samples"),
         (dict(weight=lambda level: 1.0), r"weight has shape \(\)"),
         (dict(target=exact(gaussian(0.5), flow())), "on different schedules, vp and flow"),
     ],
