@@ -16,7 +16,7 @@ from dlib.boundaries import boundary, lcm_scalings
 from dlib.denoiser import guided
 from dlib.losses import by_norm, by_rms, continuous_consistency, lognormal_times, own, taught
 from dlib.losses.bootstrapping import Estimate
-from dlib.losses.continuous_time import check_sigma, warmup
+from dlib.losses.continuous_time import Normalise, check_sigma, warmup
 from dlib.recipes.base import STUDENT, TARGET, TEACHER, Part, Phase, Recipe, Roles, Sampler
 from dlib.recipes.base import at_least_one
 from dlib.schedule import NoiseSchedule
@@ -63,8 +63,8 @@ def scm(
         return taught(guided(roles["teacher"], omega, null) if omega else roles["teacher"])
 
     parts = {"student": STUDENT, "teacher": TEACHER, "target": TARGET}
-    how = dict(normalise=NORMALISE[normalise](c), sigma_data=sigma_data)
-    return _along("scm", schedule, parts, estimate, rise, mean, std, **how)
+    law = dict(mean=mean, std=std, sigma_data=sigma_data)
+    return _along("scm", schedule, parts, estimate, NORMALISE[normalise](c), rise, **law)
 
 
 def scm_training(
@@ -88,10 +88,9 @@ def scm_training(
     >>> scm_training(edm()).play("teacher")
     ()
     """
-    parts, how = {"student": STUDENT, "target": TARGET}, dict(normalise=by_rms(c))
-    each = lambda roles: own
-    how |= dict(sigma_data=sigma_data)
-    return _along("scm_training", schedule, parts, each, rise, mean, std, **how)
+    parts = {"student": STUDENT, "target": TARGET}
+    law = dict(mean=mean, std=std, sigma_data=sigma_data)
+    return _along("scm_training", schedule, parts, lambda roles: own, by_rms(c), rise, **law)
 
 
 def _along(
@@ -99,20 +98,30 @@ def _along(
     schedule: NoiseSchedule,
     parts: Mapping[str, Part],
     estimate: Callable[[Roles], Estimate],
+    normalise: Normalise,
     rise: int,
+    *,
     mean: float,
     std: float,
-    **how: Any,
+    sigma_data: float,
 ) -> Recipe:
     """The recipe of `continuous_consistency` along the path of an estimate, by the roles."""
     at_least_one(method, rise=rise)
-    check_sigma(method, how["sigma_data"])
+    check_sigma(method, sigma_data)
     times = lognormal_times(schedule, mean, std)
 
     def loss(roles, batch, draw):
-        both = roles["student"], roles["target"]
-        more = dict(times=times, estimate=estimate(roles), rho=warmup(batch.step, rise))
-        return continuous_consistency(*both, batch, draw, **more, **how)
+        return continuous_consistency(
+            roles["student"],
+            roles["target"],
+            batch,
+            draw,
+            times=times,
+            estimate=estimate(roles),
+            rho=warmup(batch.step, rise),
+            normalise=normalise,
+            sigma_data=sigma_data,
+        )
 
     scalings = lcm_scalings(schedule)  # 1 and 0 at all levels that are sampled: as diffusers does
     shown = Sampler("lcm", "lcm", 2, wrap=partial(boundary, skip_out=scalings))

@@ -63,10 +63,10 @@ def sct(
     The defaults are those of `ect`. With the bench's mean −0.4 and std 1.6 short runs on
     digits leave 7 % less Fréchet distance; on GMM5 and captioned shapes seeds differ by more.
     Even so ECT's long steps cost more in the bench's half minute than the better target
-    brings. On GMM5 the distance d to the flow's ends is 9.1 ± 1.9 (`ect` 7.5, `ct` 3.4), on
-    digits the Fréchet distance over its floor 3.45 (`ect` 3.86, `ct` 2.93), on captioned
-    shapes 2.3 (`ect` 2.4, `ct` 2.7). The same target on the ladder of `ct` has a d of 1.55:
-    on GMM5 begin with `ct_reduced`.
+    brings. On GMM5 the distance d to the flow's ends, over that of two exact sets, is 9.1 ±
+    1.9 (`ect` 7.5, `ct` 3.4). The Fréchet distance over that of real pictures is 3.45 on
+    digits (`ect` 3.86, `ct` 2.93) and 2.3 on captioned shapes (`ect` 2.4, `ct` 2.7). The same
+    target on the ladder of `ct` has a d of 1.55: on GMM5 begin with `ct_reduced`.
 
     >>> from dlib.schedule import edm
     >>> sct(edm()).trained, sct(edm()).sampler.solver
@@ -115,9 +115,10 @@ def ct_reduced(
     call. points, growth, spacing, sigma_data: as for `ct`. The metric `references` is the mean
     effective number. Sample as `ct`.
 
-    Of the bench's students of GMM5 without a teacher it is the nearest to the flow's ends: d =
-    1.55 ± .08 with 10 to 61 points and an average of decay 0.95, where `ct` has 3.4 in equal
-    time, and 19 % of its points lie in no mode, here 9 %. On pictures it is not measured.
+    Of the bench's students of GMM5 without a teacher it is the nearest to the flow's ends: d
+    (as for `sct`) is 1.55 ± .08 with 10 to 61 points and an average of decay 0.95, and 9 % of
+    its points lie in no mode. In equal time `ct` has 3.4, and 19 %. On pictures it is not
+    measured.
 
     >>> from dlib.schedule import edm
     >>> ct_reduced(edm()).trained
