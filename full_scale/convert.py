@@ -118,25 +118,34 @@ def run(config: Aesthetic | Hps) -> Path:
     )
     found = tensors(config.file.expanduser())
     if isinstance(config, Hps):
-        output.check_free(config.out)
-        found = renamed(found)
-        agreed(config, found, outline("hps", clip).model.state_dict())
+        return _beside_configuration(config, clip, renamed(found))
+    return _beside_clip(config, clip, found)
 
-        def fill(folder: Path) -> None:
-            for file in (*clip.glob("*.json"), *clip.glob("*.txt")):
-                if not file.name.endswith(".index.json"):
-                    shutil.copy(file, folder)
-            save_tensors(found, folder / "model.safetensors", {"format": "pt"})
 
-        return output.whole(config.out, fill, sum(value.nbytes for value in found.values()))
+def _beside_configuration(config: Hps, clip: Path, found: Mapping[str, Tensor]) -> Path:
+    """A new folder: the weights, and what a CLIP's folder says of such a network."""
+    output.check_free(config.out)
+    agreed(config, found, outline("hps", clip).model.state_dict())
+
+    def fill(folder: Path) -> None:
+        for file in (*clip.glob("*.json"), *clip.glob("*.txt")):
+            if not file.name.endswith(".index.json"):
+                shutil.copy(file, folder)
+        save_tensors(found, folder / "model.safetensors", {"format": "pt"})
+
+    return output.whole(config.out, fill, sum(value.nbytes for value in found.values()))
+
+
+def _beside_clip(config: Aesthetic, clip: Path, found: Mapping[str, Tensor]) -> Path:
+    """The predictor's file, in the CLIP's own folder."""
     to, sizes = clip / PREDICTOR, widths(outline("aesthetic", clip))
     require(
         not to.exists(), f"{to} is there already; nothing was overwritten. Move it away first"
     )
-    named = zip((0, 2, 4, 6, 7), sizes, sizes[1:])  # dropout has the other numbers
-    wanted = {f"layers.{k}": (a, b) for k, a, b in named}
-    shapes = {f"{k}.weight": torch.empty(b, a) for k, (a, b) in wanted.items()}
-    agreed(config, found, shapes | {f"{k}.bias": torch.empty(b) for k, (_, b) in wanted.items()})
+    wanted = {}
+    for k, a, b in zip((0, 2, 4, 6, 7), sizes, sizes[1:]):  # dropout has the other numbers
+        wanted |= {f"layers.{k}.weight": torch.empty(b, a), f"layers.{k}.bias": torch.empty(b)}
+    agreed(config, found, wanted)
     save_tensors(found, to)
     return to
 
