@@ -95,7 +95,7 @@ def run(config: Config) -> Path:
     }
     if config.encoder:
         scores["frechet"] = judges.frechet(config.encoder, made, real, config.batch, device)
-    scores |= named(config, made, device)
+    scores |= of_each(config, made, device)
     rivals, skipped_rivals = (
         read_captioned(config.against, "--against") if config.against else ([], [])
     )
@@ -121,8 +121,8 @@ def run(config: Config) -> Path:
     return out
 
 
-def named(config: Config, shown: Sequence[Captioned], device: torch.device) -> dict[str, Any]:
-    """The scores of single pictures that the command names: a CLIP's, a reward."""
+def of_each(config: Config, shown: Sequence[Captioned], device: torch.device) -> dict[str, Any]:
+    """The scores of each picture by itself that the command names: a CLIP's, a reward."""
     found: dict[str, Any] = {}
     if config.clip:
         found["clip_score"] = judges.clip_score(config.clip, shown, config.batch, device)
@@ -142,7 +142,7 @@ def versus(
     """How often the pictures score higher than their rivals of the same prompt and seed."""
     pairs, lone = duels.paired(made, rivals)
     theirs = judges.toy(rivals, [])
-    theirs |= named(config, rivals, device)
+    theirs |= of_each(config, rivals, device)
     wins = duels.duel(scores, theirs, pairs, [made[k].caption for k, _ in pairs])
     return {"pairs": len(pairs), "without a partner": len(lone), **wins, "lone": lone}
 

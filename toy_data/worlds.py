@@ -26,7 +26,8 @@ from toy_data.digits import digit_batches, digits_classifier, digits_split, digi
 from toy_data.judged_pictures import codes_of, told
 from toy_data.mixtures import gmm5, labelled
 from toy_data.shape_captions import NULL_TOKENS, draw_codes
-from toy_data.shape_scores import draw_shapes, scores
+from toy_data.shape_scores import draw_shapes
+from toy_data.shape_scores import scores as shape_scores
 from toy_data.shapes import SIDE, pictures, shape_batches, shapes_teacher
 from toy_data.train_digits import seeded
 
@@ -227,7 +228,7 @@ class ShapePictures(World):
 
     def scores(self, x: Tensor, asked: Batch) -> Scores:
         """accuracy, frechet, off and ink of `toy_data.shape_scores`, for 512 captions."""
-        return scores(x, codes_of(asked.cond))
+        return shape_scores(x, codes_of(asked.cond))
 
 
 def walk(schedule: NoiseSchedule, steps: int, end: str = "clean") -> list[NoiseLevel]:

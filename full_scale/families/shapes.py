@@ -87,7 +87,7 @@ class Shapes(Family):
         what = broken(path.parent)
         require(not what, f"--weights: {what}: copy or export it again")
         found, model = load_file(path), shapes.new_teacher()
-        if "read.weight" in found:
+        if "read.weight" in found:  # ω's layer, which a `Told` has beside its network
             model = replace(model, net=Told(model.net))
         model.net.load_state_dict(found)
         model.net.to(device)

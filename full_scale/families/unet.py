@@ -24,7 +24,7 @@ _DDIM = Stock("DDIMScheduler", TRAILING, "sd_trailing", "clean")
 STOCK = {
     "ddim": _DDIM,
     "dpm_solver_1": _DDIM,
-    "stochastic_iterative": _DDIM._replace(spacing="none"),  # one step: both take x₀
+    "stochastic_iterative": _DDIM._replace(spacing=""),  # of one step alone: both take x₀
     "lcm": Stock("LCMScheduler", {}, "lcm", "clean"),
     "tcd": Stock("TCDScheduler", {}, "lcm", "grid"),
 }

@@ -206,12 +206,11 @@ TABLES = {"copy": Copy, "heads": Heads, "mean": Mean}
 def with_hyper(method: str) -> type[Settings]:
     """`Settings` with the fields `hyper`, a record of the keyword parameters of the method's
     function, and `roles`, a table for each role beside the student that has anything to set.
-    The family is not known yet: who plays does not depend on the schedule.
     """
     function = recipes.METHODS[method]
     hints, parameters = get_type_hints(function), inspect.signature(function).parameters.values()
     own = [(p.name, hints[p.name], p.default) for p in parameters if p.kind is p.KEYWORD_ONLY]
-    parts = function(discrete(scaled_linear()), None).parts
+    parts = function(discrete(scaled_linear()), None).parts  # the same on any schedule
     tables = [
         (role, TABLES[part.play], field(default_factory=TABLES[part.play]))
         for role, part in parts.items()
