@@ -174,8 +174,8 @@ def test_the_notebooks_trainer_does_so_for_methods_of_every_shape(
 def test_the_notebooks_trainer_gives_the_same_weights_bitwise(
     settings, processes, name, method, request
 ):
-    """Denoising and progressive distillation on the tiny Stable Diffusion; LCM, and two networks with an optimiser each, on
-    the very network and pictures of the chapters.
+    """Denoising and progressive distillation on the tiny Stable Diffusion; LCM, and two networks
+    with an optimiser each, on the very network and pictures of the chapters.
     """
     more = (
         ["--family", "shapes", "--data", str(request.getfixturevalue("shapes_data"))]

@@ -30,13 +30,13 @@ def files(tmp_path_factory):
 
 def written(name, root):
     family, found = open_family(name, None, CPU), []
-    for seed, name in enumerate(("positive", "negative")):
+    for seed, sign in enumerate(("positive", "negative")):
         torch.manual_seed(seed)
         net = twin(family.denoiser().net, rank=2, targets=["to_q", "to_v"])
         with torch.no_grad():
             for weight in adapters(net).values():
                 weight.normal_(std=0.2)
-        folder = root / name
+        folder = root / sign
         folder.mkdir()
         lora_files.save(adapters(net), 2, 2.0, family.lora_prefix, folder)
         found.append(folder / lora_files.DIFFUSERS)
