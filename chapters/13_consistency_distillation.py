@@ -368,7 +368,7 @@ claim("C13.10", "new network: error over its loss's root", reach(mlp()), between
 claim("C13.11", "healthy student: the same", reach(network), between=(4.1, 17))
 
 # %% [markdown]
-# So read the loss like this: take its root, and multiply by the number of steps. A coordinate is hardly further off.
+# So read the loss like this: its root, times the number of steps. One call's error per coordinate is hardly larger.
 #
 # The moving average earns its place. Without it, the student runs after its own noise. The run of 200 updates ends with less than half of that
 # run's loss, and with the same error. (Three more seeds gave the same picture.) So judge by samples from fixed noise. (For learning rates that are too large or too small, see
@@ -562,8 +562,8 @@ claim("C13.21", "no stop-gradient: the same", leaky, between=(0.27, 0.47))
 # More steps promise more, if you wait. With 17 steps the Gaussian's limit is 0.92, but what is learnt at the clean end has
 # 17 levels to climb. After 300 updates the spread was still 1.15 there; after 600, 1200 and 2400 it was 1.06, 0.94 and 0.93.
 #
-# **With half a minute** on GMM5, VP, `python -m bench students` has trained this recipe on 17 steps of DPM-Solver-3; its student is shipped. *d* is the sliced
-# Wasserstein distance to the flow's ends, in units of what two exact sets of 10 000 points leave. The book asks for .5. Training, not the grid, should limit it.
+# **With half a minute** on GMM5, VP, `python -m bench students` has trained this recipe on 17 steps of DPM-Solver-3; its student is shipped. *d* (not the loss's) is the sliced
+# Wasserstein distance to the flow's ends, over that of two exact sets of 10 000 points. The book asks for .5. Training, not the grid, should limit it.
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
@@ -590,14 +590,14 @@ claim("C13.23", "d of its teacher's 17 steps over its own", walked_d / shipped_d
 # |---|---|---|
 # | CD, or a relative | for points, and digits, CD; at full scale `lcm_lora` (chapter 14), which has guidance inside. CD has no recipe file; `full_scale.train` knows it as `--method` `consistency_distillation` | in equal time and one call, *d* (13.10's, of the bench) on GMM5 is .43 for CD, 1.2 for LCM, 10 for TCD; CD's teacher makes better steps than DDIM's, which the others have. By Fréchet distance, over that of real pictures, CD leads LCM on digits (1.7 to 3.0); on captioned shapes LCM (1.8) and TCD (2.5) lead CD (4.7) |
 # | CD, or finished pairs (chapter 11) | pairs, if the teacher's walks cost you nothing | 65 536 of them leave a *d* of .15. A tenth of the training time, with 4096, leaves .6; the walks are not counted. CD needs no finished walk |
-# | the teacher's step | on the plane `dpm_solver_3`, three calls; on pictures Heun, the paper's, two calls | the student inherits the step's error, \eqref{eq:perfect}. Seventeen steps of the bench's grid leave a *d* of .015; Heun's .5, DDIM's 1.7. Sharp, but not the teacher's samples: a better solver first, then more steps |
+# | the teacher's step | on the plane `dpm_solver_3`, three calls; on pictures Heun, the paper's, two calls | the student inherits the step's error, \eqref{eq:perfect}. On the bench's grid seventeen steps of `dpm_solver_3` leave a *d* of .015, Heun's .5, DDIM's 1.7. If samples are sharp, but not the teacher's: a better solver first, then more steps |
 # | multistep consistency (13.8) | not yet | we checked its two limits and trained none; chapter 15's phases, its relatives, are measured |
 # | points of the grid | 18, that is 17 steps; the paper's ImageNet run has 40 points | a student inherits little error even from eight steps of `dpm_solver_3`, whose walk has a *d* of .06; with Heun's take more. One call blurred, the loss tiny: fewer steps, or more updates |
 # | spacing | `karras`; on GMM5 `arctan` | with `arctan` and `dpm_solver_3` instead of `karras` and Heun, and $\sigma_d=1$ for .5, a run on the book's mixtures leaves about half the error. We did not take the three apart |
 # | $\sigma_d$ | about the standard deviation of your data: .5 for the captioned shapes, .75 or 1 for the digits | it only shapes the boundary; we did not compare values |
-# | average of the target | 0.95 | without it the error on the plane triples (C13.7), and on the digits 250 updates end farther away than they began (1.2 times the distance). The script's adapters have none (chapter 14); whether they would gain we did not measure |
+# | average of the target | 0.95 | without it the error on the plane triples (C13.7), and on the digits 250 updates end farther away than they began (1.2 times the distance). The adapters of LCM's script have none (chapter 14); whether they would gain we did not measure |
 # | rate | from nothing 4e-3; from a teacher 5e-4 (digits), 2e-4 (shapes) | loss high and wavy: a tenth of it. Pictures hardly change: higher |
-# | updates | until samples from fixed noise stay | the loss does not tell (13.6). 800 updates of 256 points leave 9 % outside; on VP 2300 of 512 left 3.7 % in no mode, and 2900 leave 3.3 %. Exact points: 1.1 % |
+# | updates | until samples from fixed noise no longer change | the loss does not tell (13.6). 800 updates of 256 points leave 9 % outside; on VP 2300 of 512 left 3.7 % in no mode, and 2900 leave 3.3 %. Exact points: 1.1 % |
 # | calls | one; two, with the second from $t=0.5$ | four left 1.1 to 1.7 times as many points outside as two did (13.7). The last stop belongs where one jump from noised data is good |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | chapter 14 has memory and hours of `lcm_lora`; its rows on skip, rate and ω are for Stable Diffusion too |
 # | seeds, to compare two settings | three | this page's claims have one seed each, the bench three; where the text has more, it says so |

@@ -657,7 +657,7 @@ claim("C15.33", "shapes: Fréchet distance over four guided steps'", law[0] / la
 # unguided teacher's own four calls are nearer to them than the student's.
 #
 # **With half a minute**, on GMM5, VP and without guidance, `python -m bench students` has trained PCM with four phases, on the fifty DDIM steps that
-# LCM had in [chapter 14](14_latent_consistency.ipynb). Both students are shipped, and scored here again. *d* is as there: the distance to the
+# LCM had in [chapter 14](14_latent_consistency.ipynb). Both students are shipped, and scored here again. *d* (not the loss's) is as there: the distance to the
 # flow's ends, where two exact sets of 10 000 points have 1. At the same budget, four phases in four calls should be nearer than LCM in one. The bar of
 # d ≤ .5 for one call they miss too, since these fifty steps leave .7 themselves.
 
@@ -688,9 +688,9 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # | guidance inside or outside | inside | your users must choose ω or type negative prompts: outside, for twice the evaluations (15.6) |
 # | average of the target | none for adapters, as released; 0.95 for all weights, as LCM's script | a network that starts from nothing needs it (14.5); all of this chapter's have 0.95 |
 # | adversarial weight | none. The authors have 0.1, at two calls or one | soft pictures at two calls: start below 0.1, and look at samples from one noise, beside those of a run without. The consistency loss is a blunt alarm: on the plane, weights of 0.3, 1, 2 and 5 made the error 1.1, 1.4, 2 and 4 times plain PCM's, and the loss 1, 1.1, 1.6 and 3 times (one start of the critic) |
-# | is the adversarial term worth it? | not on captioned shapes | Fréchet distance less its floor, and share of captions: two phases without, .169 ± .009 and 87 %; weight .01, .193 ± .002 and 87 %; weight 0.1, 29 ± 5 and 5 %. Four phases without, .14 ± .05 and 89 %; weight 0.1, 19 ± 8 and 11 %. (Three seeds and their standard deviation; 250 updates of 32 pictures at rate 3e-4, unguided, heads on the teacher at twice the rate. A heads' rate of 1e-5, one seed, was worse.) So short a run has new heads from first to last; what a long one gains is not measured |
+# | is the adversarial term worth it? | not on captioned shapes | Fréchet distance less its floor, and share of captions shown: two phases without, .169 ± .009 and 87 %; weight .01, .193 ± .002 and 87 %; weight 0.1, 29 ± 5 and 5 %. Four phases without, .14 ± .05 and 89 %; weight 0.1, 19 ± 8 and 11 %. (Three seeds and their standard deviation; 250 updates of 32 pictures at rate 3e-4, unguided, heads on the teacher at twice the rate. A heads' rate of 1e-5, one seed, was worse.) So short a run has new heads from first to last; what a long one gains is not measured |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `pcm` needs 31 GB a card and 1.7 hours; `pcm_lora` needs 12 GB a card and 1.4 hours; `pcm_adversarial` needs 16 GB a card and 4.8 hours: counted, at an *assumed* 35 % of their peak |
-# | seeds, to compare two settings | three | this page's figures have one seed each; the shapes of 15.8 have five. In the bench, three each, PCM's four calls beat LCM's one on digits (Fréchet distance 1.3 to 3.0), not on shapes (2.1 to 1.8, but 88 % of the captions to 81 %) |
+# | seeds, to compare two settings | three | this page's figures have one seed each; the shapes of 15.8 have five. In the bench, three each, PCM's four calls beat LCM's one on digits (Fréchet distance over that of real pictures: 1.3 to 3.0), not on shapes (2.1 to 1.8, but 88 % of the captions to 81 %) |
 #
 # **Settings of the real runs**, from the released scripts: adapters of rank 64, learning rate 5e-6, Huber constant 0.001, 20 pictures on each of 8 GPUs, ω from 4 to 5, no average (the target is the
 # student itself), 5000 steps, with the adversarial term 10 000 at two phases and rate 1e-5 for the heads. (In ours each of the 10 000 updates both, which is twice as much.) `pcm.toml` trains all weights, with LCM's average and rate, unverified for PCM.
