@@ -340,7 +340,7 @@ claim("C26.10", "ReFL's loss where all rewards are above 2", enough, between=(0,
 # little too, and those in the middle, with κ near 1, count most.
 #
 # *How long, do you think, is the gradient of the last step alone, relative to that of all twenty?* If a change of the network's weights changes v alike at
-# all levels, the steps' gradients are parallel, with lengths as $\alpha_aw_{ab}$. With $S$ the spread of the whole data, the last step's part is then a hundredth. Our data are no Gaussian, so for the judge's reward we ask for that, and for the share of the last ten, within a factor of two.
+# all levels, the steps' gradients are parallel, with lengths as $\alpha_aw_{ab}$. With $S$ the spread of the whole data, the last step's part is then a hundredth. Our data are no Gaussian, so for the judge's reward we ask for this part, and for that of the last ten steps, within a factor of two.
 
 # %%
 ks, S = [1, 2, 5, 8, 10, 12, 15, 20], fresh.std().item()
