@@ -232,7 +232,7 @@ pencil = Level(0.0, 1.0), Level(0.6, 0.8), Level(0.8, 0.6)
 print(f"{target(lambda z, level: 1 + level.alpha * (z - level.alpha), 1.0, *pencil):.2f}")
 
 # %% [markdown]
-# Look at the numbers: the target, 1.21, lies between the guesses, 1 and 1.48. No accident: put both steps into \eqref{eq:pd-target}, and the algebra leaves a mean:
+# The target, 1.21, lies between the guesses, 1 and 1.48. That is no accident. Put both steps into \eqref{eq:pd-target}, and the algebra leaves a mean:
 #
 # $$\tilde x=(1-w)\,x_\theta(z_a)+w\,x_\theta(z_b),\qquad w=\frac{1-e^{\lambda_b-\lambda_c}}{1-e^{\lambda_a-\lambda_c}}. \label{eq:pd-mean}$$
 #
@@ -401,7 +401,7 @@ figure(
 # twice as far from the ends of the paths as those of the other student.
 #
 # A *network* of ε says nothing about the data where α = 0, and `progressive` refuses it. On Stable Diffusion's levels it may be
-# trained, but at the first max(SNR, 1) weighs its error by 1/SNR, 214.
+# trained. But at the first max(SNR, 1) is 1, and its squared error counts 1/SNR = 214 times.
 
 
 # %%

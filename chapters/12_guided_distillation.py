@@ -540,7 +540,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # | symptom | cause | cure |
 # |---|---|---|
 # | the student ignores ω | the dial is learnt last, or ω is cast to half precision | train longer; features in float32 |
-# | the loss stops high | ω does not reach the network, or is not learnt yet | look at the weights of ω's layer: still exactly 0 after many updates, and its layer is not connected. Print the ω that the network receives: one and the same for all samples, and the batch is at fault. Else train longer |
+# | the loss stops high | ω does not reach the network, or is not learnt yet | look at the weights of ω's layer: if they are still exactly 0 after many updates, it is not connected. Print the ω that the network receives: if all samples have the same, the batch is at fault. Else train longer |
 # | right at ω = 0, error in proportion to ω | the wrong $\varnothing$ in the target, or a student that has hardly begun and answers as without guidance (later an unlearnt dial answers the middle, 12.3) | measure 12.5's share: near 0, so train longer; else take the teacher's own $\varnothing$ |
 # | too much contrast everywhere | $g$ was fed instead of ω | one name in your code, and convert at the border |
 # | broken pictures at high ω | outside the range of training | train the range that you serve |
@@ -551,7 +551,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # |---|---|---|
 # | one ω, or the dial | one, if you serve one: `lcm_lora` with `--hyper.omega 6.5 6.5` (chapter 14), or `progressive` from the original weights, `--hyper.omega 6.5` in the first round and 0 in all later ones | your users turn ω: the dial, with all weights, by `guided` and then `progressive_with_omega`. What the dial costs in quality, against a student of one ω, we did not measure |
 # | the dial's range | what you will serve; `guided.toml` has 2 to 14 | beyond it the answers are wrong at once (12.3) |
-# | is the dial learnt? | 12.5's share, with the two ends of *your* range in place of 0 and 4 and the $\varnothing$ of the student's target, at several noise levels | the plane's has .96, the digits' .81 after 300 updates, the shapes' .01 after 100. After 200 at four times the rate (three seeds) the shapes' has .2 at t = .5 and .6 at .9, and shows 88 to 91 % of the captions with ω = 0, 97 to 98 % with 4. Below .9 we would train on, so the digits' as well; the bar is our guess |
+# | is the dial learnt? | 12.5's share, with the two ends of *your* range in place of 0 and 4 and the $\varnothing$ of the student's target, at several noise levels | the plane's has .96, the digits' .81 after 300 updates, the shapes' .01 after 100. After 200 at four times the rate (three seeds) the shapes' has .2 at t = .5 and .6 at t = .9; it shows 88 to 91 % of the captions with ω = 0, and 97 to 98 % with ω = 4. Below .9 we would train on, so the digits' as well; the bar is our guess |
 # | rate, updates, batch | `guided.toml`: 1e-5, 10 000, 128 | our guess, not tried |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `guided` needs 27 GB a card and 1.9 hours: counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | this page's figures have one seed each; the bench's guided student (12.6) has three, each within 1.5 % of its teacher |

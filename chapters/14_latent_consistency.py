@@ -582,7 +582,7 @@ gap = max(abs(spread(table.detach().double(), calls) - spread(e, calls)) for cal
 claim("C14.21", "1 and 8 calls: the trained table's spread less these", gap, below=0.05)
 
 # %% [markdown]
-# The best that this loss can find, each level with its targets held fixed, has samples that are 44 % too narrow in one call and 18 % too wide in eight. (With exact steps for DDIM's: 41 and 25 %.) No training
+# The best that this loss can find, each level with its targets held fixed, has samples that are 44 % too narrow in one call and 18 % too wide in eight. (With exact steps in place of DDIM's: 41 and 25 %.) No training
 # helps. A consistency model has no such floor: its $s$ is always the end. Two cures are known. Tell the network $s$, for which Stable Diffusion's
 # U-Net has no input; or fix $s$ to a few edges, and that is [chapter 15](15_phased_consistency.ipynb).
 #
@@ -725,8 +725,8 @@ claim("C14.30", "one call: RMS of TCD over LCM's", tcd_one["rms"] / one["rms"], 
 # | rate | the recipe files': adapters 1e-4, `lcm` the paper's 8e-6, `tcd` a port's 4e-6. The script for all weights has 1e-6 | loss high and flat: a tenth of it. Pictures hardly change: a higher rate |
 # | average of the target | none for adapters; 0.95 for all weights | so the scripts, for students that start as their teacher. From nothing a network needs it (14.5) |
 # | Huber, or the square | Huber, as LCM | its slope stays near 1 down to errors of 0.003, and no single large error rules a batch. On the plane it makes no difference: an error (14.4, $k=20$) of 0.30, and with the square 0.28 |
-# | calls | 4 | one call is soft: nothing mends the error of its jump. Soft in 4 as well: train on. With each doubling new noise leaves the guided path further (14.6): at most 8 |
-# | TCD's γ | 0.3, which diffusers calls `eta` | the paper's choice, as we recall; here it stays on the sampling floor up to four calls (14.6). It belongs to the sampler: training draws every stop $s$ and knows no γ. With 0 no noise is added, and a *perfect* student keeps its picture whatever the calls. The floor of 14.7 stays. That is for *perfect* students. Of trained ones, on digits and at four calls, LCM is the nearer (14.9); more calls, and Stable Diffusion, we did not compare |
+# | calls | 4 | one call is soft: nothing mends the error of its jump. Soft in 4 as well: train on. With each doubling of the calls new noise leads further from the guided path (14.6): at most 8 |
+# | TCD's γ | 0.3, which diffusers calls `eta` | the paper's choice, as we recall. γ belongs to the sampler: training draws every stop $s$ and knows no γ. With .3 a *perfect* student is as near as samples can tell, up to four calls (14.6); with 0 no noise is added, and it keeps its picture whatever the calls. A *trained* one has the floor of 14.7, with γ = 0 too. On digits, at four calls, LCM is the nearer (14.9); more calls, and Stable Diffusion, we did not compare |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | Stable Diffusion 1.5 at 512 pixels on eight A100: `lcm_lora` needs 9 GB a card and 0.8 hours; `lcm` needs 30 GB a card and 13 hours; `tcd` needs 31 GB a card and 1.7 hours: counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | this page's claims have one seed each; LCM's one call on digits has five, the students of GMM5 at the end of 14.9 three, in the bench |
 #

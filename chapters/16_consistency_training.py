@@ -122,8 +122,8 @@ figure(
 # $$h(x_t,t)\;\leftarrow\;R+h^-(x_r,r),\qquad R=(\kappa_t-\kappa_r)\,\bar\varepsilon,\qquad \bar\varepsilon=\frac{x_t-\alpha_t\bar x_0}{\sigma_t}. \label{eq:ct-boot}$$
 #
 # This is the bootstrapping of reinforcement learning: a reward, plus your own estimate of what follows. The minus marks a
-# copy of the network that gets no gradient. On average one such step is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, as Euler's are, and all
-# methods share this bias. (A random reward adds one of that order: its variance, times half the curvature of the copy.) All that a method decides is **whose** $\bar x_0$ is in the reward.
+# copy of the network that gets no gradient. On average one such step, like Euler's, is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, and all
+# methods share this bias. (A random reward adds another of that order: half its variance times the copy's curvature.) All that a method decides is **whose** $\bar x_0$ is in the reward.
 #
 # - Consistency *distillation* takes the teacher's mean of $x_0$ given $x_t$. At a given $x_t$ this has no variance, but
 #   it carries the teacher's error. (Ours is exact.)
@@ -517,7 +517,7 @@ claim("C16.21", "g of the true f at ρ = 0, over x", g_of(0.0), between=(0.1799,
 
 # %% [markdown]
 # The raw $g$ varies by orders of magnitude, so it is normalised. Two scales are in use: $g/(\lVert g\rVert+0.1)$, and with the root mean square,
-# $g/(\lVert g\rVert/\sqrt D+0.1)$, for $D$ values a sample. In two dimensions they hardly differ (small $g$). Take $g=.02$ in every value: in Stable
+# $g/(\lVert g\rVert/\sqrt D+0.1)$, for $D$ values a sample. In two dimensions they hardly differ while $g$ is small. Take $g=.02$ in every value: in Stable
 # Diffusion's 16 384 the first divides by 2.66, where .1 is nothing. In two it divides by .128, mostly the .1. So settings found on a toy
 # carry over with the second scale, and with the first they do not.
 
@@ -676,7 +676,7 @@ claim(
 )
 
 # %% [markdown]
-# And yet one call still draws nearly the same 3 for every noise (`digits_variety`).
+# And yet one call still draws nearly the same 3 for every noise (`digits_variety` measures it).
 #
 # ## 16.7 What should look wrong here
 #
@@ -722,8 +722,8 @@ claim("C16.31", "two noises: the same", shrunk, below=0.3)
 #
 # **With half a minute each** on GMM5, `python -m bench students` has trained every method of this chapter, and its students are shipped. *d* is the
 # sliced Wasserstein distance to the ends of the exact flow from the same noise, in units of what two exact sets of 10 000 points leave. The bar for one call
-# is .5; chapter 13's student of a perfect teacher reaches it, with .43 ± .02. We expect the students without a teacher that are scored here far from it, for the reasons of 16.1
-# and 16.3, and that the slope of a teacher (sCD) leads nearer than the slope of one sample (sCT).
+# is .5; chapter 13's student of a perfect teacher reaches it, with .43 ± .02. We expect those scored here that have no teacher to end far from it, for the reasons of 16.1
+# and 16.3, and the slope of a teacher (sCD) to lead nearer than that of one sample (sCT).
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
@@ -751,8 +751,8 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # |---|---|---|
 # | a teacher, or none | a teacher, if you have one: chapters 13 and 14 | in half a minute on GMM5, *d* is .43 for CD (whose teacher also makes better steps than DDIM's) and 3.4 for CT, the least of this chapter's methods without one (chapter 17 has 1.6). By Fréchet distance a teacher leads as well, but not each method: on digits CD 1.7, on shapes LCM 1.8 (and CD 4.7). These are over the distance of real pictures, after 12 s each. Both budgets are short: in long published runs without one, iCT is ahead of CD (next table) |
 # | which one without | at full scale ECT, from a trained diffusion model: the only one without a teacher that has a full-scale recipe file in this chapter. On a toy try CT too | our worlds disagree. By *d* CT leads on GMM5 (3.4; IMM 4.5, ECT 7.5), though 19 % of its points lie in no mode. By Fréchet distance IMM leads on digits (2.5; CT 2.9, ECT 3.9) and ECT on shapes (2.4; CT 2.7, IMM 3.3). On pictures all of them started from a diffusion model; on GMM5 CT and iCT started from nothing |
-# | CT, or iCT | for short runs CT, with an average and `points=(10, 60)` | iCT came behind: a *d* of 5 ± 1 to 3.4 on GMM5 (though 8 % of its points lie in no mode, to CT's 19 %), Fréchet distances of 3.6 to 2.9 on digits, 3.6 to 2.7 on shapes. Its own runs are far longer. Its target is not an average, in our runs neither |
-# | a boundary | CT and iCT: `edm_boundary`. ECT, sCM and IMM: none, if the network says ε or $v$ | something must fix the answer at the lowest noise, else a constant agrees with itself, at a loss of 0 (14.8). In ECT's stages 0 and 1 steps from low noise end at the data. Later, and in sCM and IMM always, the form of the network does it: at the lowest noise its guess is nearly $x$. That of a network which says $x_0$ is not: wrap it in a boundary |
+# | CT, or iCT | for short runs CT, with an average and `points=(10, 60)` | iCT came behind: a *d* of 5 ± 1 to 3.4 on GMM5 (though 8 % of its points lie in no mode, to CT's 19 %), Fréchet distances, over those of real pictures, of 3.6 to 2.9 on digits and 3.6 to 2.7 on shapes. Its own runs are far longer. Its target is not an average, in the paper as in our runs |
+# | a boundary | CT and iCT: `edm_boundary`. ECT, sCM and IMM: none, if the network says ε or $v$ | something must fix the answer at the lowest noise, else a constant agrees with itself, at a loss of 0 (14.8). In ECT's stages 0 and 1 steps from low noise end at the data. Later, and in sCM and IMM always, the form of the network does it: at the lowest noise its guess is nearly $x$. The guess of a network which says $x_0$ is not: wrap it in a boundary |
 # | sCM | for long runs with a teacher, and memory for a derivative | we did not train one long: at our budget sCD's *d* is 6.3, beside CD's .43. Its published figures come from long runs |
 # | its scale of $g$ | the root mean square, as `scm` has it | the paper's is `--hyper.normalise norm`. 16.4 says how they differ. A run without it, or without the warm-up, we did not try |
 # | sCT, without a teacher | not at our budget | *d* 9 ± 2, and 24 % of its points in no mode: the slope of a single sample scatters. `recipes.scm_training`; no recipe file, so `full_scale.train --method scm_training --hyper.sigma_data 1` for latents |
@@ -760,10 +760,10 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, a derivative's three, and one with a way back. CD by DDIM: three, one of them with a way back | chapter 14's LCM has four |
 # | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result. Samples at a fixed seed still change at a stage's end: longer stages |
 # | δ (`huber_c`) | iCT's $0.00054\sqrt D$, .069 for Stable Diffusion's latents | rare things are missing: larger |
-# | averages | of the target, none at full scale: it is the student itself. Of the exported weights, .9999 in both recipe files | our short runs gain from an average of the target, a remedy for variance: `--roles.target.decay .95` |
+# | averages | of the target, none at full scale: it is the student itself. Of the exported weights, .9999 in `ect.toml` and in `scm.toml` | our short runs gain from an average of the target, a remedy for variance: `--roles.target.decay .95` |
 # | IMM's step (`halvings`) | 6 on our worlds; 12 in the paper's long runs | each halves the step in κ. Points between the modes: longer steps |
 # | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | larger, if you want the law rather than the pairs: of 16.5's halved spread the loss is 3.5 times the true map's in groups of 4, and about 15 times in groups of 50 |
-# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is about 1 or less: the bench has `laplace(1)` on points and 4 on pictures, after `recipes.imm` has divided $a$ and $b$ by `jump_scale`, so that the exponent is larger at low noise | 16.5 has an exponent of 1.1. The row above has what it sees there, a ratio of 3.5; more is better. An exponent of 28 makes it 1.2, one of 5.6 makes it 1.9, and .06 makes it 4.3 |
+# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is about 1 or less: the bench has `laplace(1)` on points and 4 on pictures, after `recipes.imm` has divided $a$ and $b$ by `jump_scale`, so that the exponent is larger at low noise | 16.5 has an exponent of 1.1, which makes the ratio of the row above 3.5; a larger ratio is better. An exponent of 28 makes it 1.2, one of 5.6 makes it 1.9, and one of .06 makes it 4.3 |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ect` needs 23 GB a card and 6.3 hours; `scm` needs 27 GB a card and 2.9 hours: counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | this page's figures have one seed each, the bench's three |
 #

@@ -549,7 +549,7 @@ figure(
 # | the negative's training | `npo.toml`: rank 8, $B$ = 1000, 5e-6, 2000 updates of 512 pairs | alone it should be worse than the base: if not, longer or a smaller $B$. It should still draw pictures: if not, shorter or a larger $B$ |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `npo` needs 8 GB a card and 2.1 hours: counted, at an *assumed* 35 % of their peak |
 # | NPO, or a bolder DPO | not known here | on the Gaussian both are tilts, of β/(1+2ω) and of a smaller β (29.3). For trained networks we did not compare |
-# | SDXL | `--family sdxl` in `prepare`, `train` and `sample`, and `--hyper.beta 2000` | `dpo` is tested on it with random weights; so were tried `npo`, its export and `--negative-lora`, here and on `sd3` |
+# | SDXL | `--family sdxl` in `prepare`, `train` and `sample`, and `--hyper.beta 2000` | `dpo` is tested on it with random weights. `npo`, its export and `--negative-lora` were tried in the same way, on it and on `sd3` |
 # | seeds, to compare two settings | three | this page's figures have one seed each; all are sampled from one noise |
 #
 # **The real runs.** DPO variant, SD 1.5: LoRA of rank 8, `beta` 500 without the ½ (1000 in chapter 28's convention), rate 5e-6, 64 pairs a GPU, released after 2000 iterations. SDXL: `beta` 2000 with the ½, 2000
