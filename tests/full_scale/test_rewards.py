@@ -139,6 +139,17 @@ def test_the_toys_exact_rewards_are_the_toys_own(name):
     assert len(set(found.tolist())) > 1 and bool((score(x, words) > found).any())
 
 
+def test_those_that_read_captions_are_listed(clip):
+    """Which of them mind whose caption it is; the affine map above reads none."""
+    x, words = captioned(8, seed=3)
+    for name in rewards.SCORES.keys() - {"aesthetic"}:
+        folder = str(clip) if name in rewards.encoders.EXAMPLES else ""
+        score = rewards.opened(name, folder, CPU)
+        minds = not torch.equal(score(x, words), score(x, [*words[1:], words[0]]))
+        assert minds == (name in rewards.READERS), name
+    assert "aesthetic" not in rewards.READERS
+
+
 @pytest.mark.parametrize("name", ["shapes", "captions", "colours"])
 def test_who_reads_captioned_shapes_refuses_other_captions(name):
     says = f"--reward {name} reads captions of the captioned shapes alone: 'a lighthouse'"
