@@ -289,7 +289,7 @@ claim(
 # ## 16.3 Long steps first
 #
 # Long steps are biased, and \eqref{eq:ct-slope} says how much. Short ones hand news upward one level at a time, and each hand-over
-# adds noise. So every recipe begins with long steps.
+# adds noise. So these recipes begin with long steps.
 #
 # - **CT** [@song2023consistency] goes from 2 points to 201 on ImageNet ($s_0=2$, $s_1=200$): $N(k)=\lceil\sqrt{k/K\,((s_1+1)^2-s_0^2)+s_0^2}-1\rceil+1$.
 # - **iCT** [@song2024improved] doubles the number of steps from 10 to 1280, weights a step by $1/(\kappa_t-\kappa_r)$, and lets the target be the student itself, not its average.
@@ -749,7 +749,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | a teacher, or none | a teacher, if you have one: chapters 13 and 14 | in half a minute on GMM5, *d* is .43 for CD (whose teacher also makes better steps than DDIM's) and 3.4 for CT, the least of this chapter's methods without one (chapter 17 has 1.6). By Fréchet distance a teacher leads as well, but not each method: on digits CD 1.7, on shapes LCM 1.8 (and CD 4.7). These are over the distance of real pictures, after 12 s each. Both budgets are short: in long published runs without one, iCT is ahead of CD (next table) |
+# | a teacher, or none | a teacher, if you have one: chapters 13 and 14 | in half a minute on GMM5, *d* is .43 for CD (whose teacher steps by `dpm_solver_3` in the bench) and 3.4 for CT, the least of this chapter's methods without one (chapter 17 has 1.6). By Fréchet distance a teacher leads as well, but not each method: on digits CD 1.7, on shapes LCM 1.8 (and CD 4.7). These are over the distance of real pictures, after 12 s each. Both budgets are short: in long published runs without one, iCT is ahead of CD (next table) |
 # | which one without | at full scale ECT, from a trained diffusion model: the only one without a teacher that has a full-scale recipe file in this chapter. On a toy try CT too | our worlds disagree. By *d* CT leads on GMM5 (3.4; IMM 4.5, ECT 7.5), though 19 % of its points lie in no mode. By Fréchet distance IMM leads on digits (2.5; CT 2.9, ECT 3.9) and ECT on shapes (2.4; CT 2.7, IMM 3.3). On pictures all of them started from a diffusion model; on GMM5 CT and iCT started from nothing |
 # | CT, or iCT | for short runs CT, with an average and `points=(10, 60)` | iCT came behind: a *d* of 5 ± 1 to 3.4 on GMM5 (though 8 % of its points lie in no mode, to CT's 19 %), Fréchet distances, over those of real pictures, of 3.6 to 2.9 on digits and 3.6 to 2.7 on shapes. Its own runs are far longer. Its target is not an average, in the paper as in our runs |
 # | a boundary | CT and iCT: `edm_boundary`. ECT, sCM and IMM: none, if the network says ε or $v$ | something must fix the answer at the lowest noise, else a constant agrees with itself, at a loss of 0 (14.8). In ECT's stages 0 and 1 steps from low noise end at the data. Later, and in sCM and IMM always, the form of the network does it: at the lowest noise its guess is nearly $x$. The guess of a network which says $x_0$ is not: wrap it in a boundary |
@@ -757,14 +757,14 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | its scale of $g$ | the root mean square, as `scm` has it | the paper's is `--hyper.normalise norm`. 16.4 says how they differ. A run without it, or without the warm-up, we did not try |
 # | sCT, without a teacher | not at our budget | *d* 9 ± 2, and 24 % of its points in no mode: the slope of a single sample scatters. `recipes.scm_training`; no recipe file, so `full_scale.train --method scm_training --hyper.sigma_data 1` for latents |
 # | guidance | without a teacher, drop a tenth of the captions (`ect.toml` does) and guide the student's calls; with one, guide the teacher: `scm.toml` has ω = 3.5, a `guidance_scale` of 4.5 | burnt colours: lower it |
-# | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, a derivative's three, and one with a way back. CD by DDIM: three, one of them with a way back | chapter 14's LCM has four |
+# | network passes an update | CT, ECT, IMM: two forward, one of them with a way back. sCM: a guided teacher's two, a derivative's three, and one with a way back. sCT: a derivative's three, and one with a way back. CD by DDIM: three, one of them with a way back | chapter 14's LCM has four |
 # | stages, rate, batch | `ect.toml`: 8 stages of 5000 updates, 1e-5, 128; `scm.toml`: 20 000 updates, 2e-6, 64 | a start, not a result. Samples at a fixed seed still change at a stage's end: longer stages |
 # | δ (`huber_c`) | iCT's $0.00054\sqrt D$, .069 for Stable Diffusion's latents | rare things are missing: larger |
 # | averages | of the target, none at full scale: it is the student itself. Of the exported weights, .9999 in `ect.toml` and in `scm.toml` | our short runs gain from an average of the target, a remedy for variance: `--roles.target.decay .95` |
 # | IMM's step (`halvings`) | 6 on our worlds; 12 in the paper's long runs | each halves the step in κ. Points between the modes: longer steps |
 # | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | larger, if you want the law rather than the pairs: of 16.5's halved spread the loss is 3.5 times the true map's in groups of 4, and about 15 times in groups of 50 |
-# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is about 1 or less: the bench has `laplace(1)` on points and 4 on pictures, after `recipes.imm` has divided $a$ and $b$ by `jump_scale`, so that the exponent is larger at low noise | 16.5 has an exponent of 1.1, which makes the ratio of the row above 3.5; a larger ratio is better. An exponent of 28 makes it 1.2, one of 5.6 makes it 1.9, and one of .06 makes it 4.3 |
-# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ect` needs 23 GB a card and 6.3 hours; `scm` needs 27 GB a card and 2.9 hours: counted, at an *assumed* 35 % of their peak |
+# | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is about 1 or less: the bench has `laplace(1)` on points and 4 on pictures, after `recipes.imm` has divided $a$ and $b$ by `jump_scale`, so that the exponent is larger at low noise | the ratio of the row above says how well the loss sees a wrong spread: 1.2 with an exponent of 28, 1.9 with 5.6, 3.5 with 16.5's 1.1, and 4.3 with .06 |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | Stable Diffusion 1.5 at 512 pixels on eight A100: `ect` needs 23 GB a card (and CUDA's own 1 to 2) and 6.3 hours; `scm` needs 27 GB a card and 2.9 hours: counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | this page's figures have one seed each, the bench's three |
 #
 # | real run | from code, README or abstract; none is reproduced |

@@ -827,16 +827,16 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
 # | method, if the reward has a gradient | DRaFT with an anchor (chapter 26) | adjoint matching, if β must be known; `full_scale.train` does not have it |
-# | method, if it has none | DDPO for a network of ε or $v$, Flow-GRPO for a flow; give DDPO a price as well, `--hyper.kl .04` | ancestral steps draw by themselves; a flow is used by its ODE, and Flow-GRPO's steps keep its marginals. (The plane's DDPO draws ancestral steps on a flow.) NFT, if you want your own solver, or no probabilities; stop it early |
-# | method, for one step | NFT, with `times` at $t=1$ in a loop of your own | ratios of one step vary most (27.8). But NFT shifts all samples alike, and so does not choose between modes. `full_scale.train nft` draws other times |
+# | method, if it has none | DDPO for a network of ε or $v$, Flow-GRPO for a flow; give DDPO a price as well: add `--hyper.kl .04` to the command below | ancestral steps draw by themselves; a flow is used by its ODE, and Flow-GRPO's steps keep its marginals. (The plane's DDPO draws ancestral steps on a flow.) NFT, if you want your own solver, or no probabilities; stop it early |
+# | method, for one step | NFT, with `times` at $t=1$ in a loop of your own | with little added noise ratios of one step vary more (27.8). But NFT shifts all samples alike, and so does not choose between modes. `full_scale.train nft` draws other times |
 # | group size $G$ | 8 to 24 for marks; for yes or no at least $2/y$, with $y$ the rarer answer's share | the others' mean adds a share $1/(G-1)$ to an advantage's variance. A group of equal answers teaches nothing; that happens with probability $y^G+(1-y)^G$, at most .135 at $G=2/y$ |
-# | the price (`--hyper.kl`) of DDPO and Flow-GRPO | .6 on the plane; `flow_grpo.toml` has .04. `ddpo.toml` has none, as released, and an alarm tells when the student is far; .04 is where we would begin, untried | pictures alike: more; the reward stands still: less. As a β it is the price times the reward's deviation within a group, since advantages are divided by that. It *shrinks* as samples become alike, and the price with it. DPOK: .6 · 1.45 = .87 at first, .6 · .30 = .18 at the end, and its divergence is the tilt's with β = .33. MixGRPO ended at .6 · .05 = .03, hence its 1.8 nats |
-# | clip (`--hyper.clip`) | 1e-4, as released for pictures; 0.1 on the plane | it acts with several updates a set only. What it adds to 27.2's bias we did not measure |
-# | rate | 3e-4 for adapters, as DDPO and Flow-GRPO released (our plane's networks take 2e-3) | reward up and spread down: lower it, or add a price |
+# | the price (`--hyper.kl`) of DDPO and Flow-GRPO | .6 on the plane; `flow_grpo.toml` has .04. `ddpo.toml` has none, as released, and an alarm tells when the student is far, at .05 nats a value; .04 is where we would begin, untried | pictures alike: more; the reward stands still: less. As a β it is the price times the reward's deviation within a group, since advantages are divided by that. It *shrinks* as samples become alike, and the price with it. DPOK: .6 · 1.45 = .87 at first, .6 · .30 = .18 at the end, and its divergence is the tilt's with β = .33. MixGRPO ended at .6 · .05 = .03, hence its 1.8 nats |
+# | clip (`--hyper.clip`) | 1e-4, as released for pictures; 0.1 on the plane | for 16 384 values 27.2's reckoning says 1e-5. It acts only with several updates a set (`--hyper.epochs` of `ddpo`). What it adds to 27.2's bias we did not measure |
+# | rate | 3e-4 for adapters, as DDPO and Flow-GRPO released; rank 4 for DDPO, 32 for Flow-GRPO and NFT, as in the recipe files. (Our plane takes 2e-3, 27.10 takes 1.5e-3) | reward up and spread down: lower it, or add a price |
 # | rollouts | Flow-GRPO 10 steps with $a_{\text F}=.7$, DDPO 50; the guidance of use, in sampling and loss alike | as released; sample the trained flow with 40 |
-# | NFT's ζ | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β of $q$; with $q=\frac12+A/10$ that is .2/ζ for a reward in its deviations. It drifts on (27.5). Its `--hyper.kl`, 1e-4, is the weight of a distance of velocities; what it holds we did not measure |
+# | NFT's ζ (`--hyper.beta`) | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β of $q$; with $q=\frac12+A/10$ that is .2/ζ for a reward in its deviations. It drifts on (27.5). Its `--hyper.kl`, 1e-4, is the weight of a distance of velocities; what it holds we did not measure |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ddpo` needs 9 GB a card and 5.2 hours: counted, at an *assumed* 35 % of their peak |
-# | seeds, to compare two settings | three | this page's runs have one seed each; the table of samples in 27.7 was trained apart, with three. On pictures this chapter measures DDPO alone, so 27.7's order is the plane's |
+# | seeds, to compare two settings | three | the runs of 27.7, 27.9 and 27.10 have one seed each; the table of samples in 27.7 was trained apart, with three. On pictures this chapter measures DDPO alone, so 27.7's order is the plane's |
 #
 # | | the real run, as read in the released codes or their threads |
 # |---|---|
@@ -857,7 +857,7 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 #
 # | how far up the ladder: rung 1 | rung 2 | rung 3 |
 # |---|---|---|
-# | exactly, and trained on the plane | digits; through the engine all three learn from the judge of captioned shapes, in the tests | they train Stable Diffusion's classes in the tests, with random weights |
+# | exactly, and trained on the plane | digits; through the engine all three learn what the judge of captioned shapes likes, in the tests | they train Stable Diffusion's classes in the tests, with random weights |
 #
 # ```bash
 # full_scale/launch/one_node.sh ddpo --weights weights/stable-diffusion-v1-5 \
