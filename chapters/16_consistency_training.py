@@ -764,7 +764,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # | IMM's step (`halvings`) | 6 on our worlds; 12 in the paper's long runs | each halves the step in κ. Points between the modes: longer steps |
 # | IMM's group $M$ | the paper's 4, or 8; IMM has no full-scale run here | larger, if you want the law rather than the pairs: of 16.5's halved spread the loss is 3.5 times the true map's in groups of 4, and about 15 times in groups of 50 |
 # | IMM's kernel, $e^{-\lVert a-b\rVert/(\text{width}\cdot D)}$ | so wide that the exponent for two samples is about 1 or less: the bench has `laplace(1)` on points and 4 on pictures, after `recipes.imm` has divided $a$ and $b$ by `jump_scale`, so that the exponent is larger at low noise | the ratio of the row above says how well the loss sees a wrong spread: 1.2 with an exponent of 28, 1.9 with 5.6, 3.5 with 16.5's 1.1, and 4.3 with .06 |
-# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | Stable Diffusion 1.5 at 512 pixels on eight A100: `ect` needs 23 GB a card (and CUDA's own 1 to 2) and 6.3 hours; `scm` needs 27 GB a card and 2.9 hours: counted, at an *assumed* 35 % of their peak |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | Stable Diffusion 1.5 at 512 pixels on eight A100: `ect` needs 23 GB a card and 6.3 hours, CUDA's own 1 to 2 GB apart; `scm` needs 27 GB a card and 2.9 hours: counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | this page's figures have one seed each, the bench's three |
 #
 # | real run | from code, README or abstract; none is reproduced |
