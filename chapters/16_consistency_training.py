@@ -330,6 +330,7 @@ claim("C16.12", "κ_r from κ = 2 at stage 3", ect_end(two, 3), between=(1.7555,
 # NBVAL_CHECK_OUTPUT
 # ECT's whole loss by hand, on 64 points; then iCT's ladder and law from the formulas above.
 wave = lambda x, kappa: torch.sin(x) / (1 + kappa)
+late = lambda x, kappa: torch.cos(x) / (1 + kappa)  # a target that is not the student
 
 
 def plain_ect(draw, stage):  # on EDM's schedule, where α = 1 and κ is at least .002
@@ -337,13 +338,13 @@ def plain_ect(draw, stage):  # on EDM's schedule, where α = 1 and κ is at leas
     noise = draw.normal(data)
     lower = upper * (1 - 2.0 ** -(stage + 1) * (1 + 8 / (1 + upper.exp())))
     clean = lower < 0.002
-    target = torch.where(clean, data, wave(data + lower * noise, lower))
+    target = torch.where(clean, data, late(data + lower * noise, lower))
     gap = (wave(data + upper * noise, upper) - target).norm(dim=1, keepdim=True)
     return (gap / (upper - lower.masked_fill(clean, 0))).mean()
 
 
-said = Denoiser(lambda x, time, cond: wave(x, edm().at(time, like=x).sigma), edm(), "x0")
-roles = {"student": said, "target": said}
+says = lambda f: Denoiser(lambda x, t, cond: f(x, edm().at(t, like=x).sigma), edm(), "x0")
+roles = {"student": says(wave), "target": says(late)}
 of_recipe = lambda stage: (
     recipes.ect(edm(), every=100).phases[0].loss(roles, Batch(data, step=100 * stage), Draw(8))
 )

@@ -516,6 +516,7 @@ claim(
 law, x_0 = edm(), Draw(6).normal((8, 3), torch.float64)  # α = 1, so κ = σ
 kinds, delta = torch.tensor([0, 0, 0, 1, 1, 1, -1, -1]), 0.1
 student = lambda x, kappa: torch.sin(x) / (1 + kappa)
+average = lambda x, kappa: torch.cos(x) / (1 + kappa)
 
 
 def plain_sct(draw, stage):
@@ -526,14 +527,14 @@ def plain_sct(draw, stage):
         x, near = mine + kappa * eps, x_0 if kind < 0 else x_0[kinds == kind]
         mean = weighted_mean(x, near, Level(1.0, kappa))
         eps_bar = (x - mean) / kappa
-        target = student(mean + lower * eps_bar, lower) if lower > 0 else mean
+        target = average(mean + lower * eps_bar, lower) if lower > 0 else mean
         gap = (student(x, kappa) - target).norm()
         total += ((gap**2 + delta**2).sqrt() - delta) / (kappa - lower.clamp(min=0))
     return total / len(x_0)
 
 
-said = lambda x, time, cond: student(x, law.at(time, like=x).sigma)
-roles = dict.fromkeys(("student", "target"), Denoiser(said, law, "x0"))
+says = lambda f: Denoiser(lambda x, t, cond: f(x, law.at(t, like=x).sigma), law, "x0")
+roles = {"student": says(student), "target": says(average)}
 recipe = recipes.sct(law, -1, every=100, mean=0.5, std=1.6, huber_c=delta)
 batch = Batch(x_0, kinds, step=50, memo={})
 memo = recipe.before(roles, batch, Draw(7))
