@@ -83,14 +83,15 @@ def test_nft(predicts):
 
 def test_lean_adjoints():
     """a_k = Jᵀ a_{k+1}, J the Jacobian of each sample's mean, by its two columns."""
-    base, stops, gradient = told(2, vp()), vp().levels([0.9, 0.6, 0.3]), Draw(4).normal(X)
-    states = Draw(5).normal((3, 3, 2), F64)
-    found = lean_adjoints(base, states, gradient, stops, cond=COND)
-    mean = lambda x: transition(base, x, stops[1], stops[2], cond=COND).mean.detach()
-    zero = torch.zeros_like(X)
-    columns = [mean(zero + torch.eye(2, dtype=F64)[k]) - mean(zero) for k in range(2)]
-    wanted = torch.stack([(column * gradient).sum(1) for column in columns], 1)
-    torch.testing.assert_close(found, torch.stack([wanted, gradient], 1))
+    base, stops, gradient = told(2, vp()), vp().levels([0.9, 0.6, 0.4, 0.3]), Draw(4).normal(X)
+    states, zero = Draw(5).normal((3, 4, 2), F64), torch.zeros_like(X)
+    found, wanted = lean_adjoints(base, states, gradient, stops, cond=COND), [gradient]
+    for k in (2, 1):
+        mean = lambda x: transition(base, x, stops[k], stops[k + 1], cond=COND).mean.detach()
+        columns = [mean(zero + unit) - mean(zero) for unit in torch.eye(2, dtype=F64)]
+        pulled = [(column * wanted[0]).sum(1) for column in columns]
+        wanted = [torch.stack(pulled, 1), *wanted]
+    torch.testing.assert_close(found, torch.stack(wanted, 1))
 
 
 def test_adjoint_matching():
@@ -220,6 +221,8 @@ SLIPS = [
     (nft, "torch.no_grad()", "torch.enable_grad()"),
     (nft, "gap - move", "gap + move"),
     (lean_adjoints, "levels[k + 1], cond=cond", "levels[k + 1]"),
+    (lean_adjoints, "levels[k], levels[k + 1]", "levels[1], levels[2]"),
+    (lean_adjoints, "(mean, x, a)", "(mean, x, gradient)"),
     (adjoint_matching, "gap.square().flatten(1).sum(1)", "gap.square().flatten(1).mean(1)"),
     (adjoint_matching, "kernel(reference, x, a, b, cond=cond)", "kernel(reference, x, a, b)"),
     (adjoint_matching, "torch.no_grad()", "torch.enable_grad()"),

@@ -84,13 +84,14 @@ POLICIES = {
 }
 
 
+@pytest.mark.parametrize("kl", [0.2, 0.0])
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_policy_s_parts(name):
-    """Away from ρ = 1: the student has moved since the rollout, and the rollout's own
-    probabilities are those of the guided student that made it.
+def test_a_policy_s_parts(name, kl):
+    """Away from ρ = 1, on both sides of the clip: the student has moved since the rollout, and
+    the rollout's own probabilities are those of the guided student that made it.
     """
     schedule, kernel, spacing = POLICIES[name]
-    how = dict(steps=3, omega=OMEGA, group=2, clip=0.3, kl=0.2, spacing=spacing)
+    how = dict(steps=3, omega=OMEGA, group=2, clip=0.05, kl=kl, spacing=spacing)
     recipe, roles = getattr(recipes, name)(schedule, NULL, **how), company(schedule)
     batch, stops = remembered(recipe, roles), levels(schedule, 3, spacing, end="clean")
     path, start = batch.memo["path"], replace(roles["student"], net=Labelled(0))
@@ -102,8 +103,10 @@ def test_a_policy_s_parts(name):
     )
     gain = batch.memo["advantage"].double()  # in float32, as the rewards are gathered
     torch.testing.assert_close(gain, wanted.flatten(), rtol=1e-4, atol=1e-5)
+    spread = rows.std(1, correction=0).mean()
     parts = recipe.phases[0].loss(roles, batch, Draw(4))
     assert len(parts) == 2  # the third step ends at the data and draws nothing
+    stopped = set()
     for k, part in enumerate(parts):
         step, before, held = (
             kernel(guided_by_hand(model), path[:, k], stops[k], stops[k + 1], cond=COND)
@@ -112,13 +115,18 @@ def test_a_policy_s_parts(name):
         log_p = lambda at: torch.distributions.Normal(at.mean, at.std).log_prob(path[:, k + 1])
         assert torch.allclose(batch.memo["old"][:, k], log_p(before).sum(1))
         ratio = (log_p(step) - log_p(before).detach()).mean(1).exp()
-        assert (ratio - 1).abs().max() > 1e-2
-        lost = torch.maximum(-ratio * gain, -ratio.clamp(0.7, 1.3) * gain)
+        stopped |= {"up"} if (ratio[gain > 0] > 1.05).any() else set()
+        stopped |= {"down"} if (ratio[gain < 0] < 0.95).any() else set()
+        lost = torch.maximum(-ratio * gain, -ratio.clamp(0.95, 1.05) * gain)
         far = (step.mean - held.mean.detach()).square() / (2 * step.std**2)
         found = part()
-        same(found.value, (lost.mean() + 0.2 * far.mean()) / 2, roles)
+        same(found.value, (lost.mean() + kl * far.mean()) / 2, roles)
         # in nats, of both steps together: a trainer averages the parts
-        assert float(found.metrics["kl"]) == pytest.approx(2 * float(far.sum(1).mean().detach()))
+        if "kl" in found.metrics:
+            nats = 2 * float(far.sum(1).mean().detach())
+            assert float(found.metrics["kl"]) == pytest.approx(nats)
+        assert float(found.metrics["reward_spread"]) == pytest.approx(float(spread), rel=1e-4)
+    assert stopped == {"up", "down"}
 
 
 def test_a_reward_s_gradient_and_its_price():
@@ -134,10 +142,14 @@ def test_a_reward_s_gradient_and_its_price():
     found, x0 = draft(guided_by_hand(roles["student"]), z, stops, reward, COND, last=2)
     student, reference = roles["student"], roles["reference"]
     nats = dict(weight=weights.elbo, times=rewards.inner_times(vp()))
+    before = draw.copy()
     held = anchor(student, reference, x0, COND, draw=draw, **nats)
     for kl in (0.0, 0.3):  # at no price it is told as well
         made = recipes.reward_gradient(vp(), NULL, **how, kl=kl).phases[0].loss
-        said = made(roles, batch, Draw(5))
+        at = Draw(5)
+        said = made(roles, batch, at)
+        # without a price nothing that is drawn later changes
+        assert float(at.uniform(1)) == float((draw if kl else before).copy().uniform(1))
         same(said.value, found.value + kl * held.value, roles)
         assert float(said.metrics["kl"]) == pytest.approx(float(held.metrics["anchor"]))
     assert float(found.value.detach()) == pytest.approx(-float(reward(x0, COND).mean()))
@@ -159,6 +171,25 @@ def test_what_has_no_price_is_estimated_from_one_step():
         found[kl] = seen
     assert len(found[0.2]) == 64 and len(found[0.0]) == 32
     assert set(found[0.2]) == set(found[0.0]) and len(set(found[0.0])) == 2
+
+
+def test_every_micro_batch_has_the_advantages_of_its_own_rows():
+    """The groups of two processes: the second has the last two, a micro-batch each."""
+    theirs, mine = torch.tensor([9.0, 5.0, 2.0, 4.0]), torch.tensor([1.0, 3.0, 8.0, 2.0])
+    memos = [{"reward": mine[:2]}, {"reward": mine[2:]}]
+    gather = lambda rows: (torch.cat([theirs, rows]), slice(4, 8))
+    found = rewards.advantages(memos, gather, group=2)
+    for memo, wanted in zip(found, ([-1.0, 1.0], [1.0, -1.0])):
+        torch.testing.assert_close(memo["advantage"], torch.tensor(wanted), rtol=0, atol=1e-3)
+        assert float(memo["spread"]) == (2 + 1 + 1 + 3) / 4
+
+
+@pytest.mark.parametrize("schedule", [vp(), flow()])
+def test_times_reach_both_ends(schedule):
+    """From the schedule's last time, or a thousandth, to .999, evenly; 4000 of them."""
+    t, first = rewards.inner_times(schedule)(Draw(0), 4000), max(schedule.t_min, 1e-3)
+    assert first <= t.min() < first + 0.005 and 0.994 < t.max() <= 0.999
+    assert float(t.mean()) == pytest.approx(0.5, abs=0.02)
 
 
 def test_alignprop_s_depth_takes_all_values(monkeypatch):
@@ -190,6 +221,9 @@ def test_nft_s_samples_shares_and_price():
     draw, times = Draw(6), rewards.inner_times(flow())
     mine, share = Batch(x0.detach(), COND), 0.5 + batch.memo["advantage"] / 10
     torch.testing.assert_close(share, wanted.detach().float(), rtol=0, atol=1e-3)
+    # of a large group one may be far better: its share is 1 all the same
+    batch.memo["advantage"] = torch.tensor([6.0, -7.0, 1.0, -1.0])
+    share = torch.tensor([1.0, 0.0, 0.6, 0.4])
     found = nft(roles["student"], roles["old"], mine, share, draw, beta=0.5, times=times)
     how_far = dict(draw=draw, weight=weights.velocity, times=times)
     held = anchor(roles["student"], roles["reference"], mine.x0, COND, **how_far)
@@ -218,14 +252,18 @@ SLIPS = [
     (rewards._policy, "draw.copy()", "draw"),
     (rewards._policy, "+ kl * far", "- kl * far"),
     (rewards._policy, "count(batch) * far", "far"),
+    (rewards._policy, "found.value / count(batch), found", "found.value, found"),
+    (rewards.advantages, "[mine]", "[: sum(counts)]"),
     (rewards.advantages, "everyone, group)", "everyone, len(everyone))"),
     (recipes.reward_gradient, f"model = {GUIDED}", 'model = roles["student"]'),
     (recipes.reward_gradient, "+ kl * held", "- kl * held"),
+    (recipes.reward_gradient, "draw.copy()", "draw"),
     (recipes.reward_gradient, '"weight": weights.elbo', '"weight": weights.velocity'),
     (recipes.reward_gradient, "draw.shared(deepest - last + 1)", "0"),
     (recipes.reward_gradient, "draw.shared(deepest - last + 1)", "draw.shared(deepest - last)"),
     (recipes.nft, 'sample(roles["old"]', 'sample(roles["student"]'),
     (recipes.nft, "0.5 + batch", "0.5 - batch"),
+    (recipes.nft, ".clamp(-5, 5)", ".clamp(-4, 4)"),
     (recipes.nft, "+ kl * held", "- kl * held"),
     (recipes.nft, "weight=weights.velocity", "weight=weights.elbo"),
 ]
@@ -237,7 +275,9 @@ def test_a_slip_is_caught(monkeypatch, function, old, new):
     for module in (recipes, rewards, forward_process):
         monkeypatch.setattr(module, function.__name__, wrong, raising=False)
     with pytest.raises(AssertionError):
-        test_a_policy_s_parts("ddpo")
+        for kl in (0.2, 0.0):
+            test_a_policy_s_parts("ddpo", kl)
+        test_every_micro_batch_has_the_advantages_of_its_own_rows()
         test_what_has_no_price_is_estimated_from_one_step()
         test_a_reward_s_gradient_and_its_price()
         test_nft_s_samples_shares_and_price()
