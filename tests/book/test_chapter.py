@@ -51,14 +51,15 @@ def test_what_it_says_to_install_is_what_its_cells_import():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     base = {re.match(r"[\w-]+", wanted)[0] for wanted in project["dependencies"]}
     ours, owners = {"bench", "book", "dlib", "toy_data"}, packages_distributions()
-    for chapter in Book(ROOT).chapters:
+    book = Book(ROOT)
+    for chapter in book.chapters:
         code = [ast.parse(cell.source) for cell in chapter.cells if cell.kind == "code"]
         nodes = [node for tree in code for node in ast.walk(tree)]
         named = {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
         named |= {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
         tops = {name.split(".")[0] for name in named} - ours - sys.stdlib_module_names
         enough = all(base & set(owners[top]) for top in tops)
-        told = to_notebook(Book(ROOT), chapter).cells[0].source
+        told = to_notebook(book, chapter).cells[0].source
         assert ("`pip install -e .`" if enough else "`pip install -e '.[full]'`") in told, tops
 
 

@@ -286,9 +286,21 @@ def test_an_error_keeps_what_is_being_written_and_is_not_hidden(error, tmp_path,
     checkpoints.keep_last(error)
     assert [path.name for path in checkpoint.complete(tmp_path)] == ["step-00000001"]
     checkpoints.save(2, state, {})
-    checkpoints.pending[0].result()
+    (written, part), waiting = checkpoints.pending, (Endless(), checkpoints.pending[1])
+    written.result()
+    if launch.is_loss(error):
+        checkpoints.pending = waiting
+        checkpoints.keep_last(error)
+        assert checkpoints.pending == waiting and part.is_dir() and not capsys.readouterr().err
     full: Future = Future()
     full.set_exception(OSError(28, "No space left on device"))
-    checkpoints.pending = full, checkpoints.pending[1]
+    checkpoints.pending = full, part
     checkpoints.keep_last(error)
     assert "ALARM: checkpoint step-00000002" in capsys.readouterr().err
+
+
+class Endless(Future):
+    """Of a writer that waits for a lost process."""
+
+    def result(self, timeout=None):
+        raise AssertionError("a lost process was waited for")

@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from dlib import Batch, Denoiser, vp
+from dlib import Batch, Denoiser, Draw, vp
 from toy_data import worlds
 from toy_data.mixtures import gmm5, labelled
 from toy_data.worlds import DigitPictures, Points, ShapePictures, World
@@ -28,9 +28,9 @@ def test_all_worlds_have_the_same_verbs_and_arguments(name):
         assert inspect.signature(getattr(type(world), verb)) == wanted, verb
     batch, asked = world.batches(4, seed=0)(7), world.ask(4, seed=1)
     again = world.batches(4, seed=0)(7)
-    assert torch.equal(batch.x0, again.x0) and not torch.equal(
-        batch.x0, world.batches(4, seed=0)(8).x0
-    )
+    assert torch.equal(batch.x0, again.x0)
+    for other in (world.batches(4, seed=0)(8), world.batches(4, seed=1)(7)):
+        assert not torch.equal(batch.x0, other.x0)
     assert batch.x0.shape == asked.x0.shape and bool(asked.x0.isnan().all())
     null = None if world.null is None else torch.as_tensor(world.null).shape
     for cond in (batch.cond, asked.cond):
@@ -48,10 +48,24 @@ def test_real_samples_are_what_was_asked_for_and_score_as_the_floor(name):
     for score, value in found.items():
         mean, std = floor[score]
         assert abs(value - mean) <= 6 * std + 1e-9, score
+    if name == "points":
+        return
     turned = world.real(replaced(asked), seed=2)  # what another row was asked for
-    assert name == "points" or telling(name, world, turned, asked) < 0.9 * telling(
-        name, world, world.real(asked, seed=2), asked
-    )
+    right = telling(name, world, world.real(asked, seed=2), asked)
+    wrong = telling(name, world, turned, asked)
+    assert right > 0.9 and wrong < 0.9 * right
+    drawn = world.draw(world.teacher, asked, seed=2)
+    assert telling(name, world, drawn, asked) > (right + wrong) / 2
+
+
+def test_real_points_of_a_label_are_the_mixture_s_own():
+    world = MADE["labelled"]()
+    x0, label = world.mixture.sample(40_000, Draw(0))
+    real = world.real(Batch(x0, label), seed=1)
+    for k in label.unique():
+        own, found = x0[label == k], real[label == k]
+        error = (2 * own.var(0) / len(own)).sqrt()
+        assert bool(((own.mean(0) - found.mean(0)).abs() < 5 * error).all())
 
 
 def replaced(asked: Batch) -> Batch:
@@ -72,9 +86,22 @@ def test_the_variety_of_real_samples_is_one_and_that_of_a_stuck_model_none(name,
     teacher = world.teacher
     stuck = Denoiser(lambda x, t, cond: torch.zeros_like(x), teacher.schedule, "x0")
     assert world.variety(stuck, 0, **few) < 0.01
-    real = lambda model, asked, seed: world.real(asked, seed + 1)
-    monkeypatch.setattr(type(world), "draw", lambda self, *what: real(*what))
+    drawn = lambda other: monkeypatch.setattr(type(world), "draw", other)
+    drawn(lambda self, model, asked, seed: one_each(self, asked, seed))
+    assert world.variety(teacher, 0, **few) < 0.01, "what is asked for differs, and no more"
+    drawn(lambda self, model, asked, seed: self.real(asked, seed) / 2)
+    assert world.variety(teacher, 0, **few) == pytest.approx(1 / 4)
+    drawn(lambda self, model, asked, seed: self.real(asked, seed + 1))
     assert 0.5 < world.variety(teacher, 0, **few) < 2
+
+
+def one_each(world: World, asked: Batch, seed: int) -> torch.Tensor:
+    """The same real sample wherever the same is asked for."""
+    x = world.real(asked, seed)
+    if asked.cond is None:
+        return x[:1].expand_as(x)
+    which = asked.cond.unique(dim=0, return_inverse=True)[1]
+    return x[torch.stack([(which == k).nonzero()[0, 0] for k in which])]
 
 
 def test_students_of_pictures_start_as_the_teacher_and_those_of_points_anew():
