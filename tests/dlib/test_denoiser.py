@@ -3,6 +3,7 @@ returns.
 """
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -259,10 +260,17 @@ def test_one_schedule_is_one_of_the_same_values():
     on = lambda schedule: exact(line(), schedule)
     for schedule in (vp, flow, lambda: discrete(scaled_linear())):
         one_schedule("verb", on(schedule()), on(schedule()))
-    one_schedule("verb", on(discrete(scaled_linear())), on(discrete(scaled_linear().float())))
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=F64) ** 2
+    ladder = (1 - betas).cumprod(0)
+    one_schedule("verb", on(discrete(ladder)), on(discrete(ladder.float())))
     short = [on(discrete(torch.linspace(0.9, 0.1, 4))) for _ in range(2)]  # from t = ¼ on
     one_schedule("verb", *short)
-    for a, b in itertools.combinations(SCHEDULES.values(), 2):
+    head = torch.cat([ladder[:300] ** 1.001, ladder[300:]])
+    tail = torch.cat([ladder[:300], ladder[300:] ** 1.0002])
+    bent = replace(flow(), name="bent", coefficients=lambda t: (1 - t**2, t))  # σ is flow's
+    pairs = [(discrete(ladder), discrete(near)) for near in (head, tail)]
+    pairs.append((flow(), bent))
+    for a, b in itertools.chain(pairs, itertools.combinations(SCHEDULES.values(), 2)):
         with pytest.raises(ValueError, match=f"verb: .* {a.name} and {b.name}: pass dlib.conv"):
             one_schedule("verb", on(a), on(b))
 

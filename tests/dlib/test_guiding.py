@@ -316,11 +316,14 @@ def test_the_second_stage_tells_teacher_and_student_the_same_omega():
     assert recipe.told and recipe.told_teacher and recipe.sampler.omega == 8.0
     assert recipe.sampler.levels(schedule) == walk[::2]
     given = Batch(X0, LABEL)
-    asked = {"student": analytic(schedule), "teacher": teacher}
-    found = recipe.phases[0].loss(asked, given, Draw(3)).value
-    draw = Draw(3)
-    told = Batch(X0, with_omega(LABEL, (2 + 12 * draw.uniform(32)).double()))
-    assert found == progressive(*asked.values(), told, draw, levels=walk).value > 0
+    dull = Denoiser(lambda x, t, cond: 0.5 * teacher.net(x, t, cond), schedule, teacher.predicts)
+    asked = {"student": dull, "teacher": teacher}
+    for name in ("truncated_snr", "v"):
+        made = progressive_with_omega(schedule, steps=4, weight=name)
+        found = made.phases[0].loss(asked, given, Draw(3)).value
+        draw, how = Draw(3), dict(levels=walk, weight=recipes.WEIGHTS[name])
+        told = Batch(X0, with_omega(LABEL, (2 + 12 * draw.uniform(32)).double()))
+        assert found == progressive(dull, teacher, told, draw, **how).value > 0
     with pytest.raises(ValueError, match="progressive_with_omega: no weight 'snr'"):
         progressive_with_omega(schedule, weight="snr")
 

@@ -125,27 +125,34 @@ def test_without_conditions_all_rows_are_references():
 
 
 def test_on_the_ladder_a_row_s_references_are_those_of_its_group_that_share_its_condition():
-    """Its loss is CT's towards their mean, and CT's own in groups of one, bit for bit; rows of
-    another process count, in the order of the step.
+    """Its loss is CT's towards their mean, and CT's own in groups of one, bit for bit; a row
+    without a caption has its whole group; rows of another process count, in the order of the
+    step.
     """
     model, whole = exact(appendix_a(), SCHEDULE), lambda rows: (rows, slice(0, len(rows)))
-    how = dict(points=(4, 20), growth=100)
+    how = dict(points=(4, 20), growth=100, spacing="arctan", sigma_data=0.8)
+    late = Denoiser(lambda x, t, cond: torch.cos(x), SCHEDULE, "v")
+    seen = LABEL.index_fill(0, torch.tensor([1, 4]), -1)
 
     def value(recipe):
-        batch = Batch(X0, LABEL, step=50, memo={})
+        batch = Batch(X0, seen, step=50, memo={})
         if recipe.before:
-            memo = recipe.before({}, batch, Draw(1))
+            memo = recipe.before({}, batch, Draw(3))
             batch.memo.update(recipe.pool([memo], whole)[0])
-        return recipe.phases[0].loss({"student": model, "target": model}, batch, Draw(1)).value
+        return recipe.phases[0].loss({"student": model, "target": late}, batch, Draw(3)).value
 
     plain = value(ct(SCHEDULE, **how))
     assert torch.equal(value(ct_reduced(SCHEDULE, -1, group=1, **how)), plain)
-    own = torch.tensor([[k // 3 == n // 3 and a == b for n, b in enumerate(LABEL)]
-                        for k, a in enumerate(LABEL)])  # fmt: skip
-    times = grid(SCHEDULE, ct_points(50, 100, 4, 20) - 1, "karras")
-    f = boundary(model, edm_boundary(SCHEDULE, times[-1].item()))
+    own, known = (
+        torch.tensor([[k // 3 == n // 3 and a in (b, -1) for n, b in enumerate(kinds.tolist())]
+                      for k, a in enumerate(kinds.tolist())])
+        for kinds in (LABEL, seen)
+    )  # fmt: skip
+    times = grid(SCHEDULE, ct_points(50, 100, 4, 20) - 1, "arctan")
+    scalings = edm_boundary(SCHEDULE, times[-1].item(), 0.8)
     by_hand = consistency_training(
-        f, f, Batch(X0, LABEL, memo={"references": X0, "shared": own}), Draw(1),
+        boundary(model, scalings), boundary(late, scalings),
+        Batch(X0, seen, memo={"references": X0, "shared": known}), Draw(3),
         times=ladder_times(times), estimate=reduced,
     ).value  # fmt: skip
     found = value(ct_reduced(SCHEDULE, -1, group=3, **how))
