@@ -110,16 +110,24 @@ def test_the_aesthetic_predictor_lands_beside_its_clip(clip, tmp_path):
 
 
 def test_hps_says_what_openclip_s_network_says(clip, tmp_path):
-    """A picture's vector and a caption's, by a plain network with OpenCLIP's names."""
+    """A picture's vector and a caption's, by a plain network with OpenCLIP's names; of weights
+    that were saved in half precision, from several GPUs. Of the CLIP's folder come the
+    tokenizer's files, and no index of weights that are not there.
+    """
     from transformers import AutoTokenizer
 
+    clip = shutil.copytree(clip, tmp_path / "clip")
+    (clip / "merges.txt").write_text("#version: 0.2")
+    (clip / "model.safetensors.index.json").write_text("{}")
     tokenizer = AutoTokenizer.from_pretrained(clip)
     torch.manual_seed(0)
     theirs = OpenCLIP(len(tokenizer)).eval()
     for name, value in theirs.named_parameters():
         if value.ndim < 2 and name != "logit_scale":
             nn.init.normal_(value)  # biases and norms are 0 and 1 at first, and hide a slip
-    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "hps.pt")
+    theirs = theirs.half().float()
+    half = {f"module.{name}": value.half() for name, value in theirs.state_dict().items()}
+    torch.save({"state_dict": half}, tmp_path / "hps.pt")
     out = tmp_path / "hps"
     words = ["hps", str(tmp_path / "hps.pt"), "--clip", str(clip), "--out", str(out)]
     convert.main(words)
@@ -135,6 +143,9 @@ def test_hps_says_what_openclip_s_network_says(clip, tmp_path):
     torch.testing.assert_close(ours.pictures(x), seen, rtol=0, atol=1e-5)
     torch.testing.assert_close(ours.texts(captions), read, rtol=0, atol=1e-5)
     rewards.check("hps", str(out))
+    written = load_file(out / "model.safetensors")
+    assert all(value.dtype == torch.float32 for value in written.values())
+    assert (out / "merges.txt").exists() and not list(out.glob("*.index.json"))
     with pytest.raises(SystemExit, match="exists and is not empty"):
         convert.main(words)
 
