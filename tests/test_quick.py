@@ -95,6 +95,24 @@ def test_notebooks_that_use_a_changed_module_come_with_those_that_use_most_first
     assert quick.books_with(Path("dlib/gone.py"), quick.ROOT) == []
 
 
+def test_a_name_counts_where_it_comes_from_the_changed_module_alone(tmp_path):
+    (tmp_path / "dlib").mkdir()
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / "dlib" / "room.py").write_text("def one(): ...\ndef two(): ...\n")
+    books = {
+        "01_package": "from dlib import one\n",
+        "02_module": "from dlib.room import one, two\n",
+        "03_behind": "from dlib import room\nroom.two()\n",
+        "04_other_module": "from dlib.rooms import one\nfrom toy_data import two\n",
+        "05_behind_another": "from toy_data import attic\nattic.one()\n",
+        "06_other_name": "from dlib.room import three\n",
+    }
+    for name, text in books.items():
+        (tmp_path / "chapters" / f"{name}.py").write_text(text)
+    found = quick.books_with(Path("dlib/room.py"), tmp_path)
+    assert found == [f"chapters/{n}.ipynb" for n in ("02_module", "01_package", "03_behind")]
+
+
 def test_changed_files_are_those_of_commits_of_the_work_tree_and_new_ones(tmp_path):
     def git(*words):
         name = ["-c", "user.name=a", "-c", "user.email=a@b"]

@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from dataclasses import replace
 from importlib.metadata import packages_distributions
 
 import nbformat
@@ -61,6 +62,21 @@ def test_what_it_says_to_install_is_what_its_cells_import():
         enough = all(base & set(owners[top]) for top in tops)
         told = to_notebook(book, chapter).cells[0].source
         assert ("`pip install -e .`" if enough else "`pip install -e '.[full]'`") in told, tops
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("from full_scale import export", "'.[full]'"),
+        ("import diffusers", "'.[full]'"),
+        ("x = 1  # import diffusers", "."),
+    ],
+)
+def test_what_one_cell_imports_is_to_be_installed(tiny, line, what):
+    (chapter, *_) = tiny.chapters
+    *rest, last = chapter.cells
+    more = replace(chapter, cells=[*rest, replace(last, kind="code", source=line)])
+    assert f"`pip install -e {what}`" in to_notebook(tiny, more).cells[0].source
 
 
 def test_the_header_is_read(tiny):

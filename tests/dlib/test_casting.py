@@ -66,12 +66,25 @@ def sgd(made, *roles):
             {"student": STUDENT, "reward": Part("given"), "d": Part("heads", "reward")},
             "'d' are heads on 'reward', which has no network",
         ),
+        (
+            ["student", "d", "e"],
+            {"student": STUDENT, "d": Part("heads"), "e": Part("heads", "d")},
+            "'e' are heads on 'd', which has no network",
+        ),
         (["student"], {"student": STUDENT, "ema": MEAN}, 'a part is named "ema"'),
+        (["student"], {"student": STUDENT, "ema": TEACHER}, 'a part is named "ema"'),
     ],
 )
 def test_a_part_that_cannot_be_played_is_named(phases, parts, says):
     with pytest.raises(ValueError, match=says):
         Recipe(tuple(Phase(role, pull(role)) for role in phases), parts)
+
+
+@pytest.mark.parametrize("of", ["student", "teacher", "target"])
+def test_heads_may_read_every_network_of_the_teacher_s_kind(of):
+    phases = tuple(Phase(role, pull(role)) for role in ("student", "d"))
+    parts = {"student": STUDENT, "teacher": TEACHER, "target": MEAN, "d": Part("heads", of)}
+    assert Recipe(phases, parts).play("heads") == ("d",)
 
 
 def test_phases_epochs_groups_and_pools_are_checked():

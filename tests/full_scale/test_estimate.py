@@ -7,6 +7,8 @@ from __future__ import annotations
 import doctest
 import json
 import tomllib
+from functools import partial
+from types import SimpleNamespace
 
 import methods
 import pytest
@@ -25,6 +27,7 @@ from full_scale.cost.blueprint import beside, blueprint, cast_of
 from full_scale.cost.counting import META, Counter, LikeAGpu, backward, cost
 from full_scale.data.draws import step_draws
 from full_scale.cost.needs import needs
+from full_scale.cost.work import backed
 from full_scale.run.settings import as_table, read
 from full_scale.families.tiny import tiny_pipeline
 from full_scale.train import open_engine
@@ -314,6 +317,8 @@ def test_phases_add_up(monkeypatch):
     "words",
     [
         f"ddpo --family shapes --batch 4 {TRIES}",
+        # one step of the path is compared with the reference, another one at every step
+        f"ddpo --family shapes --batch 4 {TRIES} --hyper.steps 5 --hyper.kl 0",
         "dpo --family shapes --batch 2",
         "reflow --family shapes --batch 2",
         "reward_gradient --batch 1 --micro 1 --reward redness --hyper.steps 1 --prompts cat",
@@ -332,6 +337,23 @@ def test_the_work_is_that_of_the_engine_s_own_step(words, more, data, tmp_path, 
         with FlopCounterMode(display=False) as theirs:
             engine.advance()
     assert need.flops(s) == theirs.get_total_flops()
+
+
+def test_the_kinds_of_a_loss_s_parts_come_in_one_order():
+    """Whichever comes first in the loss: a draw may say so."""
+    leaf, called = empty(3, grad=True), []
+
+    def once() -> Loss:
+        return Loss((called.append("once"), leaf.sum())[1], {})
+
+    def twice() -> Loss:
+        return Loss((called.append("twice"), 2 * leaf.sum())[1], {})
+
+    for made in ([partial(once)] + 2 * [partial(twice)], [twice, once, twice]):
+        phase, cast = Phase("student", lambda *given: made), SimpleNamespace(roles={})
+        found = [(n, part())[0] for n, part in backed(phase, cast, None, None, [leaf])]
+        assert found == [1, 2]
+    assert called == 2 * ["once", "twice"]
 
 
 def test_what_is_rolled_out_stays_for_the_whole_step():

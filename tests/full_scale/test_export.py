@@ -207,6 +207,19 @@ def test_pipeline_reloads_bit_equal_and_is_the_average(full):
     )
 
 
+def test_the_levels_of_an_export_are_those_of_its_weights(one, tmp_path):
+    """Half as many trained indices as the family's own: the cleanest one is another time."""
+    pipe = tiny_pipeline()
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, num_train_timesteps=500)
+    pipe.save_pretrained(tmp_path / "weights")
+    words = ["--method", "knowledge", "--weights", str(tmp_path / "weights"), "--ema", "0"]
+    s = read([*words, "--out", str(tmp_path / "run"), "--batch", "4", "--micro", "2"])
+    save(s, one, 1)
+    out = export.run(Export(s.out))
+    said = json.loads((out / "settings.json").read_text())["settings"]["sampler"]
+    assert said["times"] == pytest.approx([1, 1 / 500]) != facts("knowledge")["times"]
+
+
 def test_an_estimate_takes_the_run_too(full):
     plan = blueprint(read(["finetune", "--weights", str(full[0])]))
     want = sum(p.numel() for p in full[1].trained["student"].inner.parameters())

@@ -71,5 +71,8 @@ def test_the_house_is_drawn_with_every_room_and_arrow():
     assert {name: int(floor) for floor, name, _ in rows}.items() <= level.items()
     assert set(level) - {name for _, name, _ in rows} == {"tokens"}  # kept free
     found = {name: set(below.split(", ")) for _, name, below in rows}
-    assert found["run"] == touched(sources())["run"] and found["_util"] == {"nothing"}
+    arrows = touched(sources()) | touched(sources(), "dlib")
+    assert found == {name: below or {"nothing"} for name, below in arrows.items()}
+    assert {"families", "data", "launch"} < found["run"] and found["_util"] == {"nothing"}
+    assert {"denoiser", "schedule"} < found["solvers"]
     assert all(level[b] < level[a] for a, below in found.items() for b in below - {"nothing"})
