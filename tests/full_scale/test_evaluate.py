@@ -289,6 +289,8 @@ def test_a_reward_of_training_scores_single_pictures(shapes, tmp_path):
         want = rewards.opened("captions", "", cpu)(x, captions)
         torch.testing.assert_close(torch.tensor(said["each"]["score"]), want)
         assert said["mean"] == pytest.approx(float(want.mean()))
+        error = float(want.double().std()) / len(want) ** 0.5
+        assert said["standard_error"] == pytest.approx(error)
     large = [one._replace(picture=one.picture.resize((24, 20))) for one in asked[:2]]
     found = judges.rewarded("redness", "", [*asked[:2], *large, asked[2]], 5, cpu)
     alone = [judges.rewarded("redness", "", [one], 1, cpu)["mean"] for one in large]
@@ -296,6 +298,12 @@ def test_a_reward_of_training_scores_single_pictures(shapes, tmp_path):
     both = Config(shapes / "0", against=shapes / "0", reward="redness", out=tmp_path / "both")
     said = json.loads((command.run(both) / "evaluation.json").read_text())["scores"]
     assert said["against"]["reward redness score"]["ties"] == 1.0
+    grey = shutil.copytree(shapes / "0", tmp_path / "grey")
+    for file in grey.glob("*.png"):
+        Image.open(file).convert("L").convert("RGB").save(file)
+    both = Config(shapes / "0", against=grey, reward="redness", out=tmp_path / "other")
+    said = json.loads((command.run(both) / "evaluation.json").read_text())["scores"]
+    assert said["against"]["reward redness score"]["ties"] < 0.5
     for change, says in (
         ({"reward": "x"}, "--reward x: wanted one of"),
         ({"reward_weights": "mine"}, "--reward-weights belong to a reward"),
