@@ -152,8 +152,8 @@ def test_gradient_reaches_the_student_alone_and_ties_have_none():
         (dict(group=5), "groups of 5"),
         (dict(triples=always(0.8, 0.5, 0.6)), "above its r"),
         (dict(triples=always(0.5, 0.8, -1.0)), "r ≥ t"),
-        (dict(weight=lambda a, b: a.t[:4]), r"the weight has shape \(4, 1\) for .* steps"),
-        (dict(scale=lambda a, b: a.t[:1]), r"the scale has shape \(1, 1\) for .* steps"),
+        (dict(weight=lambda a, b: a.t[:4]), r"the weight has shape \(4, 1\) for .* samples"),
+        (dict(scale=lambda a, b: a.t[:1]), r"the scale has shape \(1, 1\) for .* samples"),
     ],
 )
 def test_bad_input(change, words):
