@@ -340,29 +340,28 @@ claim("C26.10", "ReFL's loss where all rewards are above 2", enough, between=(0,
 # little too, and those in the middle, with κ near 1, count most.
 #
 # *How long, do you think, is the gradient of the last step alone, relative to that of all twenty?* If a change of the network's weights changes v alike at
-# all levels, the steps' gradients are parallel, with lengths as $\alpha_aw_{ab}$. With $S$ the spread of the whole data, the last step's part is then a hundredth. Our data are no Gaussian, so for the judge's reward we ask for this part, and for that of the last ten steps, within a factor of two.
+# all levels, the steps' gradients are parallel, with lengths as $\alpha_aw_{ab}$. With $S$ the spread of the whole data, the last step's part is then a hundredth. Our data are no Gaussian, so for the judge's reward we ask for this part within a factor of two, and for that of the last ten steps within a quarter.
 
 # %%
-ks, S = [1, 2, 5, 8, 10, 12, 15, 20], fresh.std().item()
+ks, S = range(1, 21), fresh.std().item()
 alphas, kappa = torch.tensor([(level.alpha, level.sigma / level.alpha) for level in walk]).T
 counts = alphas[:-1] * (kappa[:-1] - kappa[1:]) * S / (S**2 + kappa[1:] ** 2).sqrt()
 share = torch.stack([counts[-k:].sum() for k in ks]) / counts.sum()
-print(f"S = {S:.2f}; of the last step: {share[0]:.3f}, of the last ten: {share[4]:.2f}")
+print(f"S = {S:.2f}; of the last step: {share[0]:.3f}, of the last ten: {share[9]:.2f}")
 
 # %% [markdown]
 # Length is one thing, direction another. We take two rewards. The judge's pulls every sample the same way. The other one, cos 2x₁ sin 2x₂, pulls each sample
-# to its own nearest peak.
+# to its own nearest peak. For that one we ask that ten steps point as twenty do, with a cosine above 0.85.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 waves = lambda x, cond=None: torch.cos(2 * x[:, 0]) * torch.sin(2 * x[:, 1])
-lines, seen = {}, {}
-noise = Draw(3).normal((256, 2), torch.float64)
+lines, some = {}, [1, 5, 10, 20]
+noise = Draw(3).normal((1024, 2), torch.float64)
 for name, reward in {"the judge's": truth, "waves": waves}.items():
-    found = [gradient(draft(model, noise, walk, reward, last=k)[0].value) for k in ks]
-    seen[name] = torch.stack([cosine(g, found[-1]) for g in found])
-    lines[f"{name}: length"] = ks, torch.stack([g.norm() / found[-1].norm() for g in found])
-    lines[f"{name}: cosine"] = ks, seen[name]
+    found = [gradient(draft(model, noise, walk, reward, last=k)[0].value) for k in some]
+    lines[f"{name}: length"] = some, torch.stack([g.norm() / found[-1].norm() for g in found])
+    lines[f"{name}: cosine"] = some, torch.stack([cosine(g, found[-1]) for g in found])
 figure(
     plot.curves(
         lines,
@@ -371,22 +370,24 @@ figure(
         ylabel="relative to all 20",
         log="y",
     ),
-    "The length of DRaFT's gradient rises from 0.01 (the judge's) and 0.02 (waves) for one step "
-    "to 0.6 for ten; the cosine is near 1 for the judge's reward, and about 0.25 for waves with "
-    "five steps or fewer.",
+    "The length of DRaFT's gradient rises from 0.01 (the judge's) and 0.03 (waves) for one step "
+    "to 0.6 and 0.7 for ten; the cosine is near 1 for the judge's reward, and for waves about "
+    "0.7 with one step or five and above 0.9 with ten.",
     "Dashed: the length that the weights predict, for one Gaussian with the spread of the data.",
 )
-long = lines["the judge's: length"][1] / share
-claim("C26.11", "K = 1: share of the full length over the predicted", long[0], between=(0.5, 2))
-claim("C26.26", "K = 10: the same", long[4], between=(0.5, 2))
-claim("C26.12", "K = 1, waves: cosine with the full gradient", seen["waves"][0], below=0.8)
-claim("C26.13", "K = 1, the judge's: the same", seen["the judge's"][0], above=0.9)
+one, _, ten, _ = lines["the judge's: length"][1]
+cosines = {name: lines[f"{name}: cosine"][1] for name in ("the judge's", "waves")}
+claim("C26.11", "K = 1: its length over the predicted", one / share[0], between=(0.5, 2))
+claim("C26.26", "K = 10: the same", ten / share[9], between=(0.8, 1.25))
+claim("C26.12", "K = 10, waves: cosine with the full gradient", cosines["waves"][2], above=0.85)
+claim("C26.13", "K = 1, the judge's: the same", cosines["the judge's"][0], above=0.9)
 
 # %% [markdown]
-# So a small $K$ is no approximation of the full gradient. It is another objective: *improve the last touches*. In a picture the layout is fixed
-# by then, and texture and colour can still be tuned. Whether it points the same way hangs on the
-# reward. If one shift is good for all samples, the last step knows it too. If each sample must be sent to another place, the noisy steps, which do not see that place
-# yet, ask for other weights than the last one.
+# So the gradient of a small $K$ is a hundredth as long, and its direction is a matter of the reward. If one shift is good for all samples, the last step
+# knows it too: for the judge's the cosine is 0.97 here, and 0.92 to 0.98 with other adapters and noises. If each sample must be sent to another place, it is
+# less sure. For waves it was 0.67 to 0.95 with one step, by the draw; with only 256 samples it fell to 0.23 once, and such a gradient is mostly noise. What a small $K$ leaves out are the noisy steps, which settle *where* a
+# sample goes. It asks for something else: *improve the last touches*. In a picture the layout is fixed
+# by then, and texture and colour can still be tuned.
 #
 # Why then did DRaFT-1 move the whole cloud in the first figure? Because one network serves all steps. It learns a shift at the clean end, and the noisy
 # steps get it as well. And Adam divides by the gradient's size, so that a hundredth of the length is no obstacle.
@@ -574,7 +575,7 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 # | the reward's scale | as it is; measure its deviation $s$ among samples of *one* prompt | a constant for each prompt would make a pooled $s$ too large. ReFL alone wants a unit deviation |
 # | β of the anchor (`--hyper.kl`) | $s/\sqrt2$, for about a nat; pictures bear more nats, so less | the pictures of 26.8 have $s$ = .16, hence .11, and take .05. The printed command's 0.01 is for `redness`, which is there to be tried: in the tests it holds the captions of shapes |
 # | what a β spends | about $s^2/2\beta^2$ nats, if the optimum stays near the model | exactly so for a linear reward on a Gaussian. Our hidden reward has $s$ = 2.5: the tilt of β = 8 spends .045 of the predicted .048, that of β = 1 only 1.05 of 3.1, since the reward turns down. The anchored runs of 26.7 are 0.45 and 1.04 nats away (by `measured`), the tilts of their β = 2 and 1 are 0.48 and 1.05 |
-# | $K$ (`--hyper.last`) | 1 | one call with a gradient, which moves colour and texture. Layout must change: about half of the steps. For the waves of 26.5 the cosine is .24 with 5 of 20 steps and .87 with 10. Then clip the gradient's norm to 1 |
+# | $K$ (`--hyper.last`) | 1 | one call with a gradient, which moves colour and texture. Layout must change: about half of the steps. For the waves of 26.5 the cosine is .68 with 5 of 20 steps and .93 with 10. Then clip the gradient's norm to 1 |
 # | DRaFT-1, or LV | DRaFT-1 | LV with 1, 4 and 16 copies leaves the gradient's variance what it is, to two digits: nearly all of it comes from the starting noise |
 # | the adapter's scale | 1 in training | if it was hacked, sweep .2 to 1 on fixed noise, and choose by a judge that was not trained on |
 # | when to stop | save often, and compare pictures from one noise | a second judge falls. Without one you stop too late: the first figure's run has its best truth at about update 70, −.40, and is 18.6 nats away then. The exact tilt gets that for 2.4 |
