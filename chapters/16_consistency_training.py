@@ -98,7 +98,7 @@ figure(
 
 # %% [markdown]
 # On average the two recipes take the same step, as 16.1 proves. One is told the mean of the data that fit, the other a single data point.
-# This chapter is about the price of that exchange and the four ways in which people have paid it.
+# This chapter is about the price of that exchange, and four ways to pay it: a ladder (CT, iCT), stages (ECT), a tangent (sCM), groups (IMM).
 #
 # | symbol | what it is | where you met it |
 # |---|---|---|
@@ -122,7 +122,7 @@ figure(
 # $$h(x_t,t)\;\leftarrow\;R+h^-(x_r,r),\qquad R=(\kappa_t-\kappa_r)\,\bar\varepsilon,\qquad \bar\varepsilon=\frac{x_t-\alpha_t\bar x_0}{\sigma_t}. \label{eq:ct-boot}$$
 #
 # This is the bootstrapping of reinforcement learning: a reward, plus your own estimate of what follows. The minus marks a
-# copy of the network that gets no gradient. On average one such step, like Euler's, is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, and all
+# copy of the network that gets no gradient. On average such a step is wrong by $O\big((\kappa_t-\kappa_r)^2\big)$, and all
 # methods share this bias. (A random reward adds another of that order: half its variance times the copy's curvature.) All that a method decides is **whose** $\bar x_0$ is in the reward.
 #
 # - Consistency *distillation* takes the teacher's mean of $x_0$ given $x_t$. At a given $x_t$ this has no variance, but
@@ -137,7 +137,7 @@ figure(
 # | training | 1 | .5 | (1.333 − .75) · .5 = .292 | .8 · 1 + .6 · .5 = 1.1 |
 # | distillation | .6 · 1 = .6 | (1 − .36)/.8 = .8 | .467 | .8 · .6 + .6 · .8 = .96 |
 #
-# Here is one term of the loss as a newcomer could write it:
+# One term of the loss:
 
 # %%
 Level = namedtuple("Level", "alpha sigma")
@@ -153,7 +153,7 @@ def plain(f, x_t, x0_bar):
 
 
 # %% [markdown]
-# And here is the library's, which serves all levels and estimates. In it `both_ends` makes $x_t$ and $x_r$ and asks student and target.
+# The library's serves all levels and estimates. In it `both_ends` makes $x_t$ and $x_r$ and asks student and target.
 # `estimated` is the estimate, a prediction whose $x_0$ is $\bar x_0$; the reward follows from it, and its `mix` is the DDIM step. On 64 points in three
 # dimensions, with a student and a teacher that are known denoisers, the two must agree, for both rewards.
 
@@ -517,10 +517,10 @@ claim("C16.20", "g of the true f at ρ = ½, over x", g_of(0.5), between=(0.0899
 claim("C16.21", "g of the true f at ρ = 0, over x", g_of(0.0), between=(0.1799, 0.1801))
 
 # %% [markdown]
-# The raw $g$ varies by orders of magnitude, so it is normalised. Two scales are in use: $g/(\lVert g\rVert+0.1)$, and with the root mean square,
+# The raw $g$ varies by orders of magnitude, with one sample's noise above all. Normalised, no sample pulls harder than others. Two scales are in use: $g/(\lVert g\rVert+0.1)$, and with the root mean square,
 # $g/(\lVert g\rVert/\sqrt D+0.1)$, for $D$ values a sample. In two dimensions they hardly differ while $g$ is small. Take $g=.02$ in every value: in Stable
 # Diffusion's 16 384 the first divides by 2.66, where .1 is nothing. In two it divides by .128, mostly the .1. So settings found on a toy
-# carry over with the second scale, and with the first they do not.
+# carry over with the second scale alone.
 
 
 # %%
@@ -592,10 +592,9 @@ claim("C16.25", "sCM: spread over the data's", wide, between=(0.5, 0.9))
 #
 # Inductive moment matching [@zhou2025imm] groups $M$ samples that share both times and a level to jump to (the third of our `triples`; −1 is the clean data), and compares the two groups $a=f(x_t)$ and $b=f^-(x_r)$ by a kernel $k$,
 # $\mathrm{MMD}^2=\overline{k(a,a')}+\overline{k(b,b')}-2\,\overline{k(a,b)}$. With $M=1$ and $k=-\lVert\cdot\rVert^2$ this is $2\lVert a-b\rVert^2$,
-# consistency training. With more it is a statement about laws. With a pencil: the groups {0, 2} and {2, 0} have MMD² = 0 for every kernel, since the same
-# pairs occur in all three means. Point by point they are 2 apart. So in large groups IMM can hardly tell the flow's map $f$ from the *reflected* one, $-f$,
-# which turns every sample of a symmetric law around. Only the pairs that belong together, one in $M$, see it: what either map costs falls like 1/M, but
-# the reflected one costs several times more. (Pairing a point with itself adds at most 2/n to the mean. We allow twice that. At our
+# consistency training. With more it is a statement about laws. The groups {0, 2} and {2, 0} have MMD² = 0 for every kernel, since the same
+# pairs occur in all three means. Point by point they are 2 apart. A sample meets its whole group, so the noise of one averages out. But in large groups IMM can hardly tell the flow's map $f$ from the *reflected* one, $-f$, of symmetric data. Only pairs that belong together, one in $M$, see it.
+# So both maps' losses fall like 1/M, and the reflected one's stays several times the flow's. (Pairing a point with itself adds at most 2/n to the mean. We allow twice that. At our
 # two levels, $\kappa_t=12.38$ and $\kappa_r=2.52$, $y_t$ and $y_r$ have the correlation $(c^2+\kappa_t\kappa_r)/\sqrt{(c^2+\kappa_t^2)(c^2+\kappa_r^2)}=.988$. Both maps
 # end at the spread $c$, with opposite signs, so the consistency loss should be $c^2(2+2\cdot.988)$. With 1000 samples four standard errors are 18 %.)
 
