@@ -175,7 +175,7 @@ claim("C15.1", "the plain loss over the library's, less 1", gap, below=1e-6)
 # The released script numbers the fifty starts of chapter 14, 19, 39, …, 999, from 0 to 49. It takes `floor(linspace(0, 50, M, endpoint=False))` of them, each
 # one place lower, and 0 for the first. So the edges of four phases are 0, 239, 499 and 739, and a student of four phases starts its jumps at 999, 739, 499 and 239.
 #
-# Here is a trap in the authors' own sampling, found by a user. diffusers' evenly spaced grid for four steps is 999, 749, 499, 249. Two of the four starts, 749 and 249, are ten indices *above* an edge. Everywhere
+# A trap in the authors' own sampling, found by a user: diffusers' evenly spaced grid for four steps is 999, 749, 499, 249. Two of the four starts, 749 and 249, are ten indices *above* an edge. Everywhere
 # between 739 and 999 the student has learnt to jump to 739. From 749 you ask it to go on to 499, as if there were no edge.
 
 
@@ -381,7 +381,7 @@ claim(
 # %% [markdown]
 # The perfect student loses. The trained one does not notice, and neither would yours after so few updates: its network is smooth in $t$, and ten indices of a thousand
 # are too few to jump between two answers. *The complaint in the authors' tracker is not reproduced by this toy.* The right grid costs
-# nothing, though: `--grid pcm`, or diffusers' `TCDScheduler` with η = 0 and the starts 999, 739, 499, 239 as `timesteps`.
+# nothing: `levels(schedule, 4, "pcm")`, or diffusers' `TCDScheduler` with η = 0 and the starts 999, 739, 499, 239 as `timesteps`.
 #
 # ## 15.6 Guidance inside, or outside
 #
@@ -598,9 +598,9 @@ claim(
 # %% [markdown]
 # Here the term does nothing at its released weight, and at 20 it throws the student out of the data. **The discriminator's curve does not show it**: at both weights its loss stays at 2, "I cannot tell".
 # The target is the student's own average and follows wherever the student goes, so real and fake points stay alike. Nor is it enough that the student's consistency loss falls: both do. *Compare* it
-# with a run without the term, and it gives so sick a run away (weights below 2 it hardly shows, 15.9). (With weight 5 and three starts of the critic the error was 1.6 to 4 times plain PCM's.)
+# with a run without the term, and it gives so sick a run away (it hardly shows a weight below 2: 15.9). (With weight 5 and three starts of the critic the error was 1.6 to 4 times plain PCM's.)
 #
-# On the plane there is nothing to sharpen. On pictures, few calls leave a softness that the teacher's features can see. There the authors find that the term sharpens one and two calls, and
+# On the plane there is nothing to sharpen. On pictures, few calls leave a softness that the teacher's features can see. The authors find that it sharpens one and two calls, and
 # that from four calls on it may cost FID although it looks better. *Not reproduced here:* on captioned shapes we found only harm (15.9). Our advice: train without, and look.
 #
 # ## 15.8 Rung 2: the digits of the opening, and captioned shapes
@@ -658,8 +658,8 @@ claim("C15.33", "shapes: Fréchet distance over four guided steps'", law[0] / la
 #
 # **With half a minute**, on GMM5, VP and without guidance, `python -m bench students` has trained PCM with four phases, on the fifty DDIM steps that
 # LCM had in [chapter 14](14_latent_consistency.ipynb). Both students are shipped, and scored here again. *d* (not the loss's) is as there: the distance to the
-# flow's ends, where two exact sets of 10 000 points have 1. At the same budget, four phases in four calls should be nearer than LCM in one. The bar of
-# d ≤ .5 for one call they miss too, since these fifty steps leave .7 themselves.
+# flow's ends, where two exact sets of 10 000 points have 1. At the same budget, four phases in four calls should be nearer than LCM in one. The bar of 14.9,
+# d ≤ .5 for one call, they miss too, since these fifty steps leave .7 themselves.
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
@@ -675,25 +675,26 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # |---|---|---|
 # | another picture with every number of calls | new noise between calls | phases, without new noise |
 # | soft at 2 calls | two long jumps, unfinished | more updates, or 4 phases; then the adversarial term |
-# | the consistency loss is far above that of a run without $D$, and $D$ says 2 | adversarial weight too large | a tenth of it |
+# | the consistency loss is far above that of a run without $D$, whose own loss stays at 2 | adversarial weight too large | a tenth of it |
 # | nonsense under normal guidance | trained with all captions | drop a tenth (`pcm_normalcfg`, `drop = 0.1`) |
 # | burnt colours | guidance inside *and* outside | with ω inside, none outside: `guidance_scale` 1, at most 2 |
-# | slightly off at 4 calls (15.5 could not show it) | evenly spaced grid: 749 for 739 | `full_scale.sample --grid pcm`; 40 or 100 DDIM steps in training put edges at 249, 499, 749 |
+# | slightly off at 4 calls (15.5 could not show it) | evenly spaced grid: 749 for 739 | our export brings its own edges: type no `--grid`. For other weights of 50 DDIM steps, `full_scale.sample --solver ddim --grid pcm --steps 4 --end grid --omega 0`. A student trained with 40 or 100 DDIM steps has its edges at 249, 499 and 749, and for it the even grid is the right one |
 # | half the updates that you paid for | the released adversarial script counts $D$'s steps too | its 10 000 steps are 5000 of the student |
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | phases $M$ | 4, and four calls; 8, if you can pay eight | 2 keeps the picture, but is no better than LCM's two calls (15.4). Each $M$ has weights of its own |
-# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1 | the released adapters have 4 to 5, a scale of 5 to 6. Burnt even without guidance outside: lower it |
+# | phases $M$ | 4, and four calls; 8, if you can pay eight | 2 keeps the picture, but its law is no better than that of LCM's two calls (15.4). Each $M$ has weights of its own |
+# | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: `--hyper.omega 5 5` for 6 | the released adapters have 4 to 5, a scale of 5 to 6. Burnt even without guidance outside: lower it |
 # | guidance inside or outside | inside | your users must choose ω or type negative prompts: outside, for twice the evaluations (15.6) |
 # | average of the target | none for adapters, as released; 0.95 for all weights, as LCM's script | a network that starts from nothing needs it (14.5); all of this chapter's have 0.95 |
-# | adversarial weight | none. The authors have 0.1, at two calls or one | soft pictures at two calls: start below 0.1, and look at samples from one noise, beside those of a run without. The consistency loss is a blunt alarm: on the plane, weights of 0.3, 1, 2 and 5 made the error 1.1, 1.4, 2 and 4 times plain PCM's, and the loss 1, 1.1, 1.6 and 3 times (one start of the critic) |
+# | adversarial weight | none. The authors have 0.1, at two calls or one | soft pictures at two calls: start below 0.1 (`--hyper.adversarial 0.03`), and look at samples from one noise, beside those of a run without. The consistency loss is a blunt alarm: on the plane, weights of 0.3, 1, 2 and 5 made the error 1.1, 1.4, 2 and 4 times plain PCM's, and the loss 1, 1.1, 1.6 and 3 times (one start of the critic) |
 # | is the adversarial term worth it? | not on captioned shapes | Fréchet distance less its floor, and share of captions shown: two phases without, .169 ± .009 and 87 %; weight .01, .193 ± .002 and 87 %; weight 0.1, 29 ± 5 and 5 %. Four phases without, .14 ± .05 and 89 %; weight 0.1, 19 ± 8 and 11 %. (Three seeds and their standard deviation; 250 updates of 32 pictures at rate 3e-4, unguided, heads on the teacher at twice the rate. A heads' rate of 1e-5, one seed, was worse.) So short a run has new heads from first to last; what a long one gains is not measured |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `pcm` needs 31 GB a card and 1.7 hours; `pcm_lora` needs 12 GB a card and 1.4 hours; `pcm_adversarial` needs 16 GB a card and 4.8 hours: counted, at an *assumed* 35 % of their peak |
-# | seeds, to compare two settings | three | this page's figures have one seed each; the shapes of 15.8 have five. In the bench, three each, PCM's four calls beat LCM's one on digits (Fréchet distance over that of real pictures: 1.3 to 3.0), not on shapes (2.1 to 1.8, but 88 % of the captions to 81 %) |
+# | LCM, or PCM | PCM from four calls on, and with two if the picture must stay; LCM for one | on the plane PCM's law is nearer from four calls on (15.4). On pictures we compared their paths at equal calls (15.8), and not their quality; the paper's own comparison is not reproduced |
+# | seeds, to compare two settings | three | the runs of 15.1 to 15.7 have one seed each unless they say so; the shapes of 15.8 have five. In the bench, three each, PCM's four calls beat LCM's one on digits (Fréchet distance over that of real pictures: 1.3 to 3.0), not on shapes (2.1 to 1.8, but 88 % of the captions to 81 %) |
 #
 # **Settings of the real runs**, from the released scripts: adapters of rank 64, learning rate 5e-6, Huber constant 0.001, 20 pictures on each of 8 GPUs, ω from 4 to 5, no average (the target is the
-# student itself), 5000 steps, with the adversarial term 10 000 at two phases and rate 1e-5 for the heads. (In ours each of the 10 000 updates both, which is twice as much.) `pcm.toml` trains all weights, with LCM's average and rate, unverified for PCM.
+# student itself), 5000 steps, with the adversarial term 10 000 at two phases and rate 1e-5 for the heads. (In ours each of the 10 000 updates both, which is twice as much.) `pcm.toml` trains all weights: 10 000 updates of 96, LCM's script's average and rate, 1e-6, unverified for PCM.
 #
 # **Where the toy stops being true.** Two dimensions, a perfect teacher, a new network. Long jumps are easier here than in latents, and softness has nowhere to show.
 #
@@ -701,7 +702,7 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # |---|---|
 # | `recipes.pcm(…, phases=4)` | `full_scale.train pcm --hyper.phases 4`, or `pcm_lora` for adapters |
 # | `recipes.pcm_adversarial` | `full_scale.train pcm_adversarial`: heads on the frozen teacher |
-# | `recipes.pcm_normalcfg` | `full_scale.train --method pcm_normalcfg --drop 0.1 --lora-rank 64 --lr 5e-6` |
+# | `recipes.pcm_normalcfg` | `full_scale.train --method pcm_normalcfg --drop 0.1 --lora-rank 64 --lr 5e-6 --steps 5000 --batch 160 --micro 20`, and data and weights as below |
 # | `sample(…, levels(schedule, m, "pcm"))` | the model card's code, for diffusers' `TCDScheduler` |
 #
 # | how far up the ladder: rung 1 | rung 2 | rung 3 |

@@ -109,7 +109,7 @@ figure(
 # %% [markdown]
 # The left student learns from targets that contradict each other. From one noisy point, one update sends it to the first
 # mode, the next to the third. The right one learns from the *same* data. It only asks more of them before it decides where a
-# point should go. That is **stable consistency tuning**, SCT [@wang2024stable]. Its authors have published no code, so what you
+# point should go. That is **stable consistency tuning**, SCT [@wang2024stable]. Its authors' repository holds no code, so what you
 # read here is written from the formulas, and proved.
 #
 # | symbol | what it is | where you met it |
@@ -139,7 +139,7 @@ figure(
 # | their variance | | | 0.107 |
 #
 # The chances come from Bayes' rule. The two likelihoods are $e^{-0.2^2/1.28}$ and $e^{-1/1.28}$, and their ratio is $e^{0.75}$.
-# The last row is the DDIM step of a perfect teacher, because a perfect denoiser answers with the mean. On average the plain
+# The row of the mean is the DDIM step of a perfect teacher, because a perfect denoiser answers with the mean. On average the plain
 # step is right. But the student sees 0.65 and −0.05 and has to find 0.425 by averaging over many updates.
 #
 # In the words of chapter 16, all consistency methods learn $f(x_t)\leftarrow\operatorname{sg}f(x_r)$ and differ in *whose* clean
@@ -197,7 +197,7 @@ claim(
 # %% [markdown]
 # ## 17.3 The spare 1/n
 #
-# The lecture's derivation ends with these same weights and *another* $1/n$ in front. Try it with the coin. Its two references
+# The lecture that this book follows has these same weights and *another* $1/n$ before the score. Try it with the coin. Its two references
 # give the score $(\alpha\bar x_0-x_t)/\sigma^2=-0.289$. With the spare factor it would be −0.145, as if $x_t$ held only half of its noise.
 # The reward of each step (chapter 16) is $n$ times too small, so every path moves $n$ times too slowly. With 64 references a step
 # does next to nothing: it moves $y$ by 0.002 instead of 0.135.
@@ -300,8 +300,7 @@ claim("C17.7", "with it twice, n = 2: the bias", bias(2, twice=True), between=(0
 # ## 17.5 How much it helps, and where it cannot
 #
 # On GMM5 the true mean is a formula, so we can measure how far $\bar x_0$ is from it. Each point below is a mean over 64 draws of
-# the other references. The error should fall like $1/n$ as soon as a few references are near, and we ask for a slope of 1 within
-# 0.15.
+# the other references. As soon as a few references are near, $\bar x_0$ is an average of independent draws, whose error falls like $1/n$. We ask for a slope of 1 within 0.15.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -550,7 +549,7 @@ claim("C17.31", "SCT's whole loss, plain over library, less 1", gap, below=1e-9)
 # The recipe's `eta` moves the sampler's stop. The training does not change.
 #
 # Take a network that knows both phases of $\mathcal N(0,\tfrac14)$, with an edge at $\kappa=1$, but blurs its answers over a tenth of $\ln\kappa$. With
-# $c=\tfrac12$, just above the edge $\bar x_0/x$ is $c^2/(c^2+1)=.2$, just below $c/\sqrt{c^2+1}=.447$. At the edge itself the network says .324, so two calls keep $.324/.447=.72$ of the
+# $c=\tfrac12$, just above the edge $\bar x_0/x$ is $c^2/(c^2+1)=.2$, just below $c/\sqrt{c^2+1}=.447$. At the edge itself the network says about .33, so two calls keep about $.33/.447=.74$ of the
 # spread. Stop a fifth lower, and the second call is asked where the blur hardly reaches. What is lost now has another cause: the first jump
 # was made to end at the edge, and below it leaves the flow's path.
 
@@ -688,9 +687,9 @@ claim(
 # shorter than an epoch; after a reshuffle, mask each row's own old copy.
 #
 # **With half a minute each** on GMM5, `python -m bench students` has trained consistency training on a ladder that grows from 10 to 61 points by chapter 16's $N(k)$, with one clean sample and
-# with the mean of 32, which gets half the batch and fewer updates in the same time. Both students are shipped, and scored here again by their distance, the sliced Wasserstein distance to the flow's ends in units of what two exact sets of
+# with the mean of 32. In the same time the second sees half the batch and fewer updates. Both students are shipped, and scored here again by their distance, the sliced Wasserstein distance to the flow's ends in units of what two exact sets of
 # 10 000 points leave. The better target should win. SCT's whole recipe also takes ECT's long
-# steps, and at this budget both recipes stay far behind the ladder. (Over three seeds SCT has 9 ± 2 and ECT 7.5 ± .6: its whole recipe is not better here.)
+# steps, and at this budget both recipes stay far behind the ladder. (Over three seeds SCT's distance is 9 ± 2 and ECT's 7.5 ± .6: its whole recipe is not better here.)
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
@@ -718,14 +717,15 @@ claim(
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | references | all rows of the step with the same condition | on the plane 32 bring most of what there is (17.6). The log's `references` is the mean $n_{\text{eff}}$ over all levels: where it stays near 1, you have plain consistency training |
+# | references | all rows of the step with the same condition (of a row's `group`, 32, in `ct_reduced`) | on the plane 32 bring most of what there is (17.6). The log's `references` is the mean $n_{\text{eff}}$ over all levels: where it stays near 1, you have plain consistency training. A row whose caption was dropped has the whole step, so look with `--drop 0`: else such rows lift the mean though all captions differ |
 # | a bank | none, if a batch has several rows of each class. `recipes.sct` has none either; `Bank` is for your own loop | many classes, small batches. Pictures that come again must have left it (17.10) |
-# | stages, rate, batch | `sct.toml`: 8 stages of 5000 updates, halving the steps ($q=2$), 1e-5, 128 | a start, not a result |
-# | δ (`huber_c`) | chapter 16's $0.00054\sqrt D$, .069 for latents | rare things are missing: larger. (17.9 rounds it up, to .03 and .05.) |
-# | ECT's stages, or CT's ladder | at full scale `sct`; on a toy CT's ladder with this target, `recipes.ct_reduced` (`full_scale.train --method ct_reduced`) | in half a minute on GMM5 the ladder's distance (17.10's) is 1.55, `sct`'s 9 ± 2. On pictures the ladder has not been measured with this target |
+# | stages, rate, batch | `sct.toml`: 8 stages of 5000 updates, halving the steps ($q=2$), 1e-5, 128; noise with a mean of ln κ of −.4 (the function's own is −1.1) | a start, not a result |
+# | δ (`huber_c`) | chapter 16's $0.00054\sqrt D$, .069 for latents | rare things are missing: larger. (17.9 takes larger ones, .03 and .05, where the rule says .004 and .015.) |
+# | ECT's stages, or CT's ladder | for pictures `sct`; on a toy in the plane CT's ladder with this target, `recipes.ct_reduced` with `points=(10, 60), growth=2000, spacing="arctan", sigma_data=1.0` | in half a minute on GMM5 the ladder's distance (17.10's) is 1.55, `sct`'s 9 ± 2. On pictures nobody has measured the ladder with this target; to try it, `full_scale.train --method ct_reduced` |
 # | phases | one; for several calls `--hyper.phases 4` | chapter 15. `full_scale.sample` then goes through the edges, unless you type `--steps` or `--grid` |
-# | η, with phases | 1, plain phases | `--hyper.eta` only tells the sampler where to stop, and is stored with the run. To compare .9 and .8 on one student and one noise, walk `skipped(schedule, edge, eta)` with `dlib`. The toy's network blurs over .1 in ln κ, and two blurs below the edge were best: $e^{-.2}=.8$ |
-# | is it the target that helps? | change it alone: `estimate=own` for `reduced` | on the ladder of 17.10 it does: a distance of 1.55 to 3.44. Whole recipes, SCT to ECT, differ in their schedule too: Fréchet distances of 3.45 ± .01 to 3.86 ± .06 on digits (CT has 2.9), a tie on shapes, and on GMM5 17.10's distance is 9 ± 2 to 7.5 ± .6 |
+# | η, with phases | 1, plain phases, since no trained student was measured with less | `--hyper.eta` only tells the sampler where to stop, and is stored with the run. To compare .9 and .8 on one student and one noise, walk `skipped(schedule, edge, eta)` with `dlib`. The toy's network blurs over .1 in ln κ, and two blurs below the edge were best: $e^{-.2}=.8$ |
+# | is it the target that helps? | change it alone: `estimate=own` for `reduced` | in 17.6, at equal updates, it does: a distance of 4.20 to 2.71. On the ladder of 17.10, in equal time, 3.44 to 1.55. Whole recipes, SCT to ECT, differ in their schedule too: Fréchet distances, over that of real pictures, of 3.45 ± .01 to 3.86 ± .06 on digits (CT has 2.9), a tie on shapes, and on GMM5 17.10's distance is 9 ± 2 to 7.5 ± .6 |
+# | guidance | drop a tenth of the captions, as `sct.toml` does, and guide the student's calls | there is no teacher to guide (16.8) |
 # | what it costs | no network call: two small matrix products for 128 rows and 128 references | beside the bench's tiny network on a CPU they count, so there it got fewer updates |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `sct` needs 23 GB a card and 6.3 hours: counted, at an *assumed* 35 % of their peak |
 #

@@ -116,7 +116,7 @@ def last_steps(
     The steps before them are walked without gradient, and x is a constant where they stop.
     leave: how many steps to stop short of the end; x is then where the next one starts. light:
     keep each network call's input alone and make the call again when the gradient comes back
-    (Chen et al. 2016): a third more calls, and the memory of one. Draws: those of `walk`.
+    (Chen et al. 2016): a third more work, and the memory of one call. Draws: those of `walk`.
     """
     steps = len(levels) - 1
     require(
