@@ -331,7 +331,7 @@ claim(
 # ## 12.4 The second stage: fewer steps
 #
 # The first stage halves the price of a step. Its student is an ordinary denoiser, so everything that makes steps fewer can
-# follow. The paper takes [progressive distillation](11_progressive_distillation.ipynb). In each round teacher and student are
+# follow. The paper takes [progressive distillation](11_progressive_distillation.ipynb). In each round, which makes one step of the teacher's two, teacher and student are
 # told the same ω, drawn anew for each sample. They must be, since each ω has a walk of its own: told another ω, the student
 # would learn to end where the walk of the wrong ω ends. Nothing in the loss changes: the batch's condition carries ω, and
 # `progressive` hands it on.
@@ -512,7 +512,7 @@ claim("C12.25", "its share with ω = 4, less that with 0", at[4.0] - at[0.0], ab
 # %% [markdown]
 # ## 12.6 What should look wrong here: ω or g
 #
-# diffusers calls its argument `guidance_scale`; that is $g=1+\omega$. Its pipelines subtract 1 before they feed the
+# diffusers calls its argument `guidance_scale`; that is $g=1+\omega$. Its pipelines for Stable Diffusion and LCM subtract 1 before they feed the
 # network. You forget it, and feed $g$ to your student. *You wanted ω = 2. By how many units of ω are its guesses wrong, and in
 # which direction would you see it in a picture?* Decide, then run.
 
@@ -541,7 +541,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # |---|---|---|
 # | the student ignores ω | the dial is learnt last, or ω is cast to half precision | train longer; features in float32 |
 # | the loss stops high | ω does not reach the network, or is not learnt yet | look at the weights of ω's layer: if they are still exactly 0 after many updates, it is not connected. Print the ω that the network receives: if all samples have the same, the batch is at fault. Else train longer |
-# | right at ω = 0, error in proportion to ω | the wrong $\varnothing$ in the target, or a student that has hardly begun and answers as without guidance (later an unlearnt dial answers the middle, 12.3) | measure 12.5's share: near 0, so train longer; else take the teacher's own $\varnothing$ |
+# | right at ω = 0, error in proportion to ω | the wrong $\varnothing$ in the target; or a student that has hardly begun, and answers as without guidance | measure 12.5's share, with the teacher's own $\varnothing$: near 0, so train longer; between, so the target's $\varnothing$ was another |
 # | too much contrast everywhere | $g$ was fed instead of ω | one name in your code, and convert at the border |
 # | broken pictures at high ω | outside the range of training | train the range that you serve |
 # | a negative prompt does nothing | the empty condition is inside the weights | keep the guided teacher for those users |
@@ -549,12 +549,12 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | one ω, or the dial | one, if you serve one: `lcm_lora` with `--hyper.omega 6.5 6.5` (chapter 14), or `progressive` from the original weights, `--hyper.omega 6.5` in the first round and 0 in all later ones | your users turn ω: the dial, with all weights, by `guided` and then `progressive_with_omega`. What the dial costs in quality, against a student of one ω, we did not measure |
-# | the dial's range | what you will serve; `guided.toml` has 2 to 14 | beyond it the answers are wrong at once (12.3) |
-# | is the dial learnt? | 12.5's share, with the two ends of *your* range in place of 0 and 4 and the $\varnothing$ of the student's target, at several noise levels | the plane's has .96, the digits' .81 after 300 updates, the shapes' .01 after 100. After 200 at four times the rate (three seeds) the shapes' has .2 at t = .5 and .6 at t = .9; it shows 88 to 91 % of the captions with ω = 0, and 97 to 98 % with ω = 4. Below .9 we would train on, so the digits' as well; the bar is our guess |
+# | one ω, or the dial | one, if you serve one: `lcm_lora` with `--hyper.omega 6.5 6.5` (chapter 14), or `progressive` from the original weights, `--hyper.omega 6.5` in the first round and 0 in all later ones | your users turn ω: the dial, with all weights, by `guided` and then `progressive_with_omega`, or both at once by `lcm` (chapter 14). What the dial costs in quality, against a student of one ω, we did not measure |
+# | the dial's range | what you will serve; `guided.toml` has 2 to 14 | one unit beyond it the answers are wrong (12.3). Type the same `--hyper.omega LOW HIGH` for `guided` and for every round after it |
+# | is the dial learnt? | train until 12.5's share is .9 at every noise level. Measure it between the two ends of *your* range, with the $\varnothing$ that the target was made with | the bar is our guess. At t = .5 the plane's dial has .96; the digits' has .81 after 300 updates, so train on; the shapes' has .01 after 100. After 200 at four times the rate (three seeds) the shapes' has .2 there, and .6 at t = .9. It then shows 88 to 91 % of the captions with ω = 0, and 97 to 98 % with ω = 4 |
 # | rate, updates, batch | `guided.toml`: 1e-5, 10 000, 128 | our guess, not tried |
-# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `guided` needs 27 GB a card and 1.9 hours: counted, at an *assumed* 35 % of their peak |
-# | seeds, to compare two settings | three | this page's figures have one seed each; the bench's guided student (12.6) has three, each within 1.5 % of its teacher |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `guided` needs 27 GB a card and 1.9 hours, and `progressive_with_omega` needs 24 GB a card and 9.5 hours *for each round*, so two days for five: counted, at an *assumed* 35 % of their peak |
+# | seeds, to compare two settings | three | the runs that this page makes have one seed each; the bench's guided student (12.6) has three, each within 1.5 % of its teacher |
 #
 # **The published runs** [@meng2023guided]: ω from 0 to 4 for pixels, from 2 to 14 for latent text-to-image models, with the loss
 # on $v$; then rounds of halving. The abstract reports scores like the teacher's in 4 steps for ImageNet 64×64 and CIFAR-10 in
@@ -565,7 +565,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # **The empty condition** must be the one that the teacher was trained with. Clip guesses only after guiding: after clipping,
 # guided data and guided noise no longer agree.
 #
-# **Where the toy stops being true.** The teacher here is exact, so $x(c)-x(\varnothing)$ is exact. A real network's difference
+# **Where the toy stops being true.** The plane's teacher is exact, so $x(c)-x(\varnothing)$ is exact. A real network's difference
 # is small and noisy, and ω = 7 magnifies its errors sevenfold. The student learns those too.
 #
 # | this chapter | Stable Diffusion |
@@ -586,6 +586,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 #     teacher=runs/dial-$steps
 # done
 # python -m full_scale.export runs/dial-4
+# python -m full_scale.sample --weights runs/dial-4/export --omega 6.5 --prompt "a lighthouse at dusk"
 # ```
 #
 # `--tiny` instead of the weights runs every line on a laptop, and learns nothing.

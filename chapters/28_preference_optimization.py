@@ -218,7 +218,7 @@ print(f"{plain_dpo(moved, old, one, -one, 0.5 * one, level, B=4):.3f}")
 
 # %% [markdown]
 # In the library `gaps` are the two differences, and `diffusion_dpo` is the loss. A network may predict v or a velocity: the error is still that of ε, unless you pass another
-# `weight`. Both pictures of a pair get the *same* time and the *same* noise (28.9
+# `weight` (`recipes.dpo` does, for a network of velocities). Both pictures of a pair get the *same* time and the *same* noise (28.9
 # shows why). We hand a student with random weights to both versions. Then we look at the start of a training, where the student is the
 # reference. There the sigmoid's argument is 0. So the loss is log 2, and its gradient is $\tfrac14B\,\nabla(m(x^w)-m(x^l))$, because −log sigmoid has slope −½ there.
 
@@ -437,7 +437,8 @@ figure(
     ),
     "With B = 2 the errors on winners and losers both rise, the losers' a little more; with "
     "B = 100 both stay near zero.",
-    "The loss sees the distance between two curves. The alarm is that both rise.",
+    "The loss sees the distance between two curves. The alarm is that both rise. Those of "
+    "B = 100 are too small for this scale.",
 )
 
 # %% [markdown]
@@ -523,7 +524,7 @@ gap = max(abs(npo_sd15), abs(npo_sdxl)).item()
 claim("C28.25", "NPO's two, over ours, B = 1000 and 2000, less 1", gap, below=1e-9)
 wrong = authors(batch.other, batch.x0, 2000.0) / ours(swapped(batch), 4000.0)
 claim(
-    "C28.26", "SDXL's by SD 1.5's factor: over ours, B = 4000", wrong.item(), between=(0.4, 0.6)
+    "C28.26", "NPO's for SDXL, read as SD 1.5's: over B = 4000", wrong.item(), between=(0.4, 0.6)
 )
 
 # %% [markdown]
@@ -654,18 +655,19 @@ claim("C28.21", "digits: share that a classifier reads", scores["DPO"]["read"], 
 # | the loss falls, pictures are burnt or leave the data | $B$ is too small, or the rate too high | raise $B$; watch whether `better` keeps rising |
 # | nothing changes, however long you train | $B$ is too large: each level asks for a small shift \eqref{eq:po-shift} | lower $B$ |
 # | the loss spikes above 1 | steps too long for so sharp a sigmoid (28.6), or errors subtracted in half precision | lower rate, warm-up; float32 for the four errors |
-# | with `beta` from another repository a run stands still, or leaves the data | the ½, or a mean for a sum: our $B$ must then be larger by the number of values | 28.7 |
+# | with `beta` from another repository a run stands still, or leaves the data | the ½; or theirs is a sum over a sample's values where ours is a mean: our $B$ must then be larger by their number | 28.7 |
 # | accuracy 0.6 and no more | the judges disagree, which is their entropy | that may be all there is |
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | $B$ (`--hyper.beta`) | on Stable Diffusion the published 2000 to 5000 (`dpo.toml`: 5000); on our plane 100 | try three, a factor of three apart, and measure. A Gaussian's lower bound: γ is at most $1/4S^2$, so by \eqref{eq:po-shift} below $B=4D\beta$ every level asks for more than the tilt. For β = 1 the bound is 8 on the plane, where 100 was healthy and 20 still too bold, and 256 for the digits (64 values), which took 300. Stable Diffusion's 5000 is the bound for β = .08: the price there is low, or latents are no Gaussian, or its runs stop short of the minimum |
-# | which β a run amounted to | the β of the exact tilt with the same divergence, or reward | for $B$ = 100 and 20: β = 1.7 and .18 by divergence, 2.3 and .23 by reward (one run each). They differ, since no student is a tilt. $B=1000$ moved too little to tell |
-# | DPO, or fine-tuning on winners | fine-tuning, as a baseline; DPO, if the winners are not good enough | fine-tuning leads to the winners' own density, which here has a reward of .41 at .08 nats. $B=100$ has .44 at .16 nats, which is no better for its price; $B=20$ has 1.39 at 2.1, three times the winners' mean |
+# | $B$ (`--hyper.beta`) | on Stable Diffusion the published 2000 to 5000 (`dpo.toml`: 5000); on our plane 100 | try three, a factor of three apart, and measure. A lower bound from the Gaussian of 28.4, of whatever width: γ is at most $1/4S^2$, so by \eqref{eq:po-shift} below $B=4D\beta$ every level asks for more than the tilt. For β = 1 the bound is 8 on the plane, where 100 was healthy and 20 still too bold, and 256 for the digits (64 values), which were trained with 300. Stable Diffusion's 5000 is the bound for β = .08: the price there is low, or latents are no Gaussian, or its runs stop short of the minimum |
+# | which β a run amounted to | the β of the exact tilt with the same divergence, or reward | for $B$ = 100 and 20: β = 1.7 and .18 by divergence, 2.3 and .23 by reward (one run each). They differ, since no student is a tilt. $B=1000$ moved too little to tell. On Stable Diffusion nobody has the exact tilt, so there no β is known |
+# | DPO, or fine-tuning on winners | fine-tuning, as a baseline; DPO, if the winners are not good enough | fine-tuning leads to the winners' own density, which here has a reward of .41 at .08 nats (computed, not trained). $B=100$ has .44 at .16 nats, so the healthy run is no better for its price. $B=20$ has 1.39 at 2.1, three times the winners' mean: that is what DPO alone can reach, and its price |
 # | DPO, or a cousin | DPO for pairs; KTO for thumbs; SPO, if you can score every step | not compared here. `dlib` has their losses (`d3po` with `extremes` is SPO, `kto`), `full_scale.train` no recipe for them |
-# | rate, updates, batch | `dpo.toml`: 2.05e-5 after a warm-up of 500, 2000 updates of 2048 pairs | the loss rises far above log 2: lower it. With $B=1000$ its largest value was 1.89 at our rate of 3e-3, and .78 at 3e-4. At 3e-4, 300 updates put 52 % of the samples on the right, and 1500 put 53 %: time does not replace a smaller $B$ |
-# | SDXL | `--family sdxl`, in `prepare` and in `train` | tested with random weights |
-# | adapters, or all weights | adapters, if memory is short: `--lora-rank 8 --lora-alpha 8 --lr 5e-6`, as in `npo.toml` (8 GB a card) | whether they lose quality we did not measure. Either way the reference's two passes come on top of fine-tuning on both pictures: 8 passes for 6 |
+# | rate, updates, batch | `dpo.toml`: 2.05e-5 after a warm-up of 500, 2000 updates of 2048 pairs | the loss rises far above log 2: lower it. With $B=1000$ its largest value was 1.89 at our rate of 3e-3, and .78 at 3e-4. At 3e-4, 300 updates put 52 % of the samples on the right (the reference has 50 %, the tilt of β = 1 88 %), and 1500 put 53 %: time does not replace a smaller $B$ |
+# | SDXL | `--family sdxl`, in `prepare` and in `train`; the same $B$ | the paper's 2000 to 5000 are for both models, as we understand it (*not verified*), and NPO's script for SDXL has 2000, though its latents have four times the values. Change it as above. Tested with random weights |
+# | a network of velocities (`sd3`) | try three, from a tenth of the above (our guess) | the recipe compares the velocity's errors, which on straight paths are those of ε over $(1-t)^2$: 4 times as large at t = ½. We know of no published value |
+# | adapters, or all weights | adapters, if memory is short: `--lora-rank 8 --lora-alpha 8 --lr 5e-6`, as in `npo.toml`, which is counted at 8 GB a card | whether they lose quality we did not measure. Either way the reference's two passes, one a picture, come on top of fine-tuning on both. With a backward pass counted as two that is 8 passes for 6, and 10 for 8 if activations are recomputed, as in both files |
 # | is a lower loss real? | the same pairs, times and noise for both, and the standard error of the *difference* | $B=2$ less $B=100$ is −.0076, with a standard error of .0021: real, and the wrong choice |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `dpo` needs 21 GB a card and 10 hours: counted, at an *assumed* 35 % of their peak |
 #

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -64,16 +65,29 @@ def measure(
     )
     times, memo = Counter(), 0
     for due, steps in kinds.items():
-        shared = Shared()
-        first, memo = one_step(plan, recipe, cast, s, dtype, due, shared)
-        every = [first]
-        for turn in range(0, shared.turns, -(-shared.turns // TURNS))[1:]:
-            shared.turn = turn
-            every.append(one_step(plan, recipe, cast, s, dtype, due, shared)[0])
+        every, memo = in_turn(partial(one_step, plan, recipe, cast, s, dtype, due))
         for same in zip(*every, strict=True):
             name, often, _ = same[0]
             times[name, mean([work.cost for work in same])] += often * Fraction(steps, period)
     return [Work(name, often, spent) for (name, spent), often in times.items()], memo
+
+
+def in_turn(step: Callable[[Shared], tuple[list[Work], int]]) -> tuple[list[list[Work]], int]:
+    """What `step` costs at at most TURNS values of the number that its rows share; at one, if
+    the first, the last and the one in the middle cost the same. And the bytes of its rollout.
+    """
+    shared = Shared()
+
+    @cache
+    def at(turn: int) -> tuple[list[Work], int]:
+        shared.turn = turn
+        return step(shared)
+
+    first, memo = at(0)
+    turns = range(0, shared.turns, -(-shared.turns // TURNS))
+    if all(at(turn)[0] == first for turn in (turns[len(turns) // 2], turns[-1])):
+        return [first], memo
+    return [at(turn)[0] for turn in turns], memo
 
 
 def mean(costs: list[Cost]) -> Cost:

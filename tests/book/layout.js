@@ -48,7 +48,7 @@
   }
 
   // A long word in a neighbour's cell, a command mostly, leaves a column so narrow that its text is a tower.
-  if (room > 1000) for (const [cell, box] of boxes("article td")) if (box.width < 190 && box.height > 330 && cell.textContent.length > 120) tell("squeezed into a narrow column", cell);
+  if (room > 1000) for (const [cell, box] of boxes("article td:not(.linenos)")) if (box.width < 190 && box.height > 330 && cell.textContent.length > 120) tell("squeezed into a narrow column", cell);
 
   const blocks = boxes("article > *").filter(([element]) => getComputedStyle(element).float === "none");
   blocks.slice(1).forEach(([element, box], i) => { if (box.top < blocks[i][1].bottom - 1) tell("lies over the block before", element); });

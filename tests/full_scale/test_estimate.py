@@ -7,6 +7,7 @@ from __future__ import annotations
 import doctest
 import json
 import tomllib
+from fractions import Fraction
 from functools import partial
 from types import SimpleNamespace
 
@@ -24,10 +25,10 @@ from full_scale.cost.quote import report
 from full_scale import estimate, train
 from full_scale.cost import card, counting
 from full_scale.cost.blueprint import beside, blueprint, cast_of
-from full_scale.cost.counting import META, Counter, LikeAGpu, backward, cost
+from full_scale.cost.counting import META, Cost, Counter, LikeAGpu, backward, cost
 from full_scale.data.draws import step_draws
 from full_scale.cost.needs import needs
-from full_scale.cost.work import backed
+from full_scale.cost.work import Work, backed, in_turn
 from full_scale.run.settings import as_table, read
 from full_scale.families.tiny import tiny_pipeline
 from full_scale.train import open_engine
@@ -337,6 +338,29 @@ def test_the_work_is_that_of_the_engine_s_own_step(words, more, data, tmp_path, 
         with FlopCounterMode(display=False) as theirs:
             engine.advance()
     assert need.flops(s) == theirs.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    "flops, tried",
+    [
+        (lambda k: 7, [0, 24, 48]),
+        (lambda k: k, range(0, 50, 4)),
+        (lambda k: k if k in (20, 24, 28) else 0, range(0, 50, 4)),
+    ],
+    ids=["nothing", "with it", "in the middle"],
+)
+def test_a_shared_number_that_changes_no_cost_is_tried_at_three_values(flops, tried):
+    """Each once, and all of them as soon as one of the three differs."""
+    asked = []
+
+    def step(shared):
+        asked.append(shared.shared(50))
+        return [Work("part", Fraction(1), Cost(flops(asked[-1]), 0, 0))], 5
+
+    every, memo = in_turn(step)
+    found = [work.cost.flops for (work,) in every]
+    assert sorted(asked) == list(tried) and memo == 5
+    assert found == ([7] if len(tried) == 3 else [flops(k) for k in tried])
 
 
 def test_the_kinds_of_a_loss_s_parts_come_in_one_order():
