@@ -98,7 +98,7 @@ figure(
 # hard: at ω it reaches what the base reaches at 2ω. That is **Diffusion-NPO**, negative preference optimisation [@wang2025npo].
 #
 # This chapter shows that the training differs from the one you know by one line, computes exactly what the contrast does on Gaussians, and measures what it costs. Then it
-# looks at what the released code does, since that is not one thing but three.
+# looks at what the released code does, since that is three variants of two methods.
 #
 # | symbol | what it is | where you met it |
 # |---|---|---|
@@ -115,7 +115,7 @@ figure(
 #
 # $$\varepsilon^\omega=(1+\omega)\,\varepsilon_+(x_t,c)-\omega\,\varepsilon_-(x_t,\varnothing). \label{eq:np-contrast}$$
 #
-# It costs two calls a step, as guidance always does. Autoguidance [@karras2024autoguidance] subtracts a *weaker* network that is told the same prompt; here it is one that people
+# It costs two calls a step, as guidance by two branches does. Autoguidance [@karras2024autoguidance] subtracts a *weaker* network that is told the same prompt; here it is one that people
 # like less.
 #
 # With a pencil: at some point the positive says 0.6, the base 0.5, the negative 0.4, and ω = 1. Against the negative you get 1.2 − 0.4 = 0.8. Against the base it is 0.7.
@@ -534,23 +534,23 @@ figure(
 #
 # | symptom | cause | cure |
 # |---|---|---|
-# | the negative changes nothing | ω = 0; pairs swapped twice, so that the negative is a second positive; or a model whose guidance is distilled in | sample the negative alone; guidance of 1 + ω > 1 is needed |
+# | the negative changes nothing | ω = 0; pairs swapped twice, so that the negative is a second positive; or a model whose guidance is distilled in | sample the negative alone (below); guidance of 1 + ω > 1 is needed. `full_scale.sample` refuses the first and the last of these |
 # | the same pictures as with the base | merged with $m=0$, trainings that mirror each other | larger $m$; compare with the base |
-# | colour blots, artefacts | the branches are too unlike | lower rate, fewer steps, $m=0$, smaller ω |
+# | colour blots, artefacts | the branches are too unlike (the authors' reason, 29.5) | lower rate, fewer steps, $m=0$, smaller ω |
 # | pictures become worse as ω grows | branches swapped | sample the negative alone |
 # | good, but all alike | 29.4: guidance takes variety | smaller ω |
 # | twice the memory | two networks, as `full_scale.sample` holds them | in your own program, two adapters that take turns on one base |
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | ω | the one that you use for the prompt | the preference is multiplied too, by about $1+2\omega$ if the trainings mirror each other (29.3), so look for strays with a measure that the judge does not know. Here, without a prompt and with $m=1$, .05 % of the samples lie in no mode at ω = 0, 1 % at ½, 8 % at 1, 62 % at 2. With $m=0$ it is about $1+\omega$. Too many strays: a smaller ω, or a weaker negative |
-# | $m$ | 0, as released: the branches stay alike | no better than the base in that branch (29.5): larger. At ω = 1, with $m$ = 0, ½ and 1, the reward was 1.32, 1.78 and 1.70, and 1, 13 and 8 % of the samples lay in no mode. More push, more strays; and the middle pushes most, since a network is not linear in its weights |
+# | ω | the one that you use for the prompt, with $m=0$, as the authors do | the preference is multiplied too: with $m=0$ by about $1+\omega$, with $m=1$ by about $1+2\omega$ if the trainings mirror each other (29.3). So look for strays, with a measure that the judge does not know. Here, without a prompt and with $m=1$, .05 % of the samples lie in no mode at ω = 0, 1 % at ½, 8 % at 1, 62 % at 2. Whether 6.5 is too much on Stable Diffusion no toy can tell. Too many strays: a smaller ω, or a weaker negative |
+# | $m$ | 0, as released: the branches stay alike | is it no better than the base in that branch (29.5)? Then ½. At ω = 1, with $m$ = 0, ½ and 1, the reward was 1.32, 1.78 and 1.70, and 1, 13 and 8 % of the samples lay in no mode: ½ pushes most and strays most. (The merge is linear in the weights, the network is not.) If ½ strays too much, try 1 |
 # | $m=1$ at full scale, the pure negative | `--lora` the positive, `--negative-lora` the negative, `--merge 1` | `--weights` must be the base then |
 # | the negative's training | `npo.toml`: rank 8, $B$ = 1000, 5e-6, 2000 updates of 512 pairs | alone it should be worse than the base: if not, longer or a smaller $B$. It should still draw pictures: if not, shorter or a larger $B$ |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `npo` needs 8 GB a card and 2.1 hours: counted, at an *assumed* 35 % of their peak |
 # | NPO, or a bolder DPO | not known here | on the Gaussian both are tilts, of β/(1+2ω) and of a smaller β (29.3). For trained networks we did not compare |
-# | SDXL | `--family sdxl` in `prepare`, `train` and `sample`, and `--hyper.beta 2000` | `dpo` is tested on it with random weights. `npo`, its export and `--negative-lora` were tried in the same way, on it and on `sd3` |
-# | seeds, to compare two settings | three | this page's figures have one seed each; all are sampled from one noise |
+# | SDXL | `--family sdxl` in `prepare`, `train` and `sample`, and `--hyper.beta 2000` | with random weights: `dpo` and `--negative-lora` are tested on it, and `--negative-lora` on `sd3`; `npo` and its export were run by hand on both |
+# | seeds, to compare two settings | three | every training of this page has one seed, and all are sampled from one noise |
 #
 # **The real runs.** DPO variant, SD 1.5: LoRA of rank 8, `beta` 500 without the ½ (1000 in chapter 28's convention), rate 5e-6, 64 pairs a GPU, released after 2000 iterations. SDXL: `beta` 2000 with the ½, 2000
 # iterations. Sampling: 25 steps of DPM-Solver++, guidance scale 1 + ω = 5 for SDXL and 7.5 for SD 1.5. The video variant: rank 8, rate 1e-5, 2000 steps. The paper reports higher PickScore, HPSv2 and
@@ -568,9 +568,11 @@ figure(
 # python -m full_scale.export runs/npo
 # python -m full_scale.sample --weights runs/dpo/export --omega 6.5 \
 #     --negative-lora runs/npo/export/pytorch_lora_weights.safetensors --prompt "a lighthouse at dusk"
+# python -m full_scale.sample --weights weights/stable-diffusion-v1-5 --omega 6.5 \
+#     --lora runs/npo/export/pytorch_lora_weights.safetensors --prompt "a lighthouse at dusk"
 # ```
 #
-# The last line takes chapter 28's model for both branches and adds the negative's adapter to one of them: that is $m=0$. For another $m$, train chapter 28's model with `--lora-rank`, and
+# The last line samples the negative alone. The one before it takes chapter 28's model for both branches and adds the negative's adapter to one of them: that is $m=0$. For another $m$, train chapter 28's model with `--lora-rank`, and
 # give both adapters beside the base's weights, with `--merge`.
 #
 # **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: digits. Rung 3: `npo` trains Stable Diffusion's classes in the tests, and
