@@ -534,7 +534,7 @@ figure(
 #
 # | symptom | cause | cure |
 # |---|---|---|
-# | the negative changes nothing | ω = 0; pairs swapped twice, so that the negative is a second positive; or a model whose guidance is distilled in | sample the negative alone (below); guidance of 1 + ω > 1 is needed. `full_scale.sample` refuses the first and the last of these |
+# | the negative changes nothing | ω = 0; pairs swapped twice, so that the negative is a second positive; or a model whose guidance is distilled in | sample the negative alone (below); guidance of 1 + ω > 1 is needed. `full_scale.sample` refuses ω = 0 |
 # | the same pictures as with the base | merged with $m=0$, trainings that mirror each other | larger $m$; compare with the base |
 # | colour blots, artefacts | the branches are too unlike (the authors' reason, 29.5) | lower rate, fewer steps, $m=0$, smaller ω |
 # | pictures become worse as ω grows | branches swapped | sample the negative alone |
