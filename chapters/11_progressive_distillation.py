@@ -602,8 +602,7 @@ claim("C11.18", "one-step student: distance in 4 steps over 1 step", more[4] / m
 # learnt.) So a progressively distilled network belongs to its grid. Write the grid into the
 # model card, as the export does.
 #
-# **With half a minute each**, a naive student and one of six rounds are shipped; `python -m bench students` has trained them. Here they are
-# rescored. *d* is the sliced Wasserstein distance to the ends of the exact flow from the same noise, in units of what two exact sets of
+# **With half a minute each**, a naive student and one of six rounds are shipped; `python -m bench students` has trained them. Here both are rescored. *d* is the sliced Wasserstein distance to the ends of the exact flow from the same noise, in units of what two exact sets of
 # 10 000 points leave. We ask for d ≤ .5, an RMS of .05, and between 1.1 % of the points in no mode, as exact samples have, and 3.5 %. The naive student's pairs come from 60 steps of
 # DPM-Solver++(2M), whose own d is about .05. The six rounds can only copy DDIM, whose 64 steps leave a d of about .5, and they share the half minute.
 # So we expect a larger d of them.
@@ -622,20 +621,20 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # | symptom | cause | cure |
 # |---|---|---|
 # | all is well down to four steps, then blur | the ε-loss, at a level with little or no data | max(SNR, 1) or $v$ |
-# | infinities at the first level | the network predicts ε and α = 0 there | predict $v$ or $x_0$ |
+# | infinities at the first level, in your own code (the recipe refuses) | the network predicts ε and α = 0 there | predict $v$ or $x_0$ |
 # | a loss that spikes, with a network of ε | max(SNR, 1) weighs its error of ε by up to 1/SNR, which is 214 at Stable Diffusion's first level | lower rate, clipped gradients, or predict $v$ |
 # | a one-step student worse with more steps | it was trained on one level | sample on its own grid |
 # | the gap grows from round to round | rounds too short, or the rate is not down at the end | anneal to 0 in *each* round; more updates for the last two |
 # | soft samples from naive distillation | pairs of a sampler with noise | η = 0 |
 # | naive loss near zero on the stored pairs, bad samples from new noise | too few pairs, learnt by heart | watch the loss on pairs held out; make more pairs, each a whole walk |
-# | guiding the finished student spoils its samples | guidance was left to the end, or comes twice (chapter 12) | guide the teacher of the first round, and sample the students without guidance: `guidance_scale=1`, `--omega 0` |
+# | guiding the finished student spoils its samples | guidance was left to the end, or comes twice (chapter 12) | guide the teacher of the first round (ω = 6.5 is a `guidance_scale` of 7.5), and sample the students without guidance: `guidance_scale=1`, `--omega 0`. The strength is then fixed, and a negative prompt does nothing |
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | pairs (11.1), or rounds | pairs for one step; rounds, if you also want students of 8, 4 and 2 steps | in the bench, in equal time: on the plane the naive student is the nearer one (11.7; its pairs come from a better solver, too). By Fréchet distance over that of real pictures it leads on digits, 1.4 to 2.1, and follows on captioned shapes, 2.5 to 1.9 (with 85 and 82 % of the captions shown). On CIFAR-10 the papers' rounds lead a little. Its walks are paid before the first update. On latent text-to-image models we know of no comparison. At full scale pairs need `train --method knowledge`, and data prepared with the *seed* of each pair's noise, `--seed-column`; there is no recipe file for it |
+# | pairs (11.1), or rounds | text-to-image: rounds. Small data and one step: pairs | rounds also leave students of 8, 4 and 2 steps; pairs must all be walked before the first update. In the bench the naive student is the nearer one on the plane, in equal time (11.7; its pairs come from a better solver, too). Fréchet distances, where real pictures have 1: on digits 1.4 for the naive student and 2.1 for the rounds, which had two thirds of its time; on captioned shapes 2.5 and 1.9. On CIFAR-10 the papers' rounds lead a little, and on latent text-to-image models we know of no comparison. At full scale pairs need `train --method knowledge`, and data from `prepare --seed-column`, the seed of torch's generator for each picture's noise; there is no recipe file for it |
 # | steps of the first teacher | 32 or 64, where more steps hardly change the pictures any more (the published run begins at 8192); `--hyper.steps` counts the *student's*, so half of them | its error stays in every student: from the same noise, compare its pictures with those of twice as many steps |
-# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. With `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses (but for one step of `sd3`). `lam`, `karras` and `arctan` need α > 0 at the first level, which this chapter's cosine does not have |
-# | weight | max(SNR, 1), the paper's; the loss on $v$ (SNR + 1) is the other usual one | not the ε-loss: with α = 0 it fails at two steps and at one (11.4). At Stable Diffusion's first level the SNR is .005, not 0, and with the ε-loss of two steps the cleaner one weighs 80 times as much as the first, on which the picture depends |
+# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` (`lcm` and `pcm` as well, up to 50 steps) | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. With `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses (but for one step of `sd3`). `lam`, `karras` and `arctan` need α > 0 at the first level, which this chapter's cosine does not have |
+# | weight | max(SNR, 1), the paper's; the loss on $v$ (SNR + 1) is the other usual one | not the ε-loss: with α = 0 it fails at two steps and at one (11.4). At Stable Diffusion's first level the SNR is .005, not 0. With the ε-loss and two steps, the cleaner level weighs 80 times as much as the first, on which the picture depends |
 # | what the network predicts | $v$ or $x_0$. One that predicts ε may stay so if α > 0 at its first level, as in Stable Diffusion | an ε-network whose loss spikes: lower the rate, clip the gradients |
 # | rate, updates, batch | `progressive.toml`: from 1e-5 to 0, 50 000 a round, 128 | length and batch are CIFAR-10's; the rate is our guess, and was not tried |
 # | length of a round | fixed beforehand, since the rate falls to 0 in it | the gap (11.5), from a fixed noise. Give more updates if it is larger than that of the round before, or if a longer round makes it clearly smaller |
@@ -678,7 +677,7 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # python -m full_scale.export runs/halve-4
 # ```
 #
-# The recipe file sets 32 steps and ω = 6.5 for the first round. With `--tiny` it runs on a laptop, and learns nothing.
+# The recipe file sets 32 steps and ω = 6.5 for the first round. With `GPUS=1` and `--tiny` it runs anywhere, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: digits in two steps, captioned shapes in one. Rung 3: the same
 # loss trains Stable Diffusion's classes; two rounds of the shapes run through the engine in the tests, the second from the

@@ -324,7 +324,7 @@ claim(
 
 # %% [markdown]
 # Do not ask for more guidance than the student has seen. A formula would go on in a straight line. The network only knows
-# sines of 1000 ω, and at ω = 5 they take values that it has never met together. The other student's curve is a V because
+# sines and cosines of ω, and at ω = 5 they take values that it has never met together. The other student's curve is a V because
 # it has learnt the mean of all targets, which is the target of ω = 2. There it is right, and with each unit of ω away from 2 it
 # misses one unit more.
 #
@@ -541,7 +541,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # |---|---|---|
 # | the student ignores ω | the dial is learnt last, or ω is cast to half precision | train longer; features in float32 |
 # | the loss stops high | ω does not reach the network, or is not learnt yet | look at the weights of ω's layer: if they are still exactly 0 after many updates, it is not connected. Print the ω that the network receives: if all samples have the same, the batch is at fault. Else train longer |
-# | right at ω = 0, error in proportion to ω | the wrong $\varnothing$ in the target; or a student that has hardly begun, and answers as without guidance | measure 12.5's share, with the teacher's own $\varnothing$: near 0, so train longer; between, so the target's $\varnothing$ was another |
+# | right at ω = 0, error in proportion to ω | the wrong $\varnothing$ in the target; or a student that has hardly begun, and answers as without guidance | measure 12.5's share, with the teacher's own $\varnothing$. Train longer; if the share then stays at a value that is not 1, the target's $\varnothing$ was another |
 # | too much contrast everywhere | $g$ was fed instead of ω | one name in your code, and convert at the border |
 # | broken pictures at high ω | outside the range of training | train the range that you serve |
 # | a negative prompt does nothing | the empty condition is inside the weights | keep the guided teacher for those users |
@@ -549,11 +549,11 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
-# | one ω, or the dial | one, if you serve one: `lcm_lora` with `--hyper.omega 6.5 6.5` (chapter 14), or `progressive` from the original weights, `--hyper.omega 6.5` in the first round and 0 in all later ones | your users turn ω: the dial, with all weights, by `guided` and then `progressive_with_omega`, or both at once by `lcm` (chapter 14). What the dial costs in quality, against a student of one ω, we did not measure |
+# | one ω, or the dial | one, if you serve one: `lcm_lora` with `--hyper.omega 6.5 6.5` (chapter 14), or `progressive` from the original weights, `--hyper.omega 6.5` in the first round and 0 in all later ones | a student of one ω can be an adapter, and needs no wide range. If your users turn ω: the dial, with all weights, by `guided` and then `progressive_with_omega`, or by `lcm`, which learns guidance and few steps at once (chapter 14). What the dial costs in quality, against a student of one ω, we did not measure |
 # | the dial's range | what you will serve; `guided.toml` has 2 to 14 | one unit beyond it the answers are wrong (12.3). Type the same `--hyper.omega LOW HIGH` for `guided` and for every round after it |
-# | is the dial learnt? | train until 12.5's share is .9 at every noise level. Measure it between the two ends of *your* range, with the $\varnothing$ that the target was made with | the bar is our guess. At t = .5 the plane's dial has .96; the digits' has .81 after 300 updates, so train on; the shapes' has .01 after 100. After 200 at four times the rate (three seeds) the shapes' has .2 there, and .6 at t = .9. It then shows 88 to 91 % of the captions with ω = 0, and 97 to 98 % with ω = 4 |
-# | rate, updates, batch | `guided.toml`: 1e-5, 10 000, 128 | our guess, not tried |
-# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `guided` needs 27 GB a card and 1.9 hours, and `progressive_with_omega` needs 24 GB a card and 9.5 hours *for each round*, so two days for five: counted, at an *assumed* 35 % of their peak |
+# | is the dial learnt? | train until 12.5's share is .9 at every noise level. Measure it between the two ends of *your* range, with the teacher's $\varnothing$; at full scale that is a few lines of your own, like `heard` | the bar is our guess. At t = .5 the plane's dial has .96; the digits' has .81 after 300 updates, so train on; the shapes' has .01 after 100. In separate runs of 200 updates at four times the rate (three seeds) the shapes' has .2 at t = .5 and .6 at t = .9. These students show 88 to 91 % of the captions with ω = 0, and 97 to 98 % with ω = 4 |
+# | rate, updates, batch | `guided.toml`: 1e-5, 10 000, 128; a round of the second stage: 1e-5 → 0, 50 000, 128 | our guess, not tried; the length of a round is CIFAR-10's (chapter 11) |
+# | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `guided` needs 27 GB a card and 1.9 hours, and `progressive_with_omega` needs 24 GB a card and 9.5 hours *for each round*, two days for five. All counted, at an *assumed* 35 % of their peak |
 # | seeds, to compare two settings | three | the runs that this page makes have one seed each; the bench's guided student (12.6) has three, each within 1.5 % of its teacher |
 #
 # **The published runs** [@meng2023guided]: ω from 0 to 4 for pixels, from 2 to 14 for latent text-to-image models, with the loss
@@ -589,7 +589,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # python -m full_scale.sample --weights runs/dial-4/export --omega 6.5 --prompt "a lighthouse at dusk"
 # ```
 #
-# `--tiny` instead of the weights runs every line on a laptop, and learns nothing.
+# On a laptop: `export GPUS=1`, and `--tiny` in place of the first line's weights. Then every line runs, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and both stages. Rung 2: the first stage on digits, and on shapes a dial
 # that is heard at high noise. Rung 3: both stages train Stable Diffusion's classes in the tests, a round from the run before, and stock diffusers

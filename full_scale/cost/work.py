@@ -180,7 +180,7 @@ def backed(
     alike: dict[Any, list[Callable]] = {}
     for part in made:
         alike.setdefault(getattr(part, "func", part), []).append(part)
-    for _, same in sorted(alike.items(), key=lambda one: one[0].__qualname__):
+    for _, same in sorted(alike.items(), key=lambda one: getattr(one[0], "__qualname__", "")):
         yield len(same), lambda: backward(same[0]().value, leaves)
 
 
