@@ -112,7 +112,7 @@ def make_shards(family: Family, source: Source, config: Config, plan: dict[str, 
     """Write the shards that are missing or damaged, with a progress bar over the source's rows;
     whether there were any. Shard n has the source's rows from n · --shard on.
     """
-    more = bool(config.other_column) or source.others, bool(config.seed_column)
+    more = bool(config.other_column) or source.others, bool(config.seed_column) or source.seeds
     look = lambda row: examine(row, plan["size"], source.pictures, *more)
     end, seen, bad, made, rows = shards.expected(config.out), set(), 0, False, None
     # closed here, since a generator that is collected while a thread starts can hang
@@ -201,6 +201,11 @@ def run(config: Config) -> str:
     print(introduced(family, config.weights))
     print(f"source: {source.what}")
     size, shape = sized(family, config.size)
+    require(
+        not source.seeds or size == family.size,
+        f"--size {size}: the seeds of {source.what} are noise of the network's own size, "
+        f"{family.size}: leave it out",
+    )
     plan = {
         "source": source.what,
         "source_stamp": source.stamp,
@@ -213,7 +218,7 @@ def run(config: Config) -> str:
         "shard": config.shard,
         "numbers": config.numbers,
         "other": config.other_column or ("votes" if source.others else None),
-        "seed": config.seed_column,
+        "seed": config.seed_column or ("sampled" if source.seeds else None),
     }
     config.out.mkdir(parents=True, exist_ok=True)
     with shards.locked(config.out), shards.disk(config.out, "the plan or the report"):

@@ -4,7 +4,6 @@ as `prepare` reads it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from dlib._util import require
 from full_scale.sources.captions import NoCaption, printable, read_caption
 from full_scale.sources.folders import Row, folder
 from full_scale.sources.pictures import SUFFIXES, decoded
+from full_scale.sources.sampled import SETTINGS, settings
 
 
 class Captioned(NamedTuple):
@@ -37,10 +37,9 @@ def read_captioned(path: Path, flag: str) -> tuple[list[Captioned], list[str]]:
         f"{flag} {path}: no such folder; name one that full_scale.sample wrote, or one with "
         "pictures",
     )
-    settings = path / "settings.json"
     rows = (
-        _sampled(path, settings)
-        if settings.is_file()
+        _sampled(path)
+        if (path / SETTINGS).is_file()
         else [(row.where, row.picture, _text(row), _mark(row)) for row in folder(path).rows(0)]
     )
     shown, bad = [], []
@@ -58,17 +57,11 @@ def read_captioned(path: Path, flag: str) -> tuple[list[Captioned], list[str]]:
     return shown, bad
 
 
-def _sampled(path: Path, settings: Path) -> list[tuple[str, Path, str, str]]:
-    try:
-        return [
-            (entry["file"], path / entry["file"], entry["prompt"], f"seed {entry.get('seed')}")
-            for entry in json.loads(settings.read_text(encoding="utf-8"))["pictures"]
-        ]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{settings} is not what full_scale.sample writes: delete it if this is a folder "
-            "of other pictures"
-        ) from None
+def _sampled(path: Path) -> list[tuple[str, Path, str, str]]:
+    return [
+        (entry["file"], path / entry["file"], entry["prompt"], f"seed {entry['seed']}")
+        for entry in settings(path).entries
+    ]
 
 
 def _mark(row: Row) -> str:

@@ -12,6 +12,7 @@ from dlib._util import require
 from full_scale.sources import tables, votes
 from full_scale.sources.folders import Source, folder, of_train, prompts
 from full_scale.sources.pictures import SUFFIXES
+from full_scale.sources.sampled import is_sampled, sampled
 from full_scale.sources.tars import tars
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 HOW = """A source is one of
     a folder of pictures with captions: x.txt, x.caption or x.json beside x.png, or a
       metadata.jsonl, .csv or .parquet with file_name and text
+    a folder that full_scale.sample wrote: its prompts are the captions, its seeds the noise of
+      pairs
     WebDataset tars: a folder, files, or a pattern such as 'data/{00..12}.tar' or 'data/*.tar'
     parquet files: a folder, files or a pattern
     a folder written by datasets' save_to_disk, or a dataset's id on the hub
@@ -123,6 +126,13 @@ def _is_hub_id(name: str) -> bool:
 def _single(name: str, path: Path, columns: tables.Columns) -> Source:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _table(tables.saved(path), "saved dataset", columns)
+    if is_sampled(path):
+        require(
+            columns.caption is None,
+            f"--caption-column {columns.caption}: --source {name} is a folder that "
+            "full_scale.sample wrote, whose captions are its prompts: leave it out",
+        )
+        return sampled(path)
     if path.is_dir():
         return folder(path, columns.caption)
     if path.suffix == ".csv" and path.is_file():

@@ -55,6 +55,8 @@ class Source:
     """Whether it is a table, whose columns can be named."""
     others: bool = False
     """Whether each row has a worse picture beside it."""
+    seeds: bool = False
+    """Whether each row has the seed of the noise that its picture was made from."""
 
 
 def stamped(parts: Iterable[Any]) -> str:
