@@ -185,7 +185,7 @@ claim("C26.1", "E r − KL of the tilt over log Z, less 1", abs(value / best.log
 #
 # With a pencil: rewards 1 and 0 give the winner 1/(1 + 0.368) = 0.731, and the loss is 0.313. Rewards 8 and 7 give the same. The gradient is $-(1-P)\,\nabla\big(r_\phi(x)-r_\phi(y)\big)$, with $P$ the winner's chance: a pair that is clear already teaches little. *Choices find a reward up to a
 # constant*, one for each prompt. So you may rank the samples of one prompt by $r_\phi$, and the tilt stays the same, since $Z$ takes up
-# the constant. But a comparison of scores from two prompts, or of a score with a fixed threshold, means nothing. Its scale, however, is found: where a judge is rarely in doubt, rewards differ much. `share` is how much of the vote
+# the constant. But a comparison of scores from two prompts, or of a score with a fixed threshold, means nothing. Its scale, however, is found: where a judge is rarely in doubt, rewards differ much. In the library's loss, `share` is how much of the vote
 # the first one got, ½ in a tie.
 
 # %%
@@ -274,7 +274,7 @@ for k in (1, 2):
 
 # %% [markdown]
 # Memory is the price. A graph of $N$ calls holds the activations of all of them. **Checkpointing** [@chen2016checkpointing] keeps each call's *input* alone and makes the
-# call again on the way back. That is a third more work where it is done, since a way back costs about two calls, and one call is held at a time. In the library that is `light`. We take a network with random weights, the
+# call again on the way back. That is a third more work in the steps with a gradient, since a way back costs about two calls, and one call is held at a time. In the library that is `light`. We take a network with random weights, the
 # reward of the judge, and compare gradients in all weights, in units of the largest entry.
 
 # %%
@@ -574,7 +574,7 @@ claim("C26.24", "its length over that of K = 5", wrong.norm() / five.norm(), bel
 # |---|---|---|
 # | the reward (`--reward`) | `redness`, to try the machine. For use `aesthetic` (the recipe file's), `pickscore`, `hps` or `clip`, with `--reward-weights FOLDER` | `clip`, `pickscore` and `hps` read the caption. A folder that is missing is refused, with what belongs there; whether a CLIP is PickScore's no program can see. `full_scale.convert` makes the folders of `aesthetic` and `hps`. Keep one reward back as the second judge |
 # | the reward's scale | as it is; measure its deviation $s$ among samples of *one* prompt, by a few lines of your own | each prompt may have its own constant (26.2), so an $s$ pooled over prompts is too large. ReFL alone wants a unit deviation |
-# | β of the anchor (`--hyper.kl`) | $s/\sqrt2$, for about a nat; pictures bear more nats, so less | in 26.8 the proxy has $s$ = .16, hence .11, and we chose .05. The printed command's 0.01 is for `redness`, which is there to be tried: in the tests it holds the captions of shapes |
+# | β of the anchor (`--hyper.kl`) | $s/\sqrt2$, for a nat or half of one; pictures bear more nats, so less | in 26.8 the proxy has $s$ = .16, hence .11, and we chose .05. The printed command's 0.01 is for `redness`, which is there to be tried: in the tests it holds the captions of shapes |
 # | what a β spends | about $s^2/2\beta^2$ nats, if the optimum stays near the model | exactly so for the *tilt* of a Gaussian by a linear reward. Our hidden reward has $s$ = 2.5: the tilt of β = 8 spends .045 nats where .048 are predicted, that of β = 1 spends 1.05 where 3.1 are, since the reward turns down. The anchor is another price than the tilt's, and its best student may go further or less far (exercise 1). As it happened, the anchored runs of 26.7 are 0.45 and 1.04 nats away (by `measured`), the tilts of their β = 2 and 1 are 0.48 and 1.05 |
 # | $K$ (`--hyper.last`) | 1 | one call with a gradient, whose business is colour and texture. It moves the layout as well, since one network serves all steps (26.8), but has no reliable direction for it. Layout must change: about half of the steps. For the waves of 26.5, in one draw, the cosine is .68 with 5 of 20 steps and .93 with 10. Keep the trainer's clip of the gradient's norm, 1 |
 # | DRaFT-1, or LV | DRaFT-1. (LV is a loss of `dlib`, for your own loop) | on the plane, with the judge's reward, DRaFT-1 and LV with 1, 4 and 16 copies have gradients of the same variance, within 2 % (40 draws of 64 samples): nearly all of it comes from the starting noise. On pictures we did not measure it |
