@@ -401,7 +401,7 @@ figure(
 # twice as far from the ends of the paths as those of the other student.
 #
 # A *network* of ε says nothing about the data where α = 0, and `progressive` refuses it. On Stable Diffusion's levels it may be
-# trained. But at the first max(SNR, 1) is 1, and its squared error counts 1/SNR = 214 times.
+# trained. But at the first max(SNR, 1) is 1, so ε-errors count 1/SNR = 214 times.
 
 
 # %%
@@ -633,7 +633,7 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # |---|---|---|
 # | pairs (11.1), or rounds | text-to-image: rounds. Small data and one step: pairs | rounds also leave students of 8, 4 and 2 steps; pairs must all be walked before the first update. In the bench the naive student is the nearer one on the plane, in equal time (11.7; its pairs come from a better solver, too). Fréchet distances, where real pictures have 1: on digits 1.4 for the naive student and 2.1 for the rounds, which had two thirds of its time; on captioned shapes 2.5 and 1.9. On CIFAR-10 the papers' rounds lead a little, and on latent text-to-image models we know of no comparison. At full scale `sample` makes the walks, `prepare --source` its folder makes pairs of them, and `train --method knowledge` learns them (no recipe file, not tried on real weights) |
 # | steps of the first teacher | 32 or 64, where more steps hardly change the pictures any more (the published run begins at 8192); `--hyper.steps` counts the *student's*, so half of them | its error stays in every student: from the same noise, compare its pictures with those of twice as many steps |
-# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` (`lcm` and `pcm` as well, up to 50 steps) | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. With `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses (but for one step of `sd3`). `lam`, `karras` and `arctan` need α > 0 at the first level, which this chapter's cosine does not have |
+# | spacing | your sampler's, if its grid of $N$ steps is every second level of its grid of $2N$: `time`, `lam`, `karras`, `arctan`, `sd_trailing` (`lcm` and `pcm` as well, for students of up to 25 steps) | a student learns the way from one of its levels to the next, so its teacher must stop at both and once between. With `sd_leading` and `sd3` the levels move with $N$, and the recipe refuses (but for one step of `sd3`). `lam`, `karras` and `arctan` need α > 0 at the first level, which this chapter's cosine does not have |
 # | weight | max(SNR, 1), the paper's; the loss on $v$ (SNR + 1) is the other usual one | not the ε-loss: with α = 0 it fails at two steps and at one (11.4). At Stable Diffusion's first level the SNR is .005, not 0. With the ε-loss and two steps, the cleaner level weighs 80 times as much as the first, on which the picture depends |
 # | what the network predicts | $v$ or $x_0$. One that predicts ε may stay so if α > 0 at its first level, as in Stable Diffusion | an ε-network whose loss spikes: lower the rate, clip the gradients |
 # | rate, updates, batch | `progressive.toml`: from 1e-5 to 0, 50 000 a round, 128 | length and batch are CIFAR-10's; the rate is our guess, and was not tried |
@@ -677,7 +677,7 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # python -m full_scale.export runs/halve-4
 # ```
 #
-# The recipe file sets 32 steps and ω = 6.5 for the first round. With `GPUS=1` and `--tiny` it runs anywhere, and learns nothing.
+# The recipe file sets 32 steps and ω = 6.5 for the first round. With `GPUS=1`, `--tiny` and `--steps 2` it runs anywhere, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: digits in two steps, captioned shapes in one. Rung 3: the same
 # loss trains Stable Diffusion's classes; two rounds of the shapes run through the engine in the tests, the second from the

@@ -589,7 +589,7 @@ claim("C12.20", "ω = 2, 8 steps: RMS, student over teacher", ratio, between=(0.
 # python -m full_scale.sample --weights runs/dial-4/export --omega 6.5 --prompt "a lighthouse at dusk"
 # ```
 #
-# On a laptop: `export GPUS=1`, and `--tiny` in place of the first line's weights. Then every line runs, and learns nothing.
+# On a laptop: `export GPUS=1`, `--tiny` in place of the first line's weights, and `--steps 2` in each training line. Then every line runs, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and both stages. Rung 2: the first stage on digits, and on shapes a dial
 # that is heard at high noise. Rung 3: both stages train Stable Diffusion's classes in the tests, a round from the run before, and stock diffusers

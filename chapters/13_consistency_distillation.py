@@ -625,7 +625,7 @@ claim("C13.23", "d of its teacher's 17 steps over its own", walked_d / shipped_d
 # python -m full_scale.export runs/lcm
 # ```
 #
-# With `--tiny` instead of `--weights …`, and one process, everything runs anywhere, and learns nothing.
+# With `--tiny` for `--weights …`, `--steps 2` and one process, everything runs anywhere, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: digits and captioned shapes. Rung 3: the recipes train Stable Diffusion's classes in
 # the tests, with random weights. No published figure is reproduced.

@@ -675,7 +675,7 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # |---|---|---|
 # | another picture with every number of calls | new noise between calls | phases, without new noise |
 # | soft at 2 calls | two long jumps, unfinished | more updates, or 4 phases; then the adversarial term |
-# | the consistency loss is far above that of a run without $D$, whose own loss stays at 2 | adversarial weight too large | a tenth of it |
+# | the consistency loss is far above that of a run without $D$, while $D$'s own loss stays at 2 | adversarial weight too large | a tenth of it |
 # | nonsense under normal guidance | trained with all captions | drop a tenth (`pcm_normalcfg`, `drop = 0.1`) |
 # | burnt colours | guidance inside *and* outside | with ω inside, none outside: `guidance_scale` 1, at most 2 |
 # | slightly off at 4 calls (15.5 could not show it) | evenly spaced grid: 749 for 739 | our export brings its own edges: type no `--grid`. For other weights of 50 DDIM steps, `full_scale.sample --grid pcm`, with `--solver ddim --steps 4`, `--end grid` and `--omega 0`. A student trained with 40 or 100 DDIM steps has its edges at 249, 499 and 749, and for it the even grid is the right one |
@@ -702,7 +702,7 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # |---|---|
 # | `recipes.pcm(…, phases=4)` | `full_scale.train pcm --hyper.phases 4`, or `pcm_lora` for adapters |
 # | `recipes.pcm_adversarial` | `full_scale.train pcm_adversarial`: heads on the frozen teacher |
-# | `recipes.pcm_normalcfg` | `full_scale.train --method pcm_normalcfg`, with `--drop 0.1` and the settings of `pcm_lora`: `--lora-rank 64`, `--lr 5e-6`, `--steps 5000`, `--batch 160 --micro 20` |
+# | `recipes.pcm_normalcfg` | `full_scale.train --method pcm_normalcfg`, with `--drop 0.1` and the settings of `pcm_lora`: `--lora-rank 64`, `--lr 5e-6`, `--steps 5000`, `--batch 160 --micro 20`, `--weight-decay 1e-3 --recompute`, and its `--lora-targets` |
 # | `sample(…, levels(schedule, m, "pcm"))` | the model card's code, for diffusers' `TCDScheduler` |
 #
 # | how far up the ladder: rung 1 | rung 2 | rung 3 |

@@ -799,7 +799,7 @@ claim("C16.33", "d of sCD over that of sCT", d["sCD"] / d["sCT"], below=1)
 # python -m full_scale.export runs/ect
 # ```
 #
-# With `GPUS=1`, and `--tiny` for `--weights …`, both run on a laptop and learn nothing. We know of no published run of either on Stable Diffusion 1.5.
+# With `GPUS=1`, `--tiny` for `--weights …` and `--steps 2` both run anywhere and learn nothing. We know of no published run of either on Stable Diffusion 1.5.
 #
 # **How far up the ladder.** Rung 1: fixed points, schedules and tangents exactly. Rung 2: ECT on digits and captioned shapes. Rung 3: in the tests `scm`
 # trains Stable Diffusion's classes, with random weights, `ect` captioned shapes.

@@ -98,7 +98,7 @@ figure(
 # hard: at ω it reaches what the base reaches at 2ω. That is **Diffusion-NPO**, negative preference optimisation [@wang2025npo].
 #
 # This chapter shows that the training differs from the one you know by one line, computes exactly what the contrast does on Gaussians, and measures what it costs. Then it
-# looks at what the released code does, since that is three variants of two methods.
+# looks at what the released code does: of its three variants only one is trained on the worse.
 #
 # | symbol | what it is | where you met it |
 # |---|---|---|
@@ -534,7 +534,7 @@ figure(
 #
 # | symptom | cause | cure |
 # |---|---|---|
-# | the negative changes nothing | ω = 0; pairs swapped twice, so that the negative is a second positive; or a model whose guidance is distilled in | sample the negative alone (below); guidance of 1 + ω > 1 is needed. `full_scale.sample` refuses ω = 0 |
+# | the negative changes nothing | ω = 0; pairs swapped twice, so that the negative is a second positive; or a model whose guidance is distilled in | sample the negative alone (below); guidance of 1 + ω > 1 is needed. `full_scale.sample --negative-lora` refuses ω = 0 |
 # | the same pictures as with the base | merged with $m=0$, trainings that mirror each other | larger $m$; compare with the base |
 # | colour blots, artefacts | the branches are too unlike (the authors' reason, 29.5) | lower rate, fewer steps, $m=0$, smaller ω |
 # | pictures become worse as ω grows | branches swapped | sample the negative alone |

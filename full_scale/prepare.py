@@ -112,7 +112,7 @@ def make_shards(family: Family, source: Source, config: Config, plan: dict[str, 
     """Write the shards that are missing or damaged, with a progress bar over the source's rows;
     whether there were any. Shard n has the source's rows from n · --shard on.
     """
-    more = bool(config.other_column) or source.others, bool(config.seed_column) or source.seeds
+    more = bool(config.other_column) or source.others, plan["seed"] is not None
     look = lambda row: examine(row, plan["size"], source.pictures, *more)
     end, seen, bad, made, rows = shards.expected(config.out), set(), 0, False, None
     # closed here, since a generator that is collected while a thread starts can hang
@@ -189,6 +189,14 @@ def sized(family: Family, asked: int | None) -> tuple[int, tuple[int, ...]]:
         raise ValueError(f"--size {asked}: {error}") from None
 
 
+def paired(source: Source, config: Config, family: Family, size: int) -> bool:
+    """Whether the rows' seeds are known to be the noise of such latents as are made here."""
+    if source.noise is None:
+        return False
+    name, *sides = source.noise
+    return name == config.family and all((side or family.size) == size for side in sides)
+
+
 def run(config: Config) -> str:
     """Prepare what `config` asks for, and return the closing line."""
     check(config)
@@ -199,13 +207,9 @@ def run(config: Config) -> str:
     source = open_source(config.source, columns, config.worse)
     family = open_family(config.family, config.weights, device, dtype)
     print(introduced(family, config.weights))
-    print(f"source: {source.what}")
     size, shape = sized(family, config.size)
-    require(
-        not source.seeds or size == family.size,
-        f"--size {size}: the seeds of {source.what} are noise of the network's own size, "
-        f"{family.size}: leave it out",
-    )
+    seeds = config.seed_column or ("sampled" if paired(source, config, family, size) else None)
+    print(f"source: {source.what}" + (", with the seeds of their noise" if seeds else ""))
     plan = {
         "source": source.what,
         "source_stamp": source.stamp,
@@ -218,7 +222,7 @@ def run(config: Config) -> str:
         "shard": config.shard,
         "numbers": config.numbers,
         "other": config.other_column or ("votes" if source.others else None),
-        "seed": config.seed_column or ("sampled" if source.seeds else None),
+        "seed": seeds,
     }
     config.out.mkdir(parents=True, exist_ok=True)
     with shards.locked(config.out), shards.disk(config.out, "the plan or the report"):

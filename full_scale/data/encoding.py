@@ -48,7 +48,8 @@ def examine(
     row: Row, size: int, pictures: bool, other: bool = False, seed: bool = False
 ) -> Found:
     """Read a row's caption and picture, or say what is wrong with it; runs in threads."""
-    row = row._replace(key=printable(row.key), where=printable(row.where))
+    kept = row.seed if seed else None
+    row = row._replace(key=printable(row.key), where=printable(row.where), seed=kept)
     if row.fault:
         return Found(row, fault=row.fault)
     try:

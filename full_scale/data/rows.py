@@ -136,7 +136,8 @@ class Rows:
         """Raise ValueError unless these data suit a model, a global batch, and what is read."""
         made = {
             "pictures": "a source with pictures",
-            "pairs": "what full_scale.sample wrote by a solver without noise, or a table with "
+            "pairs": "what full_scale.sample wrote, for this family and size and by a solver "
+            "without noise, or a table with "
             "--seed-column, the seeds of the noise",
             "preferences": "votes between pictures, or a table with --other-column",
         }

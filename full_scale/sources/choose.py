@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from dlib._util import require
 from full_scale.sources import tables, votes
-from full_scale.sources.folders import Source, folder, of_train, prompts
+from full_scale.sources.folders import Source, of_train, prompts
 from full_scale.sources.pictures import SUFFIXES
-from full_scale.sources.sampled import is_sampled, sampled
+from full_scale.sources.sampled import pictures_in
 from full_scale.sources.tars import tars
 
 if TYPE_CHECKING:
@@ -126,15 +126,8 @@ def _is_hub_id(name: str) -> bool:
 def _single(name: str, path: Path, columns: tables.Columns) -> Source:
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return _table(tables.saved(path), "saved dataset", columns)
-    if is_sampled(path):
-        require(
-            columns.caption is None,
-            f"--caption-column {columns.caption}: --source {name} is a folder that "
-            "full_scale.sample wrote, whose captions are its prompts: leave it out",
-        )
-        return sampled(path)
     if path.is_dir():
-        return folder(path, columns.caption)
+        return pictures_in(path, columns.caption)
     if path.suffix == ".csv" and path.is_file():
         return votes.votes_file(path, columns.caption)
     if path.is_file():

@@ -38,6 +38,14 @@ class Row(NamedTuple):
     seed: int | None = None
 
 
+class Noise(NamedTuple):
+    """Of which family's network, and of pictures of which size; None is the network's own."""
+
+    family: str | None
+    height: int | None
+    width: int | None
+
+
 @dataclass(frozen=True)
 class Source:
     """Rows in a fixed order, as often as asked, from any position on.
@@ -55,8 +63,8 @@ class Source:
     """Whether it is a table, whose columns can be named."""
     others: bool = False
     """Whether each row has a worse picture beside it."""
-    seeds: bool = False
-    """Whether each row has the seed of the noise that its picture was made from."""
+    noise: Noise | None = None
+    """What the rows' seeds are noise of, where the source knows it."""
 
 
 def stamped(parts: Iterable[Any]) -> str:

@@ -9,71 +9,75 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from full_scale.sources.folders import Row, Source, listed, stamped
+from dlib._util import require
+from full_scale.sources.folders import Noise, Row, Source, folder, listed, stamped
 
 SETTINGS = "settings.json"
 
 
 class Sampled(NamedTuple):
     """entries: of each picture its file, prompt, seed and flagged: whether the safety checker
-    hid it. unpaired: in words why the seeds are not all that the pictures were made from.
+    hid it. noise: what the seeds are noise of, if they are all that the pictures were made from.
     """
 
     entries: list[dict[str, Any]]
-    unpaired: str
+    noise: Noise | None
 
 
-def settings(folder: Path) -> Sampled:
-    """What settings.json says of its pictures; ValueError for another program's file."""
-    path = folder / SETTINGS
+def settings(path: Path) -> Sampled:
+    """What settings.json in this folder says; ValueError for another program's file."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
         entries = [{"seed": None, "flagged": False} | entry for entry in table["pictures"]]
         if not all({"file", "prompt"} <= entry.keys() for entry in entries):
             raise KeyError
-        own = table.get("config", {})
-        if table.get("solver", {}).get("noisy", True):
-            return Sampled(entries, "its steps drew noise of their own")
-        sized = own.get("width") or own.get("height")
-        return Sampled(
-            entries, "--width or --height gave its noise another shape" if sized else ""
-        )
+        asked, noisy = table.get("config", {}), table.get("solver", {}).get("noisy", True)
+        noise = Noise(*(asked.get(name) for name in Noise._fields))
+        return Sampled(entries, None if noisy else noise)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
-            f"{path} is not what full_scale.sample writes: delete it if this is a folder "
-            "of other pictures"
+            f"{path / SETTINGS} is not what full_scale.sample writes: delete it if this is a "
+            "folder of other pictures"
         ) from None
 
 
-def is_sampled(folder: Path) -> bool:
+def is_sampled(path: Path) -> bool:
     """Whether full_scale.sample wrote this folder."""
     try:
-        return (folder / SETTINGS).is_file() and bool(settings(folder))
+        return (path / SETTINGS).is_file() and bool(settings(path))
     except ValueError:
         return False
 
 
-def sampled(folder: Path) -> Source:
-    """A folder of full_scale.sample: prompts are the captions. With a solver that draws nothing,
-    and at the network's own size, its rows are pairs of noise and picture as well, for knowledge
-    distillation.
+def pictures_in(path: Path, caption: str | None = None) -> Source:
+    """A folder of pictures with captions: `sampled`, or any other, as `folder` reads it."""
+    if not is_sampled(path):
+        return folder(path, caption)
+    require(
+        caption is None,
+        f"--caption-column {caption}: full_scale.sample wrote {path}, and its captions are the "
+        "prompts: leave it out",
+    )
+    return sampled(path)
+
+
+def sampled(path: Path) -> Source:
+    """A folder of full_scale.sample: prompts are the captions. With a solver that draws nothing
+    its rows are pairs of noise and picture as well, for knowledge distillation.
     """
-    entries, unpaired = settings(folder)
+    entries, noise = settings(path)
     hidden = ("hidden", "the safety checker hid the picture")
     rows = [
         Row(
             Path(entry["file"]).stem,
             entry["file"],
             (entry["prompt"],),
-            folder / entry["file"],
+            path / entry["file"],
             hidden if entry["flagged"] else None,
-            seed=None if unpaired else entry["seed"],
+            seed=entry["seed"],
         )
         for entry in entries
     ]
-    told = f"{len(rows)} pictures of full_scale.sample"
-    if unpaired:
-        return listed(f"{told}, without their seeds, since {unpaired}", rows)
-    made = listed(f"{told} with their seeds", rows)
-    stamp = stamped([made.stamp, *(row.seed for row in rows)])
-    return replace(made, stamp=stamp, seeds=True)
+    made = listed(f"{len(rows)} pictures of full_scale.sample", rows)
+    stamp = stamped([made.stamp, noise, *(row.seed for row in rows)])
+    return replace(made, stamp=stamp, noise=noise)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from dlib._util import require
 from full_scale.sources import commas
 from full_scale.sources.captions import FIELDS, fields
-from full_scale.sources.folders import Row, Source, folder, listed, stamped
+from full_scale.sources.folders import Row, Source, listed, stamped
 from full_scale.sources.indexes import file_named
 from full_scale.sources.pictures import SUFFIXES, held
+from full_scale.sources.sampled import is_sampled, pictures_in, sampled
 from full_scale.sources.tables import at_the_end, check_column, read_entry, undecoded
 
 if TYPE_CHECKING:
@@ -112,16 +113,17 @@ def votes_file(path: Path, caption: str | None = None) -> Source:
 
 
 def two_folders(better: Path, worse: Path, caption: str | None = None) -> Source:
-    """The pictures and captions of `better`, as `folder` reads them, each with the picture of
-    the same name in `worse`, whatever its ending.
+    """The pictures and captions of `better`, as `pictures_in` reads them, each with the picture
+    of the same name in `worse`, whatever its ending.
     """
     require(
         worse.is_dir(), f"--worse {worse}: no such folder: wanted one with the worse pictures"
     )
-    base = folder(better, caption)
+    base = pictures_in(better, caption)
+    theirs = [row.picture for row in sampled(worse).rows(0)] if is_sampled(worse) else None
     others = {
         each.relative_to(worse).with_suffix("").as_posix(): each
-        for each in sorted(worse.rglob("*"))
+        for each in (sorted(worse.rglob("*")) if theirs is None else theirs)
         if each.suffix.lower() in SUFFIXES
     }
     rows, met = [], set()

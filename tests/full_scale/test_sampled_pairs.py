@@ -36,7 +36,10 @@ def test_walks_of_the_teacher_become_pairs_for_a_student(tmp_path, capsys):
     """
     settings = json.loads((walked(tmp_path / "walks") / "settings.json").read_text())
     said = prepared(tmp_path / "walks", tmp_path / "data")
-    assert "4 pictures of full_scale.sample with their seeds" in capsys.readouterr().out
+    assert (
+        "4 pictures of full_scale.sample, with the seeds of their noise"
+        in capsys.readouterr().out
+    )
     rows = Rows(tmp_path / "data", "pairs")
     assert "4 rows" in said and rows.captions([0, 3]) == list(ASKED)
     batch, teacher = rows[[0, 1, 2, 3]], shapes_teacher()
@@ -50,25 +53,46 @@ def test_walks_of_the_teacher_become_pairs_for_a_student(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "more, why",
+    "sampled, prepared_as",
     [
-        (dict(solver="lcm", grid="lcm"), "its steps drew noise of their own"),
-        (dict(width=16), "--width or --height gave its noise another shape"),
+        (dict(solver="lcm", grid="lcm"), {}),  # its steps drew noise of their own
+        (dict(family="sd"), {}),  # another network's
+        (dict(family="sd", width=48), dict(family="sd")),  # another shape
+        (dict(family="sd"), dict(family="sd", size=48)),
     ],
 )
-def test_seeds_that_are_not_all_of_the_noise_make_no_pairs(more, why, tmp_path, capsys):
-    prepared(walked(tmp_path / "walks", **more), tmp_path / "data")
-    assert f"without their seeds, since {why}" in capsys.readouterr().out
+def test_seeds_that_are_not_all_of_the_noise_make_no_pairs(
+    sampled, prepared_as, tmp_path, capsys
+):
+    prepared(walked(tmp_path / "walks", **sampled), tmp_path / "data", **prepared_as)
+    assert "source: 4 pictures of full_scale.sample\n" in capsys.readouterr().out
     assert Rows(tmp_path / "data", "pictures").holds == {"texts", "pictures"}
-    with pytest.raises(ValueError, match="prepare what full_scale.sample wrote by a solver wi"):
+    with pytest.raises(ValueError, match="prepare what full_scale.sample wrote, for this family"):
         Rows(tmp_path / "data", "pairs").check(None, 4)
 
 
-def test_hidden_pictures_other_sizes_and_fields_are_named(tmp_path):
-    folder, large = walked(tmp_path / "walks"), walked(tmp_path / "sd", "sd")
-    with pytest.raises(ValueError, match="--size 48: the seeds of 4 pictures .* own size, "):
-        prepared(large, tmp_path / "large", "sd", size=48)
-    with pytest.raises(ValueError, match="--caption-column text: .* whose captions are its pro"):
+def test_the_networks_own_size_may_be_typed(tmp_path):
+    prepared(walked(tmp_path / "walks", width=16, height=16), tmp_path / "data", size=16)
+    assert "pairs" in Rows(tmp_path / "data", "pairs").holds
+
+
+def test_two_folders_of_sample_are_votes(tmp_path):
+    """Pictures of the same number, and not the contact sheet."""
+    better, worse = walked(tmp_path / "a"), walked(tmp_path / "b", seed=50)
+    assert "4 rows" in prepared(better, tmp_path / "data", worse=worse)
+    rows = Rows(tmp_path / "data", "preferences")
+    assert rows.holds == {"texts", "pictures", "preferences"}
+    for folder, found in ((better, rows[[1]].x0), (worse, rows[[1]].other)):
+        prepared(folder, tmp_path / f"data of {folder.name}")
+        alone = Rows(tmp_path / f"data of {folder.name}", "pictures")
+        assert torch.equal(alone[[1]].x0, found)
+
+
+def test_hidden_pictures_and_fields_are_named(tmp_path):
+    folder = walked(tmp_path / "walks")
+    with pytest.raises(
+        ValueError, match="--caption-column text: full_scale.sample wrote .*leave"
+    ):
         prepared(folder, tmp_path / "named", caption_column="text")
     settings = json.loads((folder / "settings.json").read_text())
     settings["pictures"][1]["flagged"] = True
