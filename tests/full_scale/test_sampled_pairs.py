@@ -80,6 +80,7 @@ def test_two_folders_of_sample_are_votes(tmp_path):
     """Pictures of the same number, and not the contact sheet."""
     better, worse = walked(tmp_path / "a"), walked(tmp_path / "b", seed=50)
     assert "4 rows" in prepared(better, tmp_path / "data", worse=worse)
+    assert "no better picture" not in (tmp_path / "data" / "report.txt").read_text()
     rows = Rows(tmp_path / "data", "preferences")
     assert rows.holds == {"texts", "pictures", "preferences"}
     for folder, found in ((better, rows[[1]].x0), (worse, rows[[1]].other)):
