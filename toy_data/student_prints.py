@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import torch
 
-from dlib import Batch, Denoiser, Draw, Recipe, cast
+from dlib import Batch, Denoiser, Draw, Judge, Recipe, cast
 from dlib.nets import Told
-from dlib.training import Trained, Trainer
+from dlib.training import Trained, Trainer, weights_of
 from toy_data.student_settings import Setting
 from toy_data.student_training import paired
 from toy_data.worlds import world_of
@@ -44,15 +44,21 @@ def fingerprint(setting: Setting) -> list[float]:
 
 
 def said(
-    recipe: Recipe, start: Denoiser, teacher: Denoiser, rows: Callable[[int], Batch], step: int
+    recipe: Recipe,
+    start: Denoiser,
+    teacher: Denoiser,
+    rows: Callable[[int], Batch],
+    step: int,
+    heads: Callable[[Denoiser], Judge] | None = None,
 ) -> list[float]:
     """A recipe's loss and the norm of its gradient at a step, for a student that stays as it
-    starts: on the second batch, so that a bank of samples counts. Four digits.
+    starts: on the second batch, so that a bank of samples counts. Four digits. heads: as `cast`
+    takes them; they stay as they are made.
     """
     student = replace(start, net=copy.deepcopy(start.net).requires_grad_())
-    still = torch.optim.SGD(student.net.parameters(), lr=0.0)
-    actors = cast(recipe, teacher, starts={"student": student})
-    trainer = Trainer(recipe, actors, {"student": Trained(still)})
+    actors = cast(recipe, teacher, starts={"student": student}, heads=heads)
+    still = lambda role: torch.optim.SGD(weights_of(actors.roles[role]), lr=0.0)
+    trainer = Trainer(recipe, actors, {role: Trained(still(role)) for role in recipe.trained})
     for k in range(2):
         metrics = trainer.advance([(rows(k), Draw(k))], step)
     slopes = [weight.grad.double().square().sum() for weight in student.net.parameters()]

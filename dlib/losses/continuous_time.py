@@ -8,6 +8,7 @@ cos τ σ_d ε − sin τ x₀, one more mixture of what any network says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -188,7 +189,7 @@ def _norm(g: Tensor) -> Tensor:
 def check_sigma(verb: str, sigma_data: float) -> None:
     """Raise ValueError, in the name of `verb`, for what is no standard deviation."""
     require(
-        sigma_data > 0,
+        0 < sigma_data < math.inf,
         f"{verb}: sigma_data = {sigma_data:g}, wanted the data's standard deviation, above 0",
     )
 

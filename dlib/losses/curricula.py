@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dlib._util import Draw, require
+from dlib.losses.diffusion import check_law
 from dlib.schedule import NoiseSchedule
 
 TwoTimes = Callable[[Draw, int], tuple[Tensor, Tensor]]
@@ -61,7 +62,7 @@ def ict_law(
     """The probability of each step of a ladder, (N,) float64, if ln κ is normal and cut to the
     ladder (Song & Dhariwal 2024, eq. 10).
     """
-    _check_std("ict_law", std)
+    check_law("ict_law", mean, std)
     require(
         times.ndim == 1 and len(times) > 1 and bool((times.diff() < 0).all()),
         f"ict_law: times of shape {tuple(times.shape)} must fall from noise to data: pass "
@@ -92,7 +93,7 @@ def ect_times(
     >>> bool((r < t).all())
     True
     """
-    _check_std("ect_times", std)
+    check_law("ect_times", mean, std)
     ect_end(torch.ones(1), stage, q, k, b)  # names what is bad before the first step
 
     def drawn(draw: Draw, n: int) -> tuple[Tensor, Tensor]:
@@ -187,10 +188,6 @@ def _few(values: Tensor) -> str:
     """The first four of many numbers, for a message."""
     shown = ", ".join(f"{value:g}" for value in values[:4].tolist())
     return f"[{shown}{', …' if len(values) > 4 else ''}]"
-
-
-def _check_std(verb: str, std: float) -> None:
-    require(std > 0, f"{verb}: std = {std:g}, wanted the standard deviation of ln κ, above 0")
 
 
 def _check_steps(verb: str, step: int, steps: int, s_0: int, s_1: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -78,10 +79,17 @@ def lognormal_times(schedule: NoiseSchedule, mean: float = -1.2, std: float = 1.
     """Times at which log(σ/α) is normal (Karras et al. 2022, table 1), one a sample; outside
     the schedule, its nearer end.
     """
-    require(
-        std > 0, f"lognormal_times: std = {std:g}, wanted the standard deviation of ln κ, above 0"
-    )
+    check_law("lognormal_times", mean, std)
     return lambda draw, n: schedule.at_lam(-(mean + std * draw.normal((n,)))).t
+
+
+def check_law(verb: str, mean: float, std: float) -> None:
+    """Raise ValueError, in the name of `verb`, for what is no normal law of ln κ."""
+    require(math.isfinite(mean), f"{verb}: mean = {mean:g}, wanted the mean of ln κ, a number")
+    require(
+        0 < std < math.inf,
+        f"{verb}: std = {std:g}, wanted the standard deviation of ln κ, above 0",
+    )
 
 
 def drop(cond: Any, null: Any, p: float, draw: Draw) -> Any:

@@ -162,6 +162,10 @@ def knowledge(student: Denoiser, batch: Batch, draw: Draw, *, start: float = 1.0
         "Batch(x0, cond, noise=…) with the noise from which each x0 was made",
     )
     level = student.schedule.at(start)
+    require(
+        level.sigma > 0,
+        f"knowledge: no noise at start = {start:g}: start where the teacher's walk does, at 1",
+    )
     _determines(student, level, "knowledge")
     z = math.hypot(level.alpha, level.sigma) * batch.noise
     each = squared(student(z, level, batch.cond).x0, batch.x0)

@@ -81,7 +81,10 @@ def imm_triples(
     As the paper describes it (Zhou et al. 2025); its training code is not public. Draws: t,
     then s.
     """
-    require(halvings >= 0, f"imm_triples: halvings = {halvings:g}, wanted a number from 0 on")
+    require(
+        0 <= halvings <= 52,
+        f"imm_triples: halvings = {halvings:g}, wanted 0 to 52: after more, r would be t",
+    )
     require(
         t_min < t_max,
         f"imm_triples: t_min = {t_min:g} is not below t_max = {t_max:g}: t = 1 is noise",
@@ -144,7 +147,7 @@ def moment_matching(
     """
     n = len(batch.x0)
     require(
-        group >= 1 and n % group == 0,
+        isinstance(group, int) and group >= 1 and n % group == 0,
         f"moment_matching: {n} samples do not make groups of {group}: choose a batch that "
         "`group` divides",
     )

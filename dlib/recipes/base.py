@@ -99,9 +99,12 @@ def step_named(method: str, name: str) -> Solver:
 
 
 def at_least_one(method: str, **given: float) -> None:
-    """Raise ValueError, with the method's and the argument's name, for a number below 1."""
+    """Raise ValueError, with the method's and the argument's name, for anything but a whole
+    number from 1 on.
+    """
     for name, value in given.items():
         require(value >= 1, f"{method}: {name} = {value:g}, wanted at least 1")
+        require(value % 1 == 0, f"{method}: {name} = {value:g}, wanted a whole number")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ as its recipe says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -102,7 +103,7 @@ def lcm(
     that starts from nothing needs the moving average, with a decay of 0.95; on the book's
     mixtures its error is four times larger without (chapter 14). There the perfect teacher's
     fifty `ddim` steps leave a distance that no training removes; with `dpm_solver_3`, three
-    calls of the teacher a step, they leave a thirtieth of it (`python -m bench students`).
+    calls of the teacher a step, they leave a fortieth of it.
     """
     step = teacher_step("lcm", omega, null, skip, solver)
     return _latent(schedule, grid(schedule, steps, spacing), step, omega, huber_c, embed=None)
@@ -166,9 +167,8 @@ def pcm(
     null, omega, steps, skip as for `lcm`. Sample the student itself with `ddim` on `[times[0],
     *pcm_edges(times, phases)]`.
 
-    omega, grid, solver and huber_c are the released script's. On GMM5, with a perfect teacher
-    and ω = 0, four phases of fifty `ddim` steps end at 0.78 times the sampling floor from the
-    flow's ends, and with `dpm_solver_3`, three calls of the teacher a step, at 0.33.
+    omega, grid, solver and huber_c are the released script's. What fifty `ddim` steps of a
+    perfect teacher leave, and `dpm_solver_3` does not, holds here as for `lcm`.
     """
     path, distance = (
         _phased("pcm", schedule, null, phases, omega, steps, skip, spacing, solver),
@@ -212,7 +212,7 @@ def pcm_adversarial(
     phase those of `phased_discriminator`.
     """
     require(
-        adversarial >= 0,
+        0 <= adversarial < math.inf,
         f"pcm_adversarial: adversarial = {adversarial:g}, wanted a weight from 0 on: below it "
         "the student would help the discriminator",
     )

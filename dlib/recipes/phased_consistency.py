@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from dlib.losses.consistency_steps import check_omega
 from dlib.recipes.base import Recipe
 from dlib.recipes.distilled_consistency import pcm
 from dlib.schedule import NoiseSchedule
@@ -38,6 +39,7 @@ def pcm_normalcfg(
     >>> pcm_normalcfg(vp(), -1).sampler.omega
     6.5
     """
+    check_omega("pcm_normalcfg", (omega, omega))
     recipe = pcm(
         schedule,
         null,

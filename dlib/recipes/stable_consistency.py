@@ -72,7 +72,8 @@ def sct(
     >>> sct(edm()).trained, sct(edm()).sampler.solver
     (('student',), 'lcm')
     """
-    at_least_one("sct", every=every, stages=stages)
+    at_least_one("sct", every=every)
+    require(1 <= stages < math.inf, f"sct: stages = {stages:g}, wanted at least 1")
     require(
         0 < eta <= 1, f"sct: eta = {eta:g}, wanted a share of an edge's κ, above 0, at most 1"
     )

@@ -155,6 +155,8 @@ class Trainer:
                 self.backward(value / len(micro), phase)
                 for name, metric in parts.items():
                     found.setdefault(f"{phase.name}/{name}", []).append(metric)
+        if step == 0:
+            self._unmoved(phase)
         for role in phase.roles:
             for name, metric in self.update(role, step, micro).items():
                 found[f"{role}/{name}"] = [metric]
@@ -179,6 +181,17 @@ class Trainer:
     def _synchronise(self, phase: Phase, on: bool) -> None:
         for role in phase.roles:
             self.trained[role].synchronise(on)
+
+    def _unmoved(self, phase: Phase) -> None:
+        """A role whose weights the phase's loss did not reach would stay as it is."""
+        for role in phase.roles:
+            reached = any(leaf.grad is not None for leaf in self.trained[role].leaves)
+            require(
+                reached,
+                f"perform: the loss of {phase.name!r} does not reach the weights of {role!r}, "
+                f"which would never move: let that loss call roles[{role!r}] with gradient, or "
+                "leave the role out of the phase",
+            )
 
     def _unread(self) -> None:
         """All phases run at step 0: a role that none of them asked for is a mistake."""

@@ -2,6 +2,8 @@
 settings at the step that the trainer tells.
 """
 
+import math
+
 import pytest
 import torch
 from truth import SCHEDULES, appendix_a, gaussian, mutant, normals
@@ -23,7 +25,8 @@ from dlib.losses import (
 from dlib.nets import MLP
 from dlib.recipes import ct, ct_reduced, ect, ict, imm, knowledge, lcm, lcm_with_omega, pcm
 from dlib.recipes import guided as guided_recipe
-from dlib.recipes import pcm_adversarial, progressive_with_omega, scm, scm_training, sct, tcd
+from dlib.recipes import pcm_adversarial, pcm_normalcfg, progressive_with_omega, scm
+from dlib.recipes import scm_training, sct, tcd
 from toy_data import distil, shape_batches, shapes_teacher
 from toy_data.shape_captions import say, tokens
 from toy_data.shape_scores import asked, shapes_floor, shapes_frechet
@@ -103,9 +106,13 @@ def test_scm_is_its_loss_with_a_warm_up_and_a_guided_teacher(step, rho, omega):
         (scm_training, {"rise": 0}, "scm_training: rise = 0"),
         (ect, {"stages": 0}, "ect: stages = 0, wanted at least 1"),
         (ect, {"every": 0}, "ect: every = 0"),
+        (ect, {"every": 1.5}, "ect: every = 1.5, wanted a whole number"),
         (ect, {"std": 0}, "ect_times: std = 0"),
+        (ect, {"mean": math.nan}, "ect_times: mean = nan"),
         (ect, {"q": 1}, "ect_end: q = 1, wanted more than 1"),
         (ct, {"growth": 0}, "ct: growth = 0, wanted at least 1"),
+        (ct, {"growth": 1.5}, "ct: growth = 1.5, wanted a whole number"),
+        (sct, {"every": 1.5}, "sct: every = 1.5, wanted a whole number"),
         (sct, {"std": -1.0}, "ect_times: std = -1"),
         (ict, {"growth": 0}, "ict: growth = 0"),
         (ct_reduced, {"growth": -1}, "ct_reduced: growth = -1"),
@@ -113,7 +120,14 @@ def test_scm_is_its_loss_with_a_warm_up_and_a_guided_teacher(step, rho, omega):
         (ct, {"points": (1, 150)}, r"ct: points = \(1, 150\), wanted .* 2 ≤ s₀ ≤ s₁"),
         (ict, {"points": (20, 10)}, r"ict: points = \(20, 10\)"),
         (scm, {"sigma_data": 0.0}, "scm: sigma_data = 0"),
+        (scm, {"sigma_data": math.inf}, "scm: sigma_data = inf"),
+        (scm, {"omega": math.nan}, "scm: omega = nan, wanted a number"),
+        (scm, {"mean": math.nan}, "lognormal_times: mean = nan"),
+        (scm_training, {"std": math.inf}, "lognormal_times: std = inf"),
+        (pcm_adversarial, {"adversarial": math.inf}, "pcm_adversarial: adversarial = inf"),
+        (pcm_normalcfg, {"omega": math.nan}, r"pcm_normalcfg: omega = \(nan, nan\)"),
         (imm, {"group": 0}, "imm: group = 0, wanted at least 1"),
+        (imm, {"halvings": 2000}, "imm_triples: halvings = 2000, wanted 0 to 52"),
         (knowledge, {"start": 5.0}, r"time 5 is outside \[0, 1\]"),
         (guided_recipe, {"omega": (3.0, 1.0)}, r"guided: omega = \(3.0, 1.0\), wanted a range"),
         (guided_recipe, {"omega": 2.0}, "guided: omega = 2.0, wanted a range"),

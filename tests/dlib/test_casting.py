@@ -379,6 +379,22 @@ def test_an_optimiser_of_another_network_is_refused():
     assert perform(recipe, made, {"student": some}, ones, 1, Draw(0))
 
 
+@pytest.mark.parametrize("roles", ["fake", ("student", "fake")])
+def test_a_role_that_its_phase_s_loss_does_not_reach_is_named(roles):
+    """It would never move, and nobody would say so."""
+    phases = (Phase("student", pull("student")), Phase(roles, pull("student")))
+    phases = phases if isinstance(roles, str) else phases[1:]
+    recipe = Recipe(phases, {"student": STUDENT, "fake": STUDENT})
+    made = cast(recipe, toy())
+    before = [weight.clone() for weight in made.roles["fake"].net.parameters()]
+    with pytest.raises(
+        ValueError, match=r"does not reach the weights of 'fake'.*roles\['fake'\]"
+    ):
+        perform(recipe, made, sgd(made, "student", "fake"), ones, 1, Draw(0))
+    for old, now in zip(before, made.roles["fake"].net.parameters(), strict=True):
+        assert torch.equal(old, now)
+
+
 def test_a_shared_draw_is_one_number_for_every_cut():
     import numpy as np
 

@@ -338,6 +338,10 @@ NOISY = Denoiser(lambda x, t, cond: x, cosine(), "eps")
         (lambda: knowledge(BOTH[0], Batch(X), Draw(0)), "learns from pairs"),
         (lambda: knowledge(BOTH[0], Batch(X, noise=X[:3]), Draw(0)), "learns from pairs"),
         (lambda: knowledge(NOISY, Batch(X, noise=X), Draw(0)), "says nothing about x₀"),
+        (
+            lambda: knowledge(BOTH[0], Batch(X, noise=X), Draw(0), start=0.0),
+            "no noise at start = 0",
+        ),
         (lambda: halved(BOTH[1], WALK)(X, cosine().at(0.3)), "halved: asked at t = 0.3"),
         (lambda: halved(BOTH[1], WALK[:4]), "halved: 4 levels, wanted 2N"),
         (lambda: shares(WALK[:4]), "shares: 4 levels, wanted 2N"),
