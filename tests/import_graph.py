@@ -1,6 +1,6 @@
 """Which module of the repository imports which, read from the sources.
 
-python -m tests.import_graph        the house: its rooms by floor, and what each imports
+python -m tests.import_graph        the house: packages and rooms by floor, and what each imports
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("dlib", "toy_data", "book", "full_scale", "bench")
+ORDER = {name: floor for floor, name in enumerate((*PACKAGES, "chapters"))}
+"""Package ↦ floor: each imports only from those below it, and nothing imports chapters."""
 COMMANDS = {
     f"full_scale.{path.stem}"
     for path in (ROOT / "full_scale").glob("*.py")
@@ -21,14 +23,29 @@ COMMANDS = {
 """What is typed after `python -m`."""
 
 
+def dotted(path: Path) -> str:
+    """dlib/solvers/ddim.py ↦ dlib.solvers.ddim; a package's __init__.py is the package."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 @cache
-def sources() -> dict[str, str]:
+def modules(root: Path = ROOT) -> dict[str, Path]:
+    """The file of every module, from the root, by its dotted name."""
+    paths = sorted(path for top in PACKAGES for path in (root / top).rglob("*.py"))
+    return {dotted(path): path for path in (path.relative_to(root) for path in paths)}
+
+
+@cache
+def sources(root: Path = ROOT) -> dict[str, str]:
     """The text of every module by its dotted name."""
-    found = {}
-    for path in sorted(path for top in PACKAGES for path in (ROOT / top).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
-    return found
+    return {name: (root / path).read_text() for name, path in modules(root).items()}
+
+
+def chapters() -> dict[str, str]:
+    """The text of every chapter and assignment, which nothing imports, by a dotted name."""
+    paths = sorted((ROOT / "chapters").rglob("*.py"))
+    return {dotted(path.relative_to(ROOT)): path.read_text() for path in paths}
 
 
 @cache
@@ -77,6 +94,27 @@ def graph(known: Mapping[str, str]) -> dict[str, set[str]]:
     return found
 
 
+@cache
+def importers(root: Path = ROOT) -> dict[str, set[str]]:
+    """Module ↦ the modules that name it in an import."""
+    known = sources(root)
+    found: dict[str, set[str]] = {name: set() for name in known}
+    for name, text in known.items():
+        for each in imported(text, known) - {name}:
+            found[each].add(name)
+    return found
+
+
+def stacked(known: Mapping[str, str]) -> dict[str, set[str]]:
+    """Package, or "chapters" ↦ the other packages that it imports."""
+    found: dict[str, set[str]] = {}
+    for name, text in known.items():
+        own = name.split(".")[0]
+        theirs = {each.split(".")[0] for each in imported(text, known)} - {own}
+        found[own] = found.get(own, set()) | theirs
+    return found
+
+
 def room(module: str, package: str = "full_scale") -> str | None:
     """'full_scale.data.rows' ↦ 'data'; a command is its own; the package itself is none, and
     neither is a module of another package.
@@ -108,11 +146,14 @@ def floors(package: str = "full_scale") -> dict[str, int]:
 
 
 def house() -> str:
-    """A line a room, highest floor first: its floor, its name and the rooms that it imports."""
+    """A line a package and a line a room, highest floor first: its floor, its name and what it
+    imports.
+    """
+    parts = [("packages", ORDER, stacked(sources() | chapters()))]
+    parts += [(name, floors(name), touched(sources(), name)) for name in ("full_scale", "dlib")]
     lines = []
-    for package in ("full_scale", "dlib"):
-        level, arrows = floors(package), touched(sources(), package)
-        lines.append(f"{package}\n{len(package) * '='}")
+    for title, level, arrows in parts:
+        lines.append(f"{title}\n{len(title) * '='}")
         for name in sorted(arrows, key=lambda name: (-level[name], name)):
             below = sorted(arrows[name], key=lambda other: (-level[other], other))
             lines.append(f"{level[name]}  {name:18}→ {', '.join(below) or 'nothing'}")

@@ -42,7 +42,7 @@ READERS = {  # file, or the folder that it is in: the tests that read it, quick 
     "pyproject.toml": ["test_packaging", "book/test_chapter"],
     "constraints.txt": ["test_packaging"],
     "environment.yml": ["test_packaging"],
-    "CONTRIBUTING.md": ["book/test_counts", "full_scale/test_rooms"],
+    "CONTRIBUTING.md": ["book/test_counts", "test_circles", "full_scale/test_rooms"],
     "README.md": ["book/test_counts", "full_scale/test_pages"],
     "mkdocs.yml": ["book/test_site"],
     "book/pages": ["book/test_counts", "book/test_site", "full_scale/test_pages"],

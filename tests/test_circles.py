@@ -1,10 +1,13 @@
-"""No import circle anywhere in the repository, and no library that asks a command."""
+"""No import circle anywhere in the repository, no library that asks a command, and packages
+that import only from packages below.
+"""
 
+import re
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
 
-from tests.import_graph import COMMANDS, graph, imported, sources
+from tests.import_graph import COMMANDS, ORDER, ROOT, chapters, graph, imported, sources, stacked
 
 
 def circle(known):
@@ -22,6 +25,16 @@ def asked(known):
     libraries = [name for name in known if name not in COMMANDS and name.split(".")[0] != "bench"]
     return [
         (name, each) for name in libraries for each in imported(known[name], known) & COMMANDS
+    ]
+
+
+def upward(known):
+    """(package, package) where an import does not go down."""
+    return [
+        (own, other)
+        for own, others in stacked(known).items()
+        for other in others
+        if ORDER[other] >= ORDER[own]
     ]
 
 
@@ -61,3 +74,29 @@ def test_an_asked_command_is_seen():
     text = "def f():\n    from full_scale import train\n"
     known = sources() | {"full_scale.data.rows": text}
     assert asked(known) == [("full_scale.data.rows", "full_scale.train")]
+
+
+def test_packages_import_only_from_packages_below():
+    known = sources() | chapters()
+    assert set(stacked(known)) == set(ORDER) and upward(known) == []
+    assert {"dlib", "toy_data", "book"} <= stacked(known)["chapters"]
+    assert stacked(known)["dlib"] == set()
+
+
+@pytest.mark.parametrize(
+    "name, text, arrow",
+    [
+        ("dlib._util", "import toy_data\n", ("dlib", "toy_data")),
+        ("toy_data.weights", "def f():\n    from book import show\n", ("toy_data", "book")),
+        ("book.run", "from full_scale.run import engine\n", ("book", "full_scale")),
+        ("full_scale.train", "import bench.timing\n", ("full_scale", "bench")),
+    ],
+)
+def test_an_arrow_up_is_seen(name, text, arrow):
+    assert upward(sources() | {name: text}) == [arrow]
+
+
+def test_the_order_of_the_packages_is_the_one_that_is_written_down():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (said,) = re.findall("The order of the packages is ([^:]+):", text)
+    assert re.findall(r"`(\w+)`", said) == sorted(ORDER, key=ORDER.get)

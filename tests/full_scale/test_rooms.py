@@ -9,7 +9,18 @@ import re
 
 import pytest
 
-from tests.import_graph import COMMANDS, floors, house, imported, room, sources, touched
+from tests.import_graph import (
+    COMMANDS,
+    ORDER,
+    chapters,
+    floors,
+    house,
+    imported,
+    room,
+    sources,
+    stacked,
+    touched,
+)
 
 
 def stated(docstring: str) -> set[str]:
@@ -63,10 +74,16 @@ def test_the_toys_know_nothing_of_it():
 
 
 def test_the_house_is_drawn_with_every_room_and_arrow():
-    """`python -m tests.import_graph`, as CONTRIBUTING says: a row for each room of both tables,
-    its arrows down alone.
+    """`python -m tests.import_graph`, as CONTRIBUTING says: a row for each package and for each
+    room of both tables, its arrows down alone.
     """
-    rows = re.findall(r"^(\d)  (\w+) *→ (.*)$", house(), re.M)
+    row, (first, *others) = re.compile(r"^(\d)  (\w+) *→ (.*)$", re.M), house().split("\n\n")
+    packages = [(name, below) for _, name, below in row.findall(first)]
+    assert [name for name, _ in packages] == sorted(ORDER, key=ORDER.get, reverse=True)
+    assert {name: set(below.split(", ")) - {"nothing"} for name, below in packages} == stacked(
+        sources() | chapters()
+    )
+    rows = row.findall("\n\n".join(others))
     level = floors() | floors("dlib")
     assert {name: int(floor) for floor, name, _ in rows}.items() <= level.items()
     assert set(level) - {name for _, name, _ in rows} == {"tokens"}  # kept free
