@@ -32,6 +32,19 @@ CASES = {  # changed file: (what comes first after what always runs, what comes 
     "toy_data/digits.py": ("tests/toy_data/test_digits.py", "tests/toy_data/test_students.py"),
     "book/grading/sandbox.py": ("tests/book/test_course_sandbox.py", None),
     "chapters/08_dpm_solver.py": ("tests/book/test_density.py", "chapters/08_dpm_solver.ipynb"),
+    "dlib/prediction.py": (
+        "tests/test_doctests.py::test_examples[dlib.prediction]",
+        "chapters/16_consistency_training.ipynb",
+    ),
+    "dlib/schedule/base.py": (None, "chapters/04_sde_pf_ode.ipynb"),
+    "dlib/parallel/lockstep.py": ("tests/dlib/test_parallel.py", "chapters/10_parareal.ipynb"),
+    "full_scale/families/base.py": (
+        "tests/full_scale/test_families.py",
+        "tests/full_scale/test_sdxl_trains.py",
+    ),
+    "book/verbs.py": ("tests/book/test_verbs.py", "chapters/01_score_matching.ipynb"),
+    "book/floors.py": (None, "tests/book/test_site.py"),  # by way of the API pages
+    "book/truth/judging.py": ("tests/book/test_course_questions.py", None),
     "tests/dlib/truth.py": (None, "tests/dlib/test_phi.py"),
     "tests/book/conftest.py": (None, "tests/book/test_site.py"),
     "tests/dlib/test_phi.py": ("tests/dlib/test_phi.py", None),
@@ -40,6 +53,8 @@ CASES = {  # changed file: (what comes first after what always runs, what comes 
     ".ci/run": ("tests/test_makefile.py", None),
     "LICENSE": (None, None),
 }
+NEVER_RUN = {"bench/training.py": "minutes of training, for `python -m bench training` alone"}
+"""Modules of which no test runs anything, and why."""
 
 
 @pytest.mark.parametrize("file", CASES)
@@ -58,6 +73,59 @@ def test_a_change_calls_for_its_own_tests_first(file):
     assert books == sorted(books), "notebooks come last"
     every = sum(1 for _ in (quick.ROOT / "tests").rglob("test_*.py"))
     assert len(chosen) < 0.6 * every, "a change of one file is no reason to run everything"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "book/truth/q04.py",
+        "book/questions/q04.py",
+        "tests/book/course04.py",
+        "chapters/assignments/04_sde_pf_ode.py",
+    ],
+)
+def test_a_part_of_an_assignment_calls_for_its_course_and_its_notebook(file):
+    chosen = quick.choose([file])
+    assert quick.QUESTIONS in chosen[2:5], "before all that takes longer"
+    # who takes everybody's class, or this one, and not another one
+    assert {f"tests/book/test_course_{n}.py" for n in ("questions", "grade", "orders")} <= set(
+        chosen
+    )
+    assert "tests/book/test_course_draws.py" not in chosen
+    assert chosen[-1] == "chapters/assignments/04_sde_pf_ode.ipynb"
+    assert sum(test.endswith(".ipynb") for test in chosen) == 1
+
+
+def test_every_module_calls_for_more_than_fences():
+    files = [p for room in quick.ROOMS for p in sorted((quick.ROOT / room).rglob("*.py"))]
+    fences = {*quick.ALWAYS, *sum(quick.FENCES.values(), [])}
+    lone = []
+    for file in (path.relative_to(quick.ROOT).as_posix() for path in files):
+        chosen = {test for test in quick.choose([file]) if "test_doctests" not in test}
+        lone += [] if chosen - fences else [file]
+    assert len(files) > 300 and lone == list(NEVER_RUN)
+
+
+def test_a_module_without_tests_takes_those_of_the_nearest_modules_that_import_it(tmp_path):
+    texts = {
+        "dlib/__init__.py": "from dlib.low import low\n",
+        "dlib/low.py": "def low(): ...\n",
+        "dlib/middle.py": "from dlib.low import low\ndef middle(): ...\n",
+        "dlib/high.py": "def high():\n    from dlib.middle import middle\n",
+        "bench/everything.py": "import dlib\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    nearest = lambda tests: quick.nearest(Path("dlib/low.py"), tmp_path, tests)
+    tests = {"tests/bench/test_all.py": "import bench.everything\n"}
+    assert nearest(tests) == ([], [])
+    tests |= {"tests/dlib/test_high.py": "", "tests/dlib/test_a.py": "import dlib.high\n"}
+    assert nearest(tests) == (["tests/dlib/test_high.py"], ["tests/dlib/test_a.py"])
+    tests |= {"tests/dlib/test_b.py": "from dlib.middle import middle\n"}
+    assert nearest(tests) == ([], ["tests/dlib/test_b.py"])
+    tests |= {"tests/dlib/test_c.py": "from dlib import low\n"}
+    assert nearest(tests) == ([], ["tests/dlib/test_c.py"])
 
 
 def test_a_changed_file_of_the_root_calls_for_those_who_read_it():
@@ -106,11 +174,13 @@ def test_a_name_counts_where_it_comes_from_the_changed_module_alone(tmp_path):
         "04_other_module": "from dlib.rooms import one\nfrom toy_data import two\n",
         "05_behind_another": "from toy_data import attic\nattic.one()\n",
         "06_other_name": "from dlib.room import three\n",
+        "07_behind_both": "import dlib\ndlib.room.two()\n",
     }
     for name, text in books.items():
         (tmp_path / "chapters" / f"{name}.py").write_text(text)
     found = quick.books_with(Path("dlib/room.py"), tmp_path)
-    assert found == [f"chapters/{n}.ipynb" for n in ("02_module", "01_package", "03_behind")]
+    wanted = ("02_module", "01_package", "03_behind", "07_behind_both")
+    assert found == [f"chapters/{name}.ipynb" for name in wanted]
 
 
 def test_changed_files_are_those_of_commits_of_the_work_tree_and_new_ones(tmp_path):
