@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from truth import mutant
 
 from dlib import (
     Batch,
@@ -535,6 +536,23 @@ def test_merged_weights():
         merge(base, pos, {"w": torch.ones(1)})
     with pytest.raises(ValueError, match=r"base and positive differ in \['w'\]"):
         merge(base, {**pos, "w": torch.ones(2)}, neg)
+
+
+SLIPS = [
+    (contrasted, "cond if null is None else alone(cond, null)", "cond"),
+    (contrasted, "1.0 + omega", "omega"),
+    (merge, "(1 - m) * (positive[name] - value)", "(1 - m) * positive[name]"),
+    (merge, "(negative[name] - value)", "(negative[name] - positive[name])"),
+]
+
+
+@pytest.mark.parametrize("function, old, new", SLIPS)
+def test_a_slip_in_the_negative_is_caught(monkeypatch, function, old, new):
+    monkeypatch.setitem(globals(), function.__name__, mutant(function, old, new))
+    with pytest.raises(AssertionError):
+        test_twice_the_same_network_is_guidance()
+        test_the_contrast_of_two_tilts_is_a_tilt_by_one_plus_two_omega(1.0)
+        test_merged_weights()
 
 
 ONE, FOUR, HALF = torch.zeros(1), torch.zeros(4), torch.full((6,), 0.5)

@@ -15,16 +15,25 @@ from dlib.losses import weights
 from dlib.losses.preference import (
     adjoint_matching,
     anchor,
+    bradley_terry,
+    clipped_ratio,
     comparisons,
     d3po,
     diffusion_dpo,
+    draft,
+    draft_lv,
     extremes,
+    gaussian_kl,
     kto,
     lean_adjoints,
+    leave_one_out,
     nft,
+    policy_gradients,
     refl,
+    score_function,
+    standardised,
 )
-from dlib.solvers import walk
+from dlib.solvers import Transition, walk
 
 COND, HALF = torch.tensor([0.3, -1.2, 0.8], dtype=F64), torch.full((3,), 0.4, dtype=F64)
 X = Draw(0).normal((3, 2), F64)
@@ -201,6 +210,99 @@ def test_refl():
         same(found.value, (9 - guess.sum(1) - COND).mean(), student)
 
 
+def paid(x, cond):
+    """A reward that reads the condition."""
+    return (2 - (0.0 if cond is None else cond)) * x.square().sum(1)
+
+
+def walked(student, stops, last):
+    """Where DDIM leads, with a gradient through the last steps."""
+    x = X
+    for k, (a, b) in enumerate(zip(stops, stops[1:])):
+        with torch.set_grad_enabled(k >= len(stops) - 1 - last):
+            x = student(x, a, COND).mix(b.alpha, b.sigma)
+    return x
+
+
+def test_draft():
+    student, stops = told(1, vp()), levels(vp(), 4)
+    found, x0 = draft(student, X, stops, paid, COND, last=2)
+    torch.testing.assert_close(x0, walked(student, stops, 0))
+    same(found.value, -paid(walked(student, stops, 2), COND).mean(), student)
+
+
+def test_draft_lv():
+    """The copies are noised to the last step's start, and their network and their reward are
+    told the condition.
+    """
+    student, stops, draw = told(1, vp()), levels(vp(), 4), Draw(2)
+    found, x0 = draft_lv(student, X, stops, paid, COND, draw=Draw(2), repeats=3)
+    torch.testing.assert_close(x0, walked(student, stops, 0))
+    a, values = stops[-2], []
+    for _ in range(3):
+        x = a.alpha * x0 + a.sigma * draw.normal(x0)
+        guess = a.alpha * x - a.sigma * student.net(x, None, COND)  # the network answers with v
+        values.append(paid(guess, COND).mean())
+    same(found.value, -sum(values) / 3, student)
+
+
+def test_score_function():
+    """A sum over the steps; the advantages are constants."""
+    log_probs = Draw(1).normal((3, 4), F64).requires_grad_()
+    gain = torch.tensor([1.0, -2.0, 0.5], dtype=F64, requires_grad=True)
+    found = score_function(log_probs, gain).value
+    assert found.item() == pytest.approx(-(log_probs.sum(1) @ gain).item() / 3)
+    found.backward()
+    torch.testing.assert_close(log_probs.grad, -gain.detach()[:, None].expand(3, 4) / 3)
+    assert gain.grad is None
+
+
+def test_clipped_ratio():
+    """Ratios 1.5, 1.5, .5 and .5, clipped at 1.2 and .8; what is worse for the policy counts.
+    The old probabilities and the advantages are constants.
+    """
+    now = torch.tensor([1.5, 1.5, 0.5, 0.5], dtype=F64).log().requires_grad_()
+    old = torch.zeros(4, dtype=F64, requires_grad=True)
+    gain = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=F64, requires_grad=True)
+    found = clipped_ratio(now, old, gain, 0.2).value
+    assert found.item() == pytest.approx((-1.2 + 1.5 - 0.5 + 0.8) / 4)
+    found.backward()
+    torch.testing.assert_close(now.grad, torch.tensor([0.0, 1.5, -0.5, 0.0], dtype=F64) / 4)
+    assert old.grad is gain.grad is None
+
+
+def test_gaussian_kl():
+    """‖μ − μ_ref‖² = 4.25 over 2 · .5²; the reference is a constant."""
+    mean = torch.tensor([[2.0, 0.0]], dtype=F64, requires_grad=True)
+    held = torch.tensor([[0.0, 0.5]], dtype=F64, requires_grad=True)
+    found = gaussian_kl(Transition(mean, 0.5), Transition(held, 0.5))
+    assert found.tolist() == pytest.approx([8.5])
+    found.sum().backward()
+    torch.testing.assert_close(mean.grad, (mean - held).detach() / 0.25)
+    assert held.grad is None
+
+
+def test_advantages():
+    """Two groups of three. The first one's rewards have the mean 2 and the variance 14/3."""
+    rewards = torch.tensor([5.0, 1.0, 0.0, 3.0, 3.0, 6.0], dtype=F64)
+    assert leave_one_out(rewards, 3).tolist() == pytest.approx([4.5, -1.5, -3, -1.5, -1.5, 3])
+    wanted = torch.tensor([3.0, -1.0, -2.0, -1.0, -1.0, 2.0], dtype=F64)
+    spread = torch.tensor([14 / 3] * 3 + [2] * 3, dtype=F64).sqrt()
+    torch.testing.assert_close(standardised(rewards, 3, least=1e-9), wanted / spread)
+
+
+def test_bradley_terry():
+    """Margins log 3 and −log 4: the first wins with ¾ and ⅕."""
+    better = torch.tensor([3.0, 1.0], dtype=F64).log().requires_grad_()
+    worse = torch.tensor([1.0, 4.0], dtype=F64).log()
+    found = bradley_terry(better, worse, torch.tensor([1.0, 0.3])).value
+    wanted = -(math.log(3 / 4) + 0.3 * math.log(1 / 5) + 0.7 * math.log(4 / 5)) / 2
+    assert found.item() == pytest.approx(wanted, rel=1e-6)
+    found.backward()
+    slope = torch.tensor([3 / 4 - 1, 1 / 5 - 0.3], dtype=F64) / 2  # P less the share
+    torch.testing.assert_close(better.grad, slope, rtol=1e-6, atol=0)
+
+
 CHECKS = {
     nft: [lambda: test_nft("velocity"), lambda: test_nft("eps")],
     lean_adjoints: [test_lean_adjoints],
@@ -213,6 +315,15 @@ CHECKS = {
     d3po: [test_d3po],
     extremes: [test_extremes],
     refl: [test_refl],
+    draft: [test_draft],
+    draft_lv: [test_draft_lv],
+    score_function: [test_score_function],
+    policy_gradients._constant: [test_score_function],
+    clipped_ratio: [test_clipped_ratio],
+    gaussian_kl: [test_gaussian_kl],
+    leave_one_out: [test_advantages],
+    standardised: [test_advantages],
+    bradley_terry: [test_bradley_terry],
 }
 SLIPS = [
     (nft, "(scale * square).flatten(1).sum(1)", "(scale * square).flatten(1).mean(1)"),
@@ -243,6 +354,22 @@ SLIPS = [
     (extremes, "share.argmax(1), share.argmin(1)", "share.argmin(1), share.argmax(1)"),
     (refl, "1 + draw.shared(late)", "(draw.shared(late) or 1)"),
     (refl, "enough - each", "each - enough"),
+    (draft, "solver, cond, draw, light", "solver, None, draw, light"),
+    (draft, "_valued(reward, x0, cond)", "_valued(reward, x0, None)"),
+    (draft_lv, "a, cond).x0", "a).x0"),
+    (draft_lv, ".x0, cond)", ".x0, None)"),
+    (draft_lv, "a, cond).x0, cond)", "a).x0, None)"),
+    (draft_lv, "0, solver, cond, draw)", "0, solver, None, draw)"),
+    (draft_lv, "levels[-2]", "levels[-3]"),
+    (score_function, "-1).sum(1)", "-1).mean(1)"),
+    (policy_gradients._constant, "advantages.detach()", "advantages"),
+    (clipped_ratio, "torch.minimum", "torch.maximum"),
+    (clipped_ratio, "old.detach()", "old"),
+    (gaussian_kl, "reference.mean.detach()", "reference.mean"),
+    (gaussian_kl, "gap.square().flatten(1).sum(1)", "gap.square().flatten(1).mean(1)"),
+    (leave_one_out, "group / (group - 1)", "(group - 1) / group"),
+    (standardised, "correction=0", "correction=1"),
+    (bradley_terry, "logsigmoid(-margin)", "logsigmoid(margin)"),
 ]
 
 
@@ -250,7 +377,8 @@ SLIPS = [
 def test_a_slip_is_caught(monkeypatch, function, old, new):
     wrong = mutant(function, old, new)
     monkeypatch.setitem(globals(), function.__name__, wrong)
-    monkeypatch.setattr(comparisons, function.__name__, wrong, raising=False)
+    for module in (comparisons, policy_gradients):
+        monkeypatch.setattr(module, function.__name__, wrong, raising=False)
     with pytest.raises(AssertionError):
         for check in CHECKS[function]:
             check()

@@ -5,6 +5,9 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from truth import mutant
 
 from dlib import CLEAN, Denoiser, Draw, Mixture, counted, exact, flow, levels, sample, vp
 from dlib.solvers import Transition, ancestral, ddim, dpm_solver_pp_2m, euler_maruyama, transition
@@ -79,8 +82,9 @@ def test_preserving_steps_keep_the_level_s_noise():
     point = Mixture(torch.ones(1), torch.ones(1, 2), torch.tensor([1e-6]))
     model, (a, b) = exact(point, flow()), flow().levels((0.8, 0.5))
     x = a.alpha + a.sigma * z()
-    for noise in (0.0, 0.5, 1.0):
+    for noise, fresh in ((0.0, 0.0), (0.5, 0.5**0.5), (1.0, 1.0)):
         step = preserving_transition(model, x, a, b, noise)
+        assert step.std == pytest.approx(fresh * b.sigma)
         left = (step.mean - b.alpha) / z()  # what is kept of ε
         total = left**2 + step.std**2
         torch.testing.assert_close(total, torch.full_like(x, b.sigma**2), rtol=1e-5, atol=0)
@@ -100,6 +104,37 @@ def test_a_light_gradient_is_the_plain_one(solver):
     for plain, light in zip(*grads):
         torch.testing.assert_close(plain, light, rtol=1e-12, atol=1e-14)
     assert max(float(g.abs().max()) for g in grads[0]) > 1e-3
+
+
+def walked_back(light, last, steps=7):
+    """Calls of the network in a walk of so many steps, `last` of them with a gradient: on the
+    way there, with the way back, and of how many calls an activation was held at once.
+    """
+    model, net = network()
+    seen, most = [], 0
+
+    def watched(x, t, cond):
+        nonlocal most
+        hidden = net[:2](torch.cat([x, t[:, None]], 1))
+        seen.append(StorageWeakRef(hidden.untyped_storage()))
+        most = max(most, sum(not one.expired() for one in seen))
+        return net[2](hidden)
+
+    watched.inner = net
+    model = counted(Denoiser(watched, vp(), "v"))
+    x0 = last_steps(model, z(), levels(vp(), steps), last, light=light)
+    there = model.net.calls
+    x0.square().sum().backward()
+    return there, model.net.calls, most
+
+
+@pytest.mark.parametrize("last", [3, 6])
+def test_a_light_walk_makes_its_last_calls_again_and_holds_one(last):
+    """Chen et al. 2016: work for memory. The plain walk holds what all of its last calls have
+    computed until the way back.
+    """
+    assert walked_back(False, last) == (7, 7, last)
+    assert walked_back(True, last) == (7, 7 + last, 1)
 
 
 def test_detaching_the_network_s_early_outputs_leaves_the_same_gradient():
@@ -147,3 +182,35 @@ def test_calls_and_short_walks():
     torch.testing.assert_close(short, sample(exact(MIX, vp()), z(), walk[:4]))
     with pytest.raises(ValueError, match="6 of 5 steps"):
         last_steps(model, z(), walk, 6)
+
+
+CHECKS = {
+    log_prob: [test_the_log_probability_is_the_normal_s],
+    flow_transition: [
+        lambda: test_flow_grpo_s_step_is_euler_maruyama((0.9, 0.8)),
+        test_at_pure_noise_the_rate_is_taken_at_the_step_s_end,
+    ],
+    preserving_transition: [test_preserving_steps_keep_the_level_s_noise],
+    last_steps: [
+        lambda: test_a_light_walk_makes_its_last_calls_again_and_holds_one(3),
+        test_detaching_the_network_s_early_outputs_leaves_the_same_gradient,
+    ],
+}
+SLIPS = [
+    (log_prob, "each.flatten(1).sum(1)", "each.flatten(1).mean(1)"),
+    (log_prob, "- std.log()", "- 2 * std.log()"),
+    (flow_transition, "1 + 0.5 * rate * dt", "1 - 0.5 * rate * dt"),
+    (flow_transition, "a.t if a.t < 1 else b.t", "b.t"),
+    (preserving_transition, "0.5 * math.pi * noise", "math.pi * noise"),
+    (preserving_transition, "math.cos(angle)", "(1 - noise)"),
+    (last_steps, "model.rewired(_light) if light else model", "model"),
+    (last_steps, "torch.no_grad()", "torch.enable_grad()"),
+]
+
+
+@pytest.mark.parametrize("function, old, new", SLIPS)
+def test_a_slip_is_caught(monkeypatch, function, old, new):
+    monkeypatch.setitem(globals(), function.__name__, mutant(function, old, new))
+    with pytest.raises(AssertionError):
+        for check in CHECKS[function]:
+            check()
