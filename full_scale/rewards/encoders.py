@@ -65,6 +65,12 @@ PREDICTOR = "aesthetic.safetensors"
 WIDTHS = (1024, 128, 64, 16, 1)
 """Of the aesthetic predictor's layers."""
 PARTS = ("weight", "bias")
+READ_WITH = (("preprocessor_config.json",), ("tokenizer.json", "vocab.json"))
+"""Files without which pictures and captions cannot be read: one of each. Without the second kind
+transformers would make up a tokenizer that knows no word.
+"""
+PROCESSORS = {"pickscore": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"}
+"""Where they are, if it is not where the weights are."""
 
 
 class Encoder(NamedTuple):
@@ -183,6 +189,14 @@ def check_folder(name: str, weights: str) -> None:
         f"--reward-weights {weights}: no {PREDICTOR} there: download the predictor, "
         "sac+logos+ava1-l14-linearMSE.pth, and type python -m full_scale.convert aesthetic "
         f"sac+logos+ava1-l14-linearMSE.pth --clip {weights}",
+    )
+    wanted = READ_WITH[:1] if name == "aesthetic" else READ_WITH  # which reads no caption
+    absent = [kind[0] for kind in wanted if not any((folder / file).is_file() for file in kind)]
+    require(
+        not absent,
+        f"--reward-weights {weights}: no {' and no '.join(absent)} there, which {name} reads "
+        f"with: copy the .json and .txt files of {PROCESSORS.get(name, EXAMPLES[name])} that "
+        "are missing, but not its config.json",
     )
     what = broken(folder)
     require(not what, f"--reward-weights {weights}: {what}: copy or download it again")

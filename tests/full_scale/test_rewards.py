@@ -192,6 +192,29 @@ def test_bad_names_and_weights_say_what_to_type(name, weights, said):
         rewards.opened(name, weights, CPU)
 
 
+@pytest.mark.parametrize(
+    "name, gone, said",
+    [
+        ("pickscore", "preprocessor_config.json", "copy .* of laion/CLIP-ViT-H-14-laion2B-s32B"),
+        ("pickscore", "tokenizer.json", "copy .* of laion/CLIP-ViT-H-14-laion2B-s32B"),
+        ("clip", "tokenizer.json", "copy .* of openai/clip-vit-large-patch14"),
+        ("aesthetic", "preprocessor_config.json", "copy .* of openai/clip-vit-large-patch14"),
+    ],
+)
+def test_a_folder_without_what_reads_pictures_and_captions_says_whose_it_wants(
+    name, gone, said, clip, tmp_path
+):
+    """PickScore's weights are read with LAION's files. The slower form of a tokenizer will do."""
+    folder = shutil.copytree(clip, tmp_path / "clip")
+    (folder / rewards.encoders.PREDICTOR).touch()
+    (folder / gone).unlink()
+    with pytest.raises(ValueError, match=f": no {gone} there, which {name} reads with: {said}"):
+        rewards.check(name, str(folder))
+    if gone == "tokenizer.json":
+        (folder / "vocab.json").write_text("{}")
+        rewards.encoders.check_folder(name, str(folder))
+
+
 @pytest.mark.parametrize("flag", ["--reward", "--reward-weights"])
 def test_a_reward_that_nobody_follows_is_named(flag):
     s = read(["finetune", "--family", "shapes", "--tiny", flag, "clip"])
