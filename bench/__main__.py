@@ -18,6 +18,7 @@ BENCHMARKS = {
     "parallel": "rounds, evaluations and seconds of sampling in parallel over time",
     "imports": "seconds of a cold import",
     "stable_consistency": "students of consistency training, by how many samples a target has",
+    "adversarial": "PCM's students of captioned shapes, by the weight of the adversarial term",
     "students": "every student of Part III at one budget (has options: students --help)",
     "chapters": "seconds to execute each chapter",
     "gpu_loop": "seconds of a sampling loop on an SD1.5-size U-Net; needs a GPU",

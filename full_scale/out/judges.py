@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dlib import metrics
 from dlib._util import require
 from full_scale import rewards
-from full_scale.sources.broken import broken
+from full_scale.sources.broken import broken, unreadable
 from full_scale.sources.captioned import Captioned
 from full_scale.sources.pictures import fitted, pixels
 from toy_data import shape_captions, shape_reader, shape_scores
@@ -55,6 +55,12 @@ def check_folder(flag: str, name: str) -> None:
         any(path.glob("*.safetensors")),
         f"--{flag} {name}: no .safetensors file there; pickled weights can run code and are "
         "not loaded",
+    )
+    absent = unreadable(path, captions=flag == "clip")
+    require(
+        not absent,
+        f"--{flag} {name}: no {' and no '.join(absent)} there: download the folder's .json and "
+        ".txt files as well",
     )
 
 

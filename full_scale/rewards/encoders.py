@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dlib._util import require
-from full_scale.sources.broken import broken
+from full_scale.sources.broken import broken, unreadable
 
 EXAMPLES = {
     "clip": "openai/clip-vit-large-patch14",
@@ -65,10 +65,6 @@ PREDICTOR = "aesthetic.safetensors"
 WIDTHS = (1024, 128, 64, 16, 1)
 """Of the aesthetic predictor's layers."""
 PARTS = ("weight", "bias")
-READ_WITH = (("preprocessor_config.json",), ("tokenizer.json", "vocab.json"))
-"""Files without which pictures and captions cannot be read: one of each. Without the second kind
-transformers would make up a tokenizer that knows no word.
-"""
 PROCESSORS = {"pickscore": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"}
 """Where they are, if it is not where the weights are."""
 
@@ -190,8 +186,7 @@ def check_folder(name: str, weights: str) -> None:
         "sac+logos+ava1-l14-linearMSE.pth, and type python -m full_scale.convert aesthetic "
         f"sac+logos+ava1-l14-linearMSE.pth --clip {weights}",
     )
-    wanted = READ_WITH[:1] if name == "aesthetic" else READ_WITH  # which reads no caption
-    absent = [kind[0] for kind in wanted if not any((folder / file).is_file() for file in kind)]
+    absent = unreadable(folder, captions=name != "aesthetic")
     require(
         not absent,
         f"--reward-weights {weights}: no {' and no '.join(absent)} there, which {name} reads "

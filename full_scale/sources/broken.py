@@ -1,4 +1,6 @@
-"""Which file of a folder of weights cannot be read: libraries that fail on one seldom name it."""
+"""Which file of a folder of weights cannot be read, and which is not there: libraries that fail
+on one seldom name it.
+"""
 
 from __future__ import annotations
 
@@ -22,3 +24,13 @@ def broken(folder: Path) -> str:
         except (OSError, ValueError, SafetensorError) as error:
             return f"{file} is damaged ({str(error).splitlines()[0]})"
     return ""
+
+
+def unreadable(folder: Path, captions: bool) -> list[str]:
+    """The files that a folder of a transformers model lacks to read pictures, and captions if
+    it is to read any. Without a tokenizer's file transformers would make one up that knows no
+    word, without a word of warning.
+    """
+    kinds = [("preprocessor_config.json",)]
+    kinds += [("tokenizer.json", "vocab.json")] if captions else []
+    return [kind[0] for kind in kinds if not any((folder / file).is_file() for file in kind)]

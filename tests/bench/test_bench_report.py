@@ -30,7 +30,11 @@ def test_what_every_machine_can_measure_is_committed():
 def test_committed_result_has_the_fixed_shape(path):
     text = path.read_text(encoding="utf-8")
     result = json.loads(text)
-    more = {"students": ["cells", "picture"], "stable_consistency": ["cells"]}.get(path.stem, [])
+    more = {
+        "students": ["cells", "picture"],
+        "stable_consistency": ["cells"],
+        "adversarial": ["cells"],
+    }.get(path.stem, [])
     assert list(result) == ["title", "note", "columns", "rows", "machine", "date", *more]
     assert all(
         isinstance(result[key], str) and result[key]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import stable_consistency, students, students_report
+from bench import adversarial, stable_consistency, students, students_report
 from bench.__main__ import main
 from bench.report import RESULTS
 from book.benchmarks import benchmark_pictures, benchmarks_page
@@ -128,6 +128,21 @@ def test_so_is_the_benchmark_of_targets():
     assert [row[0] for row in kept["rows"]] == [one["target"] for one in said]
     for cell, one in zip(kept["cells"], said, strict=True):
         assert alike(cell["fingerprint"], one["fingerprint"]), one["target"]
+
+
+def test_so_is_the_benchmark_of_the_adversarial_term():
+    kept = json.loads((RESULTS / "adversarial.json").read_text())
+    for cell, one in zip(kept["cells"], adversarial.prints(), strict=True):
+        assert {k: cell[k] for k in ("phases", "weight")} == {
+            k: one[k] for k in ("phases", "weight")
+        }
+        assert alike(cell["fingerprint"], one["fingerprint"]), one
+    plain, heads = (one["fingerprint"] for one in kept["cells"][:2])
+    assert not alike(plain, heads), "the term is in the student's gradient"
+    start = adversarial.world()[0].net
+    for weight in (0.0, 0.1):
+        moved = adversarial.student(2, weight, 1, 0).net
+        assert any((a != b).any() for a, b in zip(start.parameters(), moved.parameters()))
 
 
 def test_a_fingerprint_sees_a_ramp_at_half_its_height(monkeypatch):

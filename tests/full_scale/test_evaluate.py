@@ -209,6 +209,15 @@ def test_empty_and_captionless_folders_and_pickles(shapes, clip, tmp_path):
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ValueError, match="pickled weights can run code"):
         command.run(Config(pictures=bare, clip=str(tmp_path / "pickled")))
+    for file in [file for file in Path(clip).iterdir() if "vocab" not in file.name]:
+        if file.name != "tokenizer.json":
+            (tmp_path / "pickled" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match="no tokenizer.json there: download"):
+        command.run(Config(pictures=bare, clip=str(tmp_path / "pickled")))
+    (tmp_path / "pickled" / "preprocessor_config.json").unlink()
+    real = {"real": bare, "encoder": str(tmp_path / "pickled")}
+    with pytest.raises(ValueError, match="--encoder .*no preprocessor_config.json there: downl"):
+        command.run(Config(pictures=bare, **real))
 
 
 def half_each(values, groups):
