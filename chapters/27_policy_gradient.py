@@ -30,12 +30,15 @@
 # %% tags=["fold"]
 from book import claim, figure, show  # first: it also tells torch not to spin
 import itertools
+import json
+import math
 from collections import namedtuple
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
+from bench.report import RESULTS
 from dlib import Batch, Denoiser, Draw, adapters, cast, exact, flow, levels, perform, plot
 from dlib import recipes, sample, transition, twin, vp
 from dlib.losses.preference import adjoint_matching, centred, clipped_ratio, gaussian_kl
@@ -214,7 +217,7 @@ for id, name, value in (
 # is max(1.3, 1.2) = 1.3, and the gradient still pulls it back.
 #
 # At ρ = 1 the gradient is the score function's. Move the policy a little away from its samples, and the step ratios are biased. A step's own ratio corrects its action, but not the law of the states that it
-# starts from, nor the steps after it. The product corrects all of them. *Guess the bias before you look, for weights that differ by 0.03.*
+# starts from, nor the steps after it. *Guess the bias before you look, for weights that differ by 0.03.*
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -239,7 +242,7 @@ claim(
 # Below a per cent, for a small change. The clip keeps the policy near.
 #
 # \eqref{eq:pg-logp} is a *sum* over the $d$ values of a sample. The released code takes their *mean*, and our recipes do too. Its ρ is the $d$th root, so χ must shrink like
-# $1/d$. PPO's 0.2 becomes 0.1 on our plane, 0.003 on the digits, and $10^{-5}$ for 16 384 values. In this chapter
+# $1/d$. PPO's 0.2 would become 0.1 on our plane, 0.003 on the digits, and $10^{-5}$ for 16 384 values. In this chapter
 # each rollout serves one update. So ρ = 1, and nothing is clipped.
 #
 # ## 27.3 Baselines
@@ -247,7 +250,7 @@ claim(
 # A judge who gives marks from 7 to 8 raises the probability of *everything* you draw, and the differences drown. Subtract a baseline from the reward. As long as it does not depend
 # on the sample, \eqref{eq:pg-sf} keeps its mean, because $\mathbb E\,\nabla\log p=0$.
 #
-# The mean of the $G$ samples of one prompt is a handy baseline, and here is its catch: the sample itself is in it. With a pencil: $G=2$, rewards 1 and 0. The mean is ½ and the advantages ±½. Leave
+# The mean of the $G$ samples of one prompt is a handy baseline, but the sample itself is in it. With a pencil: $G=2$, rewards 1 and 0. The mean is ½ and the advantages ±½. Leave
 # the sample out, and the advantages are ±1. In general
 #
 # $$r_i-\bar r=\Big(1-\frac1G\Big)\Big(r_i-\frac1{G-1}\sum_{j\ne i}r_j\Big), \label{eq:pg-baseline}$$
@@ -373,13 +376,13 @@ claim("C27.36", "the same: mean less the marginal's", stops[:, 0].abs().max(), b
 claim("C27.14", "320 steps: the preserving one's variance", kept[-1], between=(0.59, 0.72))
 
 # %% [markdown]
-# The noisy steps mend most of what Euler loses. For $a_{\text F}<1$ they converge more slowly than at first order, though. In the first steps 1 − t is a few times $1/N$, so no $N$ makes
+# For $a_{\text F}<1$ the noisy steps converge more slowly than at first order. In the first steps 1 − t is a few times $1/N$, so no $N$ makes
 # a step short against it. The very first leaves the variance at $1+a_{\text F}^4/4$ (exercise 1), the next ones add to it, and the excess dies out like $N^{-a_{\text F}^2}$. The preserving steps settle at a variance that is too *small*. They keep the noise of a level exactly, but the
 # guess $x_0$ has less variance than the data, and nothing in the step corrects that. They multiply the old ε by cos φ, with φ = 0.8 · 90°, and in the limit of many steps
 # $\cos^2(\varphi/2)$ of the variance is left: 0.65. We ask for that within a tenth.
 #
 # **MixGRPO** [@li2025mixgrpo] draws in a *window* of steps and walks the others by the ODE. The window moves from noise to data during training. Steps without noise have no
-# gradient and need no call in the loss. In the library that is one kernel a step:
+# gradient and need no call in the loss.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -465,7 +468,7 @@ claim("C27.17", "a Gaussian: gradient at the exact tilt", found["tilt"], below=1
 claim("C27.18", "a Gaussian: gradient at the old model", found["old"], above=0.01)
 
 # %% [markdown]
-# For mixtures a round is only a step, and many small ones are needed. The fixed point of many rounds is no tilt at all, since nothing holds the student to π: NFT, like DDPO, climbs on until you stop it or add an anchor.
+# For mixtures many small rounds are needed. Their fixed point is no tilt, since nothing holds the student to π: NFT, like DDPO, climbs on until you stop it or add an anchor.
 #
 # ## 27.6 Adjoint matching: the other exact one
 #
@@ -526,13 +529,13 @@ claim(
 # %% [markdown]
 # ## 27.7 The frontier
 #
-# Now all of them at equal samples: 60 updates of 128. The reward is chapter 26's kind, $-\frac12\lVert x-c\rVert^2$ with $c=(1.5,0)$, and this time everybody sees the truth itself. Reward and divergence are measured on samples of each student's ODE, as in
+# Now all of them at equal samples: 60 updates of 128. The reward is chapter 26's kind, $-\frac12\lVert x-c\rVert^2$ with $c=(1.5,0)$, and everybody sees the truth itself. Reward and divergence are measured on samples of each student's ODE, as in
 # [26.7](26_reward_gradients.ipynb).
 #
 # Two have a window of three steps: MixGRPO, and the later Flow-GRPO, with preserving steps and no price. From chapter 26 comes DRaFT with an anchor.
 #
-# *Predict first: which of these will end on the line, and which will run off to the right?* Adjoint matching has β = 1 and should end at that tilt. We ask that its divergence is the tilt's within a quarter. The
-# anchor's weight is 1 too, but it is only nearly a divergence: we allow a factor of two.
+# *Predict first: which will end on the line, and which will run off to the right?* Adjoint matching has β = 1: we ask for that tilt's divergence within a quarter. The
+# anchor, also of weight 1, is only nearly a divergence: we allow a factor of two.
 
 # %%
 grpo = partial(recipes.flow_grpo, schedule, group=128, clip=0.1, **ten)
@@ -599,8 +602,6 @@ figure(
 )
 
 # %% [markdown]
-# Without a price, DDPO, NFT and the later Flow-GRPO gain the last tenth of reward by giving up nearly everything else.
-#
 # Of these, adjoint matching alone has a theorem behind its β. (The students' ODE is another sampler than the
 # ten steps of training, so nobody has to end exactly on the line.)
 #
@@ -615,16 +616,45 @@ figure(
 # | DRaFT-K with an anchor (chapter 26) | its gradient | near the frontier, at no known β | $N$, of these $K$ with a gradient, and 2 |
 # | DRaFT-K without an anchor | its gradient | the reward alone: stop it | $N$, of these $K$ with a gradient |
 # | DPO, in a table of values (chapter 28) | choices, no reward | the tilt itself, exactly | none: pairs that somebody judged |
-# | Diffusion-DPO (chapter 28) | choices, no reward | a *bound* of DPO's loss | no sampling: for each picture of a pair 1 of the reference, 1 with a gradient |
+# | Diffusion-DPO (chapter 28) | choices, no reward | a *bound* of DPO's loss | no sampling: for each picture of a pair 1 of the reference, 1 with a gradient. Chapter 28's runs saw 300 · 256 = 76 800 judged pairs. By its reward, $x_1$, what they then lack to the tilt with the same KL is .04 ± .01 at 0.11 nats for $B=100$, and .04 ± .01 at 1.87 for $B=20$ (one run each, ± two standard errors of measuring it, apart, on 4000 samples where 28.5 takes 200) |
 # | NPO (chapter 29) | what its method needs, negated | the tilt by $-r$, as exactly as its method; used in guidance | its method's |
 #
-# | what the mean reward lacks to that of the tilt with the same KL, at that KL (nats); means of three seeds | after 1 280 samples | 2 560 | 3 840 | 7 680 |
-# |---|---|---|---|---|
-# | DPOK, 0.6 | .23 at 0.13 | .25 at 0.45 | .18 at 0.70 | .10 at 0.71 |
-# | Flow-GRPO, 0.6 | .22 at 0.13 | .25 at 0.49 | .22 at 0.70 | .06 at 0.80 |
-# | NFT | .28 at 0.16 | .24 at 1.53 | .04 at 2.87 | .02 at 3.18 |
-# | adjoint matching | .34 at 0.40 | .12 at 0.47 | .10 at 0.51 | .11 at 0.51 |
-# | DRaFT, anchor 1 | .22 at 0.11 | .24 at 0.24 | .20 at 0.28 | .08 at 0.53 |
+# How many samples do they need? `python -m bench reward_finetuning` trains five, three seeds each. Printed is what the mean reward lacks to that of the tilt
+# with the same KL (± two standard errors), and that KL.
+
+# %% tags=["fold"]
+# NBVAL_CHECK_OUTPUT
+kept = json.loads((RESULTS / "reward_finetuning.json").read_text())
+table = {}
+for row in kept["rows"]:
+    one = dict(zip(kept["columns"], row))
+    table.setdefault(one["method"], {})[one["samples"]] = one
+marked = list(table["NFT"])
+print("after samples   " + "".join(f"{n:>20d}" for n in marked))
+for name, row in table.items():
+    cells = [f"{one['lacks']:.2f} ± {one['±']:.2f}, {one['KL']:.2f}" for one in row.values()]
+    print(f"{name:16s}" + "".join(f"{cell:>20s}" for cell in cells))
+
+few, more, last = 1280, 2560, 7680
+least = min(row[few]["lacks"] / row[few]["±"] for row in table.values())
+claim("C27.40", "1280 samples: what is lacking, over its ± (least of 5)", least, above=2)
+
+
+def gained(row):
+    """How much less is lacking at 7680 samples than at 2560, over the ± of the difference."""
+    error = math.hypot(row[more]["±"], row[last]["±"])
+    return (row[more]["lacks"] - row[last]["lacks"]) / error
+
+
+least = min(map(gained, table.values()))
+claim("C27.41", "less is lacking at 7680 than at 2560, over its ± (least of 5)", least, above=1)
+nft_end, matched = (table[name][last] for name in ("NFT", "adjoint matching"))
+least = (nft_end["KL"] - nft_end["± KL"]) / (matched["KL"] + matched["± KL"])
+claim("C27.42", "7680: NFT's KL over adjoint matching's, at the least", least, above=3)
+
+# %% [markdown]
+# After 1 280 samples nobody is near; DRaFT, which lacks least, has moved least. After 7 680 adjoint matching and DRaFT, which follow the gradient, lack no more than we can measure; DPOK and Flow-GRPO still lack .07 and .04. NFT lacks
+# little, but at seven times adjoint matching's divergence.
 #
 # ## 27.8 One step
 #
@@ -704,7 +734,7 @@ claim("C27.35", "ratio, s = S: the same (one seed)", rise(sizes[S], 0), above=0.
 # ## 27.9 Healthy and sick curves
 #
 # With fresh samples ρ is 1, and the advantages of a group add up to zero. So without a price the *value* of the loss is zero, always. Here is DDPO's run, and
-# the same with a learning rate ten times smaller and ten times larger. *Which one would you keep?* Besides the curves, measure what they do not show: the spread of the
+# the same at a tenth and at ten times its rate. *Which one would you keep?* Besides the curves, measure what they do not show: the spread of the
 # samples. It is a collapse when less than a quarter of the model's is left. A run with a price should have about the spread of the tilt with the same divergence.
 
 # %%
@@ -780,11 +810,11 @@ change = legible["with KL"] - legible["teacher"]
 claim("C27.29", "with KL: digits read, less the teacher's", change, between=(-0.05, 0.05))
 
 # %% [markdown]
-# To the eye hardly a digit is left: specks, in greys that the count does not see. (The classifier, which never saw such, still reads most.) A reward without a gradient is hacked like any other, and here a small price is enough.
+# To the eye hardly a digit is left: specks, in greys that the count does not see. (The classifier still reads most.) A reward without a gradient is hacked like any other, and here a small price is enough.
 #
 # ## 27.11 What should look wrong here
 #
-# Here is a judge who adds 10 to every mark, so that they are near 8.4 instead of −1.6. Nothing else changes, so the expected gradient of \eqref{eq:pg-sf} is the same. *Predict by what factor the variance of its estimate grows without a baseline, and with
+# A judge adds 10 to every mark, so that they are near 8.4 instead of −1.6. Nothing else changes, so the expected gradient of \eqref{eq:pg-sf} is the same. *Predict by what factor the variance of its estimate grows without a baseline, and with
 # the others' mean.* If reward and $\nabla\log p$ were independent, the factor would be about the mean square of the mark over that of the advantage: (8.4² + 1.46²) against 1.46² · 32/31. That is 33; we allow a factor of three.
 
 
@@ -836,7 +866,7 @@ claim("C27.30", "marks near 8.4: variance without a baseline over with", factor,
 # | rollouts | Flow-GRPO 10 steps with $a_{\text F}=.7$, DDPO 50; the guidance of use, in sampling and loss alike | as released; sample the trained flow with 40 |
 # | NFT's ζ (`--hyper.beta`) | 1; a smaller one is bolder | a round steps by 2/ζ in 1/β of $q$; with $q=\frac12+A/10$ that is .2/ζ for a reward in its deviations. It drifts on (27.5). Its `--hyper.kl`, 1e-4, is the weight of a distance of velocities; what it holds we did not measure |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `ddpo` needs 9 GB a card and 5.2 hours: counted, at an *assumed* 35 % of their peak |
-# | seeds, to compare two settings | three | the runs of 27.7, 27.9 and 27.10 have one seed each; the table of samples in 27.7 was trained apart, with three. On pictures this chapter measures DDPO alone, so 27.7's order is the plane's |
+# | seeds, to compare two settings | three | the runs of 27.7, 27.9 and 27.10 have one seed each; 27.7's table of samples is a benchmark's, with three, and of adjoint matching, whose rate falls to zero, each column is a run of its own. On pictures this chapter measures DDPO alone, so 27.7's order is the plane's |
 #
 # | | the real run, as read in the released codes or their threads |
 # |---|---|

@@ -7,8 +7,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,21 +18,24 @@ from dlib.nets import MLP
 from dlib.reward_tilts import Linear, Quadratic, mean_reward, reward_tilt
 from toy_data.preferences import kl_estimates
 
+Name = TypeVar("Name")
+
 
 class Adapted(nn.Module):
     """A given network plus `scale` times a small one that says 0 at first, as an adapter does."""
 
-    def __init__(self, exact: Any, width: int, depth: int):
+    def __init__(self, exact: Any, width: int, depth: int, seed: int):
         super().__init__()
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         self.exact, self.adapter, self.scale = exact, MLP(2, width, depth), 1.0
 
     def forward(self, x: Tensor, t: Tensor, cond: Any = None) -> Tensor:
         return self.exact(x, t, cond) + self.scale * self.adapter(x, t)
 
 
-def adapted(model: Denoiser, width: int = 32, depth: int = 1) -> Denoiser:
+def adapted(model: Denoiser, width: int = 32, depth: int = 1, seed: int = 0) -> Denoiser:
     """The model on the plane with an adapter of this size: `student.net.adapter` is trained.
+    seed: of its first weights.
 
     >>> from dlib import exact, vp
     >>> from toy_data import gmm5
@@ -40,7 +44,7 @@ def adapted(model: Denoiser, width: int = 32, depth: int = 1) -> Denoiser:
     >>> bool((adapted(teacher)(x, level).raw == teacher(x, level).raw).all())
     True
     """
-    return replace(model, net=Adapted(model.net, width, depth))
+    return replace(model, net=Adapted(model.net, width, depth, seed))
 
 
 class Beside(nn.Module):
@@ -79,6 +83,12 @@ class Frontier:
         """The place of the tilt with this divergence: the last one beyond the end."""
         return int(torch.searchsorted(self.kl, kl).clamp(max=len(self.tilts) - 1))
 
+    def highest(self, kl: float) -> float:
+        """The highest mean reward with this divergence, between two tilts on the line through
+        them: that of the last one beyond the end.
+        """
+        return float(np.interp(kl, self.kl, self.reward))
+
     def measured(
         self, model: Denoiser, walk: Sequence[NoiseLevel], n: int
     ) -> tuple[float, float, Tensor, Tensor]:
@@ -88,22 +98,23 @@ class Frontier:
         return self._measured(model, walk, n, students=1)[0]
 
     def measured_together(
-        self, models: Mapping[str, Denoiser], walk: Sequence[NoiseLevel], n: int
-    ) -> dict[str, tuple[float, float, Tensor, Tensor]]:
+        self, models: Mapping[Name, Denoiser], walk: Sequence[NoiseLevel], n: int, seed: int = 0
+    ) -> dict[Name, tuple[float, float, Tensor, Tensor]]:
         """What `measured` says of each of several `adapted` students of one model, by name, in
-        half of the time.
+        half of the time. seed: of the noise that all samples start from. With n = 500 both
+        means are of the same samples.
         """
         first, *_ = models.values()
         model = replace(first, net=Beside([model.net for model in models.values()]))
-        return dict(zip(models, self._measured(model, walk, n, len(models))))
+        return dict(zip(models, self._measured(model, walk, n, len(models), seed)))
 
     def _measured(
-        self, model: Denoiser, walk: Sequence[NoiseLevel], n: int, students: int
+        self, model: Denoiser, walk: Sequence[NoiseLevel], n: int, students: int, seed: int = 0
     ) -> list[tuple[float, float, Tensor, Tensor]]:
         double = replace(model, net=copy.deepcopy(model.net).double())
-        z = Draw(0).normal((500, 2), torch.float64).repeat(students, 1)
+        z = Draw(seed).normal((500, 2), torch.float64).repeat(students, 1)
         rewards = self.judge(sample(double, z, walk)).detach().split(500)
-        far = kl_estimates(double, self.mixture, n, 0, students)
+        far = kl_estimates(double, self.mixture, n, seed, students)
         return [(*kl, r.mean(), r.std() / 500**0.5) for kl, r in zip(far, rewards)]
 
     def place(self, kl: float, kl_off: float, reward: Tensor, off: Tensor) -> tuple:

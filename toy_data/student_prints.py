@@ -5,8 +5,9 @@ the arithmetic of a loss has changed, these numbers do.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -50,13 +51,14 @@ def said(
     rows: Callable[[int], Batch],
     step: int,
     heads: Callable[[Denoiser], Judge] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> list[float]:
     """A recipe's loss and the norm of its gradient at a step, for a student that stays as it
-    starts: on the second batch, so that a bank of samples counts. Four digits. heads: as `cast`
-    takes them; they stay as they are made.
+    starts: on the second batch, so that a bank of samples counts. Four digits. heads, given:
+    as `cast` takes them; they stay as they are made.
     """
     student = replace(start, net=copy.deepcopy(start.net).requires_grad_())
-    actors = cast(recipe, teacher, starts={"student": student}, heads=heads)
+    actors = cast(recipe, teacher, starts={"student": student}, heads=heads, given=given)
     still = lambda role: torch.optim.SGD(weights_of(actors.roles[role]), lr=0.0)
     trainer = Trainer(recipe, actors, {role: Trained(still(role)) for role in recipe.trained})
     for k in range(2):

@@ -34,6 +34,7 @@ def test_committed_result_has_the_fixed_shape(path):
         "students": ["cells", "picture"],
         "stable_consistency": ["cells"],
         "adversarial": ["cells"],
+        "reward_finetuning": ["cells"],
     }.get(path.stem, [])
     assert list(result) == ["title", "note", "columns", "rows", "machine", "date", *more]
     assert all(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dlib import Denoiser, exact, levels, vp
-from dlib.reward_tilts import Linear
+from dlib.reward_tilts import Linear, reward_tilt
 from toy_data.finetuned import Frontier, adapted
 from toy_data.preferences import two_sides
 
@@ -21,9 +21,22 @@ def test_the_tilt_itself_lies_on_the_frontier_and_the_start_at_its_foot():
     assert float(share) == pytest.approx(1, abs=1e-6) and abs(float(above)) < 1e-4
     share, _ = line.place(tilt.kl, 0.1, torch.tensor(line.start), torch.tensor(0.1))
     assert float(share) == pytest.approx(0, abs=1e-6)
+    assert line.highest(tilt.kl) == pytest.approx(tilt.reward, abs=1e-6)
+    between = float(line.kl[i : i + 2].mean())  # the frontier bends down: the line lies below
+    assert 0 <= reward_at(between) - line.highest(between) < 1e-3
     # the slope that turns an error of the divergence into one of the reward
     rise = (line.reward[i + 1] - line.reward[i - 1]) / (line.kl[i + 1] - line.kl[i - 1])
     assert float(rise) == pytest.approx(float(line.beta[i]), rel=0.02)
+
+
+def reward_at(kl):
+    """The reward of the tilt with this divergence, by bisection in β."""
+    low, high = 0.1, 100.0
+    for _ in range(60):
+        beta = (low * high) ** 0.5
+        far = reward_tilt(two_sides(), REWARD, beta).kl > kl
+        low, high = (beta, high) if far else (low, beta)
+    return reward_tilt(two_sides(), REWARD, low).reward
 
 
 def test_a_student_that_is_the_tilt_is_measured_there():
@@ -51,6 +64,8 @@ def test_students_are_measured_together_as_each_by_itself():
     together = line.measured_together(students, walk, n=20)
     alone = line.measured(students[2], walk, n=20)
     assert list(map(float, together[2])) == pytest.approx(list(map(float, alone)), rel=1e-3)
+    again = line.measured_together(students, walk, n=20, seed=1)
+    assert again[2][0] != together[2][0] and again[2][2] != together[2][2]
     assert together[1][2] - together[2][2] > 0.1  # each has its own adapter and scale
 
 
