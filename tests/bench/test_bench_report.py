@@ -50,6 +50,14 @@ def test_committed_result_has_the_fixed_shape(path):
     assert "Python 3." in result["machine"] and "torch 2." in result["machine"]
 
 
+def test_every_chapter_was_timed_and_takes_less_than_a_minute():
+    """Else: python -m bench chapters."""
+    seconds = committed("chapters", "chapter", "seconds")
+    written = {path.stem for path in (RESULTS.parents[1] / "chapters").glob("[0-9][0-9]_*.ipynb")}
+    assert set(seconds) == written
+    assert max(seconds.values()) < 60, seconds
+
+
 def test_gpu_figures_come_from_a_gpu():
     path = RESULTS / "gpu_loop.json"
     if not path.exists():
