@@ -19,7 +19,7 @@ BENCHMARKS = {
     "imports": "seconds of a cold import",
     "stable_consistency": "students of consistency training, by how many samples a target has",
     "adversarial": "PCM's students of captioned shapes, by the weight of the adversarial term",
-    "reward_finetuning": "what reward fine-tuning lacks to the exact optimum, by samples judged",
+    "reward_finetuning": "how far reward fine-tuning stays below the exact optimum, by samples",
     "students": "every student of Part III at one budget (has options: students --help)",
     "chapters": "seconds to execute each chapter",
     "gpu_loop": "seconds of a sampling loop on an SD1.5-size U-Net; needs a GPU",

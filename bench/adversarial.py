@@ -31,7 +31,7 @@ rate is twice the student's. *ratio* is the Fréchet distance of as many calls a
 over the mean of sixteen draws of its floor (1 is real pictures), a mean of two noises; *shown* is
 the share of captions that the pictures show. Means over {seeds} seeds, with two standard
 errors. So short a run has new heads from first to last; what a long one gains is not in it."""
-BATCH, LR, DECAY = 32, 3e-4, 0.95
+BATCH, LR, HEADS_LR, DECAY = 32, 3e-4, 6e-4, 0.95
 PHASES, WEIGHTS = (2, 4), (0.0, 0.01, 0.1)
 CPU = torch.device("cpu")
 
@@ -82,7 +82,7 @@ def student(phases: int, weight: float, updates: int, seed: int) -> Denoiser:
     recipe = made(teacher, phases, weight)
     torch.manual_seed(seed)
     actors = cast(recipe, teacher, heads=heads, decays={"target": DECAY})
-    rates = {"student": LR, "discriminator": 2 * LR}
+    rates = {"student": LR, "discriminator": HEADS_LR}
     optims = {
         role: torch.optim.Adam(weights_of(actors.roles[role]), rates[role])
         for role in recipe.trained
@@ -114,5 +114,6 @@ def prints() -> list[dict]:
             teacher, heads = world()
             torch.manual_seed(0)
             numbers = said(made(teacher, phases, weight), teacher, teacher, batches(0), 0, heads)
-            found.append({"phases": phases, "weight": weight, "fingerprint": numbers})
+            rates = {"lr": LR, "heads' lr": HEADS_LR, "decay": DECAY}
+            found.append({"phases": phases, "weight": weight} | rates | {"fingerprint": numbers})
     return found

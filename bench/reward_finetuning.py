@@ -21,12 +21,13 @@ from toy_data.student_prints import said
 NOTE = """The students of section 27.7 on the plane of two modes, with its reward and settings, at
 {batch} samples an update; {seeds} seeds, each with its own first weights, draws, and noise to be
 measured with. *KL* is the divergence from the model in nats and *reward* the mean reward, of a
-student's ODE from the same {n} starts, as section 27.7 measures them; *lacks* is what the reward
-lacks to that of the exact tilt with this KL. No density lacks less than 0; what is below is
-measuring noise. Means over the seeds, with two standard errors, in which that noise counts too.
-The rate of adjoint matching falls to zero along a cosine, so each of its rows is a run of its own
-with that many samples. The other rates are constant: one run passes through all rows of its
-method, and a run that ended at one of them would be the same. Two minutes of one core."""
+student's ODE from the same starts, as section 27.7 measures them, but with {n} samples for the
+KL; *lacks* is how far that reward is below that of the exact tilt with this KL. No density lacks
+less than 0; what is below is measuring noise. Means over the seeds, with two standard errors, in
+which that noise counts too. The rate of adjoint matching falls to zero along a cosine, so each of
+its rows is a run of its own with that many samples. The other rates are constant: one run passes
+through all rows of its method, and a run that ended at one of them would be the same. Two minutes
+of one core."""
 BATCH, STEPS = 128, 10
 SCHEDULE = flow()
 WORLD = Plane(schedule=SCHEDULE)
@@ -133,7 +134,7 @@ def adjoint_matched(beta: float) -> Recipe:
         path = roll(roles["student"], draw.normal(batch.x0), WALK, draw=draw)
         with torch.enable_grad():
             end = path.x0.detach().requires_grad_()
-            (pull,) = torch.autograd.grad(roles["reward"](end).sum() / beta, end)
+            (pull,) = torch.autograd.grad(roles["reward"](end, batch.cond).sum() / beta, end)
         g = lean_adjoints(roles["reference"], path.states, pull, WALK)
         return {"states": path.states, "adjoints": g}
 
@@ -154,6 +155,6 @@ def fingerprints() -> list[dict]:
     nn.init.normal_(start.net.adapter.leave.weight, std=0.2)
     says = partial(said, start=start, teacher=WORLD.teacher, rows=asked, step=0, given=given)
     return [
-        {"method": name, "fingerprint": says(method.recipe)[1:]}
-        for name, method in methods().items()
+        {"method": name, "lr": one.lr, "falls": one.falls, "fingerprint": says(one.recipe)[1:]}
+        for name, one in methods().items()
     ]

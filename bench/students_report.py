@@ -50,10 +50,10 @@ not told where it jumps, pays for every jump with one answer. Progressive distil
 samples (CT, iCT, ECT, sCT) has the scatter of its target; iCT, sCT and IMM have no average of it,
 which CT has. sCD has a perfect teacher; why it stays where it does is not known. ECT and SCT
 begin with steps that end at the data, whose answer is a mean: 2800 updates do not undo it, though
-the last stage alone would narrow Gaussian data by 2 % only (C16.16). So SCT's recipe, which has
-half of ECT's batch here since its references cost time, has to be compared with ECT, and its
-target with CT on the ladder that both climb: *CT, SCT's target*. *knowledge, a tenth* has a
-sixteenth of the pairs and a seventh of the updates, which shows what they are worth. On shapes a
+the last stage alone would narrow Gaussian data by 2 % only (C16.16). So SCT's recipe, which on
+points has half of ECT's batch, has to be compared with ECT, and its target with CT on the ladder
+that both climb: *CT, SCT's target*. *knowledge, a tenth* has a sixteenth of the pairs, a seventh
+of the updates and half the batch, and shows what all three are worth together. On shapes a
 caption seldom comes twice, so SCT has few references there and is ECT. Short probes of wider laws
 of noise and of more stages did not help ECT, and made sCD worse. IMM measures distances in the
 unit of each jump: without it two of its three students on points had a d of 7 and 14, the third

@@ -700,7 +700,7 @@ claim("C11.22", "six rounds: d over the naive one's", halved_six_times["d"] / na
 # The recipe file sets 32 steps and ω = 6.5 for the first round. With `GPUS=1`, `--tiny` and `--steps 2` it runs anywhere, and learns nothing.
 #
 # **How far up the ladder.** Rung 1: exactly, and trained. Rung 2: digits in two steps, captioned shapes in one. Rung 3: the same
-# loss trains Stable Diffusion's classes (in the tests `progressive_with_omega`); two rounds of the shapes run there too, the second from the
+# loss: in the tests `progressive_with_omega` trains Stable Diffusion's networks with it, and two rounds of the shapes run, the second from the
 # first's run. No published figure is reproduced.
 #
 # ## 11.9 Exercises

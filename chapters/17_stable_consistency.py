@@ -484,14 +484,14 @@ claim(
 # **Unique captions mean $n=1$, and that is plain consistency training.** SCT needs classes, repeated captions, or no condition.
 # With many classes and small batches a *memory bank* keeps the last $m$ samples of each class. Ours, `Bank`, is a value: `add`
 # returns a new one. Ask it before you add the batch, and take care that a picture which comes again has left it. Below, batches of two classes
-# have gone through one. It must hold the last 400 samples of each. With 400 references for some thousand we allow √2.5 times C17.16's bound.
+# have gone through one. It must hold the last 400 samples of each. With 400 references, not about 1000, we allow √2.5 times C17.16's bound.
 
 # %% tags=["fold"]
 # NBVAL_CHECK_OUTPUT
 # A bank of two classes: what it hands to a row, and how near that comes
 bank, asked_for = Bank.empty(2, 400, x_0), slice(1600, None)  # the rest has gone through it
-for rows in torch.arange(1600).split(100):
-    bank = bank.add(x_0[rows], label[rows])
+for some in torch.arange(1600).split(100):
+    bank = bank.add(x_0[some], label[some])
 held, which = bank.x0.flatten(0, 1), label[asked_for]
 last = [x_0[:1600][label[:1600] == kind][-400:] for kind in (0, 1)]
 handed, as_set = bank.shared(which), lambda rows: set(map(tuple, rows.tolist()))
@@ -748,7 +748,7 @@ claim(
 # | a bank | none, if a batch has several rows of each class. No recipe has one either: their references are rows of the step, while a bank would be one more thing for a resumed run to restore, and captions seldom repeat. `Bank` is for your own loop | many classes, small batches. Pictures that come again must have left it (17.10) |
 # | stages, rate, batch | `sct.toml`: 8 stages of 5000 updates, halving the steps ($q=2$), 1e-5, 128; noise with a mean of ln κ of −.4 (the function's own is −1.1) | a start, not a result |
 # | δ (`huber_c`) | chapter 16's $0.00054\sqrt D$, .069 for latents | rare things are missing: larger. (17.9 takes larger ones, .03 and .05, where the rule says .004 and .015.) |
-# | ECT's stages, or CT's ladder | for pictures `sct`; on a toy in the plane CT's ladder with this target, `recipes.ct_reduced` with `points=(10, 60), growth=2000, spacing="arctan", sigma_data=1.0` and an average of decay .95 for the target | in half a minute on GMM5 the ladder's distance (17.10's) is 1.55, `sct`'s 9 ± 2. On pictures we have not measured the ladder with this target; to try it, `full_scale.train --method ct_reduced`, with `--roles.target.decay 0.95` |
+# | ECT's stages, or CT's ladder | for pictures `sct`; on a toy in the plane CT's ladder with this target, `recipes.ct_reduced` with `points=(10, 60), growth=2000, spacing="arctan", sigma_data=1.0` and an average of decay .95 for the target | in half a minute on GMM5 the ladder's distance (17.6's) is 1.55, `sct`'s 9 ± 2. On pictures we have not measured the ladder with this target; to try it, `full_scale.train --method ct_reduced`, with `--roles.target.decay 0.95` |
 # | phases | one; for several calls `--hyper.phases 4` | chapter 15. `full_scale.sample` then goes through the edges, unless you type `--steps` or `--grid` |
 # | η, with phases | 1, plain phases, since no trained student was measured with less | `--hyper.eta` only tells the sampler where to stop, and is stored with the run. To compare .9 and .8 on one student and one noise, walk `skipped(schedule, edge, eta)` with `dlib`. The toy's network blurs over .1 in ln κ, and two blurs below the edge were best: $e^{-.2}=.8$ |
 # | is it the target that helps? | change it alone: `estimate=own` for `reduced` | in 17.6, at equal updates, it does: a distance of 4.20 to 2.71. On the ladder of 17.10, in equal time, 3.44 to 1.55. Whole recipes, SCT to ECT, differ in their schedule too: Fréchet distances, over that of real pictures, of 3.45 ± .01 to 3.86 ± .06 on digits (CT has 2.9), a tie on shapes, and on GMM5 17.10's distance is 9 ± 2 to 7.5 ± .6 |

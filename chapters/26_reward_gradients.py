@@ -517,8 +517,8 @@ claim("C26.31", "scaled down: its share, less the lower of the two stops'", wors
 # %% [markdown]
 # The frontier holds. With the anchor you get most of what the divergence allows. (Three standard errors leave a false alarm in
 # fewer than one of a hundred runs.) A student that follows the learnt score alone spends nats on narrowing the
-# cloud, which the hidden reward hardly pays for. The adapter's scale is cheap, since no new training is needed, and it does no
-# better than a stop at that divergence. (In a run of ours, greedy DRaFT with all steps in the graph lay no higher than DRaFT-1. So it is the anchor that matters here.)
+# cloud, which the hidden reward hardly pays for. The adapter's scale is cheap, since no new training is needed, but its share
+# is smaller than either stop's. (In a run of ours, greedy DRaFT with all steps in the graph lay no higher than DRaFT-1. So it is the anchor that matters here.)
 #
 # Is \eqref{eq:rg-anchor} the KL of the samples? Not quite. It is, if student and reference are each the true denoiser of their own samples. Our reference is; a trained student is not.
 # For any other student, a bound on the KL needs Girsanov's theorem along the student's own walk, with steps that draw noise. The anchor takes noised samples

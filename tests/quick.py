@@ -10,8 +10,8 @@ root or page, tests named after a changed module, doctests, fences, tests that i
 changed module defines, notebooks of changed chapters, notebooks that use what a changed module
 of dlib, toy_data or book defines. An assignment's truth, calls, class or solution call for the
 tests of the course and its notebook. A module that no test names or imports calls for the tests
-of the modules that import it, or of those that import these; so do notebooks for dlib and
-toy_data.
+of the modules that import it, or of those that import these. Notebooks are chosen in the same
+way, for dlib, toy_data and book.
 When the time is over, what is left is skipped, and named. Only `make test` runs everything.
 """
 

@@ -46,7 +46,7 @@ def digits_frechet(x: Tensor, classifier: Classifier) -> float:
 
 def digits_floor(classifier: Classifier) -> tuple[float, float]:
     """(mean, standard deviation) of `digits_frechet` over five disjoint sets of real training
-    pictures, labels as held out: within about .002 of the mean of many. The bench has sixteen.
+    pictures, labels as held out: within about .002 of the mean of many. The bench takes sixteen.
     """
     (x0, labels), (_, wanted) = digits_split()
     counts = torch.bincount(wanted)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dlib import Denoiser, Draw, Mixture, NoiseLevel, sample
 from dlib.nets import MLP
 from dlib.reward_tilts import Linear, Quadratic, mean_reward, reward_tilt
+from dlib.solvers import dpm_solver_pp_2m
 from toy_data.preferences import kl_estimates
 
 Name = TypeVar("Name")
@@ -94,6 +95,8 @@ class Frontier:
     ) -> tuple[float, float, Tensor, Tensor]:
         """A student's KL by `kl_estimate` of n samples, its standard error; the mean reward of
         500 samples of its ODE on the levels `walk`, its standard error. Computed in float64.
+        Both by DPM-Solver++(2M): DDIM's error, at 40 steps, would flatter rewards by as much as
+        students lack.
         """
         return self._measured(model, walk, n, students=1)[0]
 
@@ -101,8 +104,7 @@ class Frontier:
         self, models: Mapping[Name, Denoiser], walk: Sequence[NoiseLevel], n: int, seed: int = 0
     ) -> dict[Name, tuple[float, float, Tensor, Tensor]]:
         """What `measured` says of each of several `adapted` students of one model, by name, in
-        half of the time. seed: of the noise that all samples start from. With n = 500 both
-        means are of the same samples.
+        half of the time. seed: of the noise that all samples start from.
         """
         first, *_ = models.values()
         model = replace(first, net=Beside([model.net for model in models.values()]))
@@ -113,7 +115,8 @@ class Frontier:
     ) -> list[tuple[float, float, Tensor, Tensor]]:
         double = replace(model, net=copy.deepcopy(model.net).double())
         z = Draw(seed).normal((500, 2), torch.float64).repeat(students, 1)
-        rewards = self.judge(sample(double, z, walk)).detach().split(500)
+        x = sample(double, z, walk, dpm_solver_pp_2m)
+        rewards = self.judge(x).detach().split(500)
         far = kl_estimates(double, self.mixture, n, seed, students)
         return [(*kl, r.mean(), r.std() / 500**0.5) for kl, r in zip(far, rewards)]
 

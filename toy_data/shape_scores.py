@@ -75,7 +75,7 @@ def shapes_frechet(x: Tensor, codes: Tensor) -> float:
 
 def shapes_floor(codes: Tensor) -> tuple[float, float]:
     """(mean, standard deviation) of `shapes_frechet` over five sets of real pictures of the
-    same captions: quick, within about .005 of the mean of many. The bench has sixteen sets.
+    same captions: quick, within about .005 of the mean of many. The bench takes sixteen.
     """
     values = torch.tensor(
         [shapes_frechet(pictures(codes, Draw(3_000_000 + k)), codes) for k in range(5)],

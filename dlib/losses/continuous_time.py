@@ -128,9 +128,9 @@ def continuous_consistency(
     times: draws t, e.g. `lognormal_times(schedule, -1.0, 1.4)`. estimate: whose x₀ gives
     dx/dτ: `own` is consistency training, `taught(teacher)` distillation. rho: `warmup(step)`.
     normalise: g ↦ g, `by_norm()`, `by_rms()` or `as_is`. weight: level ↦ w, one number a
-    sample; `inverse_kappa` is the paper's 1/(σ_d tan τ). Its second weight, exp(−w_φ(τ)) of a
-    small network that is trained beside the student, is left out. sigma_data: the data's
-    standard deviation σ_d.
+    sample; `inverse_kappa` is the paper's 1/(σ_d tan τ). Its second weight, which a
+    small network learns beside the student, is left out. sigma_data: the data's standard
+    deviation σ_d.
 
     One call of the student with gradient, one of the target with its derivative (`tangent`),
     and those of the estimate. Metrics: the loss, which says nothing of progress where g is

@@ -82,8 +82,8 @@ def imm_triples(
     then s.
     """
     require(
-        0 <= halvings <= 52,
-        f"imm_triples: halvings = {halvings:g}, wanted 0 to 52: after more, r would be t",
+        0 <= halvings <= 45,
+        f"imm_triples: halvings = {halvings:g}, wanted 0 to 45: after more, r can be t",
     )
     require(
         t_min < t_max,
@@ -147,7 +147,10 @@ def moment_matching(
     """
     n = len(batch.x0)
     require(
-        isinstance(group, int) and group >= 1 and n % group == 0,
+        group % 1 == 0, f"moment_matching: group = {group:g}, wanted a whole number of samples"
+    )
+    require(
+        group >= 1 and n % group == 0,
         f"moment_matching: {n} samples do not make groups of {group}: choose a batch that "
         "`group` divides",
     )

@@ -45,9 +45,9 @@ def scm(
     what is added. mean, std: of log κ. sigma_data: the data's standard deviation; Stable
     Diffusion's latents have about 1. Sample with the solver `lcm`, `CLEAN` as last level.
 
-    All levels weigh alike. The paper's weights, 1/(σ_d tan τ) and exp(−w_φ(τ)) of a small
-    network that is trained beside the student, are left out; `continuous_consistency` takes
-    the first, `weight=inverse_kappa`.
+    All levels weigh alike. The paper's weights, 1/(σ_d tan τ) and one that a small network
+    learns beside the student, are left out; `continuous_consistency` takes the first,
+    `weight=inverse_kappa`.
 
     mean, std and sigma_data are the paper's, for data of standard deviation 0.5. On GMM5,
     where it is 1.06, mean −0.4 and sigma_data 1 are better: the distance to the flow's ends is

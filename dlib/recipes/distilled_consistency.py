@@ -167,8 +167,8 @@ def pcm(
     null, omega, steps, skip as for `lcm`. Sample the student itself with `ddim` on `[times[0],
     *pcm_edges(times, phases)]`.
 
-    omega, grid, solver and huber_c are the released script's. What fifty `ddim` steps of a
-    perfect teacher leave, and `dpm_solver_3` does not, holds here as for `lcm`.
+    omega, grid, solver and huber_c are the released script's. As for `lcm`, fifty `ddim`
+    steps of a perfect teacher leave an error that `dpm_solver_3` hardly has.
     """
     path, distance = (
         _phased("pcm", schedule, null, phases, omega, steps, skip, spacing, solver),

@@ -65,7 +65,7 @@ PREDICTOR = "aesthetic.safetensors"
 WIDTHS = (1024, 128, 64, 16, 1)
 """Of the aesthetic predictor's layers."""
 PARTS = ("weight", "bias")
-PROCESSORS = {"pickscore": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"}
+PROCESSORS = dict.fromkeys(("pickscore", "hps"), "laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
 """Where they are, if it is not where the weights are."""
 
 

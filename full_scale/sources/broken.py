@@ -31,6 +31,7 @@ def unreadable(folder: Path, captions: bool) -> list[str]:
     it is to read any. Without a tokenizer's file transformers would make one up that knows no
     word, without a word of warning.
     """
-    kinds = [("preprocessor_config.json",)]
-    kinds += [("tokenizer.json", "vocab.json")] if captions else []
-    return [kind[0] for kind in kinds if not any((folder / file).is_file() for file in kind)]
+    there = lambda *files: all((folder / file).is_file() for file in files)
+    absent = [] if there("preprocessor_config.json") else ["preprocessor_config.json"]
+    words = not captions or there("tokenizer.json") or there("vocab.json", "merges.txt")
+    return absent if words else [*absent, "tokenizer.json"]

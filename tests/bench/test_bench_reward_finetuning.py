@@ -20,7 +20,7 @@ def test_the_stored_table_is_of_today_s_methods_and_gradients():
     methods = [one["method"] for one in said]
     assert list(dict.fromkeys(row[0] for row in KEPT["rows"])) == methods == list(bench.methods())
     for cell, one in zip(KEPT["cells"], said, strict=True):
-        assert cell["method"] == one["method"]
+        assert cell | {"fingerprint": 0} == one | {"fingerprint": 0}
         assert alike(cell["fingerprint"], one["fingerprint"]), one["method"]
     assert {row[1] for row in KEPT["rows"]} == {1280, 2560, 3840, 7680} and len(
         KEPT["rows"]

@@ -150,7 +150,7 @@ def test_gradient_reaches_the_student_alone_and_ties_have_none():
     "change, words",
     [
         (dict(group=5), "groups of 5"),
-        (dict(group=2.0), "groups of 2.0"),
+        (dict(group=2.5), "group = 2.5, wanted a whole number"),
         (dict(triples=always(0.8, 0.5, 0.6)), "above its r"),
         (dict(triples=always(0.5, 0.8, -1.0)), "r ≥ t"),
         (dict(weight=lambda a, b: a.t[:4]), r"the weight has shape \(4, 1\) for .* samples"),

@@ -168,7 +168,7 @@ def test_the_notebooks_trainer_does_so_for_methods_of_every_shape(
     engine = finish(s, processes)
     _, own = by_perform(s, processes, engine.family)
     norms = [norm for k, norm in losses(s.out)[-1].items() if k.endswith("gradient_norm")]
-    assert norms and min(norms) > 0  # at its first step a fake is its teacher
+    assert norms and min(norms) > 0  # diff_instruct's student has none at first: fake is teacher
     for role, net in engine.cast.trained.items():
         assert all((own[role][key] == value).all() for key, value in net.weights.items())
 

@@ -197,6 +197,7 @@ def test_bad_names_and_weights_say_what_to_type(name, weights, said):
     [
         ("pickscore", "preprocessor_config.json", "copy .* of laion/CLIP-ViT-H-14-laion2B-s32B"),
         ("pickscore", "tokenizer.json", "copy .* of laion/CLIP-ViT-H-14-laion2B-s32B"),
+        ("hps", "tokenizer.json", "copy .* of laion/CLIP-ViT-H-14-laion2B-s32B"),
         ("clip", "tokenizer.json", "copy .* of openai/clip-vit-large-patch14"),
         ("aesthetic", "preprocessor_config.json", "copy .* of openai/clip-vit-large-patch14"),
     ],
@@ -212,6 +213,9 @@ def test_a_folder_without_what_reads_pictures_and_captions_says_whose_it_wants(
         rewards.check(name, str(folder))
     if gone == "tokenizer.json":
         (folder / "vocab.json").write_text("{}")
+        with pytest.raises(ValueError, match="no tokenizer.json there"):
+            rewards.check(name, str(folder))  # words without their parts: merges.txt
+        (folder / "merges.txt").touch()
         rewards.encoders.check_folder(name, str(folder))
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dlib import Denoiser, exact, levels, vp
+from dlib import Denoiser, Draw, exact, levels, sample, solvers, vp
 from dlib.reward_tilts import Linear, reward_tilt
 from toy_data.finetuned import Frontier, adapted
 from toy_data.preferences import two_sides
@@ -40,7 +40,9 @@ def reward_at(kl):
 
 
 def test_a_student_that_is_the_tilt_is_measured_there():
-    """Its reward and divergence within four standard errors, and 0.05 for 40 steps."""
+    """Its reward and divergence within four standard errors, and 0.05 for 40 steps. That reward
+    is the exact flow's from the same starts: 40 steps of DDIM would be .009 above it.
+    """
     line = Frontier(two_sides(), REWARD, BETAS)
     tilt = line.tilts[30]
     model = exact(tilt.mixture, vp())
@@ -51,7 +53,10 @@ def test_a_student_that_is_the_tilt_is_measured_there():
 
     kl, kl_off, reward, off = line.measured(Denoiser(Net(), vp(), "v"), levels(vp(), 40), n=100)
     assert abs(kl - tilt.kl) < 4 * kl_off + 0.05
-    assert abs(float(reward) - tilt.reward) < 4 * float(off) + 0.05
+    assert abs(float(reward) - tilt.reward) < 4 * float(off)
+    starts = Draw(0).normal((500, 2), torch.float64)
+    flown = sample(model, starts, levels(vp(), 200), solvers.dpm_solver_pp_2m)
+    assert abs(float(reward - REWARD(flown).mean())) < 0.004
 
 
 def test_students_are_measured_together_as_each_by_itself():
