@@ -692,12 +692,13 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # | symptom | cause | cure |
 # |---|---|---|
 # | another picture with every number of calls | new noise between calls | phases, without new noise |
-# | soft at 2 calls | two long jumps, unfinished | more updates, or 4 phases; then the adversarial term |
+# | soft at 2 calls | two long jumps, unfinished | more updates, or 4 phases. The authors: the adversarial term (not reproduced, 15.7) |
 # | the consistency loss is far above that of a run without $D$, while $D$'s own loss stays at 2 | adversarial weight too large | a tenth of it |
 # | nonsense under normal guidance | trained with all captions | drop a tenth (`pcm_normalcfg`, `drop = 0.1`) |
 # | burnt colours | guidance inside *and* outside | with ω inside, none outside: `guidance_scale` 1, at most 2 |
-# | slightly off at 4 calls (15.5 could not show it) | evenly spaced grid: 749 for 739 | our export brings its own edges: type no `--grid`. For other weights of 50 DDIM steps, `full_scale.sample --grid pcm`, with `--solver ddim --steps 4`, `--end grid` and `--omega 0`. A student trained with 40 or 100 DDIM steps has its edges at 249, 499 and 749, and for it the even grid is the right one |
-# | half the updates that you paid for | the released adversarial script counts $D$'s steps too | its 10 000 steps are 5000 of the student |
+# | slightly off at 4 calls (15.5 could not show it) | evenly spaced grid: 749 for 739 | our export brings its own edges: type neither `--grid` nor `--steps`. For other weights of 50 DDIM steps, `full_scale.sample --grid pcm`, with `--solver ddim --steps 4`, `--end grid` and `--omega 0`. A student trained with 40 or 100 DDIM steps has its edges at 249, 499 and 749, and for it the even grid is the right one |
+# | loss high and flat, or pictures that hardly change | the rate, as with LCM (14.5) | a tenth of it, or a higher one |
+# | half the updates that you paid for, in the authors' script | it counts $D$'s steps too: its 10 000 are 5000 of the student | ask for twice as many |
 #
 # | choose | begin with | why, and what tells you to change it |
 # |---|---|---|
@@ -705,11 +706,11 @@ claim("C15.27", "GMM5: the same of d", four["d"] / single["d"], below=1)
 # | the teacher's ω | the `guidance_scale` that you like with the teacher, less 1: `--hyper.omega 5 5` for 6 | the released adapters have 4 to 5, a scale of 5 to 6. Burnt even without guidance outside: lower it |
 # | guidance inside or outside | inside | your users must choose ω or type negative prompts: outside, for twice the evaluations (15.6) |
 # | average of the target | none for adapters, as released; 0.95 for all weights, as LCM's script | a network that starts from nothing needs it (14.5); all of this chapter's have 0.95 |
-# | adversarial weight | none. The authors have 0.1, at two calls or one | soft pictures at two calls: start below 0.1 (`--hyper.adversarial 0.03`), and look at samples from one noise, beside those of a run without. The consistency loss is a blunt alarm: on the plane, weights of 0.3, 1, 2 and 5 made the error 1.1, 1.4, 2 and 4 times plain PCM's, and the loss 1, 1.1, 1.6 and 3 times (one start of the critic; with three, weight 5 made the error 1.6 to 4 times) |
-# | is the adversarial term worth it? | not on captioned shapes (15.7) | the bench: 250 updates of 32 pictures at rate 3e-4, unguided, with heads on the teacher at twice the rate; a heads' rate of 1e-5, one seed, was worse. So short a run has new heads from first to last; what a long one gains is not measured |
+# | adversarial weight | none. The authors have 0.1, at two calls or one | soft pictures at two calls: start below 0.1 (our guess: `--hyper.adversarial 0.03`; on shapes .01 was already a little worse than none, 15.7), and look at samples from one noise, beside those of a run without. The consistency loss is a blunt alarm: on the plane, weights of 0.3, 1, 2 and 5 made the error 1.1, 1.4, 2 and 4 times plain PCM's, and the loss 1, 1.1, 1.6 and 3 times (one start of the critic; with three, weight 5 made the error 1.6 to 4 times) |
+# | is the adversarial term worth it? | not on captioned shapes (15.7) | the bench: 250 updates of 32 pictures at rate 3e-4, unguided, with heads on the teacher at twice the rate; with weight 0.1, heads of rate 1e-5, the released one, did still worse (one seed, not kept). So short a run has new heads from first to last; what a long one gains is not measured |
 # | a machine | ask `full_scale.estimate` with the words of your command and `--processes 8` | on eight A100 `pcm` needs 31 GB a card and 1.7 hours; `pcm_lora` needs 12 GB a card and 1.4 hours; `pcm_adversarial` needs 16 GB a card and 4.8 hours: counted, at an *assumed* 35 % of their peak |
-# | LCM, or PCM | PCM from four calls on, and with two if the picture must stay; LCM for one | on the plane PCM's law is nearer from four calls on (15.4). On pictures we compared their paths at equal calls (15.8), and not their quality; the paper's own comparison is not reproduced |
-# | seeds, to compare two settings | three | the runs of 15.1 to 15.7 have one seed each unless they say so; the shapes of 15.8 have five. In the bench, three each, PCM's four calls beat LCM's one on digits (Fréchet distance over that of real pictures: 1.3 to 3.0), not on shapes (2.1 to 1.8, but 88 % of the captions to 81 %) |
+# | LCM, or PCM | PCM from four calls on, and with two if the picture must stay; with one call, either | on the plane PCM's law is nearer from four calls on (15.4). At one call they are equal (15.4), and LCM needs no grid. On digits we compared their paths at equal calls (15.8), and not their quality; the paper's own comparison is not reproduced |
+# | seeds, to compare two settings | three | the runs of 15.1 to 15.7 have one seed each unless they say so, and so have 15.8's digits and GMM5; its shapes have five. In the bench, three each, PCM's four calls beat LCM's one on digits (Fréchet distance over that of real pictures: 1.3 to 3.0), not on shapes (2.1 to 1.8, but 88 % of the captions to 81 %) |
 #
 # **Settings of the real runs**, from the released scripts: adapters of rank 64, learning rate 5e-6, Huber constant 0.001, 20 pictures on each of 8 GPUs, ω from 4 to 5, no average (the target is the
 # student itself), 5000 steps, with the adversarial term 10 000 at two phases and rate 1e-5 for the heads. (In ours each of the 10 000 updates both, which is twice as much.) `pcm.toml` trains all weights: 10 000 updates of 96, LCM's script's average and rate, 1e-6, unverified for PCM.
