@@ -615,10 +615,10 @@ for row in rows:
     far = f"{row['ratio']:6.2f} ± {row['±']:5.2f}"
     print(f"{row['phases']} phases, weight {row['weight']:4g}: {far}, shown {row['shown']:.0%}")
 without, little, released = (row["ratio"] for row in rows[:3])
-claim("C15.34", "two phases: weight 0.1 over none", released / without, above=10)
+claim("C15.34", "two phases: the distance, weight 0.1 over none", released / without, above=10)
 both = math.hypot(rows[0]["±"], rows[1]["±"])
 worse = (little - without) / both
-claim("C15.35", "two phases: weight 0.01 less none, over its ±", worse, above=1)
+claim("C15.35", "the same, weight 0.01 less none, over their ±", worse, above=1)
 
 # %% [markdown]
 # ## 15.8 Rung 2: the digits of the opening, and captioned shapes

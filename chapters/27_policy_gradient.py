@@ -653,7 +653,7 @@ least = (nft_end["KL"] - nft_end["± KL"]) / (matched["KL"] + matched["± KL"])
 claim("C27.42", "7680: NFT's KL over adjoint matching's, at the least", least, above=3)
 
 # %% [markdown]
-# After 1 280 samples nobody is near; DRaFT, which is least below, has moved least. After 7 680 four are .07 to .1 below, and within their ± we cannot tell them apart. NFT is nearest,
+# After 1280 samples nobody is near; DRaFT, which is least below, has moved least. After 7680 four are .07 to .1 below, and within their ± we cannot tell them apart. NFT is nearest,
 # .04 below, but at seven times adjoint matching's divergence.
 #
 # ## 27.8 One step
