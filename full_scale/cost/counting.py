@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary, weakref
 
-META = torch.device("meta")
+from full_scale.cost.rules import META, made
+
 LOW = {
     F.linear,
     F.conv1d,
@@ -42,6 +42,7 @@ HIGH = {
     F.mse_loss,
     torch.norm,
 }
+CAST = LOW | HIGH
 
 
 class LikeAGpu(TorchFunctionMode):
@@ -63,7 +64,7 @@ class LikeAGpu(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return self.attention(*args, **kwargs)
-        if self.dtype != torch.float32 and func in LOW | HIGH:
+        if self.dtype != torch.float32 and func in CAST:
             args, kwargs = tree_map(self.low if func in LOW else self.high, (args, kwargs))
         return func(*args, **kwargs)
 
@@ -110,10 +111,8 @@ class Counter(TorchDispatchMode):
         self.seen = WeakIdKeyDictionary({value.untyped_storage(): None for value in before})
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        found = func(*args, **kwargs)
-        if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=found)
+        found, flops = made(func, args, kwargs or {})
+        self.flops += flops
         for value in tree_leaves(found):
             if isinstance(value, Tensor) and value.device.type == "meta":
                 self._meet(value.untyped_storage())
